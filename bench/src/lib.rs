@@ -1,0 +1,7 @@
+//! Data for trying, testing and measuring `fhir_bulk`, and the judge of a round trip.
+//!
+//! * [`sample`] writes FHIR R4 resources, the same bytes for the same arguments.
+//! * [`compare`] says whether two sets of NDJSON files hold the same resources.
+
+pub mod compare;
+pub mod sample;

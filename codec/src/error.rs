@@ -1,0 +1,102 @@
+//! Why a line was refused, and where in it.
+
+use std::collections::TryReserveError;
+use std::fmt;
+
+/// What is wrong with a line. The extension maps each to an SQLSTATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not JSON; the text says what was expected.
+    Syntax(&'static str),
+    /// More than white space after the first value.
+    TrailingData,
+    /// Not UTF-8.
+    Encoding,
+    /// `\u0000`, which PostgreSQL's text types cannot hold.
+    NulCharacter,
+    /// A `\u` escape that is half of a surrogate pair.
+    LoneSurrogate,
+    /// More digits before or after the decimal point than PostgreSQL's `numeric` has.
+    NumberOverflow,
+    /// Arrays and objects nested deeper than [`crate::jsonb::MAX_DEPTH`].
+    TooDeep,
+    /// A string, array or object larger than jsonb can hold (256 MB).
+    TooLarge,
+    /// Memory for the line could not be had.
+    OutOfMemory,
+    /// A JSON value, but not an object.
+    NotAnObject,
+    /// No `id`.
+    MissingId,
+    /// An `id` that is not a string.
+    IdNotString,
+    /// An `id` that breaks the rule of its form.
+    InvalidId(IdRule),
+    /// A `resourceType` that is not a string.
+    TypeNotString,
+    /// A `meta` that is neither an object nor null.
+    MetaNotObject,
+    /// A createdAt (extension or `meta.createdAt`) that is not a string.
+    CreatedAtNotString,
+}
+
+/// What an `id` may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdRule {
+    /// FHIR's `id` datatype.
+    Fhir,
+    /// Aidbox form: any text that fits an index and a line of a log.
+    Aidbox,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Syntax(expected) => return write!(f, "invalid JSON: {expected}"),
+            Reason::TrailingData => "more than one JSON value on the line",
+            Reason::Encoding => "invalid UTF-8",
+            Reason::NulCharacter => "\\u0000 cannot be stored as text",
+            Reason::LoneSurrogate => "invalid JSON: a Unicode surrogate without its other half",
+            Reason::NumberOverflow => "a number beyond PostgreSQL's numeric",
+            Reason::TooDeep => "nested too deeply",
+            Reason::TooLarge => "a string, array or object beyond jsonb's 256 MB",
+            Reason::OutOfMemory => "out of memory",
+            Reason::NotAnObject => "not a JSON object",
+            Reason::MissingId => "the resource has no id",
+            Reason::IdNotString => "the resource's id is not a string",
+            Reason::InvalidId(_) => "the resource's id is not a valid id",
+            Reason::TypeNotString => "resourceType is not a string",
+            Reason::MetaNotObject => "meta is not an object",
+            Reason::CreatedAtNotString => "createdAt is not a string",
+        })
+    }
+}
+
+/// A refused line: why, and at which byte of it (0-based).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineError {
+    /// What is wrong.
+    pub reason: Reason,
+    /// Where in the line, in bytes from its start.
+    pub offset: usize,
+}
+
+impl LineError {
+    pub(crate) fn new(reason: Reason, offset: usize) -> Self {
+        LineError { reason, offset }
+    }
+}
+
+impl From<TryReserveError> for LineError {
+    fn from(_: TryReserveError) -> Self {
+        LineError::new(Reason::OutOfMemory, 0)
+    }
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (byte {})", self.reason, self.offset + 1)
+    }
+}
+
+impl std::error::Error for LineError {}

@@ -1,0 +1,80 @@
+//! gzip, both ways: sources may be compressed, told by their first bytes; dumps are compressed as they are cut.
+
+use flate2::Compression;
+use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+/// The first bytes of every gzip member (RFC 1952).
+const MAGIC: [u8; 2] = [0x1F, 0x8B];
+
+/// A source whose gzip, of any number of members, is undone when there is any.
+pub enum Reader<R: Read> {
+    /// Not compressed.
+    Plain(BufReader<R>),
+    /// Compressed.
+    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
+}
+
+impl<R: Read> Reader<R> {
+    /// Looks at the first bytes of `source`, not at its name.
+    ///
+    /// # Errors
+    /// Those of reading the source.
+    pub fn new(source: R, buffer_bytes: usize) -> io::Result<Reader<R>> {
+        let mut source = BufReader::with_capacity(buffer_bytes, source);
+        Ok(if source.fill_buf()?.starts_with(&MAGIC) {
+            Reader::Gzip(Box::new(MultiGzDecoder::new(source)))
+        } else {
+            Reader::Plain(source)
+        })
+    }
+
+    /// The source itself.
+    pub fn get_ref(&self) -> &R {
+        match self {
+            Reader::Plain(source) => source.get_ref(),
+            Reader::Gzip(decoder) => decoder.get_ref().get_ref(),
+        }
+    }
+}
+
+impl<R: Read> Read for Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Reader::Plain(source) => source.read(buffer),
+            Reader::Gzip(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+/// A stream that is compressed as it grows, taken away piece by piece.
+pub struct Compressor(GzEncoder<Vec<u8>>);
+
+impl Compressor {
+    /// `level` 0 to 9, as gzip's.
+    pub fn new(level: u32) -> Compressor {
+        Compressor(GzEncoder::new(Vec::new(), Compression::new(level)))
+    }
+
+    /// Compresses `bytes`.
+    ///
+    /// # Errors
+    /// None that zlib would report for memory; kept because writing is fallible by its trait.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// What is compressed so far and not yet taken.
+    pub fn pending(&mut self) -> &mut Vec<u8> {
+        self.0.get_mut()
+    }
+
+    /// Ends the stream: everything not yet taken, with the trailer.
+    ///
+    /// # Errors
+    /// As [`Compressor::write`].
+    pub fn finish(self) -> io::Result<Vec<u8>> {
+        self.0.finish()
+    }
+}

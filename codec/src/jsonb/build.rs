@@ -1,0 +1,149 @@
+//! jsonb bytes from a tree of entries: headers, JEntries, names, aligned values (`convertJsonbValue` and those it
+//! calls, in PostgreSQL's `jsonb_util.c`).
+
+use super::out::Out;
+use super::value::{Entry, Source, Value};
+use super::{ARRAY, HAS_OFFSET, LENGTH_MASK, OBJECT, OFFSET_STRIDE, kind};
+use crate::error::Reason;
+use std::collections::TryReserveError;
+
+impl From<TryReserveError> for Reason {
+    fn from(_: TryReserveError) -> Self {
+        Reason::OutOfMemory
+    }
+}
+
+/// What was read, to be written.
+#[derive(Clone, Copy)]
+pub(crate) struct Tree<'a> {
+    pub source: Source<'a>,
+    /// The entries of all closed containers.
+    pub closed: &'a [Entry],
+}
+
+impl Tree<'_> {
+    /// Appends the object of these members, sorted and distinct. `out` must end at a multiple of 4.
+    pub(crate) fn write_object(&self, members: &[Entry], out: &mut Vec<u8>) -> Result<(), Reason> {
+        let start = out.len();
+        // A guess that suffices for almost any line: JEntries and paddings against the line's own punctuation.
+        let expected = self.source.line.len() + self.source.arena.len() + 8 * (self.closed.len() + members.len());
+        let mut to = Out::new(out, expected)?;
+        let written = self.object(members, &mut to);
+        if written.is_err() {
+            to.truncate(start);
+        }
+        to.finish();
+        written
+    }
+
+    /// Calls itself for containers inside, which the parser's [`super::MAX_DEPTH`] bounds.
+    fn object(&self, members: &[Entry], out: &mut Out<'_>) -> Result<(), Reason> {
+        let mut items = Items::start(OBJECT, members.len(), members.len() * 2, out)?;
+        for member in members {
+            let name = member.name.text();
+            self.copy(name, out)?;
+            items.end(kind::STRING, out);
+        }
+        for member in members {
+            self.value(member.value, &mut items, out)?;
+        }
+        items.finish(out)
+    }
+
+    fn array(&self, elements: &[Entry], out: &mut Out<'_>) -> Result<(), Reason> {
+        let mut items = Items::start(ARRAY, elements.len(), elements.len(), out)?;
+        for element in elements {
+            self.value(element.value, &mut items, out)?;
+        }
+        items.finish(out)
+    }
+
+    #[inline]
+    fn value(&self, value: Value, items: &mut Items, out: &mut Out<'_>) -> Result<(), Reason> {
+        let kind = match value.kind() {
+            kind::STRING => {
+                self.copy(value, out)?;
+                kind::STRING
+            }
+            kind::NUMERIC => {
+                align(out)?;
+                self.copy(value, out)?;
+                kind::NUMERIC
+            }
+            kind::OBJECT => {
+                align(out)?;
+                self.object(&self.closed[value.entries()], out)?;
+                kind::CONTAINER
+            }
+            kind::ARRAY => {
+                align(out)?;
+                self.array(&self.closed[value.entries()], out)?;
+                kind::CONTAINER
+            }
+            plain => plain,
+        };
+        items.end(kind, out);
+        Ok(())
+    }
+
+    #[inline]
+    fn copy(&self, value: Value, out: &mut Out<'_>) -> Result<(), Reason> {
+        out.room(value.length())?;
+        let (buffer, start) = value.place(self.source);
+        out.copy(buffer, start, value.length());
+        Ok(())
+    }
+}
+
+/// Zeros up to the next multiple of 4. The output starts at one, and so does every container's data area.
+#[inline]
+fn align(out: &mut Out<'_>) -> Result<(), Reason> {
+    out.room(3)?;
+    out.zeros(out.len().wrapping_neg() & 3);
+    Ok(())
+}
+
+/// A container that is being written: its JEntries, and the data behind them.
+struct Items {
+    /// Where the container's header stands.
+    header_at: usize,
+    /// Where its data starts.
+    data_at: usize,
+    /// The next JEntry's place, and where its item starts.
+    entry_at: usize,
+    item_at: usize,
+    index: usize,
+}
+
+impl Items {
+    #[inline]
+    fn start(kind: u32, count: usize, entries: usize, out: &mut Out<'_>) -> Result<Items, Reason> {
+        let header_at = out.len();
+        out.room(4 + entries * 4)?;
+        out.put(&(count as u32 | kind).to_le_bytes());
+        out.skip(entries * 4);
+        Ok(Items { header_at, data_at: out.len(), entry_at: header_at + 4, item_at: out.len(), index: 0 })
+    }
+
+    /// The item that was being written ends here.
+    #[inline]
+    fn end(&mut self, kind: u32, out: &mut Out<'_>) {
+        let end = out.len();
+        // Too long a length is told when the container ends.
+        let said = if self.index.is_multiple_of(OFFSET_STRIDE) {
+            (end - self.data_at) as u32 & LENGTH_MASK | HAS_OFFSET
+        } else {
+            (end - self.item_at) as u32 & LENGTH_MASK
+        };
+        out.set_word(self.entry_at, said | kind);
+        self.entry_at += 4;
+        self.item_at = end;
+        self.index += 1;
+    }
+
+    /// PostgreSQL counts header and JEntries too.
+    #[inline]
+    fn finish(self, out: &Out<'_>) -> Result<(), Reason> {
+        if out.len() - self.header_at > LENGTH_MASK as usize { Err(Reason::TooLarge) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,253 @@
+//! PostgreSQL's `numeric` bytes, from decimal text and back (`src/backend/utils/adt/numeric.c`).
+//!
+//! A numeric is `sign * sum(digit[i] * 10000^(weight - i))` with a display scale: the count of decimal digits
+//! after the point that text shows, kept even where they are zeros. `1.10` stays `1.10`.
+
+use super::out::Out;
+use crate::error::Reason;
+use std::collections::TryReserveError;
+
+const SHORT: u16 = 0x8000;
+const SHORT_NEGATIVE: u16 = 0x2000;
+const SHORT_SCALE_SHIFT: u16 = 7;
+const SHORT_SCALE_MAX: i64 = 0x3F;
+const SHORT_WEIGHT_SIGN: u16 = 0x0040;
+const SHORT_WEIGHT_MASK: u16 = 0x003F;
+const SHORT_WEIGHT_MAX: i64 = 0x3F;
+const SHORT_WEIGHT_MIN: i64 = -0x40;
+const LONG_NEGATIVE: u16 = 0x4000;
+const SIGN_MASK: u16 = 0xC000;
+const LONG_SCALE_MAX: i64 = 0x3FFF;
+
+/// Decimal digits in one base-10000 digit.
+const DEC_DIGITS: i64 = 4;
+
+/// The parts of a JSON number, as the parser found them.
+pub(crate) struct Decimal<'a> {
+    pub negative: bool,
+    /// The digits before the point, at least one.
+    pub integer: &'a [u8],
+    /// The digits after the point.
+    pub fraction: &'a [u8],
+    /// The power of ten; `None` when it was too long for an `i64`.
+    pub exponent: Option<i64>,
+}
+
+/// Decimal digits that fit into a `u64` together with three zeros behind them.
+const SMALL_DIGITS: usize = 16;
+
+/// Appends the number as a numeric with its 4-byte length header. The digits, the short or long form and the
+/// limits are those of `set_var_from_str` and `make_result`, so the bytes are PostgreSQL's.
+///
+/// # Errors
+/// [`Reason::NumberOverflow`], [`Reason::OutOfMemory`].
+#[inline]
+pub(crate) fn encode(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    if number.exponent == Some(0) && number.integer.len() + number.fraction.len() <= SMALL_DIGITS {
+        encode_small(number, out)
+    } else {
+        encode_any(number, out)
+    }
+}
+
+/// Nearly all numbers there are: no exponent, and few enough digits for a `u64`. Always the short form.
+fn encode_small(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    let scale = number.fraction.len();
+    let digits = number.integer.iter().chain(number.fraction);
+    let value = digits.fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+
+    // The point falls between two base-10000 digits.
+    let padding = scale.wrapping_neg() % 4;
+    let mut value = value * [1, 10, 100, 1000][padding];
+    let mut weight = -(((scale + padding) / 4) as i64);
+    while value != 0 && value.is_multiple_of(10000) {
+        value /= 10000;
+        weight += 1;
+    }
+    if value == 0 {
+        out.try_reserve(6)?;
+        out.extend_from_slice(&(6u32 << 2).to_le_bytes());
+        out.extend_from_slice(&short_header(false, scale as i64, 0).to_le_bytes());
+        return Ok(());
+    }
+    // From the end: at most five digits, before them the headers.
+    let mut bytes = [0; 16];
+    let mut at = bytes.len();
+    weight -= 1;
+    while value != 0 {
+        at -= 2;
+        bytes[at..at + 2].copy_from_slice(&((value % 10000) as u16).to_le_bytes());
+        value /= 10000;
+        weight += 1;
+    }
+    at -= 6;
+    let length = (bytes.len() - at) as u32;
+    bytes[at..at + 4].copy_from_slice(&(length << 2).to_le_bytes());
+    let header = short_header(number.negative, scale as i64, weight);
+    bytes[at + 4..at + 6].copy_from_slice(&header.to_le_bytes());
+    out.try_reserve(bytes.len())?;
+    out.extend_from_slice(&bytes[at..]);
+    Ok(())
+}
+
+fn short_header(negative: bool, scale: i64, weight: i64) -> u16 {
+    SHORT
+        | (scale as u16) << SHORT_SCALE_SHIFT
+        | if negative { SHORT_NEGATIVE } else { 0 }
+        | if weight < 0 { SHORT_WEIGHT_SIGN } else { 0 }
+        | weight as u16 & SHORT_WEIGHT_MASK
+}
+
+fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    let exponent = match number.exponent {
+        Some(e) if e.unsigned_abs() < (i32::MAX / 2) as u64 => e,
+        _ => return Err(Reason::NumberOverflow),
+    };
+    let scale = (number.fraction.len() as i64 - exponent).max(0);
+    if scale > LONG_SCALE_MAX {
+        return Err(Reason::NumberOverflow);
+    }
+
+    // Where decimal digits fall into base-10000 digits: `lead` zeros go before the first.
+    let (integer, fraction) = (number.integer, number.fraction);
+    let decimal_weight = integer.len() as i64 - 1 + exponent;
+    let mut weight = (decimal_weight + DEC_DIGITS).div_euclid(DEC_DIGITS) - 1;
+    let lead = (weight + 1) * DEC_DIGITS - (decimal_weight + 1);
+    let count = (integer.len() + fraction.len()) as i64;
+    let groups = (lead + count + DEC_DIGITS - 1) / DEC_DIGITS;
+
+    let start = out.len();
+    out.try_reserve(groups as usize * 2 + 8)?;
+    out.extend_from_slice(&[0; 8]);
+    let digits_start = start + 8;
+
+    let mut group = 0u16;
+    let mut filled = lead;
+    let mut leading = true;
+    for byte in integer.iter().chain(fraction) {
+        group = group * 10 + u16::from(byte - b'0');
+        filled += 1;
+        if filled == DEC_DIGITS {
+            if leading && group == 0 {
+                weight -= 1;
+            } else {
+                leading = false;
+                out.extend_from_slice(&group.to_le_bytes());
+            }
+            (group, filled) = (0, 0);
+        }
+    }
+    if group != 0 {
+        for _ in filled..DEC_DIGITS {
+            group *= 10;
+        }
+        out.extend_from_slice(&group.to_le_bytes());
+    }
+    while out.len() > digits_start && out.ends_with(&[0, 0]) {
+        out.truncate(out.len() - 2);
+    }
+    let zero = out.len() == digits_start;
+    if zero {
+        weight = 0;
+    }
+    let negative = number.negative && !zero;
+
+    let Ok(long_weight) = i16::try_from(weight) else { return Err(Reason::NumberOverflow) };
+    let digits = out.len() - digits_start;
+    let header = if scale <= SHORT_SCALE_MAX && (SHORT_WEIGHT_MIN..=SHORT_WEIGHT_MAX).contains(&weight) {
+        let short = short_header(negative, scale, weight);
+        out[start + 4..start + 6].copy_from_slice(&short.to_le_bytes());
+        out.copy_within(digits_start.., start + 6);
+        out.truncate(start + 6 + digits);
+        6
+    } else {
+        let sign = if negative { LONG_NEGATIVE } else { 0 };
+        out[start + 4..start + 6].copy_from_slice(&(sign | scale as u16).to_le_bytes());
+        out[start + 6..start + 8].copy_from_slice(&long_weight.to_le_bytes());
+        8
+    };
+    // A length beyond 30 bits would need more digits than a numeric's weight allows.
+    out[start..start + 4].copy_from_slice(&(((header + digits) as u32) << 2).to_le_bytes());
+    Ok(())
+}
+
+/// Appends the text of a numeric, as `numeric_out` writes it. `bytes` are those after the length header.
+pub(crate) fn write(bytes: &[u8], out: &mut Out<'_>) -> Result<(), TryReserveError> {
+    let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let head = word(0);
+    let (negative, scale, weight, digits) = if head & SIGN_MASK == SIGN_MASK {
+        // NaN and the infinities; jsonb never holds them, a hand-made value might.
+        out.room(4)?;
+        out.put(b"null");
+        return Ok(());
+    } else if head & SHORT != 0 {
+        let low = (head & SHORT_WEIGHT_MASK) as i32;
+        let weight = if head & SHORT_WEIGHT_SIGN != 0 { low - 64 } else { low };
+        (head & SHORT_NEGATIVE != 0, ((head >> SHORT_SCALE_SHIFT) & 0x3F) as usize, weight, &bytes[2..])
+    } else {
+        (head & LONG_NEGATIVE != 0, (head & 0x3FFF) as usize, i32::from(word(2) as i16), &bytes[4..])
+    };
+    let count = digits.len() / 2;
+    let digit = |at: i32| match usize::try_from(at) {
+        Ok(at) if at < count => u16::from_le_bytes([digits[at * 2], digits[at * 2 + 1]]),
+        _ => 0,
+    };
+
+    // Sign, digits before the point, point, digits after it and the rest of the last group.
+    out.room(1 + (weight.max(0) as usize + 1) * 4 + 1 + scale + 4)?;
+    if negative {
+        out.put(b"-");
+    }
+    if weight < 0 {
+        out.put(b"0");
+    } else {
+        put_first_group(digit(0), out);
+        for at in 1..=weight {
+            out.put(&four(digit(at)));
+        }
+    }
+    if scale > 0 {
+        out.put(b".");
+        let end = out.len() + scale;
+        let mut at = weight + 1;
+        while out.len() < end {
+            out.put(&four(digit(at)));
+            at += 1;
+        }
+        out.truncate(end);
+    }
+    Ok(())
+}
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};
+
+/// The four decimal digits of a base-10000 digit.
+#[inline]
+fn four(group: u16) -> [u8; 4] {
+    let [a, b] = PAIRS[usize::from(group / 100 % 100)];
+    let [c, d] = PAIRS[usize::from(group % 100)];
+    [a, b, c, d]
+}
+
+/// The first base-10000 digit, without leading zeros.
+#[inline]
+fn put_first_group(group: u16, out: &mut Out<'_>) {
+    let text = u32::from_le_bytes(four(group));
+    let digits = match group {
+        0..10 => 1,
+        10..100 => 2,
+        100..1000 => 3,
+        _ => 4,
+    };
+    out.put(&(text >> (8 * (4 - digits))).to_le_bytes());
+    out.truncate(out.len() - (4 - digits));
+}

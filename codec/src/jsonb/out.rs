@@ -1,0 +1,104 @@
+//! Bytes appended in blocks of a fixed size.
+//!
+//! Most strings of a resource are shorter than 16 bytes or twice that, where a copy of unknown length costs more
+//! to start than to do. [`Out`] keeps initialised room behind its end, so that it may copy 16 bytes where fewer
+//! are wanted, and count only those.
+
+use std::collections::TryReserveError;
+
+/// What one copy moves.
+pub(crate) const BLOCK: usize = 16;
+
+/// The end of a vector that grows.
+pub(crate) struct Out<'a> {
+    /// All initialised; what counts ends at `at`.
+    bytes: &'a mut Vec<u8>,
+    at: usize,
+}
+
+impl<'a> Out<'a> {
+    /// Appends to `bytes`, where about `expected` bytes are to come.
+    pub(crate) fn new(bytes: &'a mut Vec<u8>, expected: usize) -> Result<Out<'a>, TryReserveError> {
+        let at = bytes.len();
+        bytes.try_reserve(expected + BLOCK)?;
+        bytes.resize(at + expected + BLOCK, 0);
+        Ok(Out { bytes, at })
+    }
+
+    /// Ends the vector where what was written ends.
+    pub(crate) fn finish(self) {
+        self.bytes.truncate(self.at);
+    }
+
+    /// How long the vector would be now.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.at
+    }
+
+    /// Forgets what was written behind `length`.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.at = self.at.min(length);
+    }
+
+    /// Room for `more` bytes, and a block behind them.
+    #[inline]
+    pub(crate) fn room(&mut self, more: usize) -> Result<(), TryReserveError> {
+        if self.bytes.len() - self.at < more + BLOCK { self.grow(more) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) -> Result<(), TryReserveError> {
+        self.bytes.try_reserve(more + BLOCK)?;
+        // What the vector has anyway may be used.
+        let length = self.bytes.capacity().min((self.at + more + BLOCK).saturating_mul(2));
+        self.bytes.resize(length, 0);
+        Ok(())
+    }
+
+    /// Writes a few bytes, for which there must be room.
+    #[inline]
+    pub(crate) fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
+        self.bytes[self.at..self.at + N].copy_from_slice(bytes);
+        self.at += N;
+    }
+
+    /// Writes a block of which only the first `length` bytes count. There must be room for a block.
+    #[inline]
+    pub(crate) fn put_block(&mut self, block: &[u8; BLOCK], length: usize) {
+        self.bytes[self.at..self.at + BLOCK].copy_from_slice(block);
+        self.at += length;
+    }
+
+    /// Copies `source[start..start + length]`, for which there must be room.
+    #[inline]
+    pub(crate) fn copy(&mut self, source: &[u8], start: usize, length: usize) {
+        if length <= BLOCK
+            && let Some(block) = source.get(start..start + BLOCK)
+        {
+            self.bytes[self.at..self.at + BLOCK].copy_from_slice(block);
+        } else {
+            self.bytes[self.at..self.at + length].copy_from_slice(&source[start..start + length]);
+        }
+        self.at += length;
+    }
+
+    /// Zeros, for which there must be room.
+    #[inline]
+    pub(crate) fn zeros(&mut self, count: usize) {
+        self.bytes[self.at..self.at + count].fill(0);
+        self.at += count;
+    }
+
+    /// Leaves room that is to be written later by [`Out::set_word`].
+    #[inline]
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.at += count;
+    }
+
+    /// Writes over what stands at `at`.
+    #[inline]
+    pub(crate) fn set_word(&mut self, at: usize, word: u32) {
+        self.bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+    }
+}

@@ -1,0 +1,208 @@
+//! Values that were read and wait to be written: where their bytes lie, and in which order an object keeps them.
+
+use super::{LENGTH_MASK, TYPE_MASK, kind};
+use crate::error::Reason;
+use std::cmp::Ordering;
+use std::ops::Range;
+
+/// Set in [`Value::at`] when the bytes lie in the arena.
+const IN_ARENA: u32 = 0x8000_0000;
+
+/// The bytes that values point to.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// The line itself: strings without escapes stay where they are.
+    pub line: &'a [u8],
+    /// What had to be made: numerics, strings with escapes.
+    pub arena: &'a [u8],
+}
+
+/// One value. A string or numeric is a range of the line or the arena; a container is a range of the closed
+/// entries; the others are their kind alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Value {
+    at: u32,
+    /// The kind and the length, as in a JEntry.
+    word: u32,
+}
+
+impl Value {
+    /// A string that lies in the line.
+    #[inline]
+    pub(crate) fn in_line(range: Range<usize>) -> Result<Value, Reason> {
+        Value::ranged(kind::STRING, range, 0)
+    }
+
+    /// A string or numeric that lies in the arena.
+    #[inline]
+    pub(crate) fn in_arena(kind: u32, range: Range<usize>) -> Result<Value, Reason> {
+        Value::ranged(kind, range, IN_ARENA)
+    }
+
+    #[inline]
+    fn ranged(kind: u32, range: Range<usize>, flag: u32) -> Result<Value, Reason> {
+        if range.end >= IN_ARENA as usize || range.len() > LENGTH_MASK as usize {
+            return Err(Reason::TooLarge);
+        }
+        Ok(Value { at: range.start as u32 | flag, word: range.len() as u32 | kind })
+    }
+
+    /// A value that is nothing but its kind: `true`, `false`, `null`, [`kind::DROPPED`].
+    pub(crate) const fn plain(kind: u32) -> Value {
+        Value { at: 0, word: kind }
+    }
+
+    /// [`kind::OBJECT`] or [`kind::ARRAY`], with `count` closed entries from `first` on. Their number is limited
+    /// by [`super::MAX_ENTRIES`], which fits.
+    #[inline]
+    pub(crate) fn container(kind: u32, first: usize, count: usize) -> Value {
+        Value { at: first as u32, word: count as u32 | kind }
+    }
+
+    #[inline]
+    pub(crate) fn kind(self) -> u32 {
+        self.word & TYPE_MASK
+    }
+
+    #[inline]
+    pub(crate) fn length(self) -> usize {
+        (self.word & LENGTH_MASK) as usize
+    }
+
+    /// A container's closed entries.
+    #[inline]
+    pub(crate) fn entries(self) -> Range<usize> {
+        self.at as usize..self.at as usize + self.length()
+    }
+
+    /// A string's or numeric's buffer and the place in it.
+    #[inline]
+    pub(crate) fn place<'a>(self, source: Source<'a>) -> (&'a [u8], usize) {
+        let buffer = if self.at & IN_ARENA != 0 { source.arena } else { source.line };
+        (buffer, (self.at & !IN_ARENA) as usize)
+    }
+
+    /// A string's or numeric's bytes.
+    #[inline]
+    pub(crate) fn bytes(self, source: Source<'_>) -> &[u8] {
+        let (buffer, start) = self.place(source);
+        &buffer[start..start + self.length()]
+    }
+}
+
+/// A member's name, with a number that sorts as names do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name {
+    /// The length, 255 at most, in the highest byte; then the first seven bytes.
+    rank: u64,
+    text: Value,
+}
+
+/// How many bytes of a name its rank holds.
+const RANKED: usize = 7;
+
+impl Name {
+    /// What an array's elements have.
+    pub(crate) const NONE: Name = Name { rank: 0, text: Value::plain(kind::STRING) };
+
+    #[inline]
+    pub(crate) fn new(text: Value, source: Source<'_>) -> Name {
+        let length = text.length();
+        let (buffer, start) = text.place(source);
+        let first = match buffer.get(start..).and_then(<[u8]>::first_chunk) {
+            Some(chunk) => u64::from_be_bytes(*chunk) >> 8,
+            None => {
+                let mut chunk = [0; 8];
+                let short = &buffer[start..start + length.min(RANKED)];
+                chunk[1..1 + short.len()].copy_from_slice(short);
+                u64::from_be_bytes(chunk)
+            }
+        };
+        // What follows a shorter name is no part of it.
+        let beyond = 8 * RANKED.saturating_sub(length) as u32;
+        let first = (first >> beyond) << beyond;
+        Name { rank: (length.min(255) as u64) << 56 | first, text }
+    }
+
+    /// jsonb's order of names: by length, then by bytes.
+    #[inline]
+    fn order(&self, other: &Name, source: Source<'_>) -> Ordering {
+        match self.rank.cmp(&other.rank) {
+            Ordering::Equal if self.text.length() > RANKED => self.order_of_rest(other, source),
+            order => order,
+        }
+    }
+
+    fn order_of_rest(&self, other: &Name, source: Source<'_>) -> Ordering {
+        let by_length = self.text.length().cmp(&other.text.length());
+        by_length.then_with(|| self.bytes(source).cmp(other.bytes(source)))
+    }
+
+    #[inline]
+    pub(crate) fn text(&self) -> Value {
+        self.text
+    }
+
+    #[inline]
+    pub(crate) fn bytes<'a>(&self, source: Source<'a>) -> &'a [u8] {
+        self.text.bytes(source)
+    }
+}
+
+/// A member of an object or an element of an array.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// The member's name; [`Name::NONE`] in an array.
+    pub name: Name,
+    pub value: Value,
+}
+
+/// Up to this many members are sorted by insertion: FHIR's elements come half sorted and are few.
+const FEW: usize = 24;
+
+/// Sorts the members from `first` on, and keeps the last of each name, as jsonb does.
+pub(crate) fn sort_members(entries: &mut Vec<Entry>, first: usize, source: Source<'_>) {
+    let members = &mut entries[first..];
+    let mut repeated = false;
+    // Stable either way, so that the last of equal names stays the last.
+    if members.len() <= FEW {
+        for at in 1..members.len() {
+            let member = members[at];
+            let mut to = at;
+            while to > 0 {
+                match members[to - 1].name.order(&member.name, source) {
+                    Ordering::Less => break,
+                    Ordering::Equal => {
+                        repeated = true;
+                        break;
+                    }
+                    Ordering::Greater => {}
+                }
+                members[to] = members[to - 1];
+                to -= 1;
+            }
+            members[to] = member;
+        }
+    } else {
+        members.sort_by(|a, b| {
+            let order = a.name.order(&b.name, source);
+            repeated |= order == Ordering::Equal;
+            order
+        });
+    }
+    if repeated {
+        keep_last_of_each_name(entries, first, source);
+    }
+}
+
+#[cold]
+fn keep_last_of_each_name(entries: &mut Vec<Entry>, first: usize, source: Source<'_>) {
+    let mut kept = first;
+    for at in first + 1..entries.len() {
+        if entries[at].name.order(&entries[kept].name, source) != Ordering::Equal {
+            kept += 1;
+        }
+        entries[kept] = entries[at];
+    }
+    entries.truncate(kept + 1);
+}

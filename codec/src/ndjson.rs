@@ -1,0 +1,221 @@
+//! Lines out of a stream of bytes: `\n` or `\r\n`, a missing last one, blank lines, a byte order mark.
+
+use std::fmt;
+use std::io::{self, Read};
+
+/// How much is read at once; lines longer than this make the buffer grow.
+const BLOCK_BYTES: usize = 256 << 10;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// One line that is not blank.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// The line without its `\n`; a `\r` before it is JSON's white space and stays.
+    pub bytes: &'a [u8],
+    /// Counted from 1, blank lines too.
+    pub number: u64,
+    /// Where the line starts in the (decompressed) stream, in bytes.
+    pub offset: u64,
+}
+
+/// Why no further line can be had.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The source failed, or its compression is broken.
+    Io(io::Error),
+    /// A line beyond the limit, in bytes.
+    LineTooLong(usize),
+    /// Memory for a line of so many bytes could not be had.
+    OutOfMemory(usize),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Io(error) => error.fmt(f),
+            ReadError::LineTooLong(limit) => write!(f, "a line is longer than {limit} bytes"),
+            ReadError::OutOfMemory(bytes) => write!(f, "out of memory for a line of {bytes} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// The lines of a source.
+pub struct Lines<R> {
+    source: R,
+    max_line_bytes: usize,
+    buffer: Vec<u8>,
+    /// The unread part of `buffer`.
+    start: usize,
+    end: usize,
+    /// The stream's offset of `buffer[start]`.
+    offset: u64,
+    number: u64,
+    at_end: bool,
+}
+
+impl<R: Read> Lines<R> {
+    /// Lines of at most `max_line_bytes`.
+    pub fn new(source: R, max_line_bytes: usize) -> Lines<R> {
+        Lines { source, max_line_bytes, buffer: Vec::new(), start: 0, end: 0, offset: 0, number: 0, at_end: false }
+    }
+
+    /// The number of the last line that was handed out, or that could not be read to its end.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The source.
+    pub fn get_ref(&self) -> &R {
+        &self.source
+    }
+
+    /// The next line that is not blank; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ReadError`]; [`Lines::number`] then says in which line.
+    pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
+        loop {
+            let Some(length) = self.find_end()? else { return Ok(None) };
+            let (start, offset) = (self.start, self.offset);
+            let taken = (length + 1).min(self.end - start);
+            self.start += taken;
+            self.offset += taken as u64;
+            let line = &self.buffer[start..start + length];
+            if line.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) {
+                return Ok(Some(Line { bytes: &self.buffer[start..start + length], number: self.number, offset }));
+            }
+        }
+    }
+
+    /// The length of the next line, read into the buffer as a whole; `None` at the end.
+    fn find_end(&mut self) -> Result<Option<usize>, ReadError> {
+        self.number += 1;
+        let mut searched = 0;
+        loop {
+            let unread = &self.buffer[self.start..self.end];
+            if self.offset == 0 && unread.starts_with(BYTE_ORDER_MARK) {
+                self.start += BYTE_ORDER_MARK.len();
+                self.offset += BYTE_ORDER_MARK.len() as u64;
+                searched = 0;
+                continue;
+            }
+            let length = match memchr::memchr(b'\n', &unread[searched..]) {
+                Some(at) => searched + at,
+                None if self.at_end && unread.is_empty() => {
+                    self.number -= 1;
+                    return Ok(None);
+                }
+                None if self.at_end => unread.len(),
+                None => {
+                    searched = unread.len();
+                    if unread.len() > self.max_line_bytes {
+                        return Err(ReadError::LineTooLong(self.max_line_bytes));
+                    }
+                    self.read_more()?;
+                    continue;
+                }
+            };
+            if length > self.max_line_bytes {
+                return Err(ReadError::LineTooLong(self.max_line_bytes));
+            }
+            return Ok(Some(length));
+        }
+    }
+
+    fn read_more(&mut self) -> Result<(), ReadError> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.buffer.len() {
+            // Twice the size for a line that does not fit, so that it is moved few times.
+            let more = BLOCK_BYTES.max(self.buffer.len());
+            self.buffer.try_reserve_exact(more).map_err(|_| ReadError::OutOfMemory(self.end + more))?;
+            self.buffer.resize(self.end + more, 0);
+        } else if self.end < BLOCK_BYTES && self.buffer.len() > 32 * BLOCK_BYTES {
+            // A huge line has passed; its memory is given back.
+            self.buffer.truncate(BLOCK_BYTES);
+            self.buffer.shrink_to_fit();
+        }
+        loop {
+            match self.source.read(&mut self.buffer[self.end..]) {
+                Ok(0) => {
+                    self.at_end = true;
+                    return Ok(());
+                }
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ReadError::Io(error)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hands out a few bytes at a time.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(buffer.len()).min(self.0.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    fn lines(bytes: &[u8], piece: usize) -> Vec<(u64, u64, String)> {
+        let mut lines = Lines::new(Pieces(bytes, piece), 1 << 20);
+        let mut found = Vec::new();
+        while let Some(line) = lines.next_line().unwrap() {
+            found.push((line.number, line.offset, String::from_utf8(line.bytes.to_vec()).unwrap()));
+        }
+        found
+    }
+
+    #[test]
+    fn numbers_and_offsets_count_blank_lines_and_the_mark() {
+        let text = b"\xEF\xBB\xBFa\r\n\n  \t\r\nbb\nc";
+        for piece in 1..20 {
+            let expected = [(1, 3, "a\r"), (4, 12, "bb"), (5, 15, "c")];
+            let expected: Vec<_> = expected.iter().map(|(n, o, t)| (*n, *o, (*t).to_owned())).collect();
+            assert_eq!(lines(text, piece), expected);
+        }
+    }
+
+    #[test]
+    fn a_mark_alone_and_nothing_at_all_are_no_lines() {
+        for text in [&b""[..], b"\n", b"\xEF\xBB\xBF", b"\xEF\xBB\xBF\n\n"] {
+            assert!(lines(text, 1).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_refused_and_one_at_it_is_not() {
+        let text = [vec![b'x'; 100], vec![b'\n'], vec![b'y'; 101]].concat();
+        let mut lines = Lines::new(&text[..], 100);
+        assert_eq!(lines.next_line().unwrap().unwrap().bytes.len(), 100);
+        assert!(matches!(lines.next_line(), Err(ReadError::LineTooLong(100))));
+        assert_eq!(lines.number(), 2);
+    }
+
+    #[test]
+    fn lines_longer_than_a_block_come_whole_and_the_buffer_shrinks_again() {
+        let long = vec![b'z'; 20 << 20];
+        let text = [&long[..], b"\nshort\n", &vec![b'a'; BLOCK_BYTES * 3], b"\n"].concat();
+        let mut lines = Lines::new(&text[..], 64 << 20);
+        assert_eq!(lines.next_line().unwrap().unwrap().bytes, long);
+        assert_eq!(lines.next_line().unwrap().unwrap().bytes, b"short");
+        assert_eq!(lines.next_line().unwrap().unwrap().bytes.len(), BLOCK_BYTES * 3);
+        assert!(lines.next_line().unwrap().is_none());
+    }
+}

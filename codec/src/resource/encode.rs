@@ -1,0 +1,371 @@
+//! One NDJSON line into the jsonb bytes of its table's `resource` column.
+//!
+//! The line is read once. Values wait in `pending` until the container around them closes; its entries then move,
+//! sorted, to `closed`, and the container waits in their place as one value. Strings without escapes stay in the
+//! line, what had to be made lies in `arena`. Every byte is written once, when the whole resource is known. All
+//! of this memory is kept from line to line.
+
+use crate::error::{IdRule, LineError, Reason};
+use crate::jsonb::build::Tree;
+use crate::jsonb::parse::Tokens;
+use crate::jsonb::value::{Entry, Name, Source, Value, sort_members};
+use crate::jsonb::{MAX_DEPTH, MAX_ENTRIES, kind};
+
+/// Buffers larger than this are given back after the line that needed them.
+const KEEP_BYTES: usize = 8 << 20;
+
+/// What a container means to its resource.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Resource,
+    Meta,
+    MetaExtensions,
+    MetaExtension,
+    Plain,
+}
+
+/// A container that is still open.
+struct Frame {
+    role: Role,
+    is_object: bool,
+    /// Its name in the object around it.
+    name: Name,
+    /// The first of its entries in `pending`.
+    first: usize,
+    /// Where in the line it starts.
+    line_start: usize,
+}
+
+/// Turns lines into stored resources; one serves any number of lines.
+pub struct Encoder {
+    created_at_url: Vec<u8>,
+    id_rule: IdRule,
+    frames: Vec<Frame>,
+    pending: Vec<Entry>,
+    closed: Vec<Entry>,
+    arena: Vec<u8>,
+    created_at: Option<Value>,
+}
+
+/// An encoded line: who it is, and its bytes to be written.
+pub struct Encoded<'a> {
+    tree: Tree<'a>,
+    members: &'a [Entry],
+    id: Value,
+    resource_type: Option<Value>,
+    created_at: Option<Value>,
+}
+
+impl Encoder {
+    /// `created_at_url` names the `meta.extension` that carries the creation time.
+    pub fn new(id_rule: IdRule, created_at_url: &str) -> Encoder {
+        Encoder {
+            created_at_url: created_at_url.as_bytes().to_vec(),
+            id_rule,
+            frames: Vec::new(),
+            pending: Vec::new(),
+            closed: Vec::new(),
+            arena: Vec::new(),
+            created_at: None,
+        }
+    }
+
+    /// Reads one line: a single JSON object, with white space around it allowed.
+    ///
+    /// # Errors
+    /// Whatever [`Reason`] says, with the byte of the line.
+    pub fn encode<'a>(&'a mut self, line: &'a [u8]) -> Result<Encoded<'a>, LineError> {
+        self.clear();
+        if simdutf8::basic::from_utf8(line).is_err() {
+            let valid = std::str::from_utf8(line).err().map_or(0, |e| e.valid_up_to());
+            return Err(LineError::new(Reason::Encoding, valid));
+        }
+        let mut tokens = Tokens { line, at: 0 };
+        match tokens.peek() {
+            Some(b'{') => {}
+            Some(b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+                return Err(tokens.error(Reason::NotAnObject));
+            }
+            _ => return Err(tokens.syntax("expected a JSON object")),
+        }
+        let start = tokens.at;
+        self.parse(&mut tokens)?;
+        if tokens.peek().is_some() {
+            return Err(tokens.error(Reason::TrailingData));
+        }
+        let (id, resource_type) = self.take_identity(line, start)?;
+        let tree = Tree { source: self.source(line), closed: &self.closed };
+        Ok(Encoded { tree, members: &self.pending, id, resource_type, created_at: self.created_at })
+    }
+
+    fn clear(&mut self) {
+        self.frames.clear();
+        self.pending.clear();
+        self.closed.clear();
+        self.arena.clear();
+        self.created_at = None;
+        self.pending.shrink_to(KEEP_BYTES / size_of::<Entry>());
+        self.closed.shrink_to(KEEP_BYTES / size_of::<Entry>());
+        self.arena.shrink_to(KEEP_BYTES);
+    }
+
+    #[inline]
+    fn source<'a>(&'a self, line: &'a [u8]) -> Source<'a> {
+        Source { line, arena: &self.arena }
+    }
+
+    /// The object at `tokens`. Its members are left in `pending`, sorted and distinct.
+    fn parse(&mut self, tokens: &mut Tokens<'_>) -> Result<(), LineError> {
+        let mut name = Name::NONE;
+        'value: loop {
+            match tokens.peek() {
+                Some(b'"') => {
+                    let value = tokens.string(&mut self.arena)?;
+                    self.push(name, value)?;
+                }
+                Some(open @ (b'{' | b'[')) => {
+                    let is_object = open == b'{';
+                    self.open(is_object, name, tokens)?;
+                    tokens.at += 1;
+                    let next = tokens.peek();
+                    if is_object && next != Some(b'}') {
+                        name = self.name(tokens)?;
+                        continue 'value;
+                    }
+                    if !is_object && next != Some(b']') {
+                        name = Name::NONE;
+                        continue 'value;
+                    }
+                }
+                Some(b'-' | b'0'..=b'9') => {
+                    let value = tokens.number(&mut self.arena)?;
+                    self.push(name, value)?;
+                }
+                _ => {
+                    let value = tokens.literal()?;
+                    self.push(name, value)?;
+                }
+            }
+            // After a value: close what ends here, until the next one starts.
+            loop {
+                let Some(frame) = self.frames.last() else { return Ok(()) };
+                match (tokens.peek(), frame.is_object) {
+                    (Some(b','), true) => {
+                        tokens.at += 1;
+                        name = self.name(tokens)?;
+                        continue 'value;
+                    }
+                    (Some(b','), false) => {
+                        tokens.at += 1;
+                        name = Name::NONE;
+                        continue 'value;
+                    }
+                    (Some(b'}'), true) | (Some(b']'), false) => {
+                        tokens.at += 1;
+                        self.close(tokens.line)?;
+                    }
+                    (_, true) => return Err(tokens.syntax("expected ',' or '}'")),
+                    (_, false) => return Err(tokens.syntax("expected ',' or ']'")),
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, name: Name, value: Value) -> Result<(), LineError> {
+        if self.pending.len() == self.pending.capacity() {
+            self.grow()?;
+        }
+        self.pending.push(Entry { name, value });
+        Ok(())
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Result<(), LineError> {
+        if self.pending.len() + self.closed.len() > MAX_ENTRIES {
+            return Err(LineError::new(Reason::TooLarge, 0));
+        }
+        Ok(self.pending.try_reserve(1)?)
+    }
+
+    /// A member's name and the colon behind it.
+    #[inline]
+    fn name(&mut self, tokens: &mut Tokens<'_>) -> Result<Name, LineError> {
+        if tokens.peek() != Some(b'"') {
+            return Err(tokens.syntax("expected a key in double quotes"));
+        }
+        let text = tokens.string(&mut self.arena)?;
+        if tokens.peek() != Some(b':') {
+            return Err(tokens.syntax("expected ':' after a key"));
+        }
+        tokens.at += 1;
+        Ok(Name::new(text, self.source(tokens.line)))
+    }
+
+    fn open(&mut self, is_object: bool, name: Name, tokens: &Tokens<'_>) -> Result<(), LineError> {
+        if self.frames.len() == MAX_DEPTH {
+            return Err(tokens.error(Reason::TooDeep));
+        }
+        let text = || name.bytes(self.source(tokens.line));
+        let role = match (self.frames.last().map(|f| f.role), is_object) {
+            (None, true) => Role::Resource,
+            (Some(Role::Resource), true) if text() == b"meta" => Role::Meta,
+            (Some(Role::Meta), false) if text() == b"extension" => Role::MetaExtensions,
+            (Some(Role::MetaExtensions), true) => Role::MetaExtension,
+            _ => Role::Plain,
+        };
+        if matches!(role, Role::Meta | Role::MetaExtensions) {
+            // A repeated name replaces what came before, and the creation time in it.
+            self.created_at = None;
+        }
+        self.frames.push(Frame { role, is_object, name, first: self.pending.len(), line_start: tokens.at });
+        Ok(())
+    }
+
+    /// Closes the innermost container: its parts become one value of the container around it.
+    fn close(&mut self, line: &[u8]) -> Result<(), LineError> {
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
+        let first = frame.first;
+        if frame.is_object {
+            sort_members(&mut self.pending, first, Source { line, arena: &self.arena });
+        }
+        let dropped = match frame.role {
+            Role::Plain => false,
+            Role::Resource => return Ok(()),
+            Role::Meta => self.close_meta(&frame, line)?,
+            // An array that was empty from the start stays.
+            Role::MetaExtensions => self.pending.len() == first && self.created_at.is_some(),
+            Role::MetaExtension => self.close_meta_extension(&frame, line)?,
+        };
+        let value = if !dropped {
+            let kind = if frame.is_object { kind::OBJECT } else { kind::ARRAY };
+            let value = Value::container(kind, self.closed.len(), self.pending.len() - first);
+            self.closed.try_reserve(value.length())?;
+            self.closed.extend_from_slice(&self.pending[first..]);
+            value
+        } else if frame.role == Role::MetaExtension {
+            self.pending.truncate(first);
+            return Ok(());
+        } else {
+            Value::plain(kind::DROPPED)
+        };
+        self.pending.truncate(first);
+        self.push(frame.name, value)
+    }
+
+    /// Takes what the columns say out of `meta`; true when nothing is left of it.
+    fn close_meta(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, LineError> {
+        let mut kept = frame.first;
+        for at in frame.first..self.pending.len() {
+            let Entry { name, value } = self.pending[at];
+            match name.bytes(self.source(line)) {
+                b"lastUpdated" | b"versionId" => continue,
+                b"createdAt" => {
+                    self.set_created_at(value, frame)?;
+                    continue;
+                }
+                // The last one of that name is no list: a creation time found in one before it does not count.
+                b"extension" if !matches!(value.kind(), kind::ARRAY | kind::DROPPED) => self.created_at = None,
+                _ => {}
+            }
+            if value.kind() != kind::DROPPED {
+                self.pending[kept] = self.pending[at];
+                kept += 1;
+            }
+        }
+        self.pending.truncate(kept);
+        Ok(kept == frame.first)
+    }
+
+    /// True when this is the extension that carries the creation time.
+    fn close_meta_extension(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, LineError> {
+        let source = self.source(line);
+        let members = &self.pending[frame.first..];
+        let member = |name: &[u8]| members.iter().find(|e| e.name.bytes(source) == name).map(|e| e.value);
+        let is_created_at =
+            member(b"url").is_some_and(|url| url.kind() == kind::STRING && url.bytes(source) == self.created_at_url);
+        match member(b"valueInstant") {
+            Some(instant) if is_created_at => self.set_created_at(instant, frame).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    fn set_created_at(&mut self, value: Value, frame: &Frame) -> Result<(), LineError> {
+        match value.kind() {
+            kind::STRING => self.created_at = Some(value),
+            kind::NULL => {}
+            _ => return Err(LineError::new(Reason::CreatedAtNotString, frame.line_start)),
+        }
+        Ok(())
+    }
+
+    /// Takes `id` and `resourceType` out of the members and checks `meta`.
+    fn take_identity(&mut self, line: &[u8], start: usize) -> Result<(Value, Option<Value>), LineError> {
+        let refused = |reason| Err(LineError::new(reason, start));
+        let (mut id, mut resource_type, mut kept) = (None, None, 0);
+        for at in 0..self.pending.len() {
+            let Entry { name, value } = self.pending[at];
+            match (name.bytes(self.source(line)), value.kind()) {
+                (b"id", kind::STRING) => id = Some(value),
+                (b"id", _) => return refused(Reason::IdNotString),
+                (b"resourceType", kind::STRING) => resource_type = Some(value),
+                (b"resourceType", _) => return refused(Reason::TypeNotString),
+                (b"meta", kind::DROPPED) => {}
+                (b"meta", kind::NULL) => self.created_at = None,
+                (b"meta", kind) if kind != kind::OBJECT => return refused(Reason::MetaNotObject),
+                _ => {
+                    self.pending[kept] = self.pending[at];
+                    kept += 1;
+                }
+            }
+        }
+        self.pending.truncate(kept);
+        let Some(id) = id else { return refused(Reason::MissingId) };
+        if !id_is_valid(id.bytes(self.source(line)), self.id_rule) {
+            return refused(Reason::InvalidId(self.id_rule));
+        }
+        Ok((id, resource_type))
+    }
+}
+
+fn id_is_valid(id: &[u8], rule: IdRule) -> bool {
+    match rule {
+        IdRule::Fhir => {
+            (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        }
+        // U+0080 to U+009F are control characters too.
+        IdRule::Aidbox => {
+            (1..=255).contains(&id.len()) && str::from_utf8(id).is_ok_and(|text| !text.chars().any(char::is_control))
+        }
+    }
+}
+
+impl<'a> Encoded<'a> {
+    fn text(&self, value: Value) -> &'a str {
+        // The line was checked as UTF-8, and escapes write whole characters; quotes never split one.
+        str::from_utf8(value.bytes(self.tree.source)).unwrap_or_default()
+    }
+
+    /// The resource's id.
+    pub fn id(&self) -> &'a str {
+        self.text(self.id)
+    }
+
+    /// The `resourceType` of the line, if it has one.
+    pub fn resource_type(&self) -> Option<&'a str> {
+        self.resource_type.map(|value| self.text(value))
+    }
+
+    /// The creation time the line bears, as written there.
+    pub fn created_at(&self) -> Option<&'a str> {
+        self.created_at.map(|value| self.text(value))
+    }
+
+    /// Appends the jsonb bytes of the stored resource, without a length header. `out` must end at a multiple of 4.
+    ///
+    /// # Errors
+    /// [`Reason::TooLarge`], [`Reason::OutOfMemory`]; nothing is appended then.
+    pub fn write(&self, out: &mut Vec<u8>) -> Result<(), LineError> {
+        self.tree.write_object(self.members, out).map_err(|reason| LineError::new(reason, 0))
+    }
+}

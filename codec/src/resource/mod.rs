@@ -1,0 +1,10 @@
+//! A resource as people exchange it and as its table keeps it.
+//!
+//! The stored jsonb does not repeat what the row's columns say: `id`, `resourceType`, `meta.lastUpdated`,
+//! `meta.versionId` and the creation time. [`Encoder`] takes them out, [`Writer`] puts them back.
+
+mod encode;
+mod write;
+
+pub use encode::{Encoded, Encoder};
+pub use write::{Envelope, Form, Writer};

@@ -1,0 +1,299 @@
+//! A stored resource and its row's columns into one line, in one walk over the jsonb bytes.
+
+use crate::jsonb::text::{Open, Spacing, Text};
+use crate::jsonb::walk::{Container, Slice, Value};
+
+/// The form of the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// What the table keeps, spaced and ordered as PostgreSQL's jsonb text.
+    Aidbox,
+    /// FHIR JSON, compact; keys keep jsonb's order.
+    Fhir,
+}
+
+/// What a row's columns say of its resource. Columns win over what the stored jsonb repeats.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Envelope<'a> {
+    /// Column `id`.
+    pub id: &'a str,
+    /// Column `resource_type`, or the name that was asked for.
+    pub resource_type: &'a str,
+    /// Column `txid`.
+    pub version_id: Option<i64>,
+    /// Column `ts` as an ISO 8601 instant.
+    pub last_updated: Option<&'a str>,
+    /// Column `cts` as an ISO 8601 instant.
+    pub created_at: Option<&'a str>,
+}
+
+/// Turns rows into lines; one serves any number of rows.
+pub struct Writer {
+    form: Form,
+    created_at_url: Vec<u8>,
+    version_id_is_string: bool,
+    spacing: Spacing,
+}
+
+/// A row whose `resource` is a jsonb array or scalar: there is nothing to put the envelope into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnObject;
+
+impl Writer {
+    /// `created_at_url` names the extension that carries the creation time in FHIR form.
+    pub fn new(form: Form, created_at_url: &str, version_id_is_string: bool) -> Writer {
+        let spacing = match form {
+            Form::Aidbox => Spacing::Postgres,
+            Form::Fhir => Spacing::Compact,
+        };
+        Writer { form, created_at_url: created_at_url.as_bytes().to_vec(), version_id_is_string, spacing }
+    }
+
+    /// Appends the line of a row, without a newline. `resource` is the jsonb after its length header.
+    ///
+    /// # Errors
+    /// [`NotAnObject`]; nothing is appended then.
+    pub fn write(&self, row: &Envelope<'_>, resource: &[u8], out: &mut Vec<u8>) -> Result<(), NotAnObject> {
+        let mut stored = Container::new(resource);
+        if !stored.is_object() {
+            return Err(NotAnObject);
+        }
+        let mut text = Text::new(self.spacing, resource.len() + ENVELOPE_BYTES, out);
+        let mut members = Members { writer: self, text: &mut text, open: &mut Vec::new(), any: false };
+        members.text.put(b"{");
+        // The row's members take their places in jsonb's order: by length, then by bytes.
+        let mut meta = None;
+        let mut pending = OWN.into_iter().peekable();
+        while let Some((name, value)) = stored.next_member() {
+            let key = name.as_bytes();
+            if key == b"meta" {
+                meta = value.container().filter(Container::is_object);
+            }
+            while let Some(own) = pending.next_if(|own| jsonb_order(own.key()) <= jsonb_order(key)) {
+                members.own(own, row, meta);
+            }
+            if !matches!(key, b"id" | b"meta" | b"resourceType") {
+                members.value(name, value);
+            }
+        }
+        for own in pending {
+            members.own(own, row, meta);
+        }
+        members.text.put(b"}");
+        text.finish();
+        Ok(())
+    }
+}
+
+/// What the row's members take in a line, more or less.
+const ENVELOPE_BYTES: usize = 320;
+
+/// A member that the row's columns make.
+#[derive(Clone, Copy)]
+enum Own {
+    Id,
+    Meta,
+    ResourceType,
+}
+
+/// In jsonb's order.
+const OWN: [Own; 3] = [Own::Id, Own::Meta, Own::ResourceType];
+
+impl Own {
+    fn key(self) -> &'static [u8] {
+        match self {
+            Own::Id => b"id",
+            Own::Meta => b"meta",
+            Own::ResourceType => b"resourceType",
+        }
+    }
+}
+
+/// A member of `meta` that the row's columns make.
+#[derive(Clone, Copy)]
+enum OwnMeta {
+    CreatedAt,
+    VersionId,
+    LastUpdated,
+}
+
+/// In jsonb's order.
+const OWN_META: [OwnMeta; 3] = [OwnMeta::CreatedAt, OwnMeta::VersionId, OwnMeta::LastUpdated];
+
+impl OwnMeta {
+    fn key(self) -> &'static [u8] {
+        match self {
+            OwnMeta::CreatedAt => b"createdAt",
+            OwnMeta::VersionId => b"versionId",
+            OwnMeta::LastUpdated => b"lastUpdated",
+        }
+    }
+}
+
+fn jsonb_order(key: &[u8]) -> (usize, &[u8]) {
+    (key.len(), key)
+}
+
+/// The members of an object while they are written.
+struct Members<'m, 'o, 'j> {
+    writer: &'m Writer,
+    text: &'m mut Text<'o>,
+    /// The text writer's stack.
+    open: &'m mut Open<'j>,
+    any: bool,
+}
+
+impl<'o, 'j> Members<'_, 'o, 'j> {
+    /// Those of an object inside.
+    fn inside(&mut self) -> Members<'_, 'o, 'j> {
+        Members { writer: self.writer, text: self.text, open: self.open, any: false }
+    }
+
+    #[inline]
+    fn name(&mut self, name: Slice<'_>) {
+        if self.any {
+            self.text.comma();
+        }
+        self.any = true;
+        self.text.name(name);
+    }
+
+    #[inline]
+    fn value(&mut self, name: Slice<'_>, value: Value<'j>) {
+        self.name(name);
+        self.text.value(value, self.open);
+    }
+
+    fn string(&mut self, key: &[u8], text: &[u8]) {
+        self.name(Slice::of(key));
+        self.text.string(Slice::of(text));
+    }
+
+    fn own(&mut self, own: Own, row: &Envelope<'_>, stored_meta: Option<Container<'j>>) {
+        match own {
+            Own::Id => self.string(own.key(), row.id.as_bytes()),
+            Own::ResourceType => self.string(own.key(), row.resource_type.as_bytes()),
+            Own::Meta => self.meta(row, stored_meta),
+        }
+    }
+
+    /// `meta`, unless nothing is in it.
+    fn meta(&mut self, row: &Envelope<'_>, stored: Option<Container<'j>>) {
+        let (before, any_before) = (self.text.len(), self.any);
+        self.name(Slice::of(Own::Meta.key()));
+        self.text.put(b"{");
+        let mut meta = self.inside();
+        match meta.writer.form {
+            Form::Aidbox => meta.aidbox_meta(row, stored),
+            Form::Fhir => meta.fhir_meta(row, stored),
+        }
+        if meta.any {
+            self.text.put(b"}");
+        } else {
+            self.text.truncate(before);
+            self.any = any_before;
+        }
+    }
+
+    fn aidbox_meta(&mut self, row: &Envelope<'_>, mut stored: Option<Container<'j>>) {
+        let mut pending = OWN_META.into_iter().peekable();
+        while let Some((name, value)) = stored.as_mut().and_then(Container::next_member) {
+            let key = name.as_bytes();
+            while let Some(own) = pending.next_if(|own| jsonb_order(own.key()) <= jsonb_order(key)) {
+                self.own_meta(own, row);
+            }
+            if !is_of_row(key) {
+                self.value(name, value);
+            }
+        }
+        for own in pending {
+            self.own_meta(own, row);
+        }
+    }
+
+    fn own_meta(&mut self, own: OwnMeta, row: &Envelope<'_>) {
+        let instant = match own {
+            OwnMeta::CreatedAt => row.created_at,
+            OwnMeta::LastUpdated => row.last_updated,
+            OwnMeta::VersionId => return self.version_id(row),
+        };
+        if let Some(instant) = instant {
+            self.string(own.key(), instant.as_bytes());
+        }
+    }
+
+    fn version_id(&mut self, row: &Envelope<'_>) {
+        let Some(number) = row.version_id else { return };
+        self.name(Slice::of(OwnMeta::VersionId.key()));
+        let digits = number.to_string();
+        if self.writer.version_id_is_string {
+            self.text.string(Slice::of(digits.as_bytes()));
+        } else {
+            self.text.raw(digits.as_bytes());
+        }
+    }
+
+    fn fhir_meta(&mut self, row: &Envelope<'_>, mut stored: Option<Container<'j>>) {
+        self.own_meta(OwnMeta::VersionId, row);
+        self.own_meta(OwnMeta::LastUpdated, row);
+        let (mut extensions, mut is_list) = (None, true);
+        while let Some((name, value)) = stored.as_mut().and_then(Container::next_member) {
+            match (name.as_bytes(), value.container()) {
+                (b"extension", Some(list)) if !list.is_object() => extensions = Some(list),
+                (key, _) if is_of_row(key) => {}
+                (key, _) => {
+                    is_list &= key != b"extension";
+                    self.value(name, value);
+                }
+            }
+        }
+        // An `extension` that is no list is not FHIR; it stays as it is, and nothing can be added to it.
+        if is_list && (extensions.is_some() || row.created_at.is_some()) {
+            self.meta_extension(row, extensions);
+        }
+    }
+
+    /// What is stored, and the creation time last.
+    fn meta_extension(&mut self, row: &Envelope<'_>, mut stored: Option<Container<'j>>) {
+        self.name(Slice::of(b"extension"));
+        self.text.put(b"[");
+        let mut any = false;
+        while let Some(value) = stored.as_mut().and_then(Container::next_element) {
+            if row.created_at.is_some() && self.is_created_at(value) {
+                continue;
+            }
+            if any {
+                self.text.comma();
+            }
+            any = true;
+            self.text.value(value, self.open);
+        }
+        if let Some(at) = row.created_at {
+            if any {
+                self.text.comma();
+            }
+            self.text.put(b"{");
+            let mut created = self.inside();
+            created.string(b"url", &created.writer.created_at_url);
+            created.string(b"valueInstant", at.as_bytes());
+            self.text.put(b"}");
+        }
+        self.text.put(b"]");
+    }
+
+    /// A stored extension that says what the column says.
+    fn is_created_at(&self, extension: Value<'_>) -> bool {
+        let mut members = extension.container().filter(Container::is_object);
+        while let Some((name, value)) = members.as_mut().and_then(Container::next_member) {
+            if name.as_bytes() == b"url" {
+                return value.string() == Some(&self.writer.created_at_url);
+            }
+        }
+        false
+    }
+}
+
+/// Members of `meta` that only the columns may say.
+fn is_of_row(key: &[u8]) -> bool {
+    matches!(key, b"createdAt" | b"versionId" | b"lastUpdated")
+}

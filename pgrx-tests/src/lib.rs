@@ -1,0 +1,297 @@
+//! Private PostgreSQL servers for the tests: made when a test binary starts, gone when it ends, however it ends.
+//!
+//! PostgreSQL refuses to run as root; where the tests do, its programs run as user `postgres`.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub use postgres::Client;
+pub use postgres::error::DbError;
+
+/// How long a test waits for a state that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server with a data folder, socket and port of its own; superuser `postgres`, no passwords on its socket.
+pub struct Cluster {
+    folder: PathBuf,
+    port: u16,
+}
+
+/// Where PostgreSQL's programs are.
+pub fn bin(program: &str) -> PathBuf {
+    let folder = std::env::var("PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".into());
+    Path::new(&folder).join(program)
+}
+
+/// A command that runs as a user PostgreSQL accepts.
+pub fn as_server_user(program: &Path) -> Command {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    if !is_root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program).current_dir("/");
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+impl Cluster {
+    /// Makes and starts a server with these lines in its configuration.
+    pub fn start(settings: &[&str]) -> Cluster {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("fhir_bulk_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let data = folder.join("data");
+        run(as_server_user(&bin("initdb"))
+            .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres", "--auth=trust"])
+            .arg(&data));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut text = format!(
+            "\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = off\n\
+             shared_buffers = 256MB\nmax_wal_size = 4GB\nautovacuum = off\nlog_line_prefix = '%m [%p] %d '\n",
+            folder.display()
+        );
+        for setting in settings {
+            text.push_str(setting);
+            text.push('\n');
+        }
+        // Written as the server's user, who owns the folder.
+        let conf = data.join("postgresql.conf");
+        let mut append = as_server_user(Path::new("/bin/sh"))
+            .args(["-c", "cat >> \"$0\""])
+            .arg(&conf)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        append.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(append.wait().unwrap().success());
+        let cluster = Cluster { folder, port };
+        cluster.watch();
+        cluster.start_server();
+        cluster
+    }
+
+    /// Starts the server of this cluster and waits until it takes connections.
+    pub fn start_server(&self) {
+        run(as_server_user(&bin("pg_ctl"))
+            .args(["start", "--wait", "--silent", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.folder.join("log"))
+            .stdout(Stdio::null()));
+    }
+
+    /// Stops the server: `fast` or `immediate`.
+    pub fn stop_server(&self, mode: &str) {
+        run(as_server_user(&bin("pg_ctl")).args(["stop", "--wait", "--silent", "-m", mode, "-D"]).arg(self.data()));
+    }
+
+    /// Kills the server's first process and all its backends with SIGKILL, as a crashed machine would.
+    pub fn kill_server(&self) {
+        let pid = fs::read_to_string(self.data().join("postmaster.pid")).ok();
+        let pid = pid.or_else(|| {
+            let mut cat = as_server_user(Path::new("/bin/cat"));
+            Some(String::from_utf8(run(cat.arg(self.data().join("postmaster.pid"))).stdout).unwrap())
+        });
+        let pid = pid.and_then(|text| text.lines().next().map(str::to_owned)).expect("a running server");
+        let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
+        let mut all = vec![pid];
+        all.extend(String::from_utf8(children.stdout).unwrap().lines().map(str::to_owned));
+        run(as_server_user(Path::new("/bin/kill")).arg("-9").args(&all));
+        wait_for("the server's processes to be gone", || {
+            all.iter().all(|pid| {
+                let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                state.is_empty() || state.contains(") Z ")
+            })
+        });
+    }
+
+    /// Ends the server and removes the folder when this process ends, also when it is killed.
+    fn watch(&self) {
+        let script = r#"while kill -0 "$1" 2>/dev/null; do sleep 0.5; done
+            [ -f "$2/data/postmaster.pid" ] && "$3" stop -m immediate -D "$2/data" >/dev/null 2>&1; rm -rf "$2""#;
+        let runner: &[&str] = if as_server_user(Path::new("/")).get_program() == "runuser" {
+            &["runuser", "-u", "postgres", "--"]
+        } else {
+            &[]
+        };
+        let script = script.replace("\"$3\"", &format!("{} \"$3\"", runner.join(" ")));
+        Command::new("setsid")
+            .args(["/bin/sh", "-c", &script, "sh"])
+            .arg(std::process::id().to_string())
+            .arg(&self.folder)
+            .arg(bin("pg_ctl"))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("setsid from util-linux");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The server's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// A connection string for the socket.
+    pub fn dsn(&self, role: &str, database: &str) -> String {
+        format!("host={} port={} user={role} dbname={database}", self.folder.display(), self.port)
+    }
+
+    /// A connection.
+    pub fn connect(&self, role: &str, database: &str) -> Client {
+        Client::connect(&self.dsn(role, database), postgres::NoTls).unwrap()
+    }
+
+    /// Real psql, unaligned and without headers, stopping at the first error.
+    pub fn psql(&self, role: &str, database: &str, arguments: &[&str]) -> Output {
+        Command::new(bin("psql"))
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.dsn(role, database)])
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// A new database with the extension and `amcheck`, named after the test.
+    pub fn database(&'static self, name: &str) -> Database {
+        static TEMPLATE: OnceLock<()> = OnceLock::new();
+        TEMPLATE.get_or_init(|| {
+            let mut server = self.connect("postgres", "postgres");
+            server.batch_execute("CREATE DATABASE with_extension").unwrap();
+            let mut template = self.connect("postgres", "with_extension");
+            template.batch_execute("CREATE EXTENSION fhir_bulk; CREATE EXTENSION amcheck").unwrap();
+        });
+        let mut server = self.connect("postgres", "postgres");
+        server.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE with_extension")).unwrap();
+        let files = self.folder.join("files").join(name);
+        fs::create_dir_all(&files).unwrap();
+        Database { cluster: self, name: name.to_owned(), files }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = as_server_user(&bin("pg_ctl")).args(["stop", "-m", "immediate", "-D"]).arg(self.data()).output();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The server that tests share; each uses a database of its own.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| Cluster::start(&["max_connections = 100"]))
+}
+
+/// A database of one test.
+pub struct Database {
+    cluster: &'static Cluster,
+    name: String,
+    files: PathBuf,
+}
+
+impl Database {
+    /// A database on the shared server.
+    pub fn new(name: &str) -> Database {
+        shared().database(name)
+    }
+
+    /// A connection as the superuser.
+    pub fn connect(&self) -> Client {
+        self.cluster.connect("postgres", &self.name)
+    }
+
+    /// A connection as another role.
+    pub fn connect_as(&self, role: &str) -> Client {
+        self.cluster.connect(role, &self.name)
+    }
+
+    /// What psql prints; panics when it fails.
+    pub fn psql(&self, sql: &str) -> Vec<u8> {
+        let output = self.cluster.psql("postgres", &self.name, &["-c", sql]);
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Writes a file that the server can read; its URL.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.files.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        format!("file://{}", path.display())
+    }
+
+    /// The database's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The server of this database.
+    pub fn cluster(&self) -> &'static Cluster {
+        self.cluster
+    }
+}
+
+/// The server's error of a failed statement.
+pub fn error<T>(result: Result<T, postgres::Error>) -> DbError {
+    match result {
+        Ok(_) => panic!("the statement must fail"),
+        Err(error) => error.as_db_error().unwrap_or_else(|| panic!("not an error of the server: {error:?}")).clone(),
+    }
+}
+
+/// Bytes as one gzip member.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The bytes of exactly one gzip member.
+pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut decoder = flate2::bufread::GzDecoder::new(bytes);
+    let mut plain = Vec::new();
+    decoder.read_to_end(&mut plain).unwrap();
+    assert!(decoder.into_inner().is_empty(), "bytes after the gzip stream");
+    plain
+}
+
+/// Polls until `state` holds; panics when it does not come.
+pub fn wait_for(what: &str, mut state: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !state() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The folder with more real data, when the checkout has it beside it.
+pub fn shared_data() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("FHIR_BULK_SHARED_DATA").map_or(beside, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}

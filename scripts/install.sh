@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Builds the release extension and installs it into the PostgreSQL of scripts/env.sh. Fast when nothing has
+# changed: then nothing is compiled and no file is written.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+say() { printf 'install: %s\n' "$*"; }
+die() { printf 'install: %s\n' "$*" >&2; exit 1; }
+
+package=$(realpath -ms "${CARGO_TARGET_DIR:-target}")/package-pg$PG_MAJOR
+log=$package.log
+
+# `cargo pgrx package` makes the tree of files that `cargo pgrx install` would write. Copying them is left to
+# install_files: pgrx's own copy with sudo overwrites a library in place, and crashes servers that have it loaded.
+build() {
+  local command=(cargo pgrx package --pg-config "$PG_BIN/pg_config" --out-dir "$package"
+    --no-default-features --features "pg$PG_MAJOR")
+  rm -rf "$package"
+  mkdir -p "${package%/*}"
+  say "building the release extension (a first build takes 2 to 5 minutes, later ones seconds)"
+  if [ -t 2 ]; then
+    "${command[@]}" # cargo's own progress
+  elif ! "${command[@]}" >"$log" 2>&1; then
+    cat "$log" >&2
+    die "the build failed"
+  fi
+}
+
+as_root_if_needed() {
+  if [ "$(id -u)" = 0 ] || [ -w "$(dirname "${!#}")" ]; then "$@"
+  elif command -v sudo >/dev/null 2>&1; then sudo "$@"
+  else die "${!#} can't be written: run this as root, or install sudo"
+  fi
+}
+
+# Each file that is new or different. install(1) unlinks before it writes: a server that has the old library
+# loaded keeps it.
+install_files() {
+  local source target mode written=0
+  while IFS= read -r source; do
+    target=${source#"$package"}
+    if cmp -s "$source" "$target"; then continue; fi
+    case $target in *.so) mode=755 ;; *) mode=644 ;; esac
+    as_root_if_needed install -m "$mode" "$source" "$target"
+    written=$((written + 1))
+  done < <(find "$package" -type f | sort)
+  if [ "$written" = 0 ]; then say "up to date in $("$PG_BIN/pg_config" --sharedir)/extension"
+  else say "$written files written to $("$PG_BIN/pg_config" --sharedir)/extension and $("$PG_BIN/pg_config" --pkglibdir)"
+  fi
+}
+
+build
+install_files

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server and its headers,
+# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs, pgspot in a folder of its own
+# below target/. Says what it does; safe to run again; touches no cluster.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+with_tests=${1:-}
+# What this script has installed, over all runs in this checkout: the demo's report tells the user.
+installed=target/installed-by-setup
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null 2>&1; then sudo "$@"
+  else die "'$*' needs root: run this as root, or install sudo, or install the packages by hand"
+  fi
+}
+
+missing_packages() {
+  [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/initdb" ] || echo "postgresql-$PG_MAJOR"
+  [ -f "$("$PG_BIN/pg_config" --includedir-server 2>/dev/null)/postgres.h" ] || echo "postgresql-server-dev-$PG_MAJOR"
+  command -v cc >/dev/null 2>&1 || echo gcc libc6-dev
+  command -v clang >/dev/null 2>&1 || echo clang
+  ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null 2>&1 || echo libclang-dev
+  command -v pkg-config >/dev/null 2>&1 || echo pkg-config
+  command -v curl >/dev/null 2>&1 || echo curl
+  if [ "$with_tests" = --tests ]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  fi
+}
+
+note_installed() { printf '%s\n' "$@" >>"$installed"; }
+
+install_packages() {
+  local packages=("$@")
+  command -v apt-get >/dev/null 2>&1 ||
+    die "needs ${packages[*]}, and this system has no apt-get: install their equivalents and run again"
+  export DEBIAN_FRONTEND=noninteractive
+  say "apt-get update"
+  as_root apt-get -qq update
+  if [[ " ${packages[*]} " == *" postgresql-$PG_MAJOR "* ]]; then
+    as_root apt-get -qq install -y --no-install-recommends postgresql-common
+    if ! apt-cache show "postgresql-$PG_MAJOR" >/dev/null 2>&1; then
+      # A release without this major version: postgresql-common ships the project's own way to add its archive.
+      say "this release has no postgresql-$PG_MAJOR; adding the PostgreSQL project's package archive"
+      as_root /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y
+    fi
+    # The server package would otherwise make and start a cluster named main on port 5432.
+    local no_main=/etc/postgresql-common/createcluster.d/fhir_bulk_setup.conf
+    as_root mkdir -p "${no_main%/*}"
+    printf 'create_main_cluster = false\n' | as_root tee "$no_main" >/dev/null
+    trap "as_root rm -f '$no_main'" EXIT
+  fi
+  say "installing ${packages[*]}"
+  as_root apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
+  note_installed "${packages[@]}"
+}
+
+install_pgspot() {
+  local venv=target/venv
+  if [ "$("$venv/bin/pgspot" --version 2>/dev/null)" = "pgspot $PGSPOT_VERSION" ]; then return; fi
+  say "installing pgspot $PGSPOT_VERSION into $venv"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "pgspot==$PGSPOT_VERSION"
+}
+
+mkdir -p target
+mapfile -t packages < <(missing_packages | tr ' ' '\n')
+if [ ${#packages[@]} -gt 0 ]; then install_packages "${packages[@]}"; fi
+
+command -v cargo >/dev/null 2>&1 || die "cargo is not installed: install Rust (rustup) and run again"
+
+if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ]; then
+  say "installing cargo-pgrx $PGRX_VERSION (some minutes)"
+  cargo install cargo-pgrx --version "$PGRX_VERSION" --locked --quiet
+  note_installed "cargo-pgrx $PGRX_VERSION (cargo install)"
+fi
+if [ "$with_tests" = --tests ]; then install_pgspot; fi
+
+# What `cargo pgrx init` would write, without the server it would start: pgrx only needs to know the pg_config.
+mkdir -p "$PGRX_HOME"
+printf '[configs]\npg%s = "%s"\n' "$PG_MAJOR" "$PG_BIN/pg_config" >"$PGRX_HOME/config.toml.new"
+if cmp -s "$PGRX_HOME/config.toml.new" "$PGRX_HOME/config.toml"; then rm "$PGRX_HOME/config.toml.new"
+else mv "$PGRX_HOME/config.toml.new" "$PGRX_HOME/config.toml"; fi
+say "ready: $("$PG_BIN/postgres" --version), cargo-pgrx $PGRX_VERSION"

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Stops the demo's cluster; its data stays. With --remove, deletes the demo's folder too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case ${1:-} in
+  '') scripts/cluster.sh stop ;;
+  --remove) scripts/cluster.sh remove ;;
+  *) echo "usage: $0 [--remove]" >&2; exit 2 ;;
+esac

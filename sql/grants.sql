@@ -1,0 +1,14 @@
+-- Who may call what, and what \df+ says of it. Reading is for everyone: it shows a role only what it may SELECT.
+-- Loading fetches files and writes tables, and creating a table takes a name in the schema: both are granted by
+-- the database's owner, on top of the rights on schema and tables that they need anyway.
+REVOKE ALL ON FUNCTION bulk_load(text, text, boolean, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_create_table(text) FROM PUBLIC;
+
+COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean) IS
+    'All live resources of a type, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
+COMMENT ON FUNCTION bulk_dump_chunks(text, timestamptz, boolean, boolean, integer) IS
+    'All live resources of a type as NDJSON in pieces of chunk_bytes, gzipped on request';
+COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
+    'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
+COMMENT ON FUNCTION bulk_create_table(text) IS
+    'Makes the table of a resource type and its history table, unless they are there';

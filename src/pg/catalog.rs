@@ -1,0 +1,167 @@
+//! Catalogue look-ups by name and the facts of an open table.
+
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+
+/// A schema's OID.
+pub fn schema(name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a C string; `true` answers InvalidOid when there is none.
+    valid(unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) })
+}
+
+/// The OID of a table, view, index or sequence in a schema.
+pub fn relation(name: &CStr, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a C string.
+    valid(unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) })
+}
+
+/// A column's number.
+pub fn column(relation: pg_sys::Oid, name: &CStr) -> Option<i16> {
+    // SAFETY: a C string; an unknown column is 0, system columns are negative.
+    let number = unsafe { pg_sys::get_attnum(relation, name.as_ptr()) };
+    (number > 0).then_some(number)
+}
+
+/// Learns what other sessions have committed to the catalogue meanwhile.
+pub fn accept_changes() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
+/// A name as it must be written in SQL.
+pub fn quote_identifier(name: &CStr) -> String {
+    // SAFETY: the result is the argument itself or a palloc'd copy.
+    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_string_lossy().into_owned()
+}
+
+fn valid(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// A column of an open table.
+pub struct Column {
+    /// Its name.
+    pub name: CString,
+    /// Counted from 1.
+    pub number: i16,
+    /// Its type.
+    pub type_oid: pg_sys::Oid,
+    /// GENERATED ALWAYS AS … STORED.
+    pub is_generated: bool,
+}
+
+/// A table, locked against changes of its definition until the transaction ends.
+#[derive(Clone, Copy)]
+pub struct Table(pg_sys::Relation);
+
+impl Table {
+    /// Opens a table for writing rows. The lock stays; the reference ends with [`Table::close`].
+    pub fn open_for_insert(oid: pg_sys::Oid) -> Table {
+        // SAFETY: raises when the table is gone.
+        Table(unsafe { pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32) })
+    }
+
+    /// Gives the reference back.
+    pub fn close(self) {
+        // SAFETY: opened above, closed once. The lock is kept, as COPY and INSERT do.
+        unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as i32) }
+    }
+
+    /// PostgreSQL's own pointer, for this floor only.
+    pub(super) fn raw(self) -> pg_sys::Relation {
+        self.0
+    }
+
+    fn form(&self) -> &pg_sys::FormData_pg_class {
+        // SAFETY: an open relation has its catalogue row.
+        unsafe { &*(*self.0).rd_rel }
+    }
+
+    /// The table's OID.
+    pub fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: open.
+        unsafe { (*self.0).rd_id }
+    }
+
+    /// The name, without schema.
+    pub fn name(&self) -> String {
+        pgrx::name_data_to_str(&self.form().relname).to_owned()
+    }
+
+    /// `relkind`: `r` table, `p` partitioned, `f` foreign, `v` view, `m` materialized view.
+    pub fn kind(&self) -> u8 {
+        self.form().relkind as u8
+    }
+
+    /// Whether it is part of a partitioned table.
+    pub fn is_partition(&self) -> bool {
+        self.form().relispartition
+    }
+
+    /// Whether its rows are in PostgreSQL's own heap format.
+    pub fn is_heap(&self) -> bool {
+        self.form().relam == pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+    }
+
+    /// Whether it has any trigger, those of foreign keys included.
+    pub fn has_triggers(&self) -> bool {
+        // SAFETY: open.
+        unsafe { !(*self.0).trigdesc.is_null() }
+    }
+
+    /// Whether it has rewrite rules.
+    pub fn has_rules(&self) -> bool {
+        // SAFETY: open.
+        unsafe { !(*self.0).rd_rules.is_null() }
+    }
+
+    /// Whether row level security filters what the current role may do with it. Raises 42501 when it does and
+    /// `row_security` is off.
+    pub fn has_row_security_for_me(&self) -> bool {
+        // SAFETY: InvalidOid asks for the current role.
+        let enabled = unsafe { pg_sys::check_enable_rls(self.oid(), pg_sys::InvalidOid, false) };
+        enabled == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
+
+    /// Whether logical decoding reads what is written to it.
+    pub fn is_decoded(&self) -> bool {
+        // SAFETY: a server setting.
+        let level = unsafe { pg_sys::wal_level };
+        level >= pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
+            && self.form().relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT
+    }
+
+    /// The columns that are not dropped.
+    pub fn columns(&self) -> Vec<Column> {
+        // SAFETY: an open relation's tuple descriptor has `natts` attributes behind its head.
+        unsafe {
+            let descriptor = (*self.0).rd_att;
+            (0..(*descriptor).natts as usize)
+                .map(|at| &*super::compat::attribute(descriptor, at))
+                .filter(|attribute| !attribute.attisdropped)
+                .map(|attribute| Column {
+                    name: CStr::from_ptr(attribute.attname.data.as_ptr()).to_owned(),
+                    number: attribute.attnum,
+                    type_oid: attribute.atttypid,
+                    is_generated: attribute.attgenerated != 0,
+                })
+                .collect()
+        }
+    }
+}
+
+/// Whether a type is a domain.
+pub fn is_domain(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalogue look-up.
+    unsafe { pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_DOMAIN }
+}
+
+/// A value of a type from its text, by the type's own input function, whose errors are raised.
+pub fn input(type_oid: pg_sys::Oid, text: &CStr) -> pg_sys::Datum {
+    let (mut function, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+    // SAFETY: a live type; the input function reads its C string only.
+    unsafe {
+        pg_sys::getTypeInputInfo(type_oid, &mut function, &mut parameter);
+        pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), parameter, -1)
+    }
+}

@@ -1,0 +1,102 @@
+//! What differs between PostgreSQL versions. No `cfg(feature = "pg…")` stands anywhere else.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Refuses unknown settings under a prefix.
+pub fn reserve_settings_prefix(prefix: &'static CStr) {
+    // SAFETY: a static C string, in _PG_init.
+    unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14"))]
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
+        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}
+
+/// Checks that the current role may do what `entry` says (`requiredPerms`, `insertedCols`), and puts the table
+/// into the executor state's range table as number 1.
+///
+/// # Safety
+/// `estate` and `entry` are live; `entry` names an open, locked relation.
+#[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+pub unsafe fn check_and_add_range_table(estate: *mut pg_sys::EState, access: &super::insert::Access) {
+    // SAFETY: nodes are made in the current context and live as long as `estate`, which is a child of it.
+    unsafe {
+        let entry = super::insert::range_table_entry(access);
+        (*entry).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
+        (*entry).insertedCols = access.columns_bitmap();
+        let list = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
+        pg_sys::ExecCheckRTPerms(list, true);
+        pg_sys::ExecInitRangeTable(estate, list);
+    }
+}
+
+/// As above; from 16 on permissions stand apart from the range table.
+///
+/// # Safety
+/// As above.
+#[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+pub unsafe fn check_and_add_range_table(estate: *mut pg_sys::EState, access: &super::insert::Access) {
+    // SAFETY: as above.
+    unsafe {
+        let entry = super::insert::range_table_entry(access);
+        let mut permissions = std::ptr::null_mut();
+        let info = pg_sys::addRTEPermissionInfo(&mut permissions, entry);
+        (*info).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
+        (*info).insertedCols = access.columns_bitmap();
+        let list = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
+        pg_sys::ExecCheckPermissions(list, permissions, true);
+        #[cfg(any(feature = "pg16", feature = "pg17"))]
+        pg_sys::ExecInitRangeTable(estate, list, permissions);
+        #[cfg(feature = "pg18")]
+        pg_sys::ExecInitRangeTable(estate, list, permissions, pg_sys::bms_make_singleton(1));
+    }
+}
+
+/// Inserts the index entries of a row that stands in the heap. Returns whether one of `arbiters` says that its
+/// key is taken already; other unique indexes raise 23505.
+///
+/// # Safety
+/// `relation_info`, `slot` and `estate` are live and belong together; the slot's tuple has been inserted.
+pub unsafe fn insert_index_entries(
+    relation_info: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+    arbiters: *mut pg_sys::List,
+) -> bool {
+    let mut conflict = false;
+    // SAFETY: by the caller. A list that comes back holds the index that has the key already.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let rechecks =
+            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, true, &mut conflict, arbiters);
+        #[cfg(feature = "pg13")]
+        let rechecks = pg_sys::ExecInsertIndexTuples(slot, estate, true, &mut conflict, arbiters);
+        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+        let rechecks =
+            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, true, &mut conflict, arbiters, false);
+        if !rechecks.is_null() {
+            pg_sys::list_free(rechecks);
+        }
+    }
+    conflict
+}
+
+/// The attribute at `index` (from 0) of a tuple descriptor.
+///
+/// # Safety
+/// `descriptor` is live and has more than `index` attributes.
+pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: by the caller. From 18 on the attributes stand behind their compact forms.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return (*descriptor).attrs.as_ptr().add(index);
+        #[cfg(feature = "pg18")]
+        {
+            let count = (*descriptor).natts as usize;
+            let compact = (*descriptor).compact_attrs.as_ptr().add(count);
+            compact.cast::<pg_sys::FormData_pg_attribute>().add(index)
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Datums: reading a column's bytes where they lie, and handing results to PostgreSQL with one copy.
+
+use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::datum::Datum;
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{pg_sys, pgrx_resolved_type};
+
+/// An SQL result that is already a datum, in memory of the context it was made in.
+macro_rules! ready_datum {
+    ($name:ident, $sql:literal, $doc:literal) => {
+        #[doc = $doc]
+        pub struct $name(pg_sys::Datum);
+
+        // SAFETY: the names are those of PostgreSQL's own types.
+        unsafe impl SqlTranslatable for $name {
+            const TYPE_IDENT: &'static str = pgrx_resolved_type!($name);
+            const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+            const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal($sql));
+            const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal($sql)));
+        }
+
+        // SAFETY: the datum is one of the type that RETURN_SQL names.
+        unsafe impl BoxRet for $name {
+            unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+                // SAFETY: the function's result, made in the context that PostgreSQL expects results in.
+                unsafe { fcinfo.return_raw_datum(self.0) }
+            }
+        }
+    };
+}
+
+ready_datum!(Text, "text", "A `text` result.");
+ready_datum!(Bytea, "bytea", "A `bytea` result.");
+ready_datum!(Regclass, "regclass", "A `regclass` result.");
+
+impl Text {
+    /// Copies `line` into a new datum of the current memory context.
+    pub fn new(line: &[u8]) -> Text {
+        Text(new_varlena(line))
+    }
+}
+
+impl Bytea {
+    /// Copies `bytes` into a new datum of the current memory context.
+    pub fn new(bytes: &[u8]) -> Bytea {
+        Bytea(new_varlena(bytes))
+    }
+}
+
+impl Regclass {
+    /// The relation.
+    pub fn new(relation: pg_sys::Oid) -> Regclass {
+        Regclass(relation.into())
+    }
+}
+
+/// Text beyond 1 GB is PostgreSQL's own error (54000, invalid memory alloc request size).
+fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
+    let size = bytes.len() + pg_sys::VARHDRSZ;
+    // SAFETY: `palloc` returns `size` bytes or raises; all of them are written. Below 1 GB by palloc's limit,
+    // so that the length fits its 30 bits.
+    unsafe {
+        let start = pg_sys::palloc(size).cast::<u8>();
+        pgrx::set_varsize_4b(start.cast(), size as i32);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.add(pg_sys::VARHDRSZ), bytes.len());
+        pg_sys::Datum::from(start)
+    }
+}
+
+/// The bytes of a variable-length value (text, jsonb, bytea), decompressed and fetched from TOAST where needed.
+/// They start at a multiple of 4, which jsonb needs.
+///
+/// # Safety
+/// `datum` is a non-NULL varlena; `'a` ends no later than it and the current memory context.
+pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: by the caller. `pg_detoast_datum` always gives a 4-byte header.
+    unsafe {
+        let varlena = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+        std::slice::from_raw_parts(pgrx::vardata_4b(varlena).cast::<u8>(), pgrx::varsize_4b(varlena) - pg_sys::VARHDRSZ)
+    }
+}
+
+/// The bytes of a text value that needs no alignment.
+///
+/// # Safety
+/// As [`varlena_bytes`].
+pub unsafe fn text_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: by the caller.
+    unsafe {
+        let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
+    }
+}
+
+/// Variable-length values one behind the other, as datums that PostgreSQL can read where they lie.
+#[derive(Default)]
+pub struct Values {
+    bytes: Vec<u8>,
+}
+
+/// A value in [`Values`].
+#[derive(Clone, Copy, Debug)]
+pub struct Value(usize);
+
+impl Values {
+    /// Appends a value whose bytes `write` appends. It starts at a multiple of 4, as jsonb needs.
+    ///
+    /// # Errors
+    /// Those of `write`; nothing is kept then.
+    pub fn push<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Value, E> {
+        let before = self.bytes.len();
+        let start = before.next_multiple_of(4);
+        self.bytes.resize(start + pg_sys::VARHDRSZ, 0);
+        if let Err(error) = write(&mut self.bytes) {
+            self.bytes.truncate(before);
+            return Err(error);
+        }
+        let size = self.bytes.len() - start;
+        assert!(size < 1 << 30, "a value beyond 1 GB");
+        // SET_VARSIZE_4B on a little-endian machine (varatt.h); the codec builds on no other.
+        self.bytes[start..start + pg_sys::VARHDRSZ].copy_from_slice(&((size as u32) << 2).to_le_bytes());
+        Ok(Value(start))
+    }
+
+    /// The value as a datum. It is valid until the next change of these values.
+    pub fn datum(&self, value: Value) -> pg_sys::Datum {
+        let start = &self.bytes[value.0..];
+        debug_assert!(start.as_ptr().addr().is_multiple_of(4), "malloc aligns to 16");
+        pg_sys::Datum::from(start.as_ptr())
+    }
+
+    /// The value's bytes, without their header.
+    pub fn bytes(&self, value: Value) -> &[u8] {
+        let head = &self.bytes[value.0..];
+        let size = head.first_chunk().map_or(0, |size| u32::from_le_bytes(*size) >> 2) as usize;
+        &head[pg_sys::VARHDRSZ..size]
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets all values; gives back memory beyond `keep` bytes.
+    pub fn clear(&mut self, keep: usize) {
+        self.bytes.clear();
+        self.bytes.shrink_to(keep);
+    }
+}

@@ -1,0 +1,276 @@
+//! Rows into a plain heap table as COPY puts them there: whole batches into pages, then their index entries.
+//!
+//! Unlike COPY a row whose key is taken does not end the load: its index entry reports the conflict
+//! (`UNIQUE_CHECK_PARTIAL`, made for deferrable constraints), the row is taken back, and the caller decides. One
+//! descent of the index per row tells the known from the new, without a probe before and without a
+//! subtransaction around it.
+
+use super::catalog::{Column, Table};
+use super::compat;
+use super::memory::Scratch;
+use pgrx::pg_sys;
+
+/// The table to be written and the columns that are: what PostgreSQL checks privileges for.
+pub struct Access {
+    table: Table,
+    columns: Vec<i16>,
+}
+
+impl Access {
+    pub(super) fn columns_bitmap(&self) -> *mut pg_sys::Bitmapset {
+        let mut set = std::ptr::null_mut();
+        for number in &self.columns {
+            let member = i32::from(*number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+            // SAFETY: null is the empty set; each call returns the set to go on with.
+            set = unsafe { pg_sys::bms_add_member(set, member) };
+        }
+        set
+    }
+}
+
+/// A range table entry for a table that is open and locked.
+pub(super) fn range_table_entry(access: &Access) -> *mut pg_sys::RangeTblEntry {
+    // SAFETY: the tag is that of the struct.
+    let mut entry = unsafe { pgrx::PgBox::<pg_sys::RangeTblEntry>::alloc_node(pg_sys::NodeTag::T_RangeTblEntry) };
+    entry.rtekind = pg_sys::RTEKind::RTE_RELATION;
+    entry.relid = access.table.oid();
+    entry.relkind = access.table.kind() as std::ffi::c_char;
+    entry.rellockmode = pg_sys::RowExclusiveLock as i32;
+    entry.into_pg()
+}
+
+/// Values of one row, in the order of [`HeapInsert::new`]'s `columns`.
+pub type RowValues<'a> = &'a [pg_sys::Datum];
+
+/// Inserts batches into one table.
+pub struct HeapInsert {
+    table: Table,
+    columns: Vec<i16>,
+    /// Other columns: their default, or nothing for NULL.
+    defaults: Vec<(i16, Option<*mut pg_sys::ExprState>)>,
+    state: *mut pg_sys::EState,
+    relation_info: *mut pg_sys::ResultRelInfo,
+    arbiters: *mut pg_sys::List,
+    bulk: pg_sys::BulkInsertState,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    has_constraints: bool,
+    scratch: Scratch,
+}
+
+impl HeapInsert {
+    /// Checks the INSERT privilege on `columns` (42501 when it lacks) and makes ready to insert.
+    pub fn new(table: Table, columns: Vec<i16>) -> HeapInsert {
+        let access = Access { table, columns };
+        // SAFETY: the table is open; nodes are made in the current context, which outlives this value; the
+        // executor state is made and used as COPY does (`CopyFrom` in copyfrom.c).
+        unsafe {
+            let state = pg_sys::CreateExecutorState();
+            compat::check_and_add_range_table(state, &access);
+            let relation_info =
+                pgrx::PgBox::<pg_sys::ResultRelInfo>::alloc_node(pg_sys::NodeTag::T_ResultRelInfo).into_pg();
+            pg_sys::ExecInitResultRelation(state, relation_info, 1);
+            pg_sys::ExecOpenIndices(relation_info, false);
+            let descriptor = (*table.raw()).rd_att;
+            HeapInsert {
+                table,
+                defaults: other_defaults(&access),
+                columns: access.columns,
+                state,
+                relation_info,
+                arbiters: std::ptr::null_mut(),
+                bulk: pg_sys::GetBulkInsertState(),
+                slots: Vec::new(),
+                has_constraints: !(*descriptor).constr.is_null(),
+                scratch: Scratch::new(),
+            }
+        }
+    }
+
+    /// Chooses the unique index on just `column` by which rows are known or new; false when there is none.
+    pub fn set_key(&mut self, column: i16) -> bool {
+        // SAFETY: opened by ExecOpenIndices: `ri_NumIndices` relations and infos.
+        unsafe {
+            let info = &*self.relation_info;
+            for at in 0..info.ri_NumIndices as usize {
+                let relation = *info.ri_IndexRelationDescs.add(at);
+                let index = &**info.ri_IndexRelationInfo.add(at);
+                let form = &*(*relation).rd_index;
+                let fits = index.ii_Unique
+                    && index.ii_NumIndexKeyAttrs == 1
+                    && index.ii_IndexAttrNumbers[0] == column
+                    && index.ii_Predicate.is_null()
+                    && form.indimmediate
+                    && form.indisvalid;
+                if fits {
+                    self.arbiters = pg_sys::lappend_oid(self.arbiters, (*relation).rd_id);
+                }
+            }
+            !self.arbiters.is_null()
+        }
+    }
+
+    /// Inserts rows, of which row `i` has the values that `values(i, …)` appends. Returns the rows whose key the
+    /// table has already, this batch's own earlier rows included; they are not in the table.
+    pub fn insert(&mut self, count: usize, mut values: impl FnMut(usize, &mut Vec<pg_sys::Datum>)) -> Vec<usize> {
+        while self.slots.len() < count {
+            // SAFETY: the descriptor lives as long as the open table.
+            self.slots.push(unsafe {
+                pg_sys::MakeSingleTupleTableSlot((*self.table.raw()).rd_att, &raw const pg_sys::TTSOpsVirtual)
+            });
+        }
+        let mut row = Vec::with_capacity(self.columns.len());
+        let conflicts = {
+            let HeapInsert { table, columns, defaults, state, relation_info, arbiters, bulk, slots, has_constraints, scratch } =
+                self;
+            scratch.run(|| {
+                for (at, slot) in slots[..count].iter().enumerate() {
+                    row.clear();
+                    values(at, &mut row);
+                    // SAFETY: the slot has the table's columns; its values live until the batch is inserted.
+                    unsafe {
+                        fill(*slot, columns, &row, defaults, *state);
+                        if *has_constraints {
+                            (**slot).tts_tableOid = table.oid();
+                            pg_sys::ExecConstraints(*relation_info, *slot, *state);
+                        }
+                    }
+                }
+                // SAFETY: `count` slots are filled; the table is a locked heap. Each slot's tid is set by the
+                // insert, which the index entries need.
+                unsafe {
+                    let command = pg_sys::GetCurrentCommandId(true);
+                    pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, 0, *bulk);
+                    let conflicts = (0..count)
+                        .filter(|at| compat::insert_index_entries(*relation_info, slots[*at], *state, *arbiters))
+                        .collect::<Vec<_>>();
+                    if !conflicts.is_empty() {
+                        // Rows of the current command can't be deleted yet.
+                        pg_sys::CommandCounterIncrement();
+                        for at in &conflicts {
+                            pg_sys::simple_heap_delete(table.raw(), &mut (*slots[*at]).tts_tid);
+                        }
+                        pg_sys::CommandCounterIncrement();
+                    }
+                    // What CHECK constraints and index expressions made.
+                    let context = (**state).es_per_tuple_exprcontext;
+                    if !context.is_null() {
+                        pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+                    }
+                    conflicts
+                }
+            })
+        };
+        // SAFETY: live slots. Their values pointed to the batch and to the scratch memory.
+        unsafe {
+            for slot in &self.slots[..count] {
+                clear(*slot);
+            }
+        }
+        conflicts
+    }
+
+    /// Ends the inserting; what is needed after an error, the transaction's end does.
+    pub fn close(self) {
+        // SAFETY: each was made in `new`, or by it, and is closed once.
+        unsafe {
+            for slot in self.slots {
+                pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
+            pg_sys::FreeBulkInsertState(self.bulk);
+            pg_sys::ExecCloseResultRelations(self.state);
+            pg_sys::ExecCloseRangeTableRelations(self.state);
+            pg_sys::FreeExecutorState(self.state);
+        }
+        self.scratch.delete();
+    }
+}
+
+/// Puts a row into a virtual slot.
+///
+/// # Safety
+/// The slot has the columns named, and as many as its table; `state` is live.
+unsafe fn fill(
+    slot: *mut pg_sys::TupleTableSlot,
+    columns: &[i16],
+    row: RowValues<'_>,
+    defaults: &[(i16, Option<*mut pg_sys::ExprState>)],
+    state: *mut pg_sys::EState,
+) {
+    // SAFETY: by the caller; arrays of a slot have one element per column.
+    unsafe {
+        let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
+        let natts = (*(*slot).tts_tupleDescriptor).natts as usize;
+        // Dropped columns stay NULL.
+        std::slice::from_raw_parts_mut(nulls, natts).fill(true);
+        for (number, value) in columns.iter().zip(row) {
+            *values.add(*number as usize - 1) = *value;
+            *nulls.add(*number as usize - 1) = false;
+        }
+        for (number, expression) in defaults {
+            if let Some(expression) = expression {
+                let at = *number as usize - 1;
+                *values.add(at) = evaluate(*expression, state, nulls.add(at));
+            }
+        }
+        pg_sys::ExecStoreVirtualTuple(slot);
+    }
+}
+
+/// # Safety
+/// `slot` is live.
+unsafe fn clear(slot: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: every slot kind has `clear`.
+    unsafe {
+        if let Some(clear) = (*(*slot).tts_ops).clear {
+            clear(slot);
+        }
+    }
+}
+
+/// # Safety
+/// `expression` and `state` are live; `is_null` can be written.
+unsafe fn evaluate(
+    expression: *mut pg_sys::ExprState,
+    state: *mut pg_sys::EState,
+    is_null: *mut bool,
+) -> pg_sys::Datum {
+    // SAFETY: by the caller. The result lives in the current (batch's) context. The evaluation function raises
+    // PostgreSQL errors itself, so it is called through pgrx's guard.
+    unsafe {
+        let context = if (*state).es_per_tuple_exprcontext.is_null() {
+            pg_sys::MakePerTupleExprContext(state)
+        } else {
+            (*state).es_per_tuple_exprcontext
+        };
+        match (*expression).evalfunc {
+            Some(function) => {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| function(expression, context, is_null))
+            }
+            None => {
+                *is_null = true;
+                pg_sys::Datum::null()
+            }
+        }
+    }
+}
+
+/// The defaults of the columns that are not written, prepared to be evaluated for each row.
+///
+/// # Safety
+/// The table is open.
+unsafe fn other_defaults(access: &Access) -> Vec<(i16, Option<*mut pg_sys::ExprState>)> {
+    let others = access.table.columns().into_iter().filter(|c| !access.columns.contains(&c.number));
+    others
+        .map(|Column { number, .. }| {
+            // SAFETY: an existing column of an open table; null when it has no default.
+            let expression = unsafe {
+                let node = pg_sys::build_column_default(access.table.raw(), i32::from(number));
+                (!node.is_null()).then(|| {
+                    let planned = pg_sys::expression_planner(node.cast());
+                    pg_sys::ExecInitExpr(planned, std::ptr::null_mut())
+                })
+            };
+            (number, expression)
+        })
+        .collect()
+}

@@ -1,0 +1,52 @@
+//! A memory context for what lives as long as a row or a batch.
+
+use pgrx::pg_sys;
+
+/// A context below the one that was current when it was made, and gone with it.
+pub struct Scratch(pg_sys::MemoryContext);
+
+impl Scratch {
+    /// Makes the context.
+    pub fn new() -> Scratch {
+        // SAFETY: the parent is live, the name is static; sizes are PostgreSQL's defaults.
+        Scratch(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CurrentMemoryContext,
+                c"fhir_bulk scratch".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            )
+        })
+    }
+
+    /// Runs `work` with this context as the current one, then frees what `work` made in it. What PostgreSQL
+    /// pallocs inside must not be kept.
+    pub fn run<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        /// Back to the old context, also when `work` unwinds.
+        struct Back(pg_sys::MemoryContext);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                // SAFETY: assigns a global of this backend; the context outlives this call, being a parent.
+                unsafe { pg_sys::CurrentMemoryContext = self.0 }
+            }
+        }
+        // SAFETY: both contexts are live; single-threaded backend.
+        let back = unsafe {
+            let old = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = self.0;
+            Back(old)
+        };
+        let result = work();
+        drop(back);
+        // SAFETY: the context is live and no longer current.
+        unsafe { pg_sys::MemoryContextReset(self.0) }
+        result
+    }
+
+    /// Frees the context itself.
+    pub fn delete(self) {
+        // SAFETY: the context is live; nothing runs in it.
+        unsafe { pg_sys::MemoryContextDelete(self.0) }
+    }
+}

@@ -1,0 +1,17 @@
+//! Everything that pgrx does not offer safely, wrapped once: the only place with `unsafe`.
+//!
+//! Rules kept here, so that the rest of the house need not know them:
+//! - `pg_sys` functions are pgrx's wrappers: an error of PostgreSQL unwinds as a Rust panic and runs Drops.
+//!   Callbacks that PostgreSQL calls are `#[pg_guard]`ed, so that a panic leaves them as an error again.
+//! - Drops never call PostgreSQL: after an error the transaction's end releases what is left.
+//! - Memory that PostgreSQL makes for a row or a batch lives in a context that is reset after it.
+#![allow(unsafe_code)]
+
+pub mod catalog;
+pub mod compat;
+pub mod datum;
+pub mod insert;
+pub mod memory;
+pub mod portal;
+pub mod session;
+pub mod spi;

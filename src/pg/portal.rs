@@ -1,0 +1,200 @@
+//! A query whose rows are handled one by one where the executor leaves them, without copies or a tuple table.
+
+use super::datum;
+use super::memory::Scratch;
+use pgrx::{pg_guard, pg_sys};
+use std::ffi::{CStr, CString};
+use std::ops::ControlFlow;
+
+/// A query parameter.
+pub struct Parameter {
+    type_oid: pg_sys::Oid,
+    value: pg_sys::Datum,
+}
+
+impl Parameter {
+    /// A `timestamptz`, in microseconds since 2000-01-01T00:00:00Z.
+    pub fn timestamptz(micros: i64) -> Parameter {
+        Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: pg_sys::Datum::from(micros) }
+    }
+}
+
+/// An open read-only portal under the snapshot of the statement that opened it. It is remembered by its name:
+/// whoever ends the transaction drops it, and a name that is gone is found gone.
+pub struct Portal {
+    name: CString,
+}
+
+/// What a fetch came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// The row handler asked to stop; there may be more rows.
+    Paused,
+    /// There are no more rows.
+    End,
+}
+
+/// A row in the executor's own memory.
+pub struct Row<'a>(&'a pg_sys::TupleTableSlot);
+
+impl<'a> Row<'a> {
+    fn value(&self, column: usize) -> Option<pg_sys::Datum> {
+        assert!(column < self.0.tts_nvalid as usize, "no such column");
+        // SAFETY: `tts_nvalid` columns are deformed; the arrays hold at least as many.
+        unsafe { (!*self.0.tts_isnull.add(column)).then(|| *self.0.tts_values.add(column)) }
+    }
+
+    /// A column of type text.
+    pub fn text(&self, column: usize) -> Option<&'a str> {
+        // SAFETY: the query makes this column text; the row outlives 'a, as does the context it is detoasted in.
+        let bytes = self.value(column).map(|value| unsafe { datum::text_bytes(value) })?;
+        // The database's encoding is UTF8; CREATE EXTENSION made sure of it.
+        Some(std::str::from_utf8(bytes).expect("text in a UTF8 database is UTF-8"))
+    }
+
+    /// A column of type bigint or timestamptz.
+    pub fn int8(&self, column: usize) -> Option<i64> {
+        self.value(column).map(|value| value.value() as i64)
+    }
+
+    /// A column of type jsonb: its bytes after the length header.
+    pub fn jsonb(&self, column: usize) -> Option<&'a [u8]> {
+        // SAFETY: as for text.
+        self.value(column).map(|value| unsafe { datum::varlena_bytes(value) })
+    }
+}
+
+/// What PostgreSQL hands rows to. The first member is PostgreSQL's own struct, as it expects.
+#[repr(C)]
+struct Receiver<'a> {
+    base: pg_sys::DestReceiver,
+    each: &'a mut dyn FnMut(&Row<'_>) -> ControlFlow<()>,
+    scratch: Scratch,
+    paused: bool,
+}
+
+impl Portal {
+    /// Plans and opens `query`. Errors of the query are PostgreSQL's own.
+    pub fn open(query: &CStr, parameters: &[Parameter]) -> Portal {
+        let mut types: Vec<pg_sys::Oid> = parameters.iter().map(|p| p.type_oid).collect();
+        let mut values: Vec<pg_sys::Datum> = parameters.iter().map(|p| p.value).collect();
+        // SAFETY: the arrays have `parameters.len()` elements and live through the call, which copies them; no
+        // nulls array means no NULLs. The portal outlives SPI's connection; its name is copied before that ends.
+        unsafe {
+            pg_sys::SPI_connect();
+            let portal = pg_sys::SPI_cursor_open_with_args(
+                std::ptr::null(),
+                query.as_ptr(),
+                parameters.len() as i32,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                std::ptr::null(),
+                true,
+                pg_sys::CURSOR_OPT_NO_SCROLL as i32,
+            );
+            let name = CStr::from_ptr((*portal).name).to_owned();
+            pg_sys::SPI_finish();
+            Portal { name }
+        }
+    }
+
+    /// Hands rows to `each` until it breaks or there are no more. What is pallocated in `each` is freed after
+    /// its row.
+    pub fn fetch(&mut self, mut each: impl FnMut(&Row<'_>) -> ControlFlow<()>) -> Fetched {
+        let mut receiver = Receiver {
+            base: pg_sys::DestReceiver {
+                receiveSlot: Some(receive_row),
+                rStartup: Some(start),
+                rShutdown: Some(end),
+                rDestroy: Some(end),
+                mydest: pg_sys::CommandDest::DestNone,
+            },
+            each: &mut each,
+            scratch: Scratch::new(),
+            paused: false,
+        };
+        // SAFETY: the portal is looked up anew, so it is live; the receiver lives through the call.
+        unsafe {
+            let portal = pg_sys::GetPortalByName(self.name.as_ptr());
+            if portal.is_null() {
+                return Fetched::End;
+            }
+            pg_sys::PortalRunFetch(
+                portal,
+                pg_sys::FetchDirection::FETCH_FORWARD,
+                std::ffi::c_long::MAX,
+                (&raw mut receiver).cast(),
+            );
+            receiver.scratch.delete();
+            if receiver.paused {
+                // PortalRunSelect takes an early stop for the end of the rows. The executor's state stands right
+                // behind the last row, so that the next fetch goes on there.
+                (*portal).atEnd = false;
+                return Fetched::Paused;
+            }
+        }
+        Fetched::End
+    }
+
+    /// Drops the portal.
+    pub fn close(&mut self) {
+        close_named(&self.name);
+    }
+
+    /// Has the portal dropped when the statement that calls this set-returning function ends, also when it ends
+    /// early (`LIMIT`, a closed cursor) and never asks for the last row.
+    pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
+        // SAFETY: PostgreSQL calls set-returning functions with a ReturnSetInfo, whose expression context lives
+        // as long as the statement; so does the name, copied into that statement's memory.
+        unsafe {
+            let context = (*(*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>()).econtext;
+            let name = pg_sys::MemoryContextStrdup((*context).ecxt_per_query_memory, self.name.as_ptr());
+            pg_sys::RegisterExprContextCallback(context, Some(close_at_shutdown), pg_sys::Datum::from(name));
+        }
+    }
+}
+
+fn close_named(name: &CStr) {
+    // SAFETY: a portal that is found is live; nothing of ours runs in it now.
+    unsafe {
+        let portal = pg_sys::GetPortalByName(name.as_ptr());
+        if !portal.is_null() {
+            pg_sys::PortalDrop(portal, false);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn close_at_shutdown(name: pg_sys::Datum) {
+    // SAFETY: the argument that `close_with_statement` registered.
+    close_named(unsafe { CStr::from_ptr(name.cast_mut_ptr()) });
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn receive_row(
+    slot: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: the receiver is the one `fetch` passed; the slot is valid for this call and is deformed here.
+    let (receiver, row) = unsafe {
+        let columns = (*(*slot).tts_tupleDescriptor).natts;
+        if i32::from((*slot).tts_nvalid) < columns {
+            pg_sys::slot_getsomeattrs_int(slot, columns);
+        }
+        (&mut *receiver.cast::<Receiver<'_>>(), Row(&*slot))
+    };
+    let Receiver { each, scratch, paused, .. } = receiver;
+    *paused = scratch.run(|| each(&row)).is_break();
+    !*paused
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn start(
+    _receiver: *mut pg_sys::DestReceiver,
+    _operation: std::ffi::c_int,
+    _descriptor: pg_sys::TupleDesc,
+) {
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(_receiver: *mut pg_sys::DestReceiver) {}

@@ -1,0 +1,116 @@
+//! SQL statements with whole columns of values as parameters.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// A statement's parameter.
+pub struct Parameter {
+    type_oid: pg_sys::Oid,
+    value: pg_sys::Datum,
+}
+
+impl Parameter {
+    /// A bigint.
+    pub fn int8(value: i64) -> Parameter {
+        Parameter { type_oid: pg_sys::INT8OID, value: pg_sys::Datum::from(value) }
+    }
+
+    /// A timestamptz.
+    pub fn timestamptz(micros: i64) -> Parameter {
+        Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: pg_sys::Datum::from(micros) }
+    }
+
+    /// A text, whose datum must live through the statement.
+    pub fn text(value: pg_sys::Datum) -> Parameter {
+        Parameter { type_oid: pg_sys::TEXTOID, value }
+    }
+
+    /// A text[].
+    pub fn texts(values: &mut [pg_sys::Datum]) -> Parameter {
+        array(pg_sys::TEXTARRAYOID, pg_sys::TEXTOID, values, None)
+    }
+
+    /// A jsonb[].
+    pub fn jsonbs(values: &mut [pg_sys::Datum]) -> Parameter {
+        array(pg_sys::JSONBARRAYOID, pg_sys::JSONBOID, values, None)
+    }
+
+    /// A timestamptz[] that may hold NULLs.
+    pub fn timestamptzs(values: &[Option<i64>]) -> Parameter {
+        let mut datums: Vec<_> = values.iter().map(|at| pg_sys::Datum::from(at.unwrap_or_default())).collect();
+        let mut nulls: Vec<_> = values.iter().map(Option::is_none).collect();
+        array(pg_sys::TIMESTAMPTZARRAYOID, pg_sys::TIMESTAMPTZOID, &mut datums, Some(&mut nulls))
+    }
+}
+
+fn array(
+    type_oid: pg_sys::Oid,
+    element: pg_sys::Oid,
+    values: &mut [pg_sys::Datum],
+    nulls: Option<&mut [bool]>,
+) -> Parameter {
+    let (mut length, mut by_value, mut align) = (0, false, 0);
+    let (mut dimensions, mut lower_bounds) = (values.len() as i32, 1);
+    // SAFETY: `values` and `nulls` are datums of type `element`, as many as `dimensions` says; they are copied.
+    let array = unsafe {
+        pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
+        pg_sys::construct_md_array(
+            values.as_mut_ptr(),
+            nulls.map_or(std::ptr::null_mut(), <[bool]>::as_mut_ptr),
+            1,
+            &mut dimensions,
+            &mut lower_bounds,
+            element,
+            i32::from(length),
+            by_value,
+            align,
+        )
+    };
+    Parameter { type_oid, value: pg_sys::Datum::from(array) }
+}
+
+/// Runs a statement that returns no rows, with the current role's rights. Its errors are PostgreSQL's own.
+pub fn execute(statement: &CStr, parameters: &[Parameter]) {
+    run(statement, parameters, |_| ());
+}
+
+/// Runs a query whose first column is text or bigint as text; NULLs are left out.
+pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
+    let mut found = Vec::new();
+    run(query, parameters, |rows| {
+        // SAFETY: SPI's result of `numvals` tuples; SPI_getvalue makes a C string in SPI's memory, or null.
+        unsafe {
+            for at in 0..(*rows).numvals as usize {
+                let value = pg_sys::SPI_getvalue(*(*rows).vals.add(at), (*rows).tupdesc, 1);
+                if !value.is_null() {
+                    found.push(CStr::from_ptr(value).to_string_lossy().into_owned());
+                }
+            }
+        }
+    });
+    found
+}
+
+fn run(statement: &CStr, parameters: &[Parameter], rows: impl FnOnce(*mut pg_sys::SPITupleTable)) {
+    let mut types: Vec<_> = parameters.iter().map(|p| p.type_oid).collect();
+    let mut values: Vec<_> = parameters.iter().map(|p| p.value).collect();
+    // SAFETY: the arrays have `parameters.len()` elements; no nulls array means no NULLs. An error unwinds past
+    // SPI_finish; the transaction's end cleans up after it.
+    unsafe {
+        pg_sys::SPI_connect();
+        let status = pg_sys::SPI_execute_with_args(
+            statement.as_ptr(),
+            parameters.len() as i32,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            std::ptr::null(),
+            false,
+            0,
+        );
+        assert!(status >= 0, "SPI_execute_with_args: {status}");
+        if !pg_sys::SPI_tuptable.is_null() {
+            rows(pg_sys::SPI_tuptable);
+        }
+        pg_sys::SPI_finish();
+    }
+}

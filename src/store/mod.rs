@@ -1,0 +1,12 @@
+//! Resource tables, as Aidbox and fhirbase lay them out: `Patient` lives in `patient`, its older versions in
+//! `patient_history`, `id`, `resourceType` and what `meta` says of the version in columns, the rest in `resource`.
+
+mod name;
+mod read;
+mod table;
+mod write;
+
+pub use name::ResourceType;
+pub use read::Reader;
+pub use table::{ResourceTable, next_txid, unknown};
+pub use write::{Stamp, TableWriter};

@@ -1,0 +1,146 @@
+//! Finding and making resource tables. What is made belongs to the caller and is no part of the extension.
+
+use super::ResourceType;
+use crate::error::{Error, Result};
+use crate::pg::catalog::{self, quote_identifier};
+use crate::pg::spi;
+use crate::settings;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::{CStr, CString};
+
+/// A table of resources.
+#[derive(Clone, Debug)]
+pub struct ResourceTable {
+    /// The table.
+    pub oid: pg_sys::Oid,
+    /// `schema.table`, quoted.
+    pub sql_name: String,
+}
+
+impl ResourceTable {
+    /// The table of a type, if there is one in `fhir_bulk.data_schema`.
+    ///
+    /// # Errors
+    /// 3F000 when that schema does not exist.
+    pub fn find(resource_type: &ResourceType) -> Result<Option<ResourceTable>> {
+        let schema = settings::data_schema()?;
+        let schema_oid = schema_oid(&schema)?;
+        let name = resource_type.table_name();
+        Ok(catalog::relation(&name, schema_oid)
+            .map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+    }
+
+    /// The table of a type.
+    ///
+    /// # Errors
+    /// 42P01 when there is none; 3F000.
+    pub fn get(resource_type: &ResourceType) -> Result<ResourceTable> {
+        ResourceTable::find(resource_type)?.ok_or_else(|| unknown(resource_type.as_str()))
+    }
+
+    /// The table of a type, made now with its history table when it is not there.
+    ///
+    /// # Errors
+    /// 3F000; what PostgreSQL says to the role's `CREATE TABLE` is raised.
+    pub fn get_or_create(resource_type: &ResourceType) -> Result<ResourceTable> {
+        if let Some(table) = ResourceTable::find(resource_type)? {
+            return Ok(table);
+        }
+        // Of two sessions that need it at once, the second finds the first's.
+        let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock(1718118770, {})", lock_key(resource_type));
+        spi::texts(&sql(lock), &[]);
+        catalog::accept_changes();
+        if let Some(table) = ResourceTable::find(resource_type)? {
+            return Ok(table);
+        }
+        create(resource_type)?;
+        ResourceTable::get(resource_type)
+    }
+
+    /// Whether the table has a column.
+    pub fn has_column(&self, name: &CStr) -> bool {
+        catalog::column(self.oid, name).is_some()
+    }
+}
+
+/// The error for a resource type without a table; never an empty success.
+pub fn unknown(resource_type: &str) -> Error {
+    let schema = settings::data_schema().unwrap_or_default();
+    let shown: String = resource_type.chars().take(80).collect();
+    Error::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+        format!("there is no table for resource type \"{shown}\" in schema \"{}\"", schema.to_string_lossy()),
+    )
+    .hint("Load resources of this type first, or set fhir_bulk.data_schema to the schema of your resource tables.")
+}
+
+/// One new number of the sequence that counts versions, made now when it is not there.
+///
+/// # Errors
+/// 3F000; PostgreSQL's own are raised.
+pub fn next_txid() -> Result<i64> {
+    let schema = settings::data_schema()?;
+    let schema_oid = schema_oid(&schema)?;
+    let sequence = qualified(&schema, c"transaction_id_seq");
+    if catalog::relation(c"transaction_id_seq", schema_oid).is_none() {
+        spi::execute(&sql(format!("CREATE SEQUENCE IF NOT EXISTS {sequence}")), &[]);
+    }
+    let literal = sequence.replace('\'', "''");
+    let found = spi::texts(&sql(format!("SELECT pg_catalog.nextval('{literal}'::pg_catalog.regclass)")), &[]);
+    Ok(found.first().and_then(|number| number.parse().ok()).expect("nextval gives a bigint"))
+}
+
+fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
+    catalog::schema(schema).ok_or_else(|| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
+            format!("schema \"{}\" does not exist", schema.to_string_lossy()),
+        )
+        .hint("fhir_bulk.data_schema names it; create the schema or change the setting.")
+    })
+}
+
+fn create(resource_type: &ResourceType) -> Result<()> {
+    let schema = settings::data_schema()?;
+    let status = qualified(&schema, c"resource_status");
+    let literal = status.replace('\'', "''");
+    if spi::texts(&sql(format!("SELECT pg_catalog.to_regtype('{literal}')")), &[]).is_empty() {
+        spi::execute(
+            &sql(format!("CREATE TYPE {status} AS ENUM ('created', 'updated', 'deleted', 'recreated')")),
+            &[],
+        );
+    }
+    // Where the server has lz4: a dump spends less time in it than in pglz, by far.
+    let has_lz4 = c"SELECT 'yes' FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) \
+        'default_toast_compression' AND 'lz4' OPERATOR(pg_catalog.=) ANY (enumvals)";
+    let compression = if spi::texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
+    let now = "timestamptz DEFAULT CURRENT_TIMESTAMP";
+    for (name, key) in [(resource_type.table_name(), "id"), (resource_type.history_name(), "id, txid")] {
+        let table = qualified(&schema, &name);
+        spi::execute(
+            &sql(format!(
+                "CREATE TABLE IF NOT EXISTS {table} (id text NOT NULL, txid bigint NOT NULL, cts {now}, ts {now}, \
+                 resource_type text DEFAULT '{}', status {status} NOT NULL, resource jsonb{compression} NOT NULL, \
+                 PRIMARY KEY ({key}))",
+                resource_type.canonical()
+            )),
+            &[],
+        );
+    }
+    Ok(())
+}
+
+/// Any number that two sessions find alike for the same table.
+fn lock_key(resource_type: &ResourceType) -> i32 {
+    let name = resource_type.table_name();
+    name.to_bytes().iter().fold(17, |key: i32, byte| key.wrapping_mul(31).wrapping_add(i32::from(*byte)))
+}
+
+fn qualified(schema: &CStr, name: &CStr) -> String {
+    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
+}
+
+/// A statement for PostgreSQL. What goes into ours are names from the catalogue and checked ones, without NUL.
+pub(super) fn sql(statement: String) -> CString {
+    CString::new(statement).expect("no NUL in our statements")
+}
