@@ -89,8 +89,8 @@ CONF
 
 # The port of last time if it is free, else any below those the system hands out by itself.
 free_port() {
-  local port=${1:-} attempt
-  for attempt in {1..100}; do
+  local port=${1:-}
+  for _ in {1..100}; do
     if [ -n "$port" ] && ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       echo "$port"
       return
@@ -101,9 +101,9 @@ free_port() {
 }
 
 start_cluster() {
-  local attempt port last
+  local port last
   last=$(sed -n "s/^export PGPORT=//p" "$dir/env" 2>/dev/null || true)
-  for attempt in 1 2 3; do
+  for _ in 1 2 3; do
     port=$(free_port "$last")
     write_settings "$port"
     if pg pg_ctl start -D "$dir/data" -w -t 120 -l "$dir/log/server.log" </dev/null >/dev/null 2>&1; then
@@ -140,18 +140,19 @@ start() {
 }
 
 stop() {
+  if [ -e "$dir" ]; then check_folder; fi
   if is_running; then pg pg_ctl stop -D "$dir/data" -m fast -w >/dev/null; fi
   echo "stopped: $dir"
 }
 
 status() {
+  if [ -e "$dir" ]; then check_folder; fi
   is_running || { echo "not running: $dir"; return 3; }
   echo "running: $dir, port $(sed -n 's/^export PGPORT=//p' "$dir/env")"
 }
 
 remove() {
   if [ ! -e "$dir" ]; then echo "not there: $dir"; return; fi
-  check_folder
   stop >/dev/null
   rm -rf "${dir:?}"
   echo "removed: $dir"

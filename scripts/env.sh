@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Sourced by the scripts: where PostgreSQL is, which versions are meant, where the demo lives. Each can be set
 # from outside.
 PG_MAJOR=${PG_MAJOR:-15}

@@ -20,6 +20,9 @@ as_root() {
   fi
 }
 
+# Inside sudo, because sudo keeps no environment.
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >/dev/null; }
+
 missing_packages() {
   [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/initdb" ] || echo "postgresql-$PG_MAJOR"
   [ -f "$("$PG_BIN/pg_config" --includedir-server 2>/dev/null)/postgres.h" ] || echo "postgresql-server-dev-$PG_MAJOR"
@@ -39,11 +42,10 @@ install_packages() {
   local packages=("$@")
   command -v apt-get >/dev/null 2>&1 ||
     die "needs ${packages[*]}, and this system has no apt-get: install their equivalents and run again"
-  export DEBIAN_FRONTEND=noninteractive
   say "apt-get update"
-  as_root apt-get -qq update
+  apt_get update
   if [[ " ${packages[*]} " == *" postgresql-$PG_MAJOR "* ]]; then
-    as_root apt-get -qq install -y --no-install-recommends postgresql-common
+    apt_get install -y --no-install-recommends postgresql-common
     if ! apt-cache show "postgresql-$PG_MAJOR" >/dev/null 2>&1; then
       # A release without this major version: postgresql-common ships the project's own way to add its archive.
       say "this release has no postgresql-$PG_MAJOR; adding the PostgreSQL project's package archive"
@@ -53,10 +55,11 @@ install_packages() {
     local no_main=/etc/postgresql-common/createcluster.d/fhir_bulk_setup.conf
     as_root mkdir -p "${no_main%/*}"
     printf 'create_main_cluster = false\n' | as_root tee "$no_main" >/dev/null
+    # shellcheck disable=SC2064  # the path is local to this function
     trap "as_root rm -f '$no_main'" EXIT
   fi
   say "installing ${packages[*]}"
-  as_root apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
+  apt_get install -y --no-install-recommends "${packages[@]}"
   note_installed "${packages[@]}"
 }
 
@@ -77,7 +80,9 @@ command -v cargo >/dev/null 2>&1 || die "cargo is not installed: install Rust (r
 
 if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ]; then
   say "installing cargo-pgrx $PGRX_VERSION (some minutes)"
-  cargo install cargo-pgrx --version "$PGRX_VERSION" --locked --quiet
+  quiet=--quiet
+  if [ -t 2 ]; then quiet=; fi # cargo's progress, for who watches
+  cargo install cargo-pgrx --version "$PGRX_VERSION" --locked $quiet
   note_installed "cargo-pgrx $PGRX_VERSION (cargo install)"
 fi
 if [ "$with_tests" = --tests ]; then install_pgspot; fi

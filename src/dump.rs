@@ -1,10 +1,10 @@
 //! `bulk_dump` and `bulk_dump_chunks`: a type's live resources as NDJSON.
 
+use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
 use crate::pg::datum::{Bytea, Text};
-use crate::pg::portal::Fetched;
 use crate::settings::{self, VersionId};
-use crate::store::{Reader, ResourceTable, ResourceType};
+use crate::store::{More, Reader, ResourceTable, ResourceType};
 use fhir_bulk_codec::gzip::Compressor;
 use fhir_bulk_codec::resource::{Form, Writer};
 use pgrx::prelude::*;
@@ -60,17 +60,14 @@ fn open(resource_type: Option<&str>, since: Option<TimestampWithTimeZone>, fhir:
     Reader::open(&table, resource_type.canonical(), since.map(pg_sys::TimestampTz::from), writer)
 }
 
-fn required<T>(argument: Option<T>, name: &str) -> Result<T> {
-    argument.ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument {name} must not be NULL"))
-    })
-}
-
 fn chunk_size(bytes: Option<i32>) -> Result<usize> {
     let bytes = required(bytes, "chunk_bytes")?;
     if !CHUNK_BYTES.contains(&bytes) {
-        return Err(Error::invalid_argument(format!("chunk_bytes is {bytes}"))
-            .hint(format!("It may be {} to {}.", CHUNK_BYTES.start(), CHUNK_BYTES.end())));
+        return Err(Error::invalid_argument(format!("chunk_bytes is {bytes}")).hint(format!(
+            "It may be {} to {}.",
+            CHUNK_BYTES.start(),
+            CHUNK_BYTES.end()
+        )));
     }
     Ok(bytes.unsigned_abs() as usize)
 }
@@ -96,11 +93,11 @@ impl LineStream {
             self.ends.clear();
             self.next = 0;
             let ends = &mut self.ends;
-            let fetched = self.reader.read(&mut self.buffer, |out| {
+            let more = self.reader.read(&mut self.buffer, |out| {
                 ends.push(out.len());
                 out.len() >= AHEAD_BYTES
             })?;
-            self.at_end = fetched == Fetched::End;
+            self.at_end = more == More::No;
             if self.ends.is_empty() {
                 return Ok(None);
             }
@@ -140,11 +137,11 @@ impl ChunkStream {
     fn fill(&mut self) -> Result<()> {
         let ahead = self.chunk_bytes.max(AHEAD_BYTES);
         let lines = if self.compressor.is_some() { &mut self.lines } else { &mut self.buffer };
-        let fetched = self.reader.read(lines, |out| {
+        let more = self.reader.read(lines, |out| {
             out.push(b'\n');
             out.len() >= ahead
         })?;
-        self.at_end = fetched == Fetched::End;
+        self.at_end = more == More::No;
         let failed = |error: std::io::Error| {
             Error::new(PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, format!("gzip failed: {error}"))
         };
@@ -154,7 +151,9 @@ impl ChunkStream {
             self.lines.clear();
             self.lines.shrink_to(KEEP_BYTES);
         }
-        if self.at_end && let Some(compressor) = self.compressor.take() {
+        if self.at_end
+            && let Some(compressor) = self.compressor.take()
+        {
             self.buffer.append(&mut compressor.finish().map_err(failed)?);
         }
         Ok(())

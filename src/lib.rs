@@ -5,7 +5,7 @@
 //! | [`dump`], [`load`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`source`] | where the bytes of a load come from |
 //! | [`store`] | resource tables: name, create, read, write |
-//! | [`settings`], [`error`] | what users set, what they are told |
+//! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
 //! | [`pg`] | PostgreSQL, wrapped; the only `unsafe` |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, gzip; no PostgreSQL |
 //!
@@ -13,6 +13,7 @@
 
 use pgrx::prelude::*;
 
+mod arguments;
 mod dump;
 mod error;
 mod load;

@@ -1,5 +1,6 @@
 //! `bulk_load`: NDJSON from a source into resource tables, in the caller's transaction: all of it or nothing.
 
+use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
 use crate::pg::session;
 use crate::settings;
@@ -119,7 +120,10 @@ impl Tables {
             if self.created == limit {
                 return Err(Error::new(
                     PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                    format!("the source has more than {limit} types without a table, such as \"{}\"", resource_type.as_str()),
+                    format!(
+                        "the source has more than {limit} types without a table, such as \"{}\"",
+                        resource_type.as_str()
+                    ),
                 )
                 .hint("Raise fhir_bulk.max_new_tables, or correct resourceType in the source."));
             }
@@ -144,12 +148,6 @@ impl Tables {
     }
 }
 
-fn required<T>(argument: Option<T>, name: &str) -> Result<T> {
-    argument.ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument {name} must not be NULL"))
-    })
-}
-
 /// No option is known yet.
 fn check_options(JsonB(options): JsonB) -> Result<()> {
     match options {
@@ -168,11 +166,10 @@ fn unreadable(source: &str, line: u64, error: &ReadError) -> Error {
             format!("line {line} of {source} is longer than {limit} bytes"),
         )
         .hint("Raise fhir_bulk.max_line_bytes if a resource of this size is meant."),
-        ReadError::OutOfMemory(bytes) => Error::new(
-            PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-            format!("out of memory for line {line} of {source}"),
-        )
-        .detail(format!("The line takes at least {bytes} bytes.")),
+        ReadError::OutOfMemory(bytes) => {
+            Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("out of memory for line {line} of {source}"))
+                .detail(format!("The line takes at least {bytes} bytes."))
+        }
         ReadError::Io(error) => {
             // The decoder names what is wrong with a gzip stream by these kinds; a file's own errors have others.
             let broken = matches!(

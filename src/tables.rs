@@ -1,19 +1,18 @@
 //! `bulk_create_table`: the tables of a resource type, made before the first load.
 
-use crate::error::{Error, or_raise};
+use crate::arguments::required;
+use crate::error::or_raise;
 use crate::pg::datum::Regclass;
 use crate::pg::session;
 use crate::store::{ResourceTable, ResourceType};
-use pgrx::PgSqlErrorCode;
 use pgrx::prelude::*;
 
 /// Makes `<type>` and `<type>_history` unless they are there.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_create_table(resource_type: Option<&str>) -> Regclass {
     session::prevent_if_read_only(c"bulk_create_table()");
-    let name = or_raise(resource_type.ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "argument resource_type must not be NULL")
-    }));
-    let table = ResourceType::new(name).and_then(|resource_type| ResourceTable::get_or_create(&resource_type));
+    let table = required(resource_type, "resource_type")
+        .and_then(ResourceType::new)
+        .and_then(|resource_type| ResourceTable::get_or_create(&resource_type));
     Regclass::new(or_raise(table).oid)
 }

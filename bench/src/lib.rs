@@ -1,7 +1,9 @@
 //! Data for trying, testing and measuring `fhir_bulk`, and the judge of a round trip.
 //!
 //! * [`sample`] writes FHIR R4 resources, the same bytes for the same arguments.
+//! * [`measure`] times `fhir_bulk` against COPY and SQL.
 //! * [`compare`] says whether two sets of NDJSON files hold the same resources.
 
 pub mod compare;
+pub mod measure;
 pub mod sample;

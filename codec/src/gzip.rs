@@ -3,17 +3,58 @@
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
+use std::ops::Range;
 
 /// The first bytes of every gzip member (RFC 1952).
 const MAGIC: [u8; 2] = [0x1F, 0x8B];
 
+/// A source whose first bytes were looked at.
+pub struct Peeked<R> {
+    first: [u8; 2],
+    /// The part of `first` that is not read yet.
+    unread: Range<usize>,
+    source: R,
+}
+
+impl<R: Read> Peeked<R> {
+    /// Reads up to two bytes: a pipe or a socket may hand out one at a time.
+    fn new(mut source: R) -> io::Result<Peeked<R>> {
+        let (mut first, mut length) = ([0; 2], 0);
+        while length < first.len() {
+            match source.read(&mut first[length..]) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Peeked { first, unread: 0..length, source })
+    }
+
+    fn is_gzip(&self) -> bool {
+        self.first[self.unread.clone()] == MAGIC
+    }
+}
+
+impl<R: Read> Read for Peeked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.unread.is_empty() {
+            return self.source.read(buffer);
+        }
+        let count = self.unread.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.first[self.unread.start..self.unread.start + count]);
+        self.unread.start += count;
+        Ok(count)
+    }
+}
+
 /// A source whose gzip, of any number of members, is undone when there is any.
 pub enum Reader<R: Read> {
     /// Not compressed.
-    Plain(BufReader<R>),
+    Plain(BufReader<Peeked<R>>),
     /// Compressed.
-    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Peeked<R>>>>),
 }
 
 impl<R: Read> Reader<R> {
@@ -22,19 +63,17 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// Those of reading the source.
     pub fn new(source: R, buffer_bytes: usize) -> io::Result<Reader<R>> {
-        let mut source = BufReader::with_capacity(buffer_bytes, source);
-        Ok(if source.fill_buf()?.starts_with(&MAGIC) {
-            Reader::Gzip(Box::new(MultiGzDecoder::new(source)))
-        } else {
-            Reader::Plain(source)
-        })
+        let source = Peeked::new(source)?;
+        let is_gzip = source.is_gzip();
+        let source = BufReader::with_capacity(buffer_bytes, source);
+        Ok(if is_gzip { Reader::Gzip(Box::new(MultiGzDecoder::new(source))) } else { Reader::Plain(source) })
     }
 
     /// The source itself.
     pub fn get_ref(&self) -> &R {
         match self {
-            Reader::Plain(source) => source.get_ref(),
-            Reader::Gzip(decoder) => decoder.get_ref().get_ref(),
+            Reader::Plain(reader) => &reader.get_ref().source,
+            Reader::Gzip(decoder) => &decoder.get_ref().get_ref().source,
         }
     }
 }
@@ -42,7 +81,7 @@ impl<R: Read> Reader<R> {
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Reader::Plain(source) => source.read(buffer),
+            Reader::Plain(reader) => reader.read(buffer),
             Reader::Gzip(decoder) => decoder.read(buffer),
         }
     }

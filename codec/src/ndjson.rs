@@ -131,8 +131,8 @@ impl<R: Read> Lines<R> {
             self.start = 0;
         }
         if self.end == self.buffer.len() {
-            // Twice the size for a line that does not fit, so that it is moved few times.
-            let more = BLOCK_BYTES.max(self.buffer.len());
+            // Twice the size for a line that does not fit, so that it is moved few times; never far beyond the limit.
+            let more = self.buffer.len().min(self.max_line_bytes.saturating_sub(self.end)).max(BLOCK_BYTES);
             self.buffer.try_reserve_exact(more).map_err(|_| ReadError::OutOfMemory(self.end + more))?;
             self.buffer.resize(self.end + more, 0);
         } else if self.end < BLOCK_BYTES && self.buffer.len() > 32 * BLOCK_BYTES {

@@ -137,7 +137,7 @@ impl Cluster {
         };
         let script = script.replace("\"$3\"", &format!("{} \"$3\"", runner.join(" ")));
         Command::new("setsid")
-            .args(["/bin/sh", "-c", &script, "sh"])
+            .args(["--fork", "/bin/sh", "-c", &script, "sh"])
             .arg(std::process::id().to_string())
             .arg(&self.folder)
             .arg(bin("pg_ctl"))
@@ -145,8 +145,17 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
+            .status()
             .expect("setsid from util-linux");
+    }
+
+    /// A folder beside the data, in which files for the server can be put.
+    pub fn shared_folder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        // The server's user writes here too.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        folder
     }
 
     fn data(&self) -> PathBuf {

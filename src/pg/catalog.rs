@@ -100,7 +100,7 @@ impl Table {
 
     /// Whether its rows are in PostgreSQL's own heap format.
     pub fn is_heap(&self) -> bool {
-        self.form().relam == pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+        self.form().relam == pg_sys::HEAP_TABLE_AM_OID
     }
 
     /// Whether it has any trigger, those of foreign keys included.

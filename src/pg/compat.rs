@@ -69,8 +69,7 @@ pub unsafe fn insert_index_entries(
     // SAFETY: by the caller. A list that comes back holds the index that has the key already.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let rechecks =
-            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, true, &mut conflict, arbiters);
+        let rechecks = pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, true, &mut conflict, arbiters);
         #[cfg(feature = "pg13")]
         let rechecks = pg_sys::ExecInsertIndexTuples(slot, estate, true, &mut conflict, arbiters);
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]

@@ -120,8 +120,18 @@ impl HeapInsert {
         }
         let mut row = Vec::with_capacity(self.columns.len());
         let conflicts = {
-            let HeapInsert { table, columns, defaults, state, relation_info, arbiters, bulk, slots, has_constraints, scratch } =
-                self;
+            let HeapInsert {
+                table,
+                columns,
+                defaults,
+                state,
+                relation_info,
+                arbiters,
+                bulk,
+                slots,
+                has_constraints,
+                scratch,
+            } = self;
             scratch.run(|| {
                 for (at, slot) in slots[..count].iter().enumerate() {
                     row.clear();
@@ -243,9 +253,7 @@ unsafe fn evaluate(
             (*state).es_per_tuple_exprcontext
         };
         match (*expression).evalfunc {
-            Some(function) => {
-                pg_sys::ffi::pg_guard_ffi_boundary(|| function(expression, context, is_null))
-            }
+            Some(function) => pg_sys::ffi::pg_guard_ffi_boundary(|| function(expression, context, is_null)),
             None => {
                 *is_null = true;
                 pg_sys::Datum::null()

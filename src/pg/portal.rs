@@ -32,6 +32,8 @@ pub enum Fetched {
     Paused,
     /// There are no more rows.
     End,
+    /// The portal is gone: the subtransaction it was opened in was rolled back.
+    Lost,
 }
 
 /// A row in the executor's own memory.
@@ -117,7 +119,7 @@ impl Portal {
         unsafe {
             let portal = pg_sys::GetPortalByName(self.name.as_ptr());
             if portal.is_null() {
-                return Fetched::End;
+                return Fetched::Lost;
             }
             pg_sys::PortalRunFetch(
                 portal,

@@ -8,14 +8,7 @@ pub fn utc_offset(micros: i64) -> i64 {
     let mut parts = pg_sys::pg_tm::default();
     // SAFETY: all pointers are to locals; null asks for the session's zone.
     let status = unsafe {
-        pg_sys::timestamp2tm(
-            micros,
-            &mut zone,
-            &mut parts,
-            &mut fraction,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        )
+        pg_sys::timestamp2tm(micros, &mut zone, &mut parts, &mut fraction, std::ptr::null_mut(), std::ptr::null_mut())
     };
     // Seconds west. Beyond the zone's rules PostgreSQL itself falls back to UTC.
     if status == 0 { -i64::from(zone) } else { 0 }

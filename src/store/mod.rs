@@ -7,6 +7,6 @@ mod table;
 mod write;
 
 pub use name::ResourceType;
-pub use read::Reader;
+pub use read::{More, Reader};
 pub use table::{ResourceTable, next_txid, unknown};
 pub use write::{Stamp, TableWriter};

@@ -13,6 +13,15 @@ use std::ops::ControlFlow;
 /// PostgreSQL's `infinity` and `-infinity`, which ISO 8601 cannot write.
 const INFINITE: [i64; 2] = [i64::MAX, i64::MIN];
 
+/// Whether a reader has more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// It paused.
+    Yes,
+    /// All rows are read.
+    No,
+}
+
 /// Reads a table's live rows under one snapshot.
 pub struct Reader {
     portal: Portal,
@@ -64,27 +73,31 @@ impl Reader {
     ///
     /// # Errors
     /// 22023 for a row whose `resource` is not an object.
-    pub fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<Fetched> {
+    pub fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
         let Reader { portal, writer, resource_type, last_updated, created_at } = self;
         let mut failed = None;
-        let fetched = portal.fetch(|row| {
-            match write_row(row, writer, resource_type, last_updated, created_at, out) {
-                Ok(()) if pause(out) => ControlFlow::Break(()),
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
+        let fetched = portal.fetch(|row| match write_row(row, writer, resource_type, last_updated, created_at, out) {
+            Ok(()) if pause(out) => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
             }
         });
-        match failed {
-            Some(error) => Err(error),
-            None => {
-                if fetched == Fetched::End {
-                    portal.close();
-                }
-                Ok(fetched)
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        match fetched {
+            Fetched::Paused => Ok(More::Yes),
+            Fetched::End => {
+                portal.close();
+                Ok(More::No)
             }
+            Fetched::Lost => Err(Error::new(
+                PgSqlErrorCode::ERRCODE_INVALID_CURSOR_STATE,
+                format!("the dump of {resource_type} was rolled back before its end"),
+            )
+            .hint("Read a dump within the subtransaction that it was started in.")),
         }
     }
 }
@@ -98,7 +111,10 @@ fn write_row(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let null = |column: &str| {
-        Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("a {resource_type} has NULL in column {column}"))
+        Error::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("a {resource_type} has NULL in column {column}"),
+        )
     };
     let id = row.text(0).ok_or_else(|| null("id"))?;
     let envelope = Envelope {

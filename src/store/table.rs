@@ -26,8 +26,7 @@ impl ResourceTable {
         let schema = settings::data_schema()?;
         let schema_oid = schema_oid(&schema)?;
         let name = resource_type.table_name();
-        Ok(catalog::relation(&name, schema_oid)
-            .map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+        Ok(catalog::relation(&name, schema_oid).map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
     }
 
     /// The table of a type.
@@ -105,10 +104,7 @@ fn create(resource_type: &ResourceType) -> Result<()> {
     let status = qualified(&schema, c"resource_status");
     let literal = status.replace('\'', "''");
     if spi::texts(&sql(format!("SELECT pg_catalog.to_regtype('{literal}')")), &[]).is_empty() {
-        spi::execute(
-            &sql(format!("CREATE TYPE {status} AS ENUM ('created', 'updated', 'deleted', 'recreated')")),
-            &[],
-        );
+        spi::execute(&sql(format!("CREATE TYPE {status} AS ENUM ('created', 'updated', 'deleted', 'recreated')")), &[]);
     }
     // Where the server has lz4: a dump spends less time in it than in pglz, by far.
     let has_lz4 = c"SELECT 'yes' FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) \

@@ -39,8 +39,10 @@ pub struct TableWriter {
     insert: HeapInsert,
     has_cts: bool,
     status_created: pg_sys::Datum,
-    values: Values,
+    /// What all batches share.
+    constants: Values,
     resource_type: Value,
+    values: Values,
     rows: Vec<NewRow>,
     /// Ask which ids are known before inserting; else find out by inserting.
     probe: bool,
@@ -79,8 +81,8 @@ impl TableWriter {
             )
             .hint(format!("ALTER TABLE {} ADD PRIMARY KEY (id);", table.sql_name)));
         }
-        let mut values = Values::default();
-        let resource_type = push_text(&mut values, resource_type);
+        let mut constants = Values::default();
+        let resource_type = push_text(&mut constants, resource_type);
         Ok(TableWriter {
             table: open,
             sql_name: table.sql_name.clone(),
@@ -88,8 +90,9 @@ impl TableWriter {
             insert,
             has_cts: columns.cts.is_some(),
             status_created: catalog::input(columns.status_type, c"created"),
-            values,
+            constants,
             resource_type,
+            values: Values::default(),
             rows: Vec::new(),
             probe: false,
             upsert: upsert_statement(&table.sql_name, columns.cts.is_some()),
@@ -100,11 +103,7 @@ impl TableWriter {
     ///
     /// # Errors
     /// The line's own, when its jsonb would be too large. Those of writing are raised.
-    pub fn push(
-        &mut self,
-        resource: &Encoded<'_>,
-        created_at: Option<i64>,
-    ) -> std::result::Result<(), LineError> {
+    pub fn push(&mut self, resource: &Encoded<'_>, created_at: Option<i64>) -> std::result::Result<(), LineError> {
         let id = push_text(&mut self.values, resource.id());
         let value = self.values.push(|out| resource.write(out))?;
         self.rows.push(NewRow { id, cts: created_at, resource: value });
@@ -136,9 +135,7 @@ impl TableWriter {
             self.replace_known(known);
         }
         self.rows.clear();
-        let resource_type = String::from_utf8_lossy(self.values.bytes(self.resource_type)).into_owned();
         self.values.clear(KEEP_BYTES);
-        self.resource_type = push_text(&mut self.values, &resource_type);
     }
 
     fn all(&self) -> Vec<usize> {
@@ -147,10 +144,8 @@ impl TableWriter {
 
     /// Which rows of the batch the table does not have yet, and which it has.
     fn split_known(&self) -> (Vec<usize>, Vec<usize>) {
-        let query = sql(format!(
-            "SELECT id::pg_catalog.text FROM {} WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
-            self.sql_name
-        ));
+        let query =
+            sql(format!("SELECT id::pg_catalog.text FROM {} WHERE id OPERATOR(pg_catalog.=) ANY ($1)", self.sql_name));
         let mut ids: Vec<_> = self.rows.iter().map(|row| self.values.datum(row.id)).collect();
         let known: HashSet<String> = spi::texts(&query, &[Parameter::texts(&mut ids)]).into_iter().collect();
         self.all().into_iter().partition(|at| !known.contains(self.id(*at)))
@@ -163,13 +158,13 @@ impl TableWriter {
 
     /// Inserts these rows of the batch; the places, among them, of those that the table has already.
     fn insert_new(&mut self, new: &[usize]) -> Vec<usize> {
-        let TableWriter { insert, values, rows, stamp, status_created, has_cts, resource_type, .. } = self;
+        let TableWriter { insert, values, constants, rows, stamp, status_created, has_cts, resource_type, .. } = self;
         insert.insert(new.len(), |at, row| {
             let NewRow { id, cts, resource } = rows[new[at]];
             row.push(values.datum(id));
             row.push(stamp.txid.into());
             row.push(stamp.ts.into());
-            row.push(values.datum(*resource_type));
+            row.push(constants.datum(*resource_type));
             row.push(*status_created);
             row.push(values.datum(resource));
             if *has_cts {
@@ -195,7 +190,7 @@ impl TableWriter {
             Parameter::jsonbs(&mut resources),
             Parameter::int8(self.stamp.txid),
             Parameter::timestamptz(self.stamp.ts),
-            Parameter::text(self.values.datum(self.resource_type)),
+            Parameter::text(self.constants.datum(self.resource_type)),
         ];
         if self.has_cts {
             parameters.push(Parameter::timestamptzs(&created));

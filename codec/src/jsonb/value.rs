@@ -93,13 +93,17 @@ impl Value {
 /// A member's name, with a number that sorts as names do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Name {
-    /// The length, 255 at most, in the highest byte; then the first seven bytes.
+    /// The length in the highest byte, then the first seven bytes; the same for all names of 255 bytes and more,
+    /// since among them length counts before bytes.
     rank: u64,
     text: Value,
 }
 
 /// How many bytes of a name its rank holds.
 const RANKED: usize = 7;
+
+/// From this length on a rank does not tell one name from another.
+const LONG: usize = 255;
 
 impl Name {
     /// What an array's elements have.
@@ -108,6 +112,9 @@ impl Name {
     #[inline]
     pub(crate) fn new(text: Value, source: Source<'_>) -> Name {
         let length = text.length();
+        if length >= LONG {
+            return Name { rank: u64::MAX, text };
+        }
         let (buffer, start) = text.place(source);
         let first = match buffer.get(start..).and_then(<[u8]>::first_chunk) {
             Some(chunk) => u64::from_be_bytes(*chunk) >> 8,
@@ -121,7 +128,7 @@ impl Name {
         // What follows a shorter name is no part of it.
         let beyond = 8 * RANKED.saturating_sub(length) as u32;
         let first = (first >> beyond) << beyond;
-        Name { rank: (length.min(255) as u64) << 56 | first, text }
+        Name { rank: (length as u64) << 56 | first, text }
     }
 
     /// jsonb's order of names: by length, then by bytes.

@@ -1,0 +1,41 @@
+# Each target is a script or one command; what they need, they set up.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build install demo stop clean-demo test bench fmt lint
+
+include_env := . scripts/env.sh &&
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what is missing: PostgreSQL, clang, cargo-pgrx
+	@scripts/setup.sh
+
+build: setup ## compile everything, without installing
+	@$(include_env) cargo build --release --workspace --no-default-features --features fhir_bulk/pg$$PG_MAJOR
+
+install: setup ## build the release extension and install it into PostgreSQL
+	@scripts/install.sh
+
+demo: ## see it work: load a sample into a private cluster and dump it again
+	@scripts/demo.sh
+
+stop: ## stop the demo's cluster
+	@scripts/stop.sh
+
+clean-demo: ## stop the demo's cluster and delete its folder
+	@scripts/stop.sh --remove
+
+test: ## all tests
+	@scripts/test.sh
+
+bench: install ## measure dump and load against plain COPY and SQL
+	@$(include_env) cargo run --release -p fhir_bulk_bench --bin bench -- $(ARGS)
+
+fmt: ## format the sources
+	@cargo fmt --all
+
+lint: setup ## formatting and clippy, warnings denied
+	@cargo fmt --all --check
+	@$(include_env) cargo clippy --workspace --all-targets --no-default-features \
+	  --features fhir_bulk/pg$$PG_MAJOR -- -D warnings

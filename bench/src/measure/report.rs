@@ -1,0 +1,164 @@
+//! What was measured, as a table for people and as JSON for programs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// An operation beside its baseline.
+pub(super) struct Measured {
+    name: &'static str,
+    baseline: &'static str,
+    bound: f64,
+    /// Seconds, in the order of the runs.
+    ours: Vec<f64>,
+    baseline_runs: Vec<f64>,
+    /// Of the medians.
+    pub(super) ratio: f64,
+}
+
+/// How much a backend grew.
+pub(super) struct Grown {
+    pub(super) name: &'static str,
+    pub(super) bytes: u64,
+    pub(super) growth_mb: f64,
+    pub(super) bound_mb: f64,
+}
+
+/// All rows of one measurement.
+pub(super) struct Report {
+    resource_type: String,
+    resources: i64,
+    bytes: u64,
+    runs: usize,
+    pub(super) measured: Vec<Measured>,
+    pub(super) memory: Vec<Grown>,
+}
+
+impl Measured {
+    pub(super) fn new(
+        name: &'static str,
+        baseline: &'static str,
+        bound: f64,
+        ours: Vec<f64>,
+        baseline_runs: Vec<f64>,
+    ) -> Measured {
+        let ratio = median(&ours) / median(&baseline_runs);
+        Measured { name, baseline, bound, ours, baseline_runs, ratio }
+    }
+}
+
+impl Report {
+    pub(super) fn new(resource_type: &str, resources: i64, bytes: u64, runs: usize) -> Report {
+        let (measured, memory) = (Vec::new(), Vec::new());
+        Report { resource_type: resource_type.to_owned(), resources, bytes, runs, measured, memory }
+    }
+
+    /// A Markdown table, which reads well on a screen too.
+    pub(super) fn table(&self) -> String {
+        let mut text = format!(
+            "\n{} {} resources, {:.0} MB of NDJSON; medians of {} alternating runs\n\n",
+            self.resources,
+            self.resource_type,
+            self.bytes as f64 / 1e6,
+            self.runs
+        );
+        let head = ["operation", "baseline", "s (min–max)", "baseline s (min–max)", "ratio", "at most", ""];
+        let mut rows = vec![head.map(str::to_owned)];
+        for row in &self.measured {
+            rows.push([
+                row.name.into(),
+                row.baseline.into(),
+                spread(&row.ours),
+                spread(&row.baseline_runs),
+                format!("{:.2}", row.ratio),
+                format!("{:.2}", row.bound),
+                verdict(row.ratio <= row.bound).into(),
+            ]);
+        }
+        for row in &self.memory {
+            rows.push([
+                format!("memory: {} of {:.0} MB", row.name, row.bytes as f64 / 1e6),
+                "the backend before it".into(),
+                String::new(),
+                String::new(),
+                format!("+{:.0} MB", row.growth_mb),
+                format!("{:.0} MB", row.bound_mb),
+                verdict(row.growth_mb <= row.bound_mb).into(),
+            ]);
+        }
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        for (at, row) in rows.iter().enumerate() {
+            for (cell, width) in row.iter().zip(&widths) {
+                let _ = write!(text, "| {cell:width$} ");
+            }
+            text.push_str("|\n");
+            if at == 0 {
+                for width in &widths {
+                    let _ = write!(text, "|{}", "-".repeat(width + 2));
+                }
+                text.push_str("|\n");
+            }
+        }
+        text
+    }
+
+    /// Writes `report.md` and `report.json` into a folder.
+    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("report.md"), self.table())?;
+        let json = serde_json::to_string_pretty(&self.json())?;
+        fs::write(folder.join("report.json"), json + "\n")
+    }
+
+    fn json(&self) -> Value {
+        let measured = self.measured.iter().map(|row| {
+            json!({"name": row.name, "baseline": row.baseline, "seconds": row.ours,
+                   "baselineSeconds": row.baseline_runs, "ratio": row.ratio, "bound": row.bound,
+                   "pass": row.ratio <= row.bound})
+        });
+        let memory = self.memory.iter().map(|row| {
+            json!({"name": row.name, "bytes": row.bytes, "growthMB": row.growth_mb, "boundMB": row.bound_mb,
+                   "pass": row.growth_mb <= row.bound_mb})
+        });
+        json!({"resourceType": self.resource_type, "resources": self.resources, "bytes": self.bytes,
+               "runs": self.runs, "rows": measured.collect::<Vec<_>>(), "memory": memory.collect::<Vec<_>>()})
+    }
+}
+
+fn verdict(pass: bool) -> &'static str {
+    if pass { "PASS" } else { "over" }
+}
+
+fn spread(runs: &[f64]) -> String {
+    let (least, most) = runs.iter().fold((f64::MAX, 0f64), |(least, most), run| (least.min(*run), most.max(*run)));
+    format!("{:.2} ({least:.2}–{most:.2})", median(runs))
+}
+
+fn median(runs: &[f64]) -> f64 {
+    let mut sorted = runs.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => sorted[odd / 2],
+        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slower_operation_is_over_its_bound() {
+        let mut report = Report::new("Patient", 1, 1, 3);
+        report.measured.push(Measured::new("a", "b", 0.5, vec![0.6, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
+        report.measured.push(Measured::new("c", "d", 0.5, vec![0.1, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
+        assert_eq!(report.json()["rows"][0]["pass"], false);
+        assert_eq!(report.json()["rows"][1]["pass"], true);
+        assert!(report.table().contains("over"));
+    }
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# All tests, in the order in which they are quickest to fail. Setup may use the network; the tests need neither it
+# nor anything outside the checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+pg_feature=(--no-default-features --features "fhir_bulk/pg$PG_MAJOR")
+
+run() { # TITLE COMMAND...
+  local start=$SECONDS
+  printf '\n==> %s\n' "$1"
+  "${@:2}" || { printf '==> FAILED: %s (after %d s)\n' "$1" $((SECONDS - start)) >&2; exit 1; }
+  printf '==> ok: %s (%d s)\n' "$1" $((SECONDS - start))
+}
+
+# The install script as the server will run it.
+check_install_script() {
+  local scripts=("$("$PG_BIN/pg_config" --sharedir)"/extension/fhir_bulk--*.sql)
+  target/venv/bin/pgspot "${scripts[@]}"
+}
+
+run "setup" scripts/setup.sh --tests
+run "formatting" cargo fmt --all --check
+run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
+# The extension itself links only within a server: it is tested from outside.
+run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_tests
+run "install the release extension" scripts/install.sh
+run "tests from outside, on real servers" cargo test -p fhir_bulk_tests
+run "pgspot on the install script" check_install_script
+run "the commands of the README" scripts/readme-test.sh
+printf '\nall tests passed in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
