@@ -8,7 +8,7 @@
 #   cluster.sh remove [DIR]   stop it and delete the folder with all that is in it
 #
 # DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). What is in it: data/ socket/ log/ of the server; `pgpass`, the
-# superuser's password, readable by the owner only; `env`, to be sourced before psql or any libpq program.
+# superuser's password, readable by the owner only; `env.sh`, to be sourced before psql or any libpq program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -24,6 +24,9 @@ as_server() {
 }
 pg() { (cd / && as_server "$PG_BIN/$1" "${@:2}"); }
 
+# The port of the last start.
+port() { as_server sed -n 's/^port = //p' "$dir/data/fhir_bulk.conf" 2>/dev/null || true; }
+
 is_running() { [ -d "$dir/data" ] && pg pg_ctl status -D "$dir/data" >/dev/null 2>&1; }
 
 # --- the folder
@@ -35,12 +38,12 @@ make_folder() {
   if [ -e "$dir" ] || [ -L "$dir" ]; then
     check_folder
   else
-    mkdir -p "$(dirname "$dir")"
+    mkdir -p "${dir%/*}"
+    (cd / && as_server test -x "${dir%/*}/") ||
+      die "user $server_user can't enter ${dir%/*} (a home with mode 0700?): set FHIR_BULK_DIR to another place"
     mkdir "$dir" # fails if somebody else was faster, as anybody can be in /var/tmp
     : >"$dir/.fhir_bulk"
   fi
-  (cd / && as_server test -x "$dir") ||
-    die "user $server_user can't enter $dir (a home with mode 0700, perhaps): set FHIR_BULK_DIR to another place"
 }
 
 # Nobody else's folder is ever used, let alone deleted.
@@ -101,13 +104,11 @@ free_port() {
 }
 
 start_cluster() {
-  local port last
-  last=$(sed -n "s/^export PGPORT=//p" "$dir/env" 2>/dev/null || true)
+  local last
+  last=$(port)
   for _ in 1 2 3; do
-    port=$(free_port "$last")
-    write_settings "$port"
+    write_settings "$(free_port "$last")"
     if pg pg_ctl start -D "$dir/data" -w -t 120 -l "$dir/log/server.log" </dev/null >/dev/null 2>&1; then
-      write_environment "$port"
       return
     fi
     # Somebody may have taken the port between the look and the start.
@@ -119,11 +120,11 @@ start_cluster() {
 }
 
 write_environment() {
-  cat >"$dir/env" <<ENV
-# For libpq programs: . $dir/env && psql
+  cat >"$dir/env.sh" <<ENV
+# For libpq programs: . $dir/env.sh && psql
 unset PGHOSTADDR PGSERVICE PGPASSWORD
 export PGHOST=$dir/socket
-export PGPORT=$1
+export PGPORT=$(port)
 export PGUSER=postgres
 export PGPASSFILE=$dir/pgpass
 ENV
@@ -136,6 +137,7 @@ start() {
   make_folder
   make_cluster
   is_running || start_cluster
+  write_environment
   status
 }
 
@@ -148,7 +150,7 @@ stop() {
 status() {
   if [ -e "$dir" ]; then check_folder; fi
   is_running || { echo "not running: $dir"; return 3; }
-  echo "running: $dir, port $(sed -n 's/^export PGPORT=//p' "$dir/env")"
+  echo "running: $dir, port $(port)"
 }
 
 remove() {

@@ -19,6 +19,7 @@ bold='' dim='' plain='' width=100
 if [ -t 1 ]; then
   bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
   read -r _ width < <(stty size 2>/dev/null </dev/tty || echo 0 100)
+  if [ "$width" -lt 40 ]; then width=100; fi
 fi
 
 # --- time and numbers: microseconds and bytes in, text out
@@ -118,7 +119,7 @@ make_sample() {
     lines[$type]=$n bytes[$type]=$size
     if [ "$type" != mixed ]; then types+=("$type"); fi
   done < <(tool sample --out "$sample" --resources "$resources" --seed 1 &&
-    tool sample --single "$sample/mixed.ndjson.gz" --resources "$mixed_resources" --seed 2)
+    tool sample --single "$sample/all.ndjson.gz" --resources "$mixed_resources" --seed 2)
   [ -n "${lines[mixed]:-}" ] || fail "the sample is not whole"
 }
 
@@ -136,7 +137,7 @@ load_types() {
 # Without a type, the file may mix them: the answer counts each.
 load_mixed() {
   local type n total=0
-  timed_sql "$dir/answer" "SELECT bulk_load('file://$sample/mixed.ndjson.gz', fhir => true)"
+  timed_sql "$dir/answer" "SELECT bulk_load('file://$sample/all.ndjson.gz', fhir => true)"
   load_time[mixed]=$took
   fold -s -w $((width - 3)) "$dir/answer" | indent
   while IFS=' ' read -r type n; do
@@ -241,7 +242,7 @@ end
 
 begin "Start a private cluster"
 scripts/cluster.sh start | indent
-. "$dir/env"
+. "$dir/env.sh"
 end
 
 begin "Create the database and the extension"

@@ -3,6 +3,7 @@
 -- the database's owner, on top of the rights on schema and tables that they need anyway.
 REVOKE ALL ON FUNCTION bulk_load(text, text, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_create_table(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_write_path(text) FROM PUBLIC;
 
 COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean) IS
     'All live resources of a type, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
@@ -10,5 +11,7 @@ COMMENT ON FUNCTION bulk_dump_chunks(text, timestamptz, boolean, boolean, intege
     'All live resources of a type as NDJSON in pieces of chunk_bytes, gzipped on request';
 COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
     'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
+COMMENT ON FUNCTION bulk_write_path(text) IS
+    'How a load by the current role would write the table of a resource type, and why';
 COMMENT ON FUNCTION bulk_create_table(text) IS
     'Makes the table of a resource type and its history table, unless they are there';

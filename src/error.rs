@@ -29,6 +29,11 @@ impl Error {
         self
     }
 
+    /// Adds where it happened, unless something is said of that already.
+    pub fn detail_if_none(self, detail: impl Into<String>) -> Error {
+        if self.detail.is_some() { self } else { self.detail(detail) }
+    }
+
     /// Adds what can be done about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
@@ -38,6 +43,16 @@ impl Error {
     /// An argument outside of what is allowed (22023).
     pub fn invalid_argument(message: impl Into<String>) -> Error {
         Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
+    }
+
+    /// The primary message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The SQLSTATE, five characters.
+    pub fn sqlstate(&self) -> String {
+        crate::pg::session::unpack_sqlstate(self.code as i32)
     }
 
     /// Reports the error to PostgreSQL, which ends the statement.

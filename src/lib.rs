@@ -26,10 +26,12 @@ mod tables;
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/prepare.sql", name = "prepare", bootstrap);
+extension_sql_file!("../sql/rejects.sql", name = "rejects");
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by PostgreSQL when it loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::session::hide_backtraces();
     settings::define();
 }

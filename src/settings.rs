@@ -2,8 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::pg::compat;
+use fhir_bulk_fetch::Policy;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
+use std::time::Duration;
 
 /// How `meta.versionId` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -16,11 +18,29 @@ pub enum VersionId {
     String,
 }
 
+/// Which way loads take into tables that leave a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum WritePath {
+    /// The fastest that the table allows.
+    #[name = c"auto"]
+    Auto,
+    /// One `INSERT … ON CONFLICT` a batch.
+    #[name = c"set"]
+    Set,
+    /// A temporary table, then one `INSERT … ON CONFLICT`.
+    #[name = c"staged"]
+    Staged,
+}
+
 static DATA_SCHEMA: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"public"));
 static CREATED_AT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"ex:createdAt"));
 static VERSION_ID: GucSetting<VersionId> = GucSetting::<VersionId>::new(VersionId::Number);
 static GZIP_LEVEL: GucSetting<i32> = GucSetting::<i32>::new(1);
 static MAX_LINE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(256 << 20);
+static ALLOWED_SOURCES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
+static WRITE_PATH: GucSetting<WritePath> = GucSetting::<WritePath>::new(WritePath::Auto);
 static MAX_NEW_TABLES: GucSetting<i32> = GucSetting::<i32>::new(100);
 
 /// Makes the settings known; called once when the library is loaded.
@@ -79,6 +99,42 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.allowed_sources",
+        c"The URLs that loads may read: scheme://host[:port][/prefix], *.host, addresses and networks, comma-separated.",
+        c"Empty allows https to public addresses; private ones need their exact host or a network here.",
+        &ALLOWED_SOURCES,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.connect_timeout",
+        c"How long a load waits for a connection to its source.",
+        c"Raise it for servers that are far away.",
+        &CONNECT_TIMEOUT,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.idle_timeout",
+        c"How long a load waits for the next bytes of its source.",
+        c"Raise it for servers that compute what they send.",
+        &IDLE_TIMEOUT,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_enum_guc(
+        c"fhir_bulk.write_path",
+        c"How loads write tables that leave a choice: auto, set or staged.",
+        c"auto takes the fastest way a table allows; the others are for finding out what a difference comes from.",
+        &WRITE_PATH,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     compat::reserve_settings_prefix(c"fhir_bulk");
 }
 
@@ -107,6 +163,31 @@ pub fn gzip_level() -> u32 {
 /// `fhir_bulk.max_line_bytes`.
 pub fn max_line_bytes() -> usize {
     MAX_LINE_BYTES.get().unsigned_abs() as usize
+}
+
+/// `fhir_bulk.allowed_sources`.
+///
+/// # Errors
+/// 22023 for an entry that is no rule; nothing is allowed then.
+pub fn allowed_sources() -> Result<Policy> {
+    let text = ALLOWED_SOURCES.get().unwrap_or_default();
+    Policy::parse(&text.to_string_lossy())
+        .map_err(|error| Error::invalid_argument(format!("fhir_bulk.allowed_sources: {error}")))
+}
+
+/// `fhir_bulk.connect_timeout`.
+pub fn connect_timeout() -> Duration {
+    Duration::from_millis(u64::from(CONNECT_TIMEOUT.get().unsigned_abs()))
+}
+
+/// `fhir_bulk.idle_timeout`.
+pub fn idle_timeout() -> Duration {
+    Duration::from_millis(u64::from(IDLE_TIMEOUT.get().unsigned_abs()))
+}
+
+/// `fhir_bulk.write_path`.
+pub fn write_path() -> WritePath {
+    WRITE_PATH.get()
 }
 
 /// `fhir_bulk.max_new_tables`.

@@ -1,10 +1,10 @@
-//! `bulk_create_table`: the tables of a resource type, made before the first load.
+//! `bulk_create_table` and `bulk_write_path`: the tables of a resource type, before they are loaded.
 
 use crate::arguments::required;
 use crate::error::or_raise;
 use crate::pg::datum::Regclass;
 use crate::pg::session;
-use crate::store::{ResourceTable, ResourceType};
+use crate::store::{ResourceTable, ResourceType, path_into};
 use pgrx::prelude::*;
 
 /// Makes `<type>` and `<type>_history` unless they are there.
@@ -15,4 +15,15 @@ fn bulk_create_table(resource_type: Option<&str>) -> Regclass {
         .and_then(ResourceType::new)
         .and_then(|resource_type| ResourceTable::get_or_create(&resource_type));
     Regclass::new(or_raise(table).oid)
+}
+
+/// The way a load by the current role would take into a table, and why.
+#[pg_extern(stable, parallel_unsafe)]
+fn bulk_write_path(resource_type: Option<&str>) -> String {
+    let chosen = required(resource_type, "resource_type")
+        .and_then(ResourceType::new)
+        .and_then(|resource_type| ResourceTable::get(&resource_type))
+        .and_then(|table| path_into(&table));
+    let (path, reason) = or_raise(chosen);
+    format!("{}: {reason}", path.name())
 }

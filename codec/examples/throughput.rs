@@ -43,7 +43,7 @@ fn encode(text: &[u8], out: &mut Vec<u8>) -> usize {
     let mut lines = Lines::new(text, 256 << 20);
     let mut total = 0;
     while let Some(line) = lines.next_line().expect("lines can be read") {
-        if out.len() > 1 << 20 {
+        if out.len() > 256 << 10 {
             total += out.len();
             out.clear();
         }

@@ -87,9 +87,40 @@ impl LineError {
     }
 }
 
-impl From<TryReserveError> for LineError {
+/// A [`LineError`] on its way out. One word, so that results travel in registers on the path where all is well.
+pub(crate) type Refusal = Box<LineError>;
+
+/// What a value can break that its syntax does not. One byte, for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    TooLarge,
+    NumberOverflow,
+    OutOfMemory,
+}
+
+impl Limit {
+    #[cold]
+    pub(crate) fn at(self, offset: usize) -> Refusal {
+        let reason = match self {
+            Limit::TooLarge => Reason::TooLarge,
+            Limit::NumberOverflow => Reason::NumberOverflow,
+            Limit::OutOfMemory => Reason::OutOfMemory,
+        };
+        Box::new(LineError::new(reason, offset))
+    }
+}
+
+impl From<TryReserveError> for Limit {
+    #[cold]
     fn from(_: TryReserveError) -> Self {
-        LineError::new(Reason::OutOfMemory, 0)
+        Limit::OutOfMemory
+    }
+}
+
+impl From<TryReserveError> for Refusal {
+    #[cold]
+    fn from(_: TryReserveError) -> Self {
+        Limit::OutOfMemory.at(0)
     }
 }
 

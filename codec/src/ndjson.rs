@@ -66,6 +66,34 @@ impl<R: Read> Lines<R> {
         self.number
     }
 
+    /// After [`ReadError::LineTooLong`]: where the line starts in the stream.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// After [`ReadError::LineTooLong`]: the line as far as it was read.
+    pub fn long_line(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// After [`ReadError::LineTooLong`]: goes on behind that line, however long it is.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn skip_long_line(&mut self) -> Result<(), ReadError> {
+        loop {
+            let unread = &self.buffer[self.start..self.end];
+            let taken = memchr::memchr(b'\n', unread).map_or(unread.len(), |at| at + 1);
+            let found = taken > 0 && unread[taken - 1] == b'\n';
+            self.start += taken;
+            self.offset += taken as u64;
+            if found || self.at_end {
+                return Ok(());
+            }
+            self.read_more()?;
+        }
+    }
+
     /// The source.
     pub fn get_ref(&self) -> &R {
         &self.source
@@ -206,6 +234,46 @@ mod tests {
         assert_eq!(lines.next_line().unwrap().unwrap().bytes.len(), 100);
         assert!(matches!(lines.next_line(), Err(ReadError::LineTooLong(100))));
         assert_eq!(lines.number(), 2);
+    }
+
+    /// Fails or is interrupted between its bytes.
+    struct Unreliable(Vec<Result<u8, io::ErrorKind>>);
+
+    impl Read for Unreliable {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.pop() {
+                Some(Ok(byte)) => buffer[0] = byte,
+                Some(Err(kind)) => return Err(kind.into()),
+                None => return Ok(0),
+            }
+            Ok(1)
+        }
+    }
+
+    #[test]
+    fn a_failing_source_is_no_end_and_an_interrupted_one_goes_on() {
+        let bytes = [Ok(b'a'), Err(io::ErrorKind::Interrupted), Ok(b'\n'), Ok(b'b'), Err(io::ErrorKind::TimedOut)];
+        let mut lines = Lines::new(Unreliable(bytes.into_iter().rev().collect()), 100);
+        assert_eq!(lines.next_line().unwrap().unwrap().bytes, b"a");
+        let error = lines.next_line().unwrap_err();
+        assert!(matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::TimedOut));
+        assert_eq!(lines.number(), 2);
+    }
+
+    #[test]
+    fn the_line_after_one_over_the_limit_can_be_read_with_its_number_and_offset() {
+        for last in [&b"ok"[..], b"ok\n"] {
+            let text = [&b"a\n"[..], &vec![b'y'; BLOCK_BYTES * 3], b"\n", last].concat();
+            let mut lines = Lines::new(&text[..], 100);
+            assert_eq!(lines.next_line().unwrap().unwrap().bytes, b"a");
+            assert!(lines.next_line().is_err());
+            assert_eq!((lines.number(), lines.offset()), (2, 2));
+            assert!(lines.long_line().starts_with(b"yyyy"));
+            lines.skip_long_line().unwrap();
+            let line = lines.next_line().unwrap().unwrap();
+            assert_eq!((line.bytes, line.number, line.offset), (&b"ok"[..], 3, 3 + 3 * BLOCK_BYTES as u64));
+            assert!(lines.next_line().unwrap().is_none());
+        }
     }
 
     #[test]

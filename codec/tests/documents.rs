@@ -78,11 +78,13 @@ fn object(members: Vec<(String, &str, String)>) -> String {
 /// Containers of more than 32 items hold offsets among the lengths.
 fn wide() -> impl Strategy<Value = String> {
     let size = select(&[31usize, 32, 33, 64, 65, 130]);
-    let numbered = |(index, value): (usize, String)| (format!("\"k{}\"", index * 37 % 131), "", value);
+    // Out of order, and in the second case with names that repeat.
+    let named =
+        |names: usize| move |(index, value): (usize, String)| (format!("\"k{}\"", index * 37 % names), "", value);
     prop_oneof![
         size.clone().prop_flat_map(|size| vec((space(), scalar()), size)).prop_map(array),
-        size.prop_flat_map(|size| vec(scalar(), size))
-            .prop_map(move |values| object(values.into_iter().enumerate().map(numbered).collect())),
+        (size.prop_flat_map(|size| vec(scalar(), size)), select(&[131usize, 26]))
+            .prop_map(move |(values, names)| object(values.into_iter().enumerate().map(named(names)).collect())),
     ]
 }
 

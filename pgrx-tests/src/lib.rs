@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Cluster {
     folder: PathBuf,
     port: u16,
+    template: OnceLock<()>,
 }
 
 /// Where PostgreSQL's programs are.
@@ -85,7 +86,7 @@ impl Cluster {
             .unwrap();
         append.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(append.wait().unwrap().success());
-        let cluster = Cluster { folder, port };
+        let cluster = Cluster { folder, port, template: OnceLock::new() };
         cluster.watch();
         cluster.start_server();
         cluster
@@ -94,6 +95,8 @@ impl Cluster {
     /// Starts the server of this cluster and waits until it takes connections.
     pub fn start_server(&self) {
         run(as_server_user(&bin("pg_ctl"))
+            // With it, errors would carry stack traces as their DETAIL, which servers of users do not show.
+            .env_remove("RUST_BACKTRACE")
             .args(["start", "--wait", "--silent", "-D"])
             .arg(self.data())
             .arg("-l")
@@ -117,13 +120,19 @@ impl Cluster {
         let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
         let mut all = vec![pid];
         all.extend(String::from_utf8(children.stdout).unwrap().lines().map(str::to_owned));
-        run(as_server_user(Path::new("/bin/kill")).arg("-9").args(&all));
+        // A process that ended meanwhile makes kill complain; that they are all gone is seen below.
+        as_server_user(Path::new("/bin/kill")).arg("-9").args(&all).output().unwrap();
         wait_for("the server's processes to be gone", || {
             all.iter().all(|pid| {
                 let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 state.is_empty() || state.contains(") Z ")
             })
         });
+    }
+
+    /// Kills one backend with SIGKILL; the server then restarts itself, ending all other connections.
+    pub fn kill_backend(&self, pid: i32) {
+        run(as_server_user(Path::new("/bin/kill")).arg("-9").arg(pid.to_string()));
     }
 
     /// Ends the server and removes the folder when this process ends, also when it is killed.
@@ -158,7 +167,8 @@ impl Cluster {
         folder
     }
 
-    fn data(&self) -> PathBuf {
+    /// The server's data folder.
+    pub fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
@@ -188,8 +198,7 @@ impl Cluster {
 
     /// A new database with the extension and `amcheck`, named after the test.
     pub fn database(&'static self, name: &str) -> Database {
-        static TEMPLATE: OnceLock<()> = OnceLock::new();
-        TEMPLATE.get_or_init(|| {
+        self.template.get_or_init(|| {
             let mut server = self.connect("postgres", "postgres");
             server.batch_execute("CREATE DATABASE with_extension").unwrap();
             let mut template = self.connect("postgres", "with_extension");
@@ -199,6 +208,9 @@ impl Cluster {
         server.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE with_extension")).unwrap();
         let files = self.folder.join("files").join(name);
         fs::create_dir_all(&files).unwrap();
+        // Whatever the umask: the server's user reads what tests put there, and writes what they ask it to.
+        fs::set_permissions(self.folder.join("files"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&files, fs::Permissions::from_mode(0o777)).unwrap();
         Database { cluster: self, name: name.to_owned(), files }
     }
 }
@@ -224,9 +236,11 @@ pub struct Database {
 }
 
 impl Database {
-    /// A database on the shared server.
-    pub fn new(name: &str) -> Database {
-        shared().database(name)
+    /// A database on the shared server, which no other test uses.
+    #[expect(clippy::new_without_default, reason = "it makes something outside of this process")]
+    pub fn new() -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        shared().database(&format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// A connection as the superuser.
@@ -244,6 +258,18 @@ impl Database {
         let output = self.cluster.psql("postgres", &self.name, &["-c", sql]);
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
+    }
+
+    /// Where [`Database::file`] puts a file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.files.join(name)
+    }
+
+    /// A new role that may connect; roles belong to the whole server, so its name has the database's in it.
+    pub fn role(&self, name: &str) -> String {
+        let role = format!("{}_{name}", self.name);
+        self.connect().batch_execute(&format!("CREATE ROLE {role} LOGIN")).unwrap();
+        role
     }
 
     /// Writes a file that the server can read; its URL.

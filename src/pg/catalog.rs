@@ -28,6 +28,27 @@ pub fn accept_changes() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
+/// The extension, where and whose it is.
+pub struct Extension {
+    /// The schema of its objects.
+    pub schema: CString,
+    /// The role that made it.
+    pub owner: pg_sys::Oid,
+}
+
+/// This extension in this database.
+pub fn this_extension() -> Extension {
+    let query = c"SELECT pg_catalog.concat(e.extowner, ' ', n.nspname) FROM pg_catalog.pg_extension e \
+        JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
+        WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk'";
+    let found = super::spi::texts(query, &[]);
+    let (owner, schema) = found.first().and_then(|row| row.split_once(' ')).expect("its functions are being called");
+    Extension {
+        schema: CString::new(schema).expect("names have no NUL"),
+        owner: owner.parse::<u32>().expect("an OID").into(),
+    }
+}
+
 /// A name as it must be written in SQL.
 pub fn quote_identifier(name: &CStr) -> String {
     // SAFETY: the result is the argument itself or a palloc'd copy.

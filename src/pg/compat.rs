@@ -14,48 +14,52 @@ pub fn reserve_settings_prefix(prefix: &'static CStr) {
     }
 }
 
-/// Checks that the current role may do what `entry` says (`requiredPerms`, `insertedCols`), and puts the table
-/// into the executor state's range table as number 1.
+/// Checks that the current role may INSERT into the columns; raises 42501 when not.
 ///
 /// # Safety
-/// `estate` and `entry` are live; `entry` names an open, locked relation.
-#[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
-pub unsafe fn check_and_add_range_table(estate: *mut pg_sys::EState, access: &super::insert::Access) {
-    // SAFETY: nodes are made in the current context and live as long as `estate`, which is a child of it.
+/// `access` names an open, locked relation.
+pub unsafe fn check_insert_privilege(access: &super::insert::Access) {
+    // SAFETY: nodes live in the current context.
     unsafe {
         let entry = super::insert::range_table_entry(access);
-        (*entry).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
-        (*entry).insertedCols = access.columns_bitmap();
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        {
+            (*entry).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
+            (*entry).insertedCols = access.columns_bitmap();
+            pg_sys::ExecCheckRTPerms(pg_sys::lappend(std::ptr::null_mut(), entry.cast()), true);
+        }
+        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        {
+            let mut permissions = std::ptr::null_mut();
+            let info = pg_sys::addRTEPermissionInfo(&mut permissions, entry);
+            (*info).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
+            (*info).insertedCols = access.columns_bitmap();
+            let list = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
+            pg_sys::ExecCheckPermissions(list, permissions, true);
+        }
+    }
+}
+
+/// Puts the table into the executor state's range table, as number 1.
+///
+/// # Safety
+/// `estate` is live; `access` names an open, locked relation.
+pub unsafe fn set_range_table(estate: *mut pg_sys::EState, access: &super::insert::Access) {
+    // SAFETY: by the caller; the entry lives in the current context, which outlives `estate`.
+    unsafe {
+        let entry = super::insert::range_table_entry(access);
         let list = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
-        pg_sys::ExecCheckRTPerms(list, true);
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
         pg_sys::ExecInitRangeTable(estate, list);
-    }
-}
-
-/// As above; from 16 on permissions stand apart from the range table.
-///
-/// # Safety
-/// As above.
-#[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
-pub unsafe fn check_and_add_range_table(estate: *mut pg_sys::EState, access: &super::insert::Access) {
-    // SAFETY: as above.
-    unsafe {
-        let entry = super::insert::range_table_entry(access);
-        let mut permissions = std::ptr::null_mut();
-        let info = pg_sys::addRTEPermissionInfo(&mut permissions, entry);
-        (*info).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
-        (*info).insertedCols = access.columns_bitmap();
-        let list = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
-        pg_sys::ExecCheckPermissions(list, permissions, true);
         #[cfg(any(feature = "pg16", feature = "pg17"))]
-        pg_sys::ExecInitRangeTable(estate, list, permissions);
+        pg_sys::ExecInitRangeTable(estate, list, std::ptr::null_mut());
         #[cfg(feature = "pg18")]
-        pg_sys::ExecInitRangeTable(estate, list, permissions, pg_sys::bms_make_singleton(1));
+        pg_sys::ExecInitRangeTable(estate, list, std::ptr::null_mut(), pg_sys::bms_make_singleton(1));
     }
 }
 
-/// Inserts the index entries of a row that stands in the heap. Returns whether one of `arbiters` says that its
-/// key is taken already; other unique indexes raise 23505.
+/// Inserts the index entries of a row that stands in the heap. Returns whether one of `arbiters` says that its key is
+/// taken already; other unique indexes raise 23505, and without `arbiters` all do.
 ///
 /// # Safety
 /// `relation_info`, `slot` and `estate` are live and belong together; the slot's tuple has been inserted.
@@ -65,16 +69,17 @@ pub unsafe fn insert_index_entries(
     estate: *mut pg_sys::EState,
     arbiters: *mut pg_sys::List,
 ) -> bool {
-    let mut conflict = false;
+    let (mut conflict, report) = (false, !arbiters.is_null());
     // SAFETY: by the caller. A list that comes back holds the index that has the key already.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let rechecks = pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, true, &mut conflict, arbiters);
+        let rechecks =
+            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, report, &mut conflict, arbiters);
         #[cfg(feature = "pg13")]
-        let rechecks = pg_sys::ExecInsertIndexTuples(slot, estate, true, &mut conflict, arbiters);
+        let rechecks = pg_sys::ExecInsertIndexTuples(slot, estate, report, &mut conflict, arbiters);
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
         let rechecks =
-            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, true, &mut conflict, arbiters, false);
+            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, report, &mut conflict, arbiters, false);
         if !rechecks.is_null() {
             pg_sys::list_free(rechecks);
         }

@@ -57,7 +57,7 @@ impl Regclass {
 }
 
 /// Text beyond 1 GB is PostgreSQL's own error (54000, invalid memory alloc request size).
-fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
+pub(super) fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
     let size = bytes.len() + pg_sys::VARHDRSZ;
     // SAFETY: `palloc` returns `size` bytes or raises; all of them are written. Below 1 GB by palloc's limit,
     // so that the length fits its 30 bits.

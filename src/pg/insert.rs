@@ -39,6 +39,12 @@ pub(super) fn range_table_entry(access: &Access) -> *mut pg_sys::RangeTblEntry {
     entry.into_pg()
 }
 
+/// Checks the INSERT privilege on columns of an open table; raises 42501.
+pub fn check_privilege(table: Table, columns: Vec<i16>) {
+    // SAFETY: the table is open.
+    unsafe { compat::check_insert_privilege(&Access { table, columns }) }
+}
+
 /// Values of one row, in the order of [`HeapInsert::new`]'s `columns`.
 pub type RowValues<'a> = &'a [pg_sys::Datum];
 
@@ -50,7 +56,8 @@ pub struct HeapInsert {
     defaults: Vec<(i16, Option<*mut pg_sys::ExprState>)>,
     state: *mut pg_sys::EState,
     relation_info: *mut pg_sys::ResultRelInfo,
-    arbiters: *mut pg_sys::List,
+    /// The unique index that tells known rows from new ones.
+    key: *mut pg_sys::List,
     bulk: pg_sys::BulkInsertState,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     has_constraints: bool,
@@ -58,14 +65,14 @@ pub struct HeapInsert {
 }
 
 impl HeapInsert {
-    /// Checks the INSERT privilege on `columns` (42501 when it lacks) and makes ready to insert.
+    /// Makes ready to insert into `columns`.
     pub fn new(table: Table, columns: Vec<i16>) -> HeapInsert {
         let access = Access { table, columns };
         // SAFETY: the table is open; nodes are made in the current context, which outlives this value; the
         // executor state is made and used as COPY does (`CopyFrom` in copyfrom.c).
         unsafe {
             let state = pg_sys::CreateExecutorState();
-            compat::check_and_add_range_table(state, &access);
+            compat::set_range_table(state, &access);
             let relation_info =
                 pgrx::PgBox::<pg_sys::ResultRelInfo>::alloc_node(pg_sys::NodeTag::T_ResultRelInfo).into_pg();
             pg_sys::ExecInitResultRelation(state, relation_info, 1);
@@ -77,7 +84,7 @@ impl HeapInsert {
                 columns: access.columns,
                 state,
                 relation_info,
-                arbiters: std::ptr::null_mut(),
+                key: std::ptr::null_mut(),
                 bulk: pg_sys::GetBulkInsertState(),
                 slots: Vec::new(),
                 has_constraints: !(*descriptor).constr.is_null(),
@@ -86,8 +93,8 @@ impl HeapInsert {
         }
     }
 
-    /// Chooses the unique index on just `column` by which rows are known or new; false when there is none.
-    pub fn set_key(&mut self, column: i16) -> bool {
+    /// Chooses the unique index on just `column` by which rows are known or new.
+    pub fn set_key(&mut self, column: i16) {
         // SAFETY: opened by ExecOpenIndices: `ri_NumIndices` relations and infos.
         unsafe {
             let info = &*self.relation_info;
@@ -102,77 +109,85 @@ impl HeapInsert {
                     && form.indimmediate
                     && form.indisvalid;
                 if fits {
-                    self.arbiters = pg_sys::lappend_oid(self.arbiters, (*relation).rd_id);
+                    self.key = pg_sys::lappend_oid(self.key, (*relation).rd_id);
                 }
             }
-            !self.arbiters.is_null()
         }
     }
 
     /// Inserts rows, of which row `i` has the values that `values(i, …)` appends. Returns the rows whose key the
     /// table has already, this batch's own earlier rows included; they are not in the table.
-    pub fn insert(&mut self, count: usize, mut values: impl FnMut(usize, &mut Vec<pg_sys::Datum>)) -> Vec<usize> {
+    pub fn insert(&mut self, count: usize, values: impl FnMut(usize, &mut Vec<pg_sys::Datum>)) -> Vec<usize> {
+        let (bulk, key) = (self.bulk, self.key);
+        self.write(count, values, bulk, key)
+    }
+
+    /// As [`HeapInsert::insert`], but a key that the table has raises 23505. It may run in a subtransaction.
+    pub fn insert_or_fail(&mut self, count: usize, values: impl FnMut(usize, &mut Vec<pg_sys::Datum>)) {
+        // The buffer that this state pins belongs to the subtransaction.
+        // SAFETY: made and freed here; after an error the subtransaction's end drops the pin.
+        let bulk = unsafe { pg_sys::GetBulkInsertState() };
+        self.write(count, values, bulk, std::ptr::null_mut());
+        // SAFETY: as above.
+        unsafe { pg_sys::FreeBulkInsertState(bulk) }
+    }
+
+    fn write(
+        &mut self,
+        count: usize,
+        mut values: impl FnMut(usize, &mut Vec<pg_sys::Datum>),
+        bulk: pg_sys::BulkInsertState,
+        key: *mut pg_sys::List,
+    ) -> Vec<usize> {
         while self.slots.len() < count {
             // SAFETY: the descriptor lives as long as the open table.
             self.slots.push(unsafe {
                 pg_sys::MakeSingleTupleTableSlot((*self.table.raw()).rd_att, &raw const pg_sys::TTSOpsVirtual)
             });
         }
-        let mut row = Vec::with_capacity(self.columns.len());
-        let conflicts = {
-            let HeapInsert {
-                table,
-                columns,
-                defaults,
-                state,
-                relation_info,
-                arbiters,
-                bulk,
-                slots,
-                has_constraints,
-                scratch,
-            } = self;
-            scratch.run(|| {
-                for (at, slot) in slots[..count].iter().enumerate() {
-                    row.clear();
-                    values(at, &mut row);
-                    // SAFETY: the slot has the table's columns; its values live until the batch is inserted.
-                    unsafe {
-                        fill(*slot, columns, &row, defaults, *state);
-                        if *has_constraints {
-                            (**slot).tts_tableOid = table.oid();
-                            pg_sys::ExecConstraints(*relation_info, *slot, *state);
-                        }
-                    }
-                }
-                // SAFETY: `count` slots are filled; the table is a locked heap. Each slot's tid is set by the
-                // insert, which the index entries need.
+        let HeapInsert { table, columns, defaults, state, relation_info, slots, has_constraints, scratch, .. } = self;
+        let slots = &mut slots[..count];
+        let mut row = Vec::with_capacity(columns.len());
+        let conflicts = scratch.run(|| {
+            for (at, slot) in slots.iter().enumerate() {
+                row.clear();
+                values(at, &mut row);
+                // SAFETY: the slot has the table's columns; its values live until the batch is inserted.
                 unsafe {
-                    let command = pg_sys::GetCurrentCommandId(true);
-                    pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, 0, *bulk);
-                    let conflicts = (0..count)
-                        .filter(|at| compat::insert_index_entries(*relation_info, slots[*at], *state, *arbiters))
-                        .collect::<Vec<_>>();
-                    if !conflicts.is_empty() {
-                        // Rows of the current command can't be deleted yet.
-                        pg_sys::CommandCounterIncrement();
-                        for at in &conflicts {
-                            pg_sys::simple_heap_delete(table.raw(), &mut (*slots[*at]).tts_tid);
-                        }
-                        pg_sys::CommandCounterIncrement();
+                    clear(*slot);
+                    fill(*slot, columns, &row, defaults, *state);
+                    if *has_constraints {
+                        (**slot).tts_tableOid = table.oid();
+                        pg_sys::ExecConstraints(*relation_info, *slot, *state);
                     }
-                    // What CHECK constraints and index expressions made.
-                    let context = (**state).es_per_tuple_exprcontext;
-                    if !context.is_null() {
-                        pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
-                    }
-                    conflicts
                 }
-            })
-        };
+            }
+            // SAFETY: the slots are filled; the table is a locked heap. Each slot's tid is set by the insert, which
+            // the index entries need.
+            unsafe {
+                let command = pg_sys::GetCurrentCommandId(true);
+                pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, 0, bulk);
+                let taken = |at: &usize| compat::insert_index_entries(*relation_info, slots[*at], *state, key);
+                let conflicts: Vec<usize> = (0..count).filter(taken).collect();
+                if !conflicts.is_empty() {
+                    // Rows of the current command can't be deleted yet.
+                    pg_sys::CommandCounterIncrement();
+                    for at in &conflicts {
+                        pg_sys::simple_heap_delete(table.raw(), &mut (*slots[*at]).tts_tid);
+                    }
+                    pg_sys::CommandCounterIncrement();
+                }
+                // What CHECK constraints and index expressions made.
+                let context = (**state).es_per_tuple_exprcontext;
+                if !context.is_null() {
+                    pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+                }
+                conflicts
+            }
+        });
         // SAFETY: live slots. Their values pointed to the batch and to the scratch memory.
         unsafe {
-            for slot in &self.slots[..count] {
+            for slot in slots {
                 clear(*slot);
             }
         }

@@ -15,3 +15,4 @@ pub mod memory;
 pub mod portal;
 pub mod session;
 pub mod spi;
+pub mod subtransaction;

@@ -1,6 +1,18 @@
 //! The session: who calls, when it is, in which time zone, whether it may write.
 
 use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Keeps Rust backtraces out of the DETAIL of errors, where pgrx puts them when the server's environment has
+/// RUST_BACKTRACE. RUST_LIB_BACKTRACE, set on purpose, still has its way.
+pub fn hide_backtraces() {
+    const NAME: &str = "RUST_LIB_BACKTRACE";
+    if std::env::var_os(NAME).is_none() {
+        // SAFETY: called when the library is loaded, by the only thread of the process.
+        unsafe { std::env::set_var(NAME, "0") }
+    }
+}
 
 /// Seconds east of UTC at an instant, in the session's TimeZone.
 pub fn utc_offset(micros: i64) -> i64 {
@@ -33,6 +45,42 @@ pub fn prevent_if_read_only(command: &std::ffi::CStr) {
 pub fn has_role(role: pg_sys::Oid) -> bool {
     // SAFETY: catalogue look-ups inside a transaction.
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
+}
+
+/// The name of the current role.
+pub fn role_name() -> CString {
+    // SAFETY: the current role exists; the name is palloc'd, copied here.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)).to_owned() }
+}
+
+/// Runs `work` as another role, from which it cannot become a third: SET ROLE is refused meanwhile.
+pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let (mut before, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: as the server's own maintenance commands do. After an error the (sub)transaction's end restores both.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut before, &mut context);
+        pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let result = work();
+        pg_sys::SetUserIdAndSecContext(before, context);
+        result
+    }
+}
+
+/// The five characters of an error code.
+pub fn unpack_sqlstate(code: i32) -> String {
+    // PGUNSIX: six bits a character, the first lowest (elog.h).
+    (0..5).map(|at| (((code >> (6 * at)) & 0x3F) as u8 + b'0') as char).collect()
+}
+
+/// Waits until a file descriptor can be read, a signal has set the latch, or the server ends, which ends this process.
+pub fn wait_readable(fd: BorrowedFd<'_>) {
+    // SAFETY: the latch is this backend's; the descriptor is open through the call.
+    unsafe {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_EXIT_ON_PM_DEATH;
+        pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, events as i32, fd.as_raw_fd(), -1, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    check_for_interrupts();
 }
 
 /// Lets a cancel, a timeout or a terminate take effect here.

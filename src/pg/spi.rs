@@ -1,5 +1,6 @@
 //! SQL statements with whole columns of values as parameters.
 
+use super::datum;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -23,6 +24,27 @@ impl Parameter {
     /// A text, whose datum must live through the statement.
     pub fn text(value: pg_sys::Datum) -> Parameter {
         Parameter { type_oid: pg_sys::TEXTOID, value }
+    }
+
+    /// A text from Rust.
+    pub fn string(text: &str) -> Parameter {
+        Parameter::text(datum::new_varlena(text.as_bytes()))
+    }
+
+    /// A bigint[].
+    pub fn int8s(values: impl Iterator<Item = i64>) -> Parameter {
+        array(pg_sys::INT8ARRAYOID, pg_sys::INT8OID, &mut values.map(pg_sys::Datum::from).collect::<Vec<_>>(), None)
+    }
+
+    /// A text[] from UTF-8.
+    pub fn strings<'a>(values: impl Iterator<Item = &'a [u8]>) -> Parameter {
+        Parameter::texts(&mut values.map(datum::new_varlena).collect::<Vec<_>>())
+    }
+
+    /// A bytea[].
+    pub fn byteas<'a>(values: impl Iterator<Item = &'a [u8]>) -> Parameter {
+        let mut values: Vec<_> = values.map(datum::new_varlena).collect();
+        array(pg_sys::BYTEAARRAYOID, pg_sys::BYTEAOID, &mut values, None)
     }
 
     /// A text[].
@@ -69,9 +91,9 @@ fn array(
     Parameter { type_oid, value: pg_sys::Datum::from(array) }
 }
 
-/// Runs a statement that returns no rows, with the current role's rights. Its errors are PostgreSQL's own.
-pub fn execute(statement: &CStr, parameters: &[Parameter]) {
-    run(statement, parameters, |_| ());
+/// Runs a statement with the current role's rights; how many rows it processed. Its errors are PostgreSQL's own.
+pub fn execute(statement: &CStr, parameters: &[Parameter]) -> u64 {
+    run(statement, parameters, |_| ())
 }
 
 /// Runs a query whose first column is text or bigint as text; NULLs are left out.
@@ -91,7 +113,7 @@ pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
     found
 }
 
-fn run(statement: &CStr, parameters: &[Parameter], rows: impl FnOnce(*mut pg_sys::SPITupleTable)) {
+fn run(statement: &CStr, parameters: &[Parameter], rows: impl FnOnce(*mut pg_sys::SPITupleTable)) -> u64 {
     let mut types: Vec<_> = parameters.iter().map(|p| p.type_oid).collect();
     let mut values: Vec<_> = parameters.iter().map(|p| p.value).collect();
     // SAFETY: the arrays have `parameters.len()` elements; no nulls array means no NULLs. An error unwinds past
@@ -111,6 +133,8 @@ fn run(statement: &CStr, parameters: &[Parameter], rows: impl FnOnce(*mut pg_sys
         if !pg_sys::SPI_tuptable.is_null() {
             rows(pg_sys::SPI_tuptable);
         }
+        let processed = pg_sys::SPI_processed;
         pg_sys::SPI_finish();
+        processed
     }
 }

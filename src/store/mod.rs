@@ -3,10 +3,12 @@
 
 mod name;
 mod read;
+mod rejects;
 mod table;
 mod write;
 
 pub use name::ResourceType;
 pub use read::{More, Reader};
+pub use rejects::{Reject, add_rejects};
 pub use table::{ResourceTable, next_txid, unknown};
-pub use write::{Stamp, TableWriter};
+pub use write::{Stamp, TableWriter, path_into};

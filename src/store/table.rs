@@ -37,6 +37,24 @@ impl ResourceTable {
         ResourceTable::find(resource_type)?.ok_or_else(|| unknown(resource_type.as_str()))
     }
 
+    /// The table of a type's older versions.
+    ///
+    /// # Errors
+    /// 42P01 when there is none; 3F000.
+    pub fn history(resource_type: &ResourceType) -> Result<ResourceTable> {
+        let schema = settings::data_schema()?;
+        let name = resource_type.history_name();
+        let sql_name = qualified(&schema, &name);
+        match catalog::relation(&name, schema_oid(&schema)?) {
+            Some(oid) => Ok(ResourceTable { oid, sql_name }),
+            None => Err(Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("there is no history table {sql_name} to keep replaced versions in"),
+            )
+            .hint("Create it with the columns of the resource table and primary key (id, txid).")),
+        }
+    }
+
     /// The table of a type, made now with its history table when it is not there.
     ///
     /// # Errors

@@ -31,13 +31,8 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options {
-        data: None,
-        resources: 100_000,
-        runs: 5,
-        memory_bytes: 1 << 30,
-        out: PathBuf::from("bench/results"),
-    };
+    let mut options =
+        Options { data: None, resources: 100_000, runs: 5, memory_bytes: 1 << 30, out: PathBuf::from("bench/results") };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number"));

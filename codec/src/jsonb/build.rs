@@ -3,15 +3,8 @@
 
 use super::out::Out;
 use super::value::{Entry, Source, Value};
-use super::{ARRAY, HAS_OFFSET, LENGTH_MASK, OBJECT, OFFSET_STRIDE, kind};
-use crate::error::Reason;
-use std::collections::TryReserveError;
-
-impl From<TryReserveError> for Reason {
-    fn from(_: TryReserveError) -> Self {
-        Reason::OutOfMemory
-    }
-}
+use super::{ARRAY, HAS_OFFSET, LENGTH_MASK, MAX_BYTES, OBJECT, OFFSET_STRIDE, kind};
+use crate::error::Limit;
 
 /// What was read, to be written.
 #[derive(Clone, Copy)]
@@ -23,7 +16,7 @@ pub(crate) struct Tree<'a> {
 
 impl Tree<'_> {
     /// Appends the object of these members, sorted and distinct. `out` must end at a multiple of 4.
-    pub(crate) fn write_object(&self, members: &[Entry], out: &mut Vec<u8>) -> Result<(), Reason> {
+    pub(crate) fn write_object(&self, members: &[Entry], out: &mut Vec<u8>) -> Result<(), Limit> {
         let start = out.len();
         // A guess that suffices for almost any line: JEntries and paddings against the line's own punctuation.
         let expected = self.source.line.len() + self.source.arena.len() + 8 * (self.closed.len() + members.len());
@@ -32,62 +25,58 @@ impl Tree<'_> {
         if written.is_err() {
             to.truncate(start);
         }
-        to.finish();
+        to.finish(out);
         written
     }
 
     /// Calls itself for containers inside, which the parser's [`super::MAX_DEPTH`] bounds.
-    fn object(&self, members: &[Entry], out: &mut Out<'_>) -> Result<(), Reason> {
+    fn object(&self, members: &[Entry], out: &mut Out) -> Result<(), Limit> {
         let mut items = Items::start(OBJECT, members.len(), members.len() * 2, out)?;
         for member in members {
-            let name = member.name.text();
-            self.copy(name, out)?;
+            self.copy(member.name.text(), out)?;
             items.end(kind::STRING, out);
         }
         for member in members {
-            self.value(member.value, &mut items, out)?;
+            let kind = self.value(member.value, out)?;
+            items.end(kind, out);
         }
         items.finish(out)
     }
 
-    fn array(&self, elements: &[Entry], out: &mut Out<'_>) -> Result<(), Reason> {
+    fn array(&self, elements: &[Entry], out: &mut Out) -> Result<(), Limit> {
         let mut items = Items::start(ARRAY, elements.len(), elements.len(), out)?;
         for element in elements {
-            self.value(element.value, &mut items, out)?;
+            let kind = self.value(element.value, out)?;
+            items.end(kind, out);
         }
         items.finish(out)
     }
 
+    /// Appends a value; returns its JEntry's kind.
     #[inline]
-    fn value(&self, value: Value, items: &mut Items, out: &mut Out<'_>) -> Result<(), Reason> {
-        let kind = match value.kind() {
-            kind::STRING => {
-                self.copy(value, out)?;
-                kind::STRING
-            }
+    fn value(&self, value: Value, out: &mut Out) -> Result<u32, Limit> {
+        match value.kind() {
+            kind::STRING => self.copy(value, out)?,
             kind::NUMERIC => {
                 align(out)?;
                 self.copy(value, out)?;
-                kind::NUMERIC
             }
             kind::OBJECT => {
                 align(out)?;
                 self.object(&self.closed[value.entries()], out)?;
-                kind::CONTAINER
             }
             kind::ARRAY => {
                 align(out)?;
                 self.array(&self.closed[value.entries()], out)?;
-                kind::CONTAINER
+                return Ok(kind::CONTAINER);
             }
-            plain => plain,
-        };
-        items.end(kind, out);
-        Ok(())
+            _ => {}
+        }
+        Ok(value.kind())
     }
 
     #[inline]
-    fn copy(&self, value: Value, out: &mut Out<'_>) -> Result<(), Reason> {
+    fn copy(&self, value: Value, out: &mut Out) -> Result<(), Limit> {
         out.room(value.length())?;
         let (buffer, start) = value.place(self.source);
         out.copy(buffer, start, value.length());
@@ -97,7 +86,7 @@ impl Tree<'_> {
 
 /// Zeros up to the next multiple of 4. The output starts at one, and so does every container's data area.
 #[inline]
-fn align(out: &mut Out<'_>) -> Result<(), Reason> {
+fn align(out: &mut Out) -> Result<(), Limit> {
     out.room(3)?;
     out.zeros(out.len().wrapping_neg() & 3);
     Ok(())
@@ -117,7 +106,7 @@ struct Items {
 
 impl Items {
     #[inline]
-    fn start(kind: u32, count: usize, entries: usize, out: &mut Out<'_>) -> Result<Items, Reason> {
+    fn start(kind: u32, count: usize, entries: usize, out: &mut Out) -> Result<Items, Limit> {
         let header_at = out.len();
         out.room(4 + entries * 4)?;
         out.put(&(count as u32 | kind).to_le_bytes());
@@ -127,7 +116,7 @@ impl Items {
 
     /// The item that was being written ends here.
     #[inline]
-    fn end(&mut self, kind: u32, out: &mut Out<'_>) {
+    fn end(&mut self, kind: u32, out: &mut Out) {
         let end = out.len();
         // Too long a length is told when the container ends.
         let said = if self.index.is_multiple_of(OFFSET_STRIDE) {
@@ -143,7 +132,7 @@ impl Items {
 
     /// PostgreSQL counts header and JEntries too.
     #[inline]
-    fn finish(self, out: &Out<'_>) -> Result<(), Reason> {
-        if out.len() - self.header_at > LENGTH_MASK as usize { Err(Reason::TooLarge) } else { Ok(()) }
+    fn finish(self, out: &Out) -> Result<(), Limit> {
+        if out.len() - self.header_at > MAX_BYTES { Err(Limit::TooLarge) } else { Ok(()) }
     }
 }

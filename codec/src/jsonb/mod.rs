@@ -29,8 +29,10 @@ pub(crate) const HAS_OFFSET: u32 = 0x8000_0000;
 /// Every so many JEntries one holds an offset.
 pub(crate) const OFFSET_STRIDE: usize = 32;
 
-/// How many values a line may hold: jsonb has no room for the JEntries of more. It bounds the memory a line takes.
-pub(crate) const MAX_ENTRIES: usize = LENGTH_MASK as usize / 4;
+/// The most bytes a container may have.
+pub(crate) const MAX_BYTES: usize = LENGTH_MASK as usize;
+/// The most values a line may hold: there is no room for the JEntries of more.
+pub(crate) const MAX_ENTRIES: usize = MAX_BYTES / 4;
 
 /// The types a JEntry names, and what a value may be before it is one.
 pub(crate) mod kind {

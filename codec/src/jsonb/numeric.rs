@@ -4,8 +4,7 @@
 //! after the point that text shows, kept even where they are zeros. `1.10` stays `1.10`.
 
 use super::out::Out;
-use crate::error::Reason;
-use std::collections::TryReserveError;
+use crate::error::Limit;
 
 const SHORT: u16 = 0x8000;
 const SHORT_NEGATIVE: u16 = 0x2000;
@@ -40,9 +39,9 @@ const SMALL_DIGITS: usize = 16;
 /// limits are those of `set_var_from_str` and `make_result`, so the bytes are PostgreSQL's.
 ///
 /// # Errors
-/// [`Reason::NumberOverflow`], [`Reason::OutOfMemory`].
+/// [`Limit::NumberOverflow`], [`Limit::OutOfMemory`].
 #[inline]
-pub(crate) fn encode(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn encode(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
     if number.exponent == Some(0) && number.integer.len() + number.fraction.len() <= SMALL_DIGITS {
         encode_small(number, out)
     } else {
@@ -51,7 +50,7 @@ pub(crate) fn encode(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reas
 }
 
 /// Nearly all numbers there are: no exponent, and few enough digits for a `u64`. Always the short form.
-fn encode_small(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn encode_small(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
     let scale = number.fraction.len();
     let digits = number.integer.iter().chain(number.fraction);
     let value = digits.fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
@@ -98,14 +97,14 @@ fn short_header(negative: bool, scale: i64, weight: i64) -> u16 {
         | weight as u16 & SHORT_WEIGHT_MASK
 }
 
-fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
     let exponent = match number.exponent {
         Some(e) if e.unsigned_abs() < (i32::MAX / 2) as u64 => e,
-        _ => return Err(Reason::NumberOverflow),
+        _ => return Err(Limit::NumberOverflow),
     };
     let scale = (number.fraction.len() as i64 - exponent).max(0);
     if scale > LONG_SCALE_MAX {
-        return Err(Reason::NumberOverflow);
+        return Err(Limit::NumberOverflow);
     }
 
     // Where decimal digits fall into base-10000 digits: `lead` zeros go before the first.
@@ -152,7 +151,7 @@ fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
     }
     let negative = number.negative && !zero;
 
-    let Ok(long_weight) = i16::try_from(weight) else { return Err(Reason::NumberOverflow) };
+    let Ok(long_weight) = i16::try_from(weight) else { return Err(Limit::NumberOverflow) };
     let digits = out.len() - digits_start;
     let header = if scale <= SHORT_SCALE_MAX && (SHORT_WEIGHT_MIN..=SHORT_WEIGHT_MAX).contains(&weight) {
         let short = short_header(negative, scale, weight);
@@ -172,7 +171,7 @@ fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
 }
 
 /// Appends the text of a numeric, as `numeric_out` writes it. `bytes` are those after the length header.
-pub(crate) fn write(bytes: &[u8], out: &mut Out<'_>) -> Result<(), TryReserveError> {
+pub(crate) fn write(bytes: &[u8], out: &mut Out) -> Result<(), Limit> {
     let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let head = word(0);
     let (negative, scale, weight, digits) = if head & SIGN_MASK == SIGN_MASK {
@@ -240,7 +239,7 @@ fn four(group: u16) -> [u8; 4] {
 
 /// The first base-10000 digit, without leading zeros.
 #[inline]
-fn put_first_group(group: u16, out: &mut Out<'_>) {
+fn put_first_group(group: u16, out: &mut Out) {
     let text = u32::from_le_bytes(four(group));
     let digits = match group {
         0..10 => 1,

@@ -4,30 +4,31 @@
 //! to start than to do. [`Out`] keeps initialised room behind its end, so that it may copy 16 bytes where fewer
 //! are wanted, and count only those.
 
-use std::collections::TryReserveError;
+use crate::error::Limit;
 
 /// What one copy moves.
 pub(crate) const BLOCK: usize = 16;
 
-/// The end of a vector that grows.
-pub(crate) struct Out<'a> {
+/// The end of a vector that grows. It owns the vector meanwhile, which spares a pointer to it at every byte.
+pub(crate) struct Out {
     /// All initialised; what counts ends at `at`.
-    bytes: &'a mut Vec<u8>,
+    bytes: Vec<u8>,
     at: usize,
 }
 
-impl<'a> Out<'a> {
-    /// Appends to `bytes`, where about `expected` bytes are to come.
-    pub(crate) fn new(bytes: &'a mut Vec<u8>, expected: usize) -> Result<Out<'a>, TryReserveError> {
+impl Out {
+    /// Takes `bytes` to append to them; about `expected` are to come. [`Out::finish`] gives them back.
+    pub(crate) fn new(bytes: &mut Vec<u8>, expected: usize) -> Result<Out, Limit> {
         let at = bytes.len();
         bytes.try_reserve(expected + BLOCK)?;
         bytes.resize(at + expected + BLOCK, 0);
-        Ok(Out { bytes, at })
+        Ok(Out { bytes: std::mem::take(bytes), at })
     }
 
-    /// Ends the vector where what was written ends.
-    pub(crate) fn finish(self) {
+    /// Gives the vector back, ending where what was written ends.
+    pub(crate) fn finish(mut self, bytes: &mut Vec<u8>) {
         self.bytes.truncate(self.at);
+        *bytes = self.bytes;
     }
 
     /// How long the vector would be now.
@@ -43,12 +44,12 @@ impl<'a> Out<'a> {
 
     /// Room for `more` bytes, and a block behind them.
     #[inline]
-    pub(crate) fn room(&mut self, more: usize) -> Result<(), TryReserveError> {
+    pub(crate) fn room(&mut self, more: usize) -> Result<(), Limit> {
         if self.bytes.len() - self.at < more + BLOCK { self.grow(more) } else { Ok(()) }
     }
 
     #[cold]
-    fn grow(&mut self, more: usize) -> Result<(), TryReserveError> {
+    fn grow(&mut self, more: usize) -> Result<(), Limit> {
         self.bytes.try_reserve(more + BLOCK)?;
         // What the vector has anyway may be used.
         let length = self.bytes.capacity().min((self.at + more + BLOCK).saturating_mul(2));
@@ -77,6 +78,10 @@ impl<'a> Out<'a> {
             && let Some(block) = source.get(start..start + BLOCK)
         {
             self.bytes[self.at..self.at + BLOCK].copy_from_slice(block);
+        } else if length <= 2 * BLOCK
+            && let Some(blocks) = source.get(start..start + 2 * BLOCK)
+        {
+            self.bytes[self.at..self.at + 2 * BLOCK].copy_from_slice(blocks);
         } else {
             self.bytes[self.at..self.at + length].copy_from_slice(&source[start..start + length]);
         }

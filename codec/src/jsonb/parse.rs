@@ -4,7 +4,12 @@ use super::kind;
 use super::numeric::{self, Decimal};
 use super::scan::find_special;
 use super::value::Value;
-use crate::error::{LineError, Reason};
+use crate::error::{LineError, Reason, Refusal};
+
+#[cold]
+fn refusal(reason: Reason, offset: usize) -> Refusal {
+    Box::new(LineError::new(reason, offset))
+}
 
 /// A line and the place reached in it.
 pub(crate) struct Tokens<'l> {
@@ -30,29 +35,31 @@ impl<'l> Tokens<'l> {
         }
     }
 
-    pub(crate) fn error(&self, reason: Reason) -> LineError {
-        LineError::new(reason, self.at)
+    #[cold]
+    pub(crate) fn error(&self, reason: Reason) -> Refusal {
+        refusal(reason, self.at)
     }
 
-    pub(crate) fn syntax(&self, expected: &'static str) -> LineError {
+    #[cold]
+    pub(crate) fn syntax(&self, expected: &'static str) -> Refusal {
         let expected = if self.at >= self.line.len() { "the line ends in the middle of a value" } else { expected };
         self.error(Reason::Syntax(expected))
     }
 
     /// A string, from its opening quote. Without escapes it stays where it is; else it is put into the arena.
-    #[inline]
-    pub(crate) fn string(&mut self, arena: &mut Vec<u8>) -> Result<Value, LineError> {
+    #[inline(always)]
+    pub(crate) fn string(&mut self, arena: &mut Vec<u8>) -> Result<Value, Refusal> {
         let start = self.at + 1;
         let end = find_special(self.line, start);
         if self.line.get(end) == Some(&b'"') {
             self.at = end + 1;
-            return Value::in_line(start..end).map_err(|r| LineError::new(r, start));
+            return Value::in_line(start..end).map_err(|limit| limit.at(start));
         }
         self.escaped_string(start, end, arena)
     }
 
     #[cold]
-    fn escaped_string(&mut self, start: usize, plain_end: usize, arena: &mut Vec<u8>) -> Result<Value, LineError> {
+    fn escaped_string(&mut self, start: usize, plain_end: usize, arena: &mut Vec<u8>) -> Result<Value, Refusal> {
         let arena_start = arena.len();
         let (mut run, mut end) = (start, plain_end);
         loop {
@@ -63,7 +70,7 @@ impl<'l> Tokens<'l> {
                 Some(b'"') => {
                     self.at += 1;
                     let value = Value::in_arena(kind::STRING, arena_start..arena.len());
-                    return value.map_err(|r| LineError::new(r, start));
+                    return value.map_err(|limit| limit.at(start));
                 }
                 Some(b'\\') => {
                     self.escape(arena)?;
@@ -77,7 +84,7 @@ impl<'l> Tokens<'l> {
         }
     }
 
-    fn escape(&mut self, arena: &mut Vec<u8>) -> Result<(), LineError> {
+    fn escape(&mut self, arena: &mut Vec<u8>) -> Result<(), Refusal> {
         let byte = match self.line.get(self.at + 1) {
             Some(b'"') => b'"',
             Some(b'\\') => b'\\',
@@ -99,28 +106,28 @@ impl<'l> Tokens<'l> {
         Ok(())
     }
 
-    fn unicode_escape(&mut self, arena: &mut Vec<u8>) -> Result<(), LineError> {
+    fn unicode_escape(&mut self, arena: &mut Vec<u8>) -> Result<(), Refusal> {
         let start = self.at;
         let unit = self.hex4()?;
         let code = match unit {
             0xD800..=0xDBFF => {
                 let low = if self.line[self.at..].starts_with(b"\\u") { self.hex4()? } else { 0 };
                 if !(0xDC00..=0xDFFF).contains(&low) {
-                    return Err(LineError::new(Reason::LoneSurrogate, start));
+                    return Err(refusal(Reason::LoneSurrogate, start));
                 }
                 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00)
             }
-            0 => return Err(LineError::new(Reason::NulCharacter, start)),
+            0 => return Err(refusal(Reason::NulCharacter, start)),
             other => other,
         };
         // Only a low surrogate is left that is no character.
-        let character = char::from_u32(code).ok_or(LineError::new(Reason::LoneSurrogate, start))?;
+        let character = char::from_u32(code).ok_or_else(|| refusal(Reason::LoneSurrogate, start))?;
         arena.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         Ok(())
     }
 
     /// The four digits after `\u`.
-    fn hex4(&mut self) -> Result<u32, LineError> {
+    fn hex4(&mut self) -> Result<u32, Refusal> {
         let mut value = 0;
         for offset in 2..6 {
             match self.line.get(self.at + offset).and_then(|b| (*b as char).to_digit(16)) {
@@ -136,13 +143,13 @@ impl<'l> Tokens<'l> {
     }
 
     /// A number, put into the arena as a numeric.
-    pub(crate) fn number(&mut self, arena: &mut Vec<u8>) -> Result<Value, LineError> {
+    pub(crate) fn number(&mut self, arena: &mut Vec<u8>) -> Result<Value, Refusal> {
         let start = self.at;
         let negative = self.line[start] == b'-';
         self.at += usize::from(negative);
         let integer = self.digits("a digit must follow the minus sign")?;
         if integer.len() > 1 && integer[0] == b'0' {
-            return Err(LineError::new(Reason::Syntax("a number must not start with 0"), start));
+            return Err(refusal(Reason::Syntax("a number must not start with 0"), start));
         }
         let mut fraction: &[u8] = &[];
         if self.line.get(self.at) == Some(&b'.') {
@@ -172,10 +179,10 @@ impl<'l> Tokens<'l> {
         let arena_start = arena.len();
         numeric::encode(&Decimal { negative, integer, fraction, exponent }, arena)
             .and_then(|()| Value::in_arena(kind::NUMERIC, arena_start..arena.len()))
-            .map_err(|reason| LineError::new(reason, start))
+            .map_err(|limit| limit.at(start))
     }
 
-    fn digits(&mut self, expected: &'static str) -> Result<&'l [u8], LineError> {
+    fn digits(&mut self, expected: &'static str) -> Result<&'l [u8], Refusal> {
         let start = self.at;
         while self.line.get(self.at).is_some_and(u8::is_ascii_digit) {
             self.at += 1;
@@ -184,7 +191,7 @@ impl<'l> Tokens<'l> {
     }
 
     /// `true`, `false` or `null`.
-    pub(crate) fn literal(&mut self) -> Result<Value, LineError> {
+    pub(crate) fn literal(&mut self) -> Result<Value, Refusal> {
         for (text, kind) in [(&b"true"[..], kind::TRUE), (b"false", kind::FALSE), (b"null", kind::NULL)] {
             let rest = &self.line[self.at..];
             if rest.starts_with(text) && !rest.get(text.len()).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')

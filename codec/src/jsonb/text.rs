@@ -36,7 +36,7 @@ impl TextWriter {
         } else {
             text.container(root, &mut Vec::new());
         }
-        text.finish();
+        text.finish(out);
     }
 }
 
@@ -73,13 +73,33 @@ fn escape_of(byte: u8) -> ([u8; 6], usize) {
     ([b'\\', short, 0, 0, 0, 0], 2)
 }
 
+/// At most a block of text that is JSON already.
+pub(crate) struct Literal {
+    block: [u8; BLOCK],
+    length: usize,
+}
+
+impl Literal {
+    /// The name of a member, plain and short, with the colon.
+    pub(crate) fn name(name: &str, spacing: Spacing) -> Literal {
+        let colon = if spacing == Spacing::Postgres { ": " } else { ":" };
+        Literal::new(format!("\"{name}\"{colon}").as_bytes())
+    }
+
+    pub(crate) fn new(text: &[u8]) -> Literal {
+        let mut block = [0; BLOCK];
+        block[..text.len()].copy_from_slice(text);
+        Literal { block, length: text.len() }
+    }
+}
+
 /// The containers around the one that is being written; kept for reuse.
 pub(crate) type Open<'j> = Vec<Container<'j>>;
 
 /// Text that is being written.
-pub(crate) struct Text<'o> {
+pub(crate) struct Text {
     spacing: Spacing,
-    out: Out<'o>,
+    out: Out,
 }
 
 /// Memory for text that cannot be had is a panic, which the extension turns into an error of the statement; the
@@ -89,15 +109,16 @@ fn out_of_memory() -> ! {
     panic!("out of memory for the text of a jsonb value")
 }
 
-impl<'o> Text<'o> {
-    /// Appends to `out` what `jsonb_bytes` become, more or less.
-    pub(crate) fn new(spacing: Spacing, jsonb_bytes: usize, out: &'o mut Vec<u8>) -> Text<'o> {
+impl Text {
+    /// Takes `out` to append what about `jsonb_bytes` become.
+    pub(crate) fn new(spacing: Spacing, jsonb_bytes: usize, out: &mut Vec<u8>) -> Text {
         let out = Out::new(out, jsonb_bytes).unwrap_or_else(|_| out_of_memory());
         Text { spacing, out }
     }
 
-    pub(crate) fn finish(self) {
-        self.out.finish();
+    /// Gives the vector back with the text at its end.
+    pub(crate) fn finish(self, out: &mut Vec<u8>) {
+        self.out.finish(out);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -115,6 +136,32 @@ impl<'o> Text<'o> {
         }
     }
 
+    /// A whole number, in quotes if wanted.
+    pub(crate) fn number(&mut self, number: i64, quoted: bool) {
+        // A sign, nineteen digits, two quotes; from the end.
+        let mut text = [b'"'; 22];
+        let mut at = text.len() - 1;
+        let mut rest = number.unsigned_abs();
+        loop {
+            at -= 1;
+            text[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if number < 0 {
+            at -= 1;
+            text[at] = b'-';
+        }
+        let range = if quoted { at - 1..text.len() } else { at..text.len() - 1 };
+        if quoted {
+            text[at - 1] = b'"';
+        }
+        self.room(text.len());
+        self.out.copy(&text, range.start, range.len());
+    }
+
     /// Punctuation.
     #[inline]
     pub(crate) fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
@@ -123,50 +170,64 @@ impl<'o> Text<'o> {
     }
 
     /// Text that is JSON already.
-    pub(crate) fn raw(&mut self, text: &[u8]) {
-        self.room(text.len());
-        self.out.copy(text, 0, text.len());
+    #[inline]
+    pub(crate) fn literal(&mut self, text: &Literal) {
+        self.room(BLOCK);
+        self.out.put_block(&text.block, text.length);
     }
 
     #[inline]
     pub(crate) fn comma(&mut self) {
         self.room(2);
-        self.out.put(b", ");
-        if self.spacing == Spacing::Compact {
-            self.out.truncate(self.out.len() - 1);
+        self.put_comma();
+    }
+
+    /// For which there must be room.
+    #[inline]
+    fn put_comma(&mut self) {
+        match self.spacing {
+            Spacing::Postgres => self.out.put(b", "),
+            Spacing::Compact => self.out.put(b","),
         }
     }
 
-    /// What follows a member's name.
+    /// A member's name, with what stands before and after it.
     #[inline]
-    fn colon(&mut self) {
-        self.room(2);
-        self.out.put(b": ");
-        if self.spacing == Spacing::Compact {
-            self.out.truncate(self.out.len() - 1);
+    pub(crate) fn name(&mut self, name: Slice<'_>, first: bool) {
+        self.room(name.len() + 8);
+        if !first {
+            self.put_comma();
         }
-    }
-
-    /// A member's name and the colon.
-    #[inline]
-    pub(crate) fn name(&mut self, name: Slice<'_>) {
-        self.string(name);
-        self.colon();
+        self.put_string(name);
+        match self.spacing {
+            Spacing::Postgres => self.out.put(b": "),
+            Spacing::Compact => self.out.put(b":"),
+        }
     }
 
     /// A string in quotes, escaped as PostgreSQL's `escape_json` does.
     #[inline]
     pub(crate) fn string(&mut self, text: Slice<'_>) {
-        self.room(text.len() + 2);
+        self.room(text.len() + 8);
+        self.put_string(text);
+    }
+
+    /// For which there must be room, and there is room for eight more bytes than without escapes it needs.
+    #[inline]
+    fn put_string(&mut self, text: Slice<'_>) {
         self.out.put(b"\"");
         let Slice { bytes, start: mut at, end } = text;
         while at < end {
-            // Where the jsonb ends within a block, only what is there is read.
-            let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>) else {
-                at = self.last_block(text, at);
-                continue;
-            };
             let wanted = (end - at).min(BLOCK);
+            let mut rest = [b' '; BLOCK];
+            let block = match bytes.get(at..at + BLOCK).and_then(|block| block.first_chunk()) {
+                Some(block) => block,
+                None => {
+                    // Where the bytes end within a block.
+                    rest[..wanted].copy_from_slice(&bytes[at..at + wanted]);
+                    &rest
+                }
+            };
             let special = special_bits(block) & (0xFFFF >> (BLOCK - wanted));
             if special == 0 {
                 self.out.put_block(block, wanted);
@@ -180,19 +241,11 @@ impl<'o> Text<'o> {
         self.out.put(b"\"");
     }
 
-    /// As the loop of [`Text::string`], for a string within a block of the end of its bytes.
-    #[cold]
-    fn last_block(&mut self, text: Slice<'_>, at: usize) -> usize {
-        let end = find_special(&text.bytes[..text.end], at);
-        self.out.copy(text.bytes, at, end - at);
-        if end < text.end { self.escape(text, end) } else { end }
-    }
-
     /// Writes the byte at `at` as an escape; returns what comes after it.
     #[cold]
     fn escape(&mut self, text: Slice<'_>, at: usize) -> usize {
         // The escape is longer than the byte for which there is room.
-        self.room(text.end - at + 6 + 2);
+        self.room(text.end - at + 6 + 8);
         let (escape, length) = escape_of(text.bytes[at]);
         let end = self.out.len() + length;
         self.out.put(&escape);
@@ -229,38 +282,40 @@ impl<'o> Text<'o> {
         let bottom = open.len();
         let mut current = root;
         self.start(&current);
-        loop {
-            let first = current.is_at_start();
-            let value = if current.is_object() {
-                current.next_member().map(|(name, value)| {
-                    if !first {
-                        self.comma();
+        'container: loop {
+            let mut first = current.is_at_start();
+            if current.is_object() {
+                while let Some((name, value)) = current.next_member() {
+                    self.name(name, first);
+                    first = false;
+                    if let Some(inner) = value.container() {
+                        self.start(&inner);
+                        open.push(std::mem::replace(&mut current, inner));
+                        continue 'container;
                     }
-                    self.name(name);
-                    value
-                })
+                    self.scalar(value);
+                }
+                self.put(b"}");
             } else {
-                current.next_element().inspect(|_| {
+                while let Some(value) = current.next_element() {
                     if !first {
                         self.comma();
                     }
-                })
-            };
-            match value.map(|value| (value, value.container())) {
-                Some((_, Some(inner))) => {
-                    self.start(&inner);
-                    open.push(std::mem::replace(&mut current, inner));
-                }
-                Some((value, None)) => self.scalar(value),
-                None => {
-                    self.end(&current);
-                    if open.len() == bottom {
-                        return;
+                    first = false;
+                    if let Some(inner) = value.container() {
+                        self.start(&inner);
+                        open.push(std::mem::replace(&mut current, inner));
+                        continue 'container;
                     }
-                    if let Some(outer) = open.pop() {
-                        current = outer;
-                    }
+                    self.scalar(value);
                 }
+                self.put(b"]");
+            }
+            if open.len() == bottom {
+                return;
+            }
+            if let Some(outer) = open.pop() {
+                current = outer;
             }
         }
     }
@@ -268,10 +323,5 @@ impl<'o> Text<'o> {
     #[inline]
     fn start(&mut self, container: &Container<'_>) {
         self.put(if container.is_object() { b"{" } else { b"[" });
-    }
-
-    #[inline]
-    fn end(&mut self, container: &Container<'_>) {
-        self.put(if container.is_object() { b"}" } else { b"]" });
     }
 }

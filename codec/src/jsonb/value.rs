@@ -1,7 +1,7 @@
 //! Values that were read and wait to be written: where their bytes lie, and in which order an object keeps them.
 
 use super::{LENGTH_MASK, TYPE_MASK, kind};
-use crate::error::Reason;
+use crate::error::Limit;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -29,20 +29,20 @@ pub(crate) struct Value {
 impl Value {
     /// A string that lies in the line.
     #[inline]
-    pub(crate) fn in_line(range: Range<usize>) -> Result<Value, Reason> {
+    pub(crate) fn in_line(range: Range<usize>) -> Result<Value, Limit> {
         Value::ranged(kind::STRING, range, 0)
     }
 
     /// A string or numeric that lies in the arena.
     #[inline]
-    pub(crate) fn in_arena(kind: u32, range: Range<usize>) -> Result<Value, Reason> {
+    pub(crate) fn in_arena(kind: u32, range: Range<usize>) -> Result<Value, Limit> {
         Value::ranged(kind, range, IN_ARENA)
     }
 
     #[inline]
-    fn ranged(kind: u32, range: Range<usize>, flag: u32) -> Result<Value, Reason> {
+    fn ranged(kind: u32, range: Range<usize>, flag: u32) -> Result<Value, Limit> {
         if range.end >= IN_ARENA as usize || range.len() > LENGTH_MASK as usize {
-            return Err(Reason::TooLarge);
+            return Err(Limit::TooLarge);
         }
         Ok(Value { at: range.start as u32 | flag, word: range.len() as u32 | kind })
     }
@@ -174,21 +174,7 @@ pub(crate) fn sort_members(entries: &mut Vec<Entry>, first: usize, source: Sourc
     // Stable either way, so that the last of equal names stays the last.
     if members.len() <= FEW {
         for at in 1..members.len() {
-            let member = members[at];
-            let mut to = at;
-            while to > 0 {
-                match members[to - 1].name.order(&member.name, source) {
-                    Ordering::Less => break,
-                    Ordering::Equal => {
-                        repeated = true;
-                        break;
-                    }
-                    Ordering::Greater => {}
-                }
-                members[to] = members[to - 1];
-                to -= 1;
-            }
-            members[to] = member;
+            repeated |= insert(&mut members[..=at], source);
         }
     } else {
         members.sort_by(|a, b| {
@@ -200,6 +186,32 @@ pub(crate) fn sort_members(entries: &mut Vec<Entry>, first: usize, source: Sourc
     if repeated {
         keep_last_of_each_name(entries, first, source);
     }
+}
+
+/// Moves the last member to its place among those before it, which are sorted. True when its name is there already.
+#[inline]
+fn insert(members: &mut [Entry], source: Source<'_>) -> bool {
+    let Some((member, sorted)) = members.split_last() else { return false };
+    let (member, mut to) = (*member, sorted.len());
+    while let Some(before) = to.checked_sub(1) {
+        let rank = members[before].name.rank;
+        if rank < member.name.rank {
+            break;
+        }
+        if rank == member.name.rank {
+            match members[before].name.order(&member.name, source) {
+                Ordering::Greater => {}
+                order => {
+                    members[to] = member;
+                    return order == Ordering::Equal;
+                }
+            }
+        }
+        members[to] = members[before];
+        to = before;
+    }
+    members[to] = member;
+    false
 }
 
 #[cold]

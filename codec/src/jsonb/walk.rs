@@ -4,6 +4,7 @@
 //! the same count tells where padding ends.
 
 use super::{ARRAY, COUNT_MASK, HAS_OFFSET, LENGTH_MASK, OBJECT, SCALAR, TYPE_MASK, kind};
+use std::slice::Iter;
 
 /// A text within jsonb bytes. Readers may look at what follows it.
 #[derive(Clone, Copy)]
@@ -70,18 +71,18 @@ impl<'j> Value<'j> {
 }
 
 /// A container and the place reached in it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Container<'j> {
     bytes: &'j [u8],
     header: u32,
-    index: u32,
-    /// The next member's name and its JEntry, in an object.
-    name_entry: u32,
-    name_start: u32,
-    /// The next value and its JEntry.
-    value_entry: u32,
-    value_start: u32,
+    /// Where the data area starts; offsets count from there.
     data: u32,
+    /// The JEntries of the names that are left, and where the next one starts. Only in an object.
+    names: Iter<'j, [u8; 4]>,
+    name_start: u32,
+    /// The same for the values.
+    values: Iter<'j, [u8; 4]>,
+    value_start: u32,
 }
 
 impl<'j> Container<'j> {
@@ -93,18 +94,14 @@ impl<'j> Container<'j> {
     /// A jsonb has less than 1 GB, so its places fit 32 bits.
     #[inline]
     fn at(bytes: &'j [u8], start: usize) -> Container<'j> {
-        let header = word(bytes, start as u32);
-        let count = header & COUNT_MASK;
-        let name_entry = start as u32 + 4;
-        if header & OBJECT == 0 {
-            let data = name_entry + count * 4;
-            let (value_entry, value_start, name_start) = (name_entry, data, data);
-            return Container { bytes, header, index: 0, name_entry, name_start, value_entry, value_start, data };
-        }
-        let value_entry = name_entry + count * 4;
-        let data = value_entry + count * 4;
-        let value_start = data + names_length(bytes, name_entry, value_entry);
-        Container { bytes, header, index: 0, name_entry, name_start: data, value_entry, value_start, data }
+        let (words, _) = bytes[start..].as_chunks();
+        let header = u32::from_le_bytes(words[0]);
+        let count = (header & COUNT_MASK) as usize;
+        let names = if header & OBJECT != 0 { &words[1..1 + count] } else { &[] };
+        let values = &words[1 + names.len()..][..count];
+        let data = (start + 4 * (1 + names.len() + count)) as u32;
+        let value_start = data + names_length(names);
+        Container { bytes, header, data, names: names.iter(), name_start: data, values: values.iter(), value_start }
     }
 
     #[inline]
@@ -120,63 +117,46 @@ impl<'j> Container<'j> {
     /// Nothing was taken out of it yet.
     #[inline]
     pub(crate) fn is_at_start(&self) -> bool {
-        self.index == 0
+        self.values.len() == (self.header & COUNT_MASK) as usize
     }
 
     /// The next member of an object.
     #[inline]
     pub(crate) fn next_member(&mut self) -> Option<(Slice<'j>, Value<'j>)> {
-        if self.index >= self.header & COUNT_MASK {
-            return None;
-        }
-        let (_, end) = self.item(self.name_entry, self.name_start);
-        let name = Slice { bytes: self.bytes, start: self.name_start as usize, end: end as usize };
-        self.name_entry += 4;
-        self.name_start = end;
-        Some((name, self.value()))
+        let entry = u32::from_le_bytes(*self.names.next()?);
+        let start = self.name_start;
+        self.name_start = self.end(entry, start);
+        let name = Slice { bytes: self.bytes, start: start as usize, end: self.name_start as usize };
+        Some((name, self.next_element()?))
     }
 
     /// The next element of an array.
     #[inline]
     pub(crate) fn next_element(&mut self) -> Option<Value<'j>> {
-        if self.index >= self.header & COUNT_MASK { None } else { Some(self.value()) }
+        let entry = u32::from_le_bytes(*self.values.next()?);
+        let start = self.value_start;
+        self.value_start = self.end(entry, start);
+        let slice = Slice { bytes: self.bytes, start: start as usize, end: self.value_start as usize };
+        Some(Value { kind: entry & TYPE_MASK, slice })
     }
 
+    /// Where an item ends.
     #[inline]
-    fn value(&mut self) -> Value<'j> {
-        let (kind, end) = self.item(self.value_entry, self.value_start);
-        let slice = Slice { bytes: self.bytes, start: self.value_start as usize, end: end as usize };
-        self.value_entry += 4;
-        self.value_start = end;
-        self.index += 1;
-        Value { kind, slice }
-    }
-
-    /// An item's kind and end.
-    #[inline]
-    fn item(&self, entry: u32, start: u32) -> (u32, u32) {
-        let entry = word(self.bytes, entry);
-        let said = entry & LENGTH_MASK;
-        (entry & TYPE_MASK, said + if entry & HAS_OFFSET != 0 { self.data } else { start })
+    fn end(&self, entry: u32, start: u32) -> u32 {
+        (entry & LENGTH_MASK) + if entry & HAS_OFFSET != 0 { self.data } else { start }
     }
 }
 
 /// The bytes of all names: the last offset among their JEntries, and the lengths after it.
 #[inline]
-fn names_length(bytes: &[u8], first: u32, end: u32) -> u32 {
+fn names_length(names: &[[u8; 4]]) -> u32 {
     let mut length = 0;
-    for entry in bytes[first as usize..end as usize].rchunks_exact(4) {
-        let entry = word(entry, 0);
+    for entry in names.iter().rev() {
+        let entry = u32::from_le_bytes(*entry);
         length += entry & LENGTH_MASK;
         if entry & HAS_OFFSET != 0 {
             break;
         }
     }
     length
-}
-
-#[inline]
-fn word(bytes: &[u8], at: u32) -> u32 {
-    let at = at as usize;
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

@@ -5,11 +5,11 @@
 //! line, what had to be made lies in `arena`. Every byte is written once, when the whole resource is known. All
 //! of this memory is kept from line to line.
 
-use crate::error::{IdRule, LineError, Reason};
+use crate::error::{IdRule, Limit, LineError, Reason, Refusal};
 use crate::jsonb::build::Tree;
 use crate::jsonb::parse::Tokens;
 use crate::jsonb::value::{Entry, Name, Source, Value, sort_members};
-use crate::jsonb::{MAX_DEPTH, MAX_ENTRIES, kind};
+use crate::jsonb::{MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, kind};
 
 /// Buffers larger than this are given back after the line that needed them.
 const KEEP_BYTES: usize = 8 << 20;
@@ -40,6 +40,7 @@ struct Frame {
 pub struct Encoder {
     created_at_url: Vec<u8>,
     id_rule: IdRule,
+    strip_before: usize,
     frames: Vec<Frame>,
     pending: Vec<Entry>,
     closed: Vec<Entry>,
@@ -62,6 +63,7 @@ impl Encoder {
         Encoder {
             created_at_url: created_at_url.as_bytes().to_vec(),
             id_rule,
+            strip_before: 0,
             frames: Vec::new(),
             pending: Vec::new(),
             closed: Vec::new(),
@@ -70,15 +72,27 @@ impl Encoder {
         }
     }
 
+    /// From the next line on, members that are null are left out if they stand before this byte of the line.
+    pub fn strip_nulls_before(&mut self, offset: usize) {
+        self.strip_before = offset;
+    }
+
     /// Reads one line: a single JSON object, with white space around it allowed.
     ///
     /// # Errors
     /// Whatever [`Reason`] says, with the byte of the line.
     pub fn encode<'a>(&'a mut self, line: &'a [u8]) -> Result<Encoded<'a>, LineError> {
+        let (id, resource_type) = self.read(line).map_err(|refusal| *refusal)?;
+        let tree = Tree { source: self.source(line), closed: &self.closed };
+        Ok(Encoded { tree, members: &self.pending, id, resource_type, created_at: self.created_at })
+    }
+
+    /// Reads the line; returns `id` and `resourceType`, and leaves the other members in `pending`.
+    fn read(&mut self, line: &[u8]) -> Result<(Value, Option<Value>), Refusal> {
         self.clear();
         if simdutf8::basic::from_utf8(line).is_err() {
             let valid = std::str::from_utf8(line).err().map_or(0, |e| e.valid_up_to());
-            return Err(LineError::new(Reason::Encoding, valid));
+            return Err(LineError::new(Reason::Encoding, valid).into());
         }
         let mut tokens = Tokens { line, at: 0 };
         match tokens.peek() {
@@ -93,9 +107,7 @@ impl Encoder {
         if tokens.peek().is_some() {
             return Err(tokens.error(Reason::TrailingData));
         }
-        let (id, resource_type) = self.take_identity(line, start)?;
-        let tree = Tree { source: self.source(line), closed: &self.closed };
-        Ok(Encoded { tree, members: &self.pending, id, resource_type, created_at: self.created_at })
+        self.take_identity(line, start)
     }
 
     fn clear(&mut self) {
@@ -115,26 +127,22 @@ impl Encoder {
     }
 
     /// The object at `tokens`. Its members are left in `pending`, sorted and distinct.
-    fn parse(&mut self, tokens: &mut Tokens<'_>) -> Result<(), LineError> {
-        let mut name = Name::NONE;
-        'value: loop {
+    fn parse(&mut self, tokens: &mut Tokens<'_>) -> Result<(), Refusal> {
+        let mut in_object = false;
+        'item: loop {
+            // The resource itself, a member or an element.
+            let name = if in_object { self.name(tokens)? } else { Name::NONE };
             match tokens.peek() {
                 Some(b'"') => {
                     let value = tokens.string(&mut self.arena)?;
                     self.push(name, value)?;
                 }
                 Some(open @ (b'{' | b'[')) => {
-                    let is_object = open == b'{';
-                    self.open(is_object, name, tokens)?;
+                    in_object = open == b'{';
+                    self.open(in_object, name, tokens)?;
                     tokens.at += 1;
-                    let next = tokens.peek();
-                    if is_object && next != Some(b'}') {
-                        name = self.name(tokens)?;
-                        continue 'value;
-                    }
-                    if !is_object && next != Some(b']') {
-                        name = Name::NONE;
-                        continue 'value;
+                    if tokens.peek() != Some(if in_object { b'}' } else { b']' }) {
+                        continue 'item;
                     }
                 }
                 Some(b'-' | b'0'..=b'9') => {
@@ -142,23 +150,24 @@ impl Encoder {
                     self.push(name, value)?;
                 }
                 _ => {
-                    let value = tokens.literal()?;
+                    let strip = in_object && tokens.at < self.strip_before;
+                    let value = match tokens.literal()? {
+                        // Of a repeated name the last one counts, also when it is left out.
+                        null if strip && null.kind() == kind::NULL => Value::plain(kind::DROPPED),
+                        value => value,
+                    };
                     self.push(name, value)?;
                 }
             }
-            // After a value: close what ends here, until the next one starts.
+            // Close what ends here, until the next item starts.
             loop {
+                let next = tokens.peek();
                 let Some(frame) = self.frames.last() else { return Ok(()) };
-                match (tokens.peek(), frame.is_object) {
-                    (Some(b','), true) => {
+                in_object = frame.is_object;
+                match (next, in_object) {
+                    (Some(b','), _) => {
                         tokens.at += 1;
-                        name = self.name(tokens)?;
-                        continue 'value;
-                    }
-                    (Some(b','), false) => {
-                        tokens.at += 1;
-                        name = Name::NONE;
-                        continue 'value;
+                        continue 'item;
                     }
                     (Some(b'}'), true) | (Some(b']'), false) => {
                         tokens.at += 1;
@@ -172,7 +181,7 @@ impl Encoder {
     }
 
     #[inline]
-    fn push(&mut self, name: Name, value: Value) -> Result<(), LineError> {
+    fn push(&mut self, name: Name, value: Value) -> Result<(), Refusal> {
         if self.pending.len() == self.pending.capacity() {
             self.grow()?;
         }
@@ -181,16 +190,21 @@ impl Encoder {
     }
 
     #[cold]
-    fn grow(&mut self) -> Result<(), LineError> {
-        if self.pending.len() + self.closed.len() > MAX_ENTRIES {
-            return Err(LineError::new(Reason::TooLarge, 0));
-        }
+    fn grow(&mut self) -> Result<(), Refusal> {
+        self.check_size()?;
         Ok(self.pending.try_reserve(1)?)
     }
 
+    /// Refuses what jsonb has no room for before it takes the memory of several times as much: each entry needs a
+    /// JEntry, and what is in the arena will be copied. Asked wherever much more memory is about to be used.
+    fn check_size(&self) -> Result<(), Refusal> {
+        let entries = self.pending.len() + self.closed.len();
+        if entries > MAX_ENTRIES - self.arena.len().min(MAX_BYTES) / 4 { Err(Limit::TooLarge.at(0)) } else { Ok(()) }
+    }
+
     /// A member's name and the colon behind it.
-    #[inline]
-    fn name(&mut self, tokens: &mut Tokens<'_>) -> Result<Name, LineError> {
+    #[inline(always)]
+    fn name(&mut self, tokens: &mut Tokens<'_>) -> Result<Name, Refusal> {
         if tokens.peek() != Some(b'"') {
             return Err(tokens.syntax("expected a key in double quotes"));
         }
@@ -202,7 +216,7 @@ impl Encoder {
         Ok(Name::new(text, self.source(tokens.line)))
     }
 
-    fn open(&mut self, is_object: bool, name: Name, tokens: &Tokens<'_>) -> Result<(), LineError> {
+    fn open(&mut self, is_object: bool, name: Name, tokens: &Tokens<'_>) -> Result<(), Refusal> {
         if self.frames.len() == MAX_DEPTH {
             return Err(tokens.error(Reason::TooDeep));
         }
@@ -223,11 +237,14 @@ impl Encoder {
     }
 
     /// Closes the innermost container: its parts become one value of the container around it.
-    fn close(&mut self, line: &[u8]) -> Result<(), LineError> {
+    fn close(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         let first = frame.first;
         if frame.is_object {
             sort_members(&mut self.pending, first, Source { line, arena: &self.arena });
+            if self.strip_before > 0 {
+                self.drop_stripped(first);
+            }
         }
         let dropped = match frame.role {
             Role::Plain => false,
@@ -240,7 +257,10 @@ impl Encoder {
         let value = if !dropped {
             let kind = if frame.is_object { kind::OBJECT } else { kind::ARRAY };
             let value = Value::container(kind, self.closed.len(), self.pending.len() - first);
-            self.closed.try_reserve(value.length())?;
+            if self.closed.capacity() - self.closed.len() < value.length() {
+                self.check_size()?;
+                self.closed.try_reserve(value.length())?;
+            }
             self.closed.extend_from_slice(&self.pending[first..]);
             value
         } else if frame.role == Role::MetaExtension {
@@ -253,8 +273,20 @@ impl Encoder {
         self.push(frame.name, value)
     }
 
+    #[cold]
+    fn drop_stripped(&mut self, first: usize) {
+        let mut kept = first;
+        for at in first..self.pending.len() {
+            if self.pending[at].value.kind() != kind::DROPPED {
+                self.pending[kept] = self.pending[at];
+                kept += 1;
+            }
+        }
+        self.pending.truncate(kept);
+    }
+
     /// Takes what the columns say out of `meta`; true when nothing is left of it.
-    fn close_meta(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, LineError> {
+    fn close_meta(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, Refusal> {
         let mut kept = frame.first;
         for at in frame.first..self.pending.len() {
             let Entry { name, value } = self.pending[at];
@@ -278,7 +310,7 @@ impl Encoder {
     }
 
     /// True when this is the extension that carries the creation time.
-    fn close_meta_extension(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, LineError> {
+    fn close_meta_extension(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, Refusal> {
         let source = self.source(line);
         let members = &self.pending[frame.first..];
         let member = |name: &[u8]| members.iter().find(|e| e.name.bytes(source) == name).map(|e| e.value);
@@ -290,18 +322,18 @@ impl Encoder {
         }
     }
 
-    fn set_created_at(&mut self, value: Value, frame: &Frame) -> Result<(), LineError> {
+    fn set_created_at(&mut self, value: Value, frame: &Frame) -> Result<(), Refusal> {
         match value.kind() {
             kind::STRING => self.created_at = Some(value),
             kind::NULL => {}
-            _ => return Err(LineError::new(Reason::CreatedAtNotString, frame.line_start)),
+            _ => return Err(LineError::new(Reason::CreatedAtNotString, frame.line_start).into()),
         }
         Ok(())
     }
 
     /// Takes `id` and `resourceType` out of the members and checks `meta`.
-    fn take_identity(&mut self, line: &[u8], start: usize) -> Result<(Value, Option<Value>), LineError> {
-        let refused = |reason| Err(LineError::new(reason, start));
+    fn take_identity(&mut self, line: &[u8], start: usize) -> Result<(Value, Option<Value>), Refusal> {
+        let refused = |reason| Err(LineError::new(reason, start).into());
         let (mut id, mut resource_type, mut kept) = (None, None, 0);
         for at in 0..self.pending.len() {
             let Entry { name, value } = self.pending[at];
@@ -366,6 +398,6 @@ impl<'a> Encoded<'a> {
     /// # Errors
     /// [`Reason::TooLarge`], [`Reason::OutOfMemory`]; nothing is appended then.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), LineError> {
-        self.tree.write_object(self.members, out).map_err(|reason| LineError::new(reason, 0))
+        self.tree.write_object(self.members, out).map_err(|limit| *limit.at(0))
     }
 }

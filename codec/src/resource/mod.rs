@@ -7,4 +7,4 @@ mod encode;
 mod write;
 
 pub use encode::{Encoded, Encoder};
-pub use write::{Envelope, Form, Writer};
+pub use write::{Envelope, Form, NotAnObject, Writer};

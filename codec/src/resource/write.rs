@@ -1,6 +1,6 @@
 //! A stored resource and its row's columns into one line, in one walk over the jsonb bytes.
 
-use crate::jsonb::text::{Open, Spacing, Text};
+use crate::jsonb::text::{Literal, Open, Spacing, Text};
 use crate::jsonb::walk::{Container, Slice, Value};
 
 /// The form of the lines.
@@ -33,6 +33,38 @@ pub struct Writer {
     created_at_url: Vec<u8>,
     version_id_is_string: bool,
     spacing: Spacing,
+    names: Names,
+}
+
+/// The names of what the row's columns say, as they are written.
+struct Names {
+    id: Literal,
+    meta: Literal,
+    resource_type: Literal,
+    created_at: Literal,
+    version_id: Literal,
+    last_updated: Literal,
+    extension: Literal,
+    url: Literal,
+    value_instant: Literal,
+}
+
+impl Names {
+    fn new(spacing: Spacing) -> Names {
+        let name = |name| Literal::name(name, spacing);
+        Names {
+            id: name("id"),
+            meta: name("meta"),
+            resource_type: name("resourceType"),
+            created_at: name("createdAt"),
+            version_id: name("versionId"),
+            last_updated: name("lastUpdated"),
+            extension: name("extension"),
+            url: name("url"),
+            // Written in FHIR form only, and with a space it would not fit.
+            value_instant: Literal::name("valueInstant", Spacing::Compact),
+        }
+    }
 }
 
 /// A row whose `resource` is a jsonb array or scalar: there is nothing to put the envelope into.
@@ -46,7 +78,8 @@ impl Writer {
             Form::Aidbox => Spacing::Postgres,
             Form::Fhir => Spacing::Compact,
         };
-        Writer { form, created_at_url: created_at_url.as_bytes().to_vec(), version_id_is_string, spacing }
+        let names = Names::new(spacing);
+        Writer { form, created_at_url: created_at_url.as_bytes().to_vec(), version_id_is_string, spacing, names }
     }
 
     /// Appends the line of a row, without a newline. `resource` is the jsonb after its length header.
@@ -67,7 +100,7 @@ impl Writer {
         while let Some((name, value)) = stored.next_member() {
             let key = name.as_bytes();
             if key == b"meta" {
-                meta = value.container().filter(Container::is_object);
+                meta = Some(value);
             }
             while let Some(own) = pending.next_if(|own| jsonb_order(own.key()) <= jsonb_order(key)) {
                 members.own(own, row, meta);
@@ -80,7 +113,7 @@ impl Writer {
             members.own(own, row, meta);
         }
         members.text.put(b"}");
-        text.finish();
+        text.finish(out);
         Ok(())
     }
 }
@@ -135,52 +168,57 @@ fn jsonb_order(key: &[u8]) -> (usize, &[u8]) {
 }
 
 /// The members of an object while they are written.
-struct Members<'m, 'o, 'j> {
+struct Members<'m, 'j> {
     writer: &'m Writer,
-    text: &'m mut Text<'o>,
+    text: &'m mut Text,
     /// The text writer's stack.
     open: &'m mut Open<'j>,
     any: bool,
 }
 
-impl<'o, 'j> Members<'_, 'o, 'j> {
+impl<'j> Members<'_, 'j> {
     /// Those of an object inside.
-    fn inside(&mut self) -> Members<'_, 'o, 'j> {
+    fn inside(&mut self) -> Members<'_, 'j> {
         Members { writer: self.writer, text: self.text, open: self.open, any: false }
     }
 
     #[inline]
-    fn name(&mut self, name: Slice<'_>) {
+    fn value(&mut self, name: Slice<'_>, value: Value<'j>) {
+        self.text.name(name, !self.any);
+        self.any = true;
+        self.text.value(value, self.open);
+    }
+
+    #[inline]
+    fn name(&mut self, name: &Literal) {
         if self.any {
             self.text.comma();
         }
         self.any = true;
-        self.text.name(name);
+        self.text.literal(name);
     }
 
     #[inline]
-    fn value(&mut self, name: Slice<'_>, value: Value<'j>) {
+    fn string(&mut self, name: &Literal, text: &[u8]) {
         self.name(name);
-        self.text.value(value, self.open);
-    }
-
-    fn string(&mut self, key: &[u8], text: &[u8]) {
-        self.name(Slice::of(key));
         self.text.string(Slice::of(text));
     }
 
-    fn own(&mut self, own: Own, row: &Envelope<'_>, stored_meta: Option<Container<'j>>) {
+    fn own(&mut self, own: Own, row: &Envelope<'_>, stored_meta: Option<Value<'j>>) {
         match own {
-            Own::Id => self.string(own.key(), row.id.as_bytes()),
-            Own::ResourceType => self.string(own.key(), row.resource_type.as_bytes()),
-            Own::Meta => self.meta(row, stored_meta),
+            Own::Id => self.string(&self.writer.names.id, row.id.as_bytes()),
+            Own::ResourceType => self.string(&self.writer.names.resource_type, row.resource_type.as_bytes()),
+            Own::Meta => {
+                let stored = stored_meta.and_then(|meta| meta.container()).filter(Container::is_object);
+                self.meta(row, stored)
+            }
         }
     }
 
     /// `meta`, unless nothing is in it.
     fn meta(&mut self, row: &Envelope<'_>, stored: Option<Container<'j>>) {
         let (before, any_before) = (self.text.len(), self.any);
-        self.name(Slice::of(Own::Meta.key()));
+        self.name(&self.writer.names.meta);
         self.text.put(b"{");
         let mut meta = self.inside();
         match meta.writer.form {
@@ -212,24 +250,22 @@ impl<'o, 'j> Members<'_, 'o, 'j> {
     }
 
     fn own_meta(&mut self, own: OwnMeta, row: &Envelope<'_>) {
-        let instant = match own {
-            OwnMeta::CreatedAt => row.created_at,
-            OwnMeta::LastUpdated => row.last_updated,
-            OwnMeta::VersionId => return self.version_id(row),
-        };
-        if let Some(instant) = instant {
-            self.string(own.key(), instant.as_bytes());
+        let names = &self.writer.names;
+        match own {
+            OwnMeta::CreatedAt => self.instant(&names.created_at, row.created_at),
+            OwnMeta::LastUpdated => self.instant(&names.last_updated, row.last_updated),
+            OwnMeta::VersionId => {
+                if let Some(number) = row.version_id {
+                    self.name(&names.version_id);
+                    self.text.number(number, self.writer.version_id_is_string);
+                }
+            }
         }
     }
 
-    fn version_id(&mut self, row: &Envelope<'_>) {
-        let Some(number) = row.version_id else { return };
-        self.name(Slice::of(OwnMeta::VersionId.key()));
-        let digits = number.to_string();
-        if self.writer.version_id_is_string {
-            self.text.string(Slice::of(digits.as_bytes()));
-        } else {
-            self.text.raw(digits.as_bytes());
+    fn instant(&mut self, name: &Literal, instant: Option<&str>) {
+        if let Some(instant) = instant {
+            self.string(name, instant.as_bytes());
         }
     }
 
@@ -255,7 +291,7 @@ impl<'o, 'j> Members<'_, 'o, 'j> {
 
     /// What is stored, and the creation time last.
     fn meta_extension(&mut self, row: &Envelope<'_>, mut stored: Option<Container<'j>>) {
-        self.name(Slice::of(b"extension"));
+        self.name(&self.writer.names.extension);
         self.text.put(b"[");
         let mut any = false;
         while let Some(value) = stored.as_mut().and_then(Container::next_element) {
@@ -274,8 +310,8 @@ impl<'o, 'j> Members<'_, 'o, 'j> {
             }
             self.text.put(b"{");
             let mut created = self.inside();
-            created.string(b"url", &created.writer.created_at_url);
-            created.string(b"valueInstant", at.as_bytes());
+            created.string(&created.writer.names.url, &created.writer.created_at_url);
+            created.string(&created.writer.names.value_instant, at.as_bytes());
             self.text.put(b"}");
         }
         self.text.put(b"]");

@@ -1,0 +1,323 @@
+//! Which URLs may be read: by name, and by the address that the name stands for.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use url::{Host, Url};
+
+/// The allowlist. Empty, it allows https to public addresses.
+///
+/// Its text is a comma-separated list of
+/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), paths below the prefix;
+/// - `host`: this host, http and https, on any port;
+/// - `*.host`, `scheme://*.host[:port][/prefix]`: the hosts below it;
+/// - an address or a network (`10.1.0.0/16`, `fd00::/8`): whatever resolves into it.
+///
+/// Addresses that are not public (loopback, link-local, private and the like) need a rule with the exact host or
+/// with a network.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    Name { scheme: Option<String>, host: HostRule, port: Option<u16>, prefix: String },
+    Network { address: IpAddr, bits: u32 },
+}
+
+#[derive(Clone, Debug)]
+enum HostRule {
+    Exact(String),
+    Below(String),
+}
+
+/// An entry of an allowlist that is none of its forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidPolicy(pub String);
+
+impl fmt::Display for InvalidPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" is neither scheme://host[:port][/prefix], nor a host, nor a network", self.0)
+    }
+}
+
+impl std::error::Error for InvalidPolicy {}
+
+/// What the names of a URL say, before its host is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ByName {
+    /// Wherever it resolves to.
+    Anywhere,
+    /// Public addresses only.
+    Public,
+    /// Only what a network of the list contains.
+    ByNetwork,
+}
+
+impl Policy {
+    /// Reads an allowlist.
+    ///
+    /// # Errors
+    /// The first entry that is none of the forms.
+    pub fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let rules = entries.map(|entry| rule(entry).ok_or_else(|| InvalidPolicy(entry.to_owned())));
+        Ok(Policy { rules: rules.collect::<Result<_, _>>()? })
+    }
+
+    pub(crate) fn by_name(&self, url: &Url) -> ByName {
+        if self.rules.is_empty() {
+            return if url.scheme() == "https" { ByName::Public } else { ByName::ByNetwork };
+        }
+        let matching = self.rules.iter().filter_map(|rule| match rule {
+            Rule::Name { host, .. } if rule.names(url) => Some(host),
+            _ => None,
+        });
+        matching.fold(ByName::ByNetwork, |so_far, host| match (host, so_far) {
+            (HostRule::Exact(_), _) | (_, ByName::Anywhere) => ByName::Anywhere,
+            (HostRule::Below(_), _) => ByName::Public,
+        })
+    }
+
+    /// Whether a URL with this verdict by name may use this address.
+    pub(crate) fn allows(&self, by_name: ByName, address: IpAddr) -> bool {
+        let in_network = || self.rules.iter().any(|rule| rule.contains(address));
+        match by_name {
+            ByName::Anywhere => true,
+            ByName::Public => is_public(address) || in_network(),
+            ByName::ByNetwork => in_network(),
+        }
+    }
+}
+
+impl Rule {
+    fn names(&self, url: &Url) -> bool {
+        let Rule::Name { scheme, host, port, prefix } = self else { return false };
+        let asked = host_text(url);
+        let host_fits = match host {
+            HostRule::Exact(host) => asked == *host,
+            HostRule::Below(domain) => {
+                asked.strip_suffix(domain.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
+        };
+        host_fits
+            && scheme.as_deref().is_none_or(|scheme| scheme == url.scheme())
+            && (scheme.is_none() || url.port_or_known_default() == *port)
+            && url.path().starts_with(prefix.as_str())
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        let Rule::Network { address: network, bits } = self else { return false };
+        // A mapped IPv4 address is that address.
+        match (network, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The host in lower case, without the dot that a full name may end with.
+pub(crate) fn host_text(url: &Url) -> String {
+    match url.host() {
+        Some(Host::Domain(name)) => name.trim_end_matches('.').to_ascii_lowercase(),
+        Some(Host::Ipv4(address)) => address.to_string(),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        None => String::new(),
+    }
+}
+
+fn rule(entry: &str) -> Option<Rule> {
+    if let Some(network) = network(entry) {
+        return Some(network);
+    }
+    let (scheme, rest) = match entry.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => (Some(scheme.to_owned()), rest),
+        Some(_) => return None,
+        None => (None, entry),
+    };
+    let (wildcard, rest) = match rest.strip_prefix("*.") {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    // Read by the rules of URLs, so that rule and URL spell a host alike.
+    let url = Url::parse(&format!("{}://{rest}", scheme.as_deref().unwrap_or("https"))).ok()?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    let host = host_text(&url);
+    if !plain || host.is_empty() || host.contains('*') || (scheme.is_none() && rest.contains(['/', ':'])) {
+        return None;
+    }
+    let host = if wildcard { HostRule::Below(host) } else { HostRule::Exact(host) };
+    Some(Rule::Name { scheme, host, port: url.port_or_known_default(), prefix: url.path().to_owned() })
+}
+
+fn network(entry: &str) -> Option<Rule> {
+    let (address, bits) = match entry.split_once('/') {
+        Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u32>().ok()?)),
+        None => (entry.parse::<IpAddr>().ok()?, None),
+    };
+    let all = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(all);
+    (bits <= all).then_some(Rule::Network { address, bits })
+}
+
+/// Whether an address is one that anybody on the internet may have (IANA's special-purpose registries).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => match embedded_v4(address) {
+            Some(inner) => is_public_v4(inner),
+            // Only 2000::/3 is given out; in it 2001:db8::/32 and 3fff::/20 are for documents, 2001::/23 for protocols.
+            None => {
+                let [first, second, ..] = address.segments();
+                first & 0xE000 == 0x2000
+                    && !(first == 0x2001 && (second == 0x0DB8 || second < 0x0200))
+                    && !(first == 0x3FFF && second < 0x1000)
+            }
+        },
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped, compatible, NAT64, 6to4.
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match (a, b, c, d, e, f) {
+        (0, 0, 0, 0, 0, 0xFFFF | 0) | (0x0064, 0xFF9B, 0, 0, 0, 0) => Some(v4(g, h)),
+        (0x2002, ..) => Some(v4(b, c)),
+        _ => None,
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let shared = a == 100 && (64..128).contains(&b);
+    let protocols = a == 192 && b == 0 && c == 0;
+    let benchmarks = a == 198 && (b == 18 || b == 19);
+    let relays = a == 192 && b == 88 && c == 99;
+    !(a == 0
+        || a >= 224
+        || shared
+        || protocols
+        || benchmarks
+        || relays
+        || address.is_loopback()
+        || address.is_private()
+        || address.is_link_local()
+        || address.is_documentation())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(policy: &str, url: &str, address: &str) -> bool {
+        let (policy, url) = (Policy::parse(policy).unwrap(), Url::parse(url).unwrap());
+        policy.allows(policy.by_name(&url), address.parse().unwrap())
+    }
+
+    #[test]
+    fn an_empty_list_allows_https_to_public_addresses_only() {
+        assert!(allowed("", "https://example.org/x", "93.184.215.14"));
+        assert!(allowed("", "https://example.org/x", "2606:2800:21f:cb07::1"));
+        assert!(!allowed("", "http://example.org/x", "93.184.215.14"));
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "192.0.0.8",
+            "192.0.2.1",
+            "240.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::",
+            "2001:db8::1",
+            "2001::1",
+            "fec0::1",
+            "64:ff9b:1::1",
+            "100::1",
+        ] {
+            assert!(!allowed("", "https://example.org/x", address), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_exact_host_may_be_private_and_a_wildcard_may_not() {
+        assert!(allowed("http://files.local", "http://files.local/a", "10.0.0.1"));
+        assert!(allowed("files.local", "https://FILES.local.:8443/a", "10.0.0.1"));
+        assert!(!allowed("*.example.org", "https://a.example.org/", "10.0.0.1"));
+        assert!(allowed("*.example.org", "https://a.b.example.org/", "93.184.215.14"));
+        assert!(!allowed("*.example.org", "https://example.org/", "93.184.215.14"));
+        assert!(!allowed("*.example.org", "https://badexample.org/", "93.184.215.14"));
+        assert!(allowed("*.example.org, 10.0.0.0/8", "https://a.example.org/", "10.0.0.1"));
+    }
+
+    #[test]
+    fn scheme_port_and_prefix_of_a_rule_count() {
+        let rule = "https://h.org:8443/data/";
+        assert!(allowed(rule, "https://h.org:8443/data/x", "10.0.0.1"));
+        for url in [
+            "https://h.org/data/x",
+            "http://h.org:8443/data/x",
+            "https://h.org:8443/other",
+            "https://h.org:8443/data",
+            "https://h.org:8443/data/../other",
+            "https://h.org:8443/data/%2e%2e/other",
+            "https://h.org.evil:8443/data/x",
+        ] {
+            assert!(!allowed(rule, url, "93.184.215.14"), "{url}");
+        }
+        assert!(!allowed("https://h.org", "https://h.org:8443/", "93.184.215.14"));
+    }
+
+    #[test]
+    fn odd_spellings_of_an_address_are_that_address() {
+        for url in ["http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/", "http://127.1/"] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(host_text(&url), "127.0.0.1", "{url}");
+        }
+    }
+
+    #[test]
+    fn networks_hold_their_addresses_and_no_others() {
+        assert!(allowed("10.1.0.0/16", "http://h/", "10.1.255.255"));
+        assert!(allowed("10.1.0.0/16", "http://h/", "::ffff:10.1.2.3"));
+        assert!(!allowed("10.1.0.0/16", "http://h/", "10.2.0.0"));
+        assert!(allowed("127.0.0.1", "http://h/", "127.0.0.1"));
+        assert!(!allowed("127.0.0.1", "http://h/", "127.0.0.2"));
+        assert!(allowed("0.0.0.0/0", "http://h/", "10.2.0.0"));
+        assert!(!allowed("0.0.0.0/0", "http://h/", "::1"));
+        assert!(allowed("fd00::/8", "http://h/", "fd12::1"));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_named() {
+        for entry in ["ftp://h", "h:80", "https://", "https://u:p@h", "10.0.0.0/33", "a*.org", "https://h/?q=1"] {
+            assert_eq!(Policy::parse(&format!("example.org, {entry}")).unwrap_err().0, entry);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Tables as people have them.
+
+use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, fails, rows, run};
+use fhir_bulk_tests::Database;
+
+#[test]
+fn a_fhirbase_table_without_cts_is_dumped_without_created_at() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        r#"SET TimeZone = 'UTC';
+           CREATE TYPE resource_status AS ENUM ('created', 'updated', 'deleted', 'recreated');
+           CREATE TABLE patient (id text PRIMARY KEY, txid bigint NOT NULL, ts timestamptz DEFAULT current_timestamp,
+             resource_type text DEFAULT 'Patient', status resource_status NOT NULL, resource jsonb NOT NULL);
+           INSERT INTO patient VALUES ('1', 5, '2021-06-10T08:26:10Z', 'Patient', 'created', '{"active": true}')"#,
+    );
+    assert_eq!(
+        rows(&mut client, "SELECT bulk_dump('Patient')"),
+        [
+            r#"{"id": "1", "meta": {"versionId": 5, "lastUpdated": "2021-06-10T08:26:10.000000Z"}, "active": true, "resourceType": "Patient"}"#
+        ]
+    );
+    assert_eq!(
+        rows(&mut client, "SELECT bulk_dump('Patient', fhir => true)"),
+        [
+            r#"{"id":"1","meta":{"versionId":5,"lastUpdated":"2021-06-10T08:26:10.000000Z"},"active":true,"resourceType":"Patient"}"#
+        ]
+    );
+    for function in ["bulk_dump", "bulk_dump_chunks"] {
+        let error = fails(&mut client, &format!("SELECT {function}('Patient', '2021-01-01')"));
+        assert_error_with_hint(&error, "42703", &["patient", "cts"]);
+    }
+}
+
+#[test]
+fn extra_columns_in_any_order_dropped_ones_and_varchar_do_not_disturb_a_dump() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        r#"SET TimeZone = 'UTC';
+           CREATE TABLE patient (gone int, resource jsonb NOT NULL, status text NOT NULL, tenant text, txid int NOT NULL,
+             "weird ""name" point, id varchar(64) PRIMARY KEY, resource_type varchar(40), ts timestamp, cts timestamptz);
+           ALTER TABLE patient DROP COLUMN gone;
+           INSERT INTO patient VALUES ('{"a": 1}', 'created', 't', 3, '(1,2)', 'x', 'Patient', '2021-06-10 08:26:10', '2021-06-10T08:26:10Z'),
+             ('{"a": 2}', 'deleted', 't', 3, '(1,2)', 'y', 'Patient', now(), now())"#,
+    );
+    assert_eq!(
+        rows(&mut client, "SELECT bulk_dump('Patient')"),
+        [
+            r#"{"a": 1, "id": "x", "meta": {"createdAt": "2021-06-10T08:26:10.000000Z", "versionId": 3, "lastUpdated": "2021-06-10T08:26:10.000000Z"}, "resourceType": "Patient"}"#
+        ]
+    );
+}
+
+#[test]
+fn views_partitioned_and_materialized_tables_can_be_dumped() {
+    let database = Database::new();
+    let mut client = database.connect();
+    aidbox_tables(&mut client, &["Patient"]);
+    run(
+        &mut client,
+        "INSERT INTO patient (id, txid, status, resource) SELECT n, n, 'created', '{}' FROM generate_series(1, 5) n;
+         CREATE VIEW person AS SELECT * FROM patient WHERE txid > 3;
+         CREATE MATERIALIZED VIEW practitioner AS SELECT * FROM patient WHERE txid > 2;
+         CREATE TABLE device (LIKE patient INCLUDING DEFAULTS) PARTITION BY LIST (id);
+         CREATE TABLE device_1 PARTITION OF device FOR VALUES IN ('1');
+         CREATE TABLE device_rest PARTITION OF device DEFAULT;
+         INSERT INTO device SELECT * FROM patient",
+    );
+    for (name, expected) in [("Person", 2), ("Practitioner", 3), ("Device", 5)] {
+        assert_eq!(rows(&mut client, &format!("SELECT bulk_dump('{name}')")).len(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_table_that_is_no_resource_table_is_postgresqls_error_with_the_column() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(&mut client, "CREATE TABLE patient (id text, name text)");
+    assert_error(&fails(&mut client, "SELECT bulk_dump('Patient')"), "42703", &[]);
+    run(&mut client, "SELECT 1");
+}
+
+#[test]
+fn data_schema_chooses_among_several_data_sets_whatever_its_name() {
+    let database = Database::new();
+    let mut client = database.connect();
+    for (schema, id) in [("public", "in-public"), ("tenant", "in-tenant"), ("We\"ird schema; --", "in-weird")] {
+        let quoted = schema.replace('"', "\"\"");
+        run(&mut client, &format!("CREATE SCHEMA IF NOT EXISTS \"{quoted}\"; SET search_path = \"{quoted}\", public"));
+        aidbox_tables(&mut client, &["Patient"]);
+        run(
+            &mut client,
+            &format!("INSERT INTO patient (id, txid, status, resource) VALUES ('{id}', 1, 'created', '{{}}')"),
+        );
+    }
+    run(&mut client, "SET search_path = public");
+    for (schema, id) in [("public", "in-public"), ("tenant", "in-tenant"), ("We\"ird schema; --", "in-weird")] {
+        run(&mut client, &format!("SET fhir_bulk.data_schema = '{schema}'"));
+        let dumped = rows(&mut client, "SELECT bulk_dump('Patient')");
+        assert_eq!(dumped.len(), 1);
+        assert!(dumped[0].starts_with(&format!("{{\"id\": \"{id}\"")), "{schema}: {dumped:?}");
+    }
+    run(&mut client, "SET fhir_bulk.data_schema = 'nowhere'");
+    let error = fails(&mut client, "SELECT bulk_dump('Patient')");
+    assert_error_with_hint(&error, "3F000", &["nowhere"]);
+    run(&mut client, "SET fhir_bulk.data_schema = ''");
+    assert_error_with_hint(&fails(&mut client, "SELECT bulk_dump('Patient')"), "22023", &["fhir_bulk.data_schema"]);
+}

@@ -1,0 +1,13 @@
+//! Tests of the installed extension from outside, over real connections to private servers.
+//!
+//! A test's name says what would break for whom. All but the crash tests share one server; each has a database of
+//! its own.
+
+mod bad_input;
+mod dump;
+mod fidelity;
+mod hijack;
+mod install;
+mod load;
+mod rights;
+mod support;

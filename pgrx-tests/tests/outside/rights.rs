@@ -1,0 +1,261 @@
+//! What ordinary roles may do: what PostgreSQL would let them do with COPY, INSERT, UPDATE and SELECT.
+
+use crate::support::{
+    aidbox_tables, assert_error, assert_error_with_hint, count, fails, load, load_fails, patient, patients, relations,
+    rows, run, value,
+};
+use fhir_bulk_tests::{Client, Database};
+
+/// An Aidbox database whose tables belong to the superuser, and a role that may call everything and read files.
+fn with_role() -> (Database, Client, String) {
+    let database = Database::new();
+    let mut admin = database.connect();
+    let role = database.role("app");
+    aidbox_tables(&mut admin, &["Patient", "Observation"]);
+    run(
+        &mut admin,
+        &format!(
+            "GRANT EXECUTE ON FUNCTION bulk_load, bulk_create_table TO {role}; GRANT pg_read_server_files TO {role};
+             GRANT USAGE ON SEQUENCE transaction_id_seq TO {role};
+             SELECT setval('transaction_id_seq', 100);
+             INSERT INTO patient (id, txid, status, resource) SELECT 'p-' || n, 1, 'created', '{{}}' FROM generate_series(1, 3) n"
+        ),
+    );
+    (database, admin, role)
+}
+
+#[test]
+fn only_reading_functions_are_public() {
+    let database = Database::new();
+    let role = database.role("nobody");
+    let url = database.file("patients", patients(1..=3));
+    let mut nobody = database.connect_as(&role);
+    assert_error(&load_fails(&mut nobody, &url, "'Patient'"), "42501", &["bulk_load"]);
+    assert_error(&fails(&mut nobody, "SELECT bulk_create_table('Patient')"), "42501", &["bulk_create_table"]);
+    assert_eq!(
+        rows(
+            &mut nobody,
+            "SELECT proname, has_function_privilege(p.oid, 'EXECUTE') FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
+             WHERE d.classid = 'pg_proc'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+               AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk') AND proname ~ '^bulk_(load|create|dump)' ORDER BY 1"
+        ),
+        ["bulk_create_table|f", "bulk_dump|t", "bulk_dump_chunks|t", "bulk_load|f"]
+    );
+    // What it may not read it may not dump.
+    aidbox_tables(&mut database.connect(), &["Patient"]);
+    for function in ["bulk_dump", "bulk_dump_chunks"] {
+        assert_error(&fails(&mut nobody, &format!("SELECT {function}('Patient')")), "42501", &["patient"]);
+    }
+}
+
+#[test]
+fn files_of_the_server_need_pg_read_server_files() {
+    let (database, mut admin, role) = with_role();
+    run(&mut admin, &format!("REVOKE pg_read_server_files FROM {role}; GRANT ALL ON patient TO {role}"));
+    let url = database.file("patients", patients(1..=3));
+    let mut client = database.connect_as(&role);
+    let error = load_fails(&mut client, &url, "'Patient'");
+    assert_error_with_hint(&error, "42501", &[&url]);
+    assert!(error.hint().unwrap().contains("pg_read_server_files"));
+    // The same for a file that does not exist: whether it does is not told.
+    assert_error_with_hint(
+        &load_fails(&mut client, "file:///absent/file", "'Patient'"),
+        "42501",
+        &["file:///absent/file"],
+    );
+    run(&mut admin, &format!("GRANT pg_read_server_files TO {role}"));
+    assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 3}"#);
+}
+
+#[test]
+fn a_load_needs_insert_on_the_table() {
+    let (database, mut admin, role) = with_role();
+    let url = database.file("patients", patients(10..=12));
+    let mut client = database.connect_as(&role);
+    for grants in ["", "GRANT SELECT, UPDATE, DELETE, TRUNCATE ON patient TO"] {
+        if !grants.is_empty() {
+            run(&mut admin, &format!("{grants} {role}"));
+        }
+        assert_error(&load_fails(&mut client, &url, "'Patient'"), "42501", &["patient"]);
+        assert_error(&load_fails(&mut client, &url, ""), "42501", &["patient"]);
+    }
+    assert_eq!(count(&mut admin, "SELECT count(*) FROM patient"), 3);
+    run(&mut admin, &format!("REVOKE ALL ON patient FROM {role}; GRANT INSERT ON patient TO {role}"));
+    assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 3}"#);
+    assert_eq!(count(&mut admin, "SELECT count(*) FROM patient"), 6);
+}
+
+#[test]
+fn a_role_that_may_only_insert_cannot_change_or_probe_known_rows() {
+    for grants in ["INSERT", "INSERT, SELECT", "INSERT, UPDATE"] {
+        let (database, mut admin, role) = with_role();
+        run(&mut admin, &format!("GRANT {grants} ON patient TO {role}"));
+        let mut client = database.connect_as(&role);
+        let before = rows(&mut admin, "SELECT * FROM patient");
+        for content in [patient("p-2", 7), patients(100..=3000) + &patient("p-2", 7), patients(2..=3000)] {
+            let url = database.file("patients", content);
+            assert_error(&load_fails(&mut client, &url, "'Patient'"), "42501", &["patient"]);
+        }
+        assert_eq!(rows(&mut admin, "SELECT * FROM patient"), before, "{grants}");
+    }
+    let (database, mut admin, role) = with_role();
+    run(&mut admin, &format!("GRANT INSERT, UPDATE, SELECT ON patient TO {role}"));
+    let url = database.file("patients", patients(2..=4));
+    assert_eq!(load(&mut database.connect_as(&role), &url, "'Patient'"), r#"{"total": 3}"#);
+    assert_eq!(
+        rows(&mut admin, "SELECT status, count(*) FROM patient GROUP BY 1 ORDER BY 1"),
+        ["created|2", "updated|2"]
+    );
+}
+
+#[test]
+fn column_grants_suffice_for_a_load_and_are_not_passed_by() {
+    let (database, mut admin, role) = with_role();
+    let url = database.file("patients", patients(10..=12));
+    let mut client = database.connect_as(&role);
+    run(
+        &mut admin,
+        &format!(
+            "ALTER TABLE patient ADD COLUMN secret text DEFAULT 's'; GRANT INSERT (id, txid, cts, ts, resource_type, status) ON patient TO {role}"
+        ),
+    );
+    assert_error(&load_fails(&mut client, &url, "'Patient'"), "42501", &["patient"]);
+    run(&mut admin, &format!("GRANT INSERT (resource) ON patient TO {role}"));
+    assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 3}"#);
+    run(&mut admin, &format!("REVOKE INSERT (cts) ON patient FROM {role}"));
+    let others = database.file("others", patients(20..=22));
+    assert_error(&load_fails(&mut client, &others, "'Patient'"), "42501", &["patient"]);
+}
+
+#[test]
+fn a_dump_needs_select_on_the_columns_it_reads() {
+    let (database, mut admin, role) = with_role();
+    let mut client = database.connect_as(&role);
+    run(
+        &mut admin,
+        &format!(
+            "ALTER TABLE patient ADD COLUMN secret text; GRANT SELECT (id, txid, cts, ts, resource_type, status) ON patient TO {role}"
+        ),
+    );
+    assert_error(&fails(&mut client, "SELECT bulk_dump('Patient')"), "42501", &["patient"]);
+    run(&mut admin, &format!("GRANT SELECT (resource) ON patient TO {role}"));
+    assert_eq!(rows(&mut client, "SELECT bulk_dump('Patient')").len(), 3);
+    assert_eq!(rows(&mut client, "SELECT bulk_dump_chunks('Patient', gzip => true)").len(), 1);
+    run(&mut admin, "CREATE SCHEMA hidden; ALTER TABLE patient SET SCHEMA hidden");
+    run(&mut client, "SET fhir_bulk.data_schema = 'hidden'");
+    assert_error(&fails(&mut client, "SELECT bulk_dump('Patient')"), "42501", &["hidden"]);
+    let url = database.file("patients", patients(10..=12));
+    run(&mut admin, &format!("GRANT INSERT ON hidden.patient TO {role}"));
+    assert_error(&load_fails(&mut client, &url, "'Patient'"), "42501", &["hidden"]);
+}
+
+#[test]
+fn a_dump_shows_only_the_rows_that_row_level_security_shows() {
+    let (database, mut admin, role) = with_role();
+    run(
+        &mut admin,
+        &format!(
+            "GRANT SELECT ON patient TO {role}; ALTER TABLE patient ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY own ON patient FOR SELECT TO {role} USING (id = current_setting('app.patient', true))"
+        ),
+    );
+    let mut client = database.connect_as(&role);
+    assert!(rows(&mut client, "SELECT bulk_dump('Patient')").is_empty());
+    assert!(rows(&mut client, "SELECT bulk_dump_chunks('Patient')").is_empty());
+    run(&mut client, "SET app.patient = 'p-2'");
+    assert_eq!(rows(&mut client, "SELECT bulk_dump('Patient')::json ->> 'id'"), ["p-2"]);
+    run(&mut client, "SET row_security = off");
+    assert_error(&fails(&mut client, "SELECT bulk_dump('Patient')"), "42501", &["patient"]);
+    assert_eq!(rows(&mut admin, "SELECT bulk_dump('Patient')").len(), 3);
+}
+
+#[test]
+fn a_load_into_a_table_with_row_level_security_is_refused_and_never_passes_it_by() {
+    let (database, mut admin, role) = with_role();
+    run(
+        &mut admin,
+        &format!(
+            "GRANT ALL ON patient TO {role}; ALTER TABLE patient ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY own ON patient TO {role} USING (id = 'p-2') WITH CHECK (id = 'p-2')"
+        ),
+    );
+    let mut client = database.connect_as(&role);
+    let url = database.file("patients", patients(1..=5));
+    assert_error_with_hint(&load_fails(&mut client, &url, "'Patient'"), "0A000", &["patient"]);
+    run(&mut client, "SET row_security = off");
+    assert_error(&load_fails(&mut client, &url, "'Patient'"), "42501", &["patient"]);
+    assert_eq!(rows(&mut admin, "SELECT count(*), bool_and(resource = '{}') FROM patient"), ["3|t"]);
+    // Who is not bound by the policies loads: the owner, unless they are forced, and BYPASSRLS.
+    assert_eq!(load(&mut admin, &url, "'Patient'"), r#"{"total": 5}"#);
+    run(&mut admin, &format!("ALTER ROLE {role} BYPASSRLS"));
+    assert_eq!(load(&mut database.connect_as(&role), &url, "'Patient'"), r#"{"total": 5}"#);
+    run(&mut admin, &format!("ALTER ROLE {role} NOBYPASSRLS; ALTER TABLE patient OWNER TO {role}"));
+    assert_eq!(load(&mut database.connect_as(&role), &url, "'Patient'"), r#"{"total": 5}"#);
+    run(&mut admin, "ALTER TABLE patient FORCE ROW LEVEL SECURITY");
+    assert_error_with_hint(&load_fails(&mut database.connect_as(&role), &url, "'Patient'"), "0A000", &["patient"]);
+}
+
+#[test]
+fn a_read_only_transaction_writes_nothing() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let url = database.file("patients", patients(1..=3));
+    let before = relations(&mut client);
+    run(&mut client, "SET default_transaction_read_only = on");
+    assert_error(&load_fails(&mut client, &url, "'Patient'"), "25006", &["bulk_load"]);
+    assert_error(&fails(&mut client, "SELECT bulk_create_table('Patient')"), "25006", &["bulk_create_table"]);
+    run(&mut client, "RESET default_transaction_read_only");
+    run(&mut client, "SELECT bulk_create_table('Patient')");
+    run(&mut client, "BEGIN READ ONLY");
+    assert_error(&load_fails(&mut client, &url, "'Patient'"), "25006", &["bulk_load"]);
+    run(&mut client, "ROLLBACK");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 0);
+    assert_eq!(before.len() + 4, relations(&mut client).len());
+}
+
+#[test]
+fn tables_are_made_only_where_the_role_may_create_them() {
+    let (database, mut admin, role) = with_role();
+    let mut client = database.connect_as(&role);
+    let url = database.file("groups", "{\"id\":\"1\",\"resourceType\":\"Group\"}\n");
+    let before = relations(&mut admin);
+    for arguments in ["'Group'", ""] {
+        assert_error(&load_fails(&mut client, &url, arguments), "42501", &["public"]);
+    }
+    assert_error(&fails(&mut client, "SELECT bulk_create_table('Group')"), "42501", &["public"]);
+    assert_eq!(relations(&mut admin), before);
+    // bulk_create_table of one that is there needs no right.
+    assert_eq!(value(&mut client, "SELECT bulk_create_table('Patient')"), "patient");
+    run(&mut admin, &format!("GRANT CREATE ON SCHEMA public TO {role}"));
+    assert_eq!(load(&mut client, &url, ""), r#"{"Group": 1}"#);
+    assert_eq!(value(&mut admin, "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'group'"), role);
+}
+
+#[test]
+fn the_sequence_needs_usage() {
+    let (database, mut admin, role) = with_role();
+    run(&mut admin, &format!("REVOKE ALL ON SEQUENCE transaction_id_seq FROM {role}; GRANT ALL ON patient TO {role}"));
+    let url = database.file("patients", patients(10..=12));
+    assert_error(&load_fails(&mut database.connect_as(&role), &url, "'Patient'"), "42501", &["transaction_id_seq"]);
+    assert_eq!(count(&mut admin, "SELECT count(*) FROM patient"), 3);
+}
+
+#[test]
+fn set_role_and_security_definer_decide_as_for_any_insert() {
+    let (database, mut admin, role) = with_role();
+    let url = database.file("patients", patients(10..=12));
+    run(&mut admin, &format!("SET ROLE {role}"));
+    assert_error(&load_fails(&mut admin, &url, "'Patient'"), "42501", &["patient"]);
+    assert_error(&fails(&mut admin, "SELECT bulk_dump('Patient')"), "42501", &["patient"]);
+    run(
+        &mut admin,
+        &format!(
+            "RESET ROLE; CREATE FUNCTION load_for_all() RETURNS jsonb LANGUAGE sql SECURITY DEFINER SET search_path = public
+             AS $$ SELECT bulk_load('{url}', 'Patient') $$"
+        ),
+    );
+    let nobody = database.role("nobody");
+    assert_eq!(rows(&mut database.connect_as(&nobody), "SELECT load_for_all()"), [r#"{"total": 3}"#]);
+    run(&mut admin, &format!("GRANT SELECT ON patient TO {role}"));
+    assert_eq!(rows(&mut database.connect_as(&role), "SELECT bulk_dump('Patient')").len(), 6);
+}

@@ -1,0 +1,87 @@
+//! The `options` of a load.
+
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+
+const KNOWN: &str = "update, strip-nulls, merge, on_error, max_errors";
+
+/// What to do with a line that cannot be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// End the load.
+    Abort,
+    /// Note it among the rejects and go on, up to so many.
+    Skip { max_errors: u64 },
+}
+
+/// Options, checked.
+#[derive(Debug)]
+pub struct Options {
+    /// Keep replaced versions in the history table.
+    pub update: bool,
+    /// Leave out object members that are null, at any depth.
+    pub strip_nulls: bool,
+    /// JSON text of members, without the braces, that every resource gets at its top; empty for none.
+    pub merge: String,
+    /// See [`OnError`].
+    pub on_error: OnError,
+}
+
+impl Options {
+    /// Reads `{"update": …, "strip-nulls": …, "merge": {…}, "on_error": …, "max_errors": …}`.
+    ///
+    /// # Errors
+    /// 22023 with the name of what is unknown or of another type.
+    pub fn parse(options: Value) -> Result<Options> {
+        let Value::Object(mut options) = options else {
+            return Err(Error::invalid_argument("options is not a JSON object").hint("Leave it out, or pass '{}'."));
+        };
+        let update = flag(&mut options, "update")?;
+        let strip_nulls = flag(&mut options, "strip-nulls")?;
+        let merge = merge(options.remove("merge"))?;
+        let max_errors = match options.remove("max_errors") {
+            None => None,
+            Some(value) => Some(value.as_u64().ok_or_else(|| wrong("max_errors", "a whole number, 0 or more"))?),
+        };
+        let on_error = match options.remove("on_error") {
+            None => OnError::Abort,
+            Some(Value::String(word)) if word == "abort" => OnError::Abort,
+            Some(Value::String(word)) if word == "skip" => OnError::Skip { max_errors: max_errors.unwrap_or(u64::MAX) },
+            Some(_) => return Err(wrong("on_error", "\"abort\" or \"skip\"")),
+        };
+        if max_errors.is_some() && on_error == OnError::Abort {
+            return Err(Error::invalid_argument("option max_errors needs on_error \"skip\""));
+        }
+        if let Some(name) = options.keys().next() {
+            return Err(Error::invalid_argument(format!("unknown option \"{name}\""))
+                .hint(format!("The options of a load are {KNOWN}.")));
+        }
+        Ok(Options { update, strip_nulls, merge, on_error })
+    }
+}
+
+fn flag(options: &mut Map<String, Value>, name: &str) -> Result<bool> {
+    match options.remove(name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(wrong(name, "true or false")),
+    }
+}
+
+fn merge(value: Option<Value>) -> Result<String> {
+    match value {
+        None => Ok(String::new()),
+        Some(Value::Object(members)) => {
+            if let Some(name) = members.keys().find(|name| matches!(name.as_str(), "id" | "resourceType")) {
+                return Err(Error::invalid_argument(format!("option merge may not set {name}")));
+            }
+            let text = Value::Object(members).to_string();
+            Ok(text[1..text.len() - 1].to_owned())
+        }
+        Some(_) => Err(wrong("merge", "an object")),
+    }
+}
+
+fn wrong(name: &str, expected: &str) -> Error {
+    Error::invalid_argument(format!("option {name} is not {expected}"))
+}

@@ -1,0 +1,65 @@
+//! Lines that a load passed over, kept with the reason for their sender to correct.
+
+use crate::error::{Error, Result};
+use crate::pg::session;
+use crate::store::{Reject, add_rejects};
+use pgrx::PgSqlErrorCode;
+
+/// How much of a line is kept.
+const LINE_BYTES: usize = 64 << 10;
+/// How many are held before they are written.
+const HELD: usize = 100;
+
+/// The rejects of one load.
+pub struct Rejects {
+    source: String,
+    max_errors: u64,
+    count: u64,
+    held: Vec<Reject>,
+}
+
+impl Rejects {
+    pub fn new(source: &str, max_errors: u64) -> Rejects {
+        Rejects { source: source.to_owned(), max_errors, count: 0, held: Vec::new() }
+    }
+
+    /// Takes a line's error.
+    ///
+    /// # Errors
+    /// 22023 when there are more than allowed, with the last one as DETAIL; what cannot be passed over goes on.
+    pub fn take(&mut self, error: Error, line_number: u64, byte_offset: u64, line: &[u8]) -> Result<()> {
+        self.count += 1;
+        if self.count > self.max_errors {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("{} has more than {} lines that cannot be loaded", self.source, self.max_errors),
+            )
+            .detail(format!("The last one: {}.", error.message()))
+            .hint("Correct the source, or raise max_errors."));
+        }
+        self.held.push(Reject {
+            line_number,
+            byte_offset,
+            sqlstate: error.sqlstate(),
+            error: error.message().to_owned(),
+            line: line[..line.len().min(LINE_BYTES)].to_vec(),
+        });
+        if self.held.len() == HELD {
+            session::check_for_interrupts();
+            self.write();
+        }
+        Ok(())
+    }
+
+    /// Writes what is held; how many lines were passed over.
+    pub fn finish(mut self) -> u64 {
+        self.write();
+        self.count
+    }
+
+    fn write(&mut self) {
+        if !self.held.is_empty() {
+            add_rejects(&self.source, &self.held.drain(..).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The tables that the lines of a load go to.
+
+use crate::error::{Error, Result};
+use crate::settings;
+use crate::store::{ResourceTable, ResourceType, Stamp, TableWriter};
+use pgrx::PgSqlErrorCode;
+use std::collections::BTreeMap;
+
+/// The tables of a load, each opened, and made if need be, at its first line.
+pub struct Tables {
+    writers: BTreeMap<String, TableWriter>,
+    stamp: Stamp,
+    keep_history: bool,
+    created: usize,
+    /// The type of the last line; most lines have the same.
+    last: Option<String>,
+}
+
+impl Tables {
+    pub fn new(stamp: Stamp, keep_history: bool) -> Tables {
+        Tables { writers: BTreeMap::new(), stamp, keep_history, created: 0, last: None }
+    }
+
+    /// The writer of a type that a line names; the inner error is one of that line. `place` says where it stands.
+    ///
+    /// # Errors
+    /// Those of [`Tables::open`], with the place.
+    pub fn of_type(&mut self, resource_type: &str, place: impl Fn() -> String) -> Result<Result<&mut TableWriter>> {
+        if self.last.as_deref() != Some(resource_type) {
+            if !self.writers.contains_key(resource_type) {
+                match ResourceType::new(resource_type) {
+                    Ok(name) => self.open(&name, false).map_err(|error| error.detail_if_none(place()))?,
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            self.last = Some(resource_type.to_owned());
+        }
+        Ok(Ok(self.writers.get_mut(resource_type).expect("opened above")))
+    }
+
+    /// Opens the table of a type. One that the caller asked for may always be made.
+    ///
+    /// # Errors
+    /// 54000 beyond `fhir_bulk.max_new_tables`; those of [`TableWriter::open`].
+    pub fn open(&mut self, resource_type: &ResourceType, asked_for: bool) -> Result<()> {
+        let table = match ResourceTable::find(resource_type)? {
+            Some(table) => table,
+            None => {
+                if !asked_for {
+                    self.count_new(resource_type)?;
+                }
+                ResourceTable::get_or_create(resource_type)?
+            }
+        };
+        let writer = TableWriter::open(&table, resource_type, self.stamp, self.keep_history)?;
+        self.writers.insert(resource_type.as_str().to_owned(), writer);
+        Ok(())
+    }
+
+    fn count_new(&mut self, resource_type: &ResourceType) -> Result<()> {
+        let limit = settings::max_new_tables();
+        if self.created == limit {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!(
+                    "the source has more than {limit} types without a table, such as \"{}\"",
+                    resource_type.as_str()
+                ),
+            )
+            .hint("Raise fhir_bulk.max_new_tables, or correct resourceType in the source."));
+        }
+        self.created += 1;
+        Ok(())
+    }
+
+    /// Writes what is left; how many lines of each type are stored.
+    pub fn finish(self) -> BTreeMap<String, u64> {
+        self.writers.into_iter().map(|(name, writer)| (name, writer.finish())).collect()
+    }
+}

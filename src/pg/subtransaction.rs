@@ -1,0 +1,44 @@
+//! A piece of work that may fail on a unique key without ending the transaction.
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use std::panic::AssertUnwindSafe;
+
+/// Runs `work` in a subtransaction. `None` when it raised 23505, all of it undone; any other error goes on.
+///
+/// What `work` opened and PostgreSQL tracks by resource owner (buffers, relations) must be closed when it returns.
+pub fn unless_taken<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // SAFETY: the pair of calls that PL/pgSQL makes around a block with EXCEPTION: context and owner are those of
+    // before on both ways out.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = context;
+        let back = move || {
+            pg_sys::CurrentMemoryContext = context;
+            pg_sys::CurrentResourceOwner = owner;
+        };
+        let roll_back = move |error: CaughtError| -> Option<T> {
+            pg_sys::CurrentMemoryContext = context;
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            back();
+            match &error {
+                CaughtError::PostgresError(report)
+                    if report.sql_error_code() == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION =>
+                {
+                    None
+                }
+                _ => error.rethrow(),
+            }
+        };
+        let done = PgTryBuilder::new(AssertUnwindSafe(|| Some(work())))
+            .catch_others(roll_back)
+            .catch_rust_panic(roll_back)
+            .execute();
+        if done.is_some() {
+            pg_sys::ReleaseCurrentSubTransaction();
+            back();
+        }
+        done
+    }
+}

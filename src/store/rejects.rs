@@ -1,0 +1,43 @@
+//! The table of rejected lines: the extension's, not the caller's.
+
+use super::table::sql;
+use crate::pg::catalog::{self, quote_identifier};
+use crate::pg::session;
+use crate::pg::spi::{self, Parameter};
+
+/// A line that was passed over.
+#[derive(Debug)]
+pub struct Reject {
+    /// Counted from 1.
+    pub line_number: u64,
+    /// In the decompressed stream.
+    pub byte_offset: u64,
+    /// Five characters.
+    pub sqlstate: String,
+    /// The message that would have ended the load.
+    pub error: String,
+    /// The line's first bytes, whatever they are.
+    pub line: Vec<u8>,
+}
+
+/// Notes rejected lines of a source for the current role. They are part of the caller's transaction.
+pub fn add_rejects(source: &str, rejects: &[Reject]) {
+    let extension = catalog::this_extension();
+    let role = session::role_name();
+    let statement = sql(format!(
+        "INSERT INTO {}.bulk_load_reject_row (role, source, line_number, byte_offset, sqlstate, error, line) \
+         SELECT $1, $2, r.* FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
+         pg_catalog.unnest($7)) AS r",
+        quote_identifier(&extension.schema)
+    ));
+    let parameters = [
+        Parameter::string(&role.to_string_lossy()),
+        Parameter::string(source),
+        Parameter::int8s(rejects.iter().map(|r| r.line_number as i64)),
+        Parameter::int8s(rejects.iter().map(|r| r.byte_offset as i64)),
+        Parameter::strings(rejects.iter().map(|r| r.sqlstate.as_bytes())),
+        Parameter::strings(rejects.iter().map(|r| r.error.as_bytes())),
+        Parameter::byteas(rejects.iter().map(|r| r.line.as_slice())),
+    ];
+    session::as_role(extension.owner, || spi::execute(&statement, &parameters));
+}

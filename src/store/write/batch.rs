@@ -1,0 +1,148 @@
+//! Resources on their way into a table.
+
+use crate::pg::datum::{Value, Values};
+use crate::pg::spi::Parameter;
+use fhir_bulk_codec::LineError;
+use fhir_bulk_codec::resource::Encoded;
+use pgrx::pg_sys;
+
+/// Memory that a huge resource took beyond this is given back.
+const KEEP_BYTES: usize = 4 << 20;
+
+/// What all rows of a load share.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// The load's number of `transaction_id_seq`.
+    pub txid: i64,
+    /// `now()`.
+    pub ts: i64,
+}
+
+/// The rows of one type that are not written yet.
+pub(super) struct Batch {
+    stamp: Stamp,
+    /// What all rows share, as datums.
+    constants: Values,
+    resource_type: Value,
+    status_created: pg_sys::Datum,
+    pub has_cts: bool,
+    values: Values,
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    id: Value,
+    cts: Option<i64>,
+    resource: Value,
+}
+
+impl Batch {
+    pub fn new(stamp: Stamp, resource_type: &str, status_created: pg_sys::Datum, has_cts: bool) -> Batch {
+        let mut constants = Values::default();
+        let resource_type = push_text(&mut constants, resource_type);
+        let (values, rows) = (Values::default(), Vec::new());
+        Batch { stamp, constants, resource_type, status_created, has_cts, values, rows }
+    }
+
+    pub fn push(&mut self, resource: &Encoded<'_>, created_at: Option<i64>) -> Result<(), LineError> {
+        let id = push_text(&mut self.values, resource.id());
+        let value = self.values.push(|out| resource.write(out))?;
+        self.rows.push(Row { id, cts: created_at, resource: value });
+        Ok(())
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.values.clear(KEEP_BYTES);
+    }
+
+    /// The places of all rows.
+    pub fn all(&self) -> Vec<usize> {
+        (0..self.rows.len()).collect()
+    }
+
+    pub fn id(&self, row: usize) -> &str {
+        // It was pushed as a str.
+        str::from_utf8(self.values.bytes(self.rows[row].id)).unwrap_or_default()
+    }
+
+    /// These rows in the order of their ids, of each id the last: what a statement can take that meets every id at
+    /// most once, and two of which wait for each other's rows in the same order.
+    pub fn last_of_each_id(&self, mut rows: Vec<usize>) -> Vec<usize> {
+        rows.sort_by(|a, b| self.id(*a).cmp(self.id(*b)).then(a.cmp(b)));
+        let mut last: Vec<usize> = Vec::with_capacity(rows.len());
+        for row in rows {
+            match last.last_mut() {
+                Some(before) if self.id(*before) == self.id(row) => *before = row,
+                _ => last.push(row),
+            }
+        }
+        last
+    }
+
+    /// A row's values, in the order of [`super::columns::Columns::numbers`].
+    pub fn row_values(&self, row: usize, to: &mut Vec<pg_sys::Datum>) {
+        let Row { id, cts, resource } = self.rows[row];
+        to.push(self.values.datum(id));
+        to.push(self.stamp.txid.into());
+        to.push(self.stamp.ts.into());
+        to.push(self.constants.datum(self.resource_type));
+        to.push(self.status_created);
+        to.push(self.values.datum(resource));
+        if self.has_cts {
+            to.push(cts.unwrap_or(self.stamp.ts).into());
+        }
+    }
+
+    /// `id, resource, cts` of a row; a missing creation time is that of the load.
+    pub fn staged_values(&self, row: usize, to: &mut Vec<pg_sys::Datum>) {
+        let Row { id, cts, resource } = self.rows[row];
+        to.push(self.values.datum(id));
+        to.push(self.values.datum(resource));
+        to.push(cts.unwrap_or(self.stamp.ts).into());
+    }
+
+    /// The ids of these rows as `text[]`.
+    pub fn ids(&self, rows: &[usize]) -> Parameter {
+        Parameter::texts(&mut rows.iter().map(|row| self.values.datum(self.rows[*row].id)).collect::<Vec<_>>())
+    }
+
+    /// What [`super::statements`] take: `$1` ids, `$2` resources, `$3` txid, `$4` ts, `$5` type, `$6` creation times.
+    pub fn parameters(&self, rows: &[usize]) -> Vec<Parameter> {
+        let mut resources: Vec<_> = rows.iter().map(|row| self.values.datum(self.rows[*row].resource)).collect();
+        let created: Vec<_> = rows.iter().map(|row| self.rows[*row].cts).collect();
+        let mut parameters = vec![self.ids(rows), Parameter::jsonbs(&mut resources)];
+        parameters.extend(self.stamp_parameters());
+        parameters.push(Parameter::timestamptzs(&created));
+        parameters
+    }
+
+    /// Only txid, ts and type, as `$1` to `$3`.
+    pub fn stamp_parameters(&self) -> [Parameter; 3] {
+        [
+            Parameter::int8(self.stamp.txid),
+            Parameter::timestamptz(self.stamp.ts),
+            Parameter::text(self.constants.datum(self.resource_type)),
+        ]
+    }
+}
+
+fn push_text(values: &mut Values, text: &str) -> Value {
+    let pushed = values.push::<std::convert::Infallible>(|out| {
+        out.extend_from_slice(text.as_bytes());
+        Ok(())
+    });
+    match pushed {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
+}

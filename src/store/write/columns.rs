@@ -1,0 +1,58 @@
+//! The columns of a resource table that a load writes.
+
+use crate::error::{Error, Result};
+use crate::pg::catalog::Table;
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+/// Numbers and types of the columns.
+pub(super) struct Columns {
+    pub id: i16,
+    others: [i16; 5],
+    pub cts: Option<i16>,
+    pub status_type: pg_sys::Oid,
+}
+
+impl Columns {
+    /// # Errors
+    /// 42703 for a column that is missing, 42804 for one of another type.
+    pub fn of(table: &Table) -> Result<Columns> {
+        let columns = table.columns();
+        let find = |name: &str| columns.iter().find(|c| c.name.to_bytes() == name.as_bytes());
+        let typed = |name: &str, type_oid: pg_sys::Oid, type_name: &str| match find(name) {
+            Some(column) if column.type_oid == type_oid => Ok(column.number),
+            Some(_) => Err(Error::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column {name} of table \"{}\" is not of type {type_name}", table.name()),
+            )
+            .hint("Resource tables have the columns that bulk_create_table gives them.")),
+            None => Err(missing(table, name)),
+        };
+        let status = find("status").ok_or_else(|| missing(table, "status"))?;
+        Ok(Columns {
+            id: typed("id", pg_sys::TEXTOID, "text")?,
+            others: [
+                typed("txid", pg_sys::INT8OID, "bigint")?,
+                typed("ts", pg_sys::TIMESTAMPTZOID, "timestamptz")?,
+                typed("resource_type", pg_sys::TEXTOID, "text")?,
+                status.number,
+                typed("resource", pg_sys::JSONBOID, "jsonb")?,
+            ],
+            cts: find("cts").map(|_| typed("cts", pg_sys::TIMESTAMPTZOID, "timestamptz")).transpose()?,
+            status_type: status.type_oid,
+        })
+    }
+
+    /// `id, txid, ts, resource_type, status, resource` and, where it exists, `cts`: the order in which
+    /// [`super::batch::Batch::row_values`] gives their values.
+    pub fn numbers(&self) -> Vec<i16> {
+        [self.id].into_iter().chain(self.others).chain(self.cts).collect()
+    }
+}
+
+fn missing(table: &Table, column: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        format!("table \"{}\" has no column {column}, so it is not a resource table", table.name()),
+    )
+    .hint("Resource tables have the columns that bulk_create_table gives them.")
+}

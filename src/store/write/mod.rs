@@ -1,0 +1,227 @@
+//! Resources into their table: new ones, and new versions of known ones. [`path`] chooses the way.
+
+mod batch;
+mod columns;
+mod path;
+mod statements;
+
+pub use batch::Stamp;
+pub use path::Path;
+
+use super::{ResourceTable, ResourceType};
+use crate::error::Result;
+use crate::pg::catalog::{self, Table};
+use crate::pg::insert::HeapInsert;
+use crate::pg::{session, spi, subtransaction};
+use crate::store::table::sql;
+use batch::Batch;
+use columns::Columns;
+use fhir_bulk_codec::LineError;
+use fhir_bulk_codec::resource::Encoded;
+use statements::{History, StagedStatements, Statements};
+
+/// A batch is full at so many rows or so many bytes, whichever comes first.
+const BATCH_ROWS: usize = 1000;
+const BATCH_BYTES: usize = 512 << 10;
+/// Statements and subtransactions cost by the piece: their batches are larger.
+const STATEMENT_ROWS: usize = 8000;
+const STATEMENT_BYTES: usize = 8 << 20;
+/// From one known row in so many on, the next batch asks for the known ones before it inserts.
+const PROBE_SHARE: usize = 16;
+
+/// Writes the resources of one type.
+pub struct TableWriter {
+    table: Table,
+    batch: Batch,
+    way: Way,
+    /// Input lines whose resource is in the table.
+    stored: u64,
+}
+
+/// A [`Path`] with what it needs.
+enum Way {
+    Direct {
+        insert: HeapInsert,
+        statements: Statements,
+        /// Ask which ids are known before inserting; else find out by inserting.
+        probe: bool,
+        decoded: bool,
+    },
+    Set(Statements),
+    UpdateInsert {
+        statements: Statements,
+        /// Rules say nothing true of how many rows they wrote.
+        counts: bool,
+    },
+    Staged {
+        stage: Table,
+        insert: HeapInsert,
+        statements: StagedStatements,
+    },
+}
+
+/// The way a load by the current role would take into a table, and why.
+///
+/// # Errors
+/// As [`TableWriter::open`].
+pub fn path_into(table: &ResourceTable) -> Result<(Path, &'static str)> {
+    let open = Table::open_for_insert(table.oid);
+    let chosen = Columns::of(&open).and_then(|columns| path::choose(&open, &columns));
+    open.close();
+    chosen
+}
+
+impl TableWriter {
+    /// Opens a table for writing: checks privileges and chooses the way. With `keep_history` replaced versions go to
+    /// the history table.
+    ///
+    /// # Errors
+    /// 42703 and 42804 for columns that are missing or of another type, 42P10 without a unique index on `id`, 42809
+    /// for what is no table, 42P01 without a history table. PostgreSQL's own (42501) are raised.
+    pub fn open(
+        table: &ResourceTable,
+        resource_type: &ResourceType,
+        stamp: Stamp,
+        keep_history: bool,
+    ) -> Result<TableWriter> {
+        let open = Table::open_for_insert(table.oid);
+        let columns = Columns::of(&open)?;
+        let history =
+            if keep_history { Some(History::of(table, &ResourceTable::history(resource_type)?)) } else { None };
+        // The privilege is checked before anything is said of the table.
+        crate::pg::insert::check_privilege(open, columns.numbers());
+        let (path, _) = path::choose(&open, &columns)?;
+        let has_cts = columns.cts.is_some();
+        let statements = || Statements::new(&table.sql_name, has_cts, history.as_ref());
+        let way = match path {
+            Path::Direct | Path::DirectDecoded => {
+                let mut insert = HeapInsert::new(open, columns.numbers());
+                insert.set_key(columns.id);
+                let decoded = path == Path::DirectDecoded;
+                Way::Direct { insert, statements: statements(), probe: decoded, decoded }
+            }
+            Path::Set => Way::Set(statements()),
+            Path::UpdateInsert => Way::UpdateInsert { statements: statements(), counts: !open.has_rules() },
+            Path::Staged => {
+                let (stage, name) = make_stage();
+                let statements = StagedStatements::new(&table.sql_name, &name, has_cts, history.as_ref());
+                Way::Staged { stage, insert: HeapInsert::new(stage, vec![1, 2, 3]), statements }
+            }
+        };
+        let status_created = catalog::input(columns.status_type, c"created");
+        let batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
+        Ok(TableWriter { table: open, batch, way, stored: 0 })
+    }
+
+    /// Takes one resource; writes a batch when it is full.
+    ///
+    /// # Errors
+    /// The line's own, when its jsonb would be too large. Those of writing are raised.
+    pub fn push(&mut self, resource: &Encoded<'_>, created_at: Option<i64>) -> std::result::Result<(), LineError> {
+        self.batch.push(resource, created_at)?;
+        let (rows, bytes) = match self.way {
+            Way::Direct { decoded: false, .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
+            _ => (STATEMENT_ROWS, STATEMENT_BYTES),
+        };
+        if self.batch.len() == rows || self.batch.bytes() >= bytes {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and closes the table; how many input lines are stored.
+    pub fn finish(mut self) -> u64 {
+        self.flush();
+        match self.way {
+            Way::Direct { insert, .. } => insert.close(),
+            Way::Staged { stage, insert, statements } => {
+                insert.close();
+                session::advance_command();
+                statements.run(&self.batch);
+                stage.close();
+            }
+            Way::Set(_) | Way::UpdateInsert { .. } => {}
+        }
+        self.table.close();
+        self.stored
+    }
+
+    fn flush(&mut self) {
+        session::check_for_interrupts();
+        let TableWriter { batch, way, stored, .. } = self;
+        let lines = batch.len() as u64;
+        if lines == 0 {
+            return;
+        }
+        // Of what a trigger or rule kept out, the lines don't count as stored.
+        let kept_out = match way {
+            Way::Direct { insert, statements, probe, decoded } => {
+                let known = insert_new(batch, insert, statements, *probe, *decoded);
+                *probe = *decoded || known.len() * PROBE_SHARE > batch.len();
+                let known = batch.last_of_each_id(known);
+                (known.len() as u64).saturating_sub(statements.upsert(batch, known))
+            }
+            Way::Set(statements) => {
+                let rows = batch.last_of_each_id(batch.all());
+                (rows.len() as u64).saturating_sub(statements.upsert(batch, rows))
+            }
+            Way::UpdateInsert { statements, counts } => {
+                let rows = batch.last_of_each_id(batch.all());
+                let expected = rows.len() as u64;
+                let touched = statements.update_insert(batch, rows);
+                if *counts { expected.saturating_sub(touched) } else { 0 }
+            }
+            Way::Staged { insert, .. } => {
+                insert.insert(batch.len(), |at, row| batch.staged_values(at, row));
+                0
+            }
+        };
+        *stored += lines - kept_out;
+        self.batch.clear();
+    }
+}
+
+/// Inserts the rows whose id the table does not have; the other rows. Both are seen by the statements after it.
+fn insert_new(
+    batch: &Batch,
+    insert: &mut HeapInsert,
+    statements: &Statements,
+    probe: bool,
+    decoded: bool,
+) -> Vec<usize> {
+    let (mut new, mut known) = (batch.all(), Vec::new());
+    if probe {
+        let found = statements.known(batch, &new);
+        (known, new) = new.into_iter().partition(|row| found.contains(batch.id(*row)));
+    }
+    if decoded {
+        // A repeated id would undo its whole batch.
+        let once = batch.last_of_each_id(new);
+        let insert_all = || insert.insert_or_fail(once.len(), |at, row| batch.row_values(once[at], row));
+        if subtransaction::unless_taken(insert_all).is_none() {
+            known.extend(once);
+        }
+    } else {
+        let conflicts = insert.insert(new.len(), |at, row| batch.row_values(new[at], row));
+        known.extend(conflicts.into_iter().map(|at| new[at]));
+    }
+    session::advance_command();
+    known
+}
+
+/// A temporary table of this transaction for `id, resource, cts`, and its name.
+fn make_stage() -> (Table, String) {
+    let number = spi::texts(
+        c"SELECT pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_class \
+        WHERE relname OPERATOR(pg_catalog.~~) 'fhir\\_bulk\\_stage\\_%'",
+        &[],
+    );
+    let name = format!("pg_temp.fhir_bulk_stage_{}", number.first().map_or("0", String::as_str));
+    spi::execute(
+        &sql(format!("CREATE TEMPORARY TABLE {name} (id text, resource jsonb, cts timestamptz) ON COMMIT DROP")),
+        &[],
+    );
+    let oid = spi::texts(&sql(format!("SELECT '{name}'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.text")), &[]);
+    let oid = oid.first().and_then(|oid| oid.parse::<u32>().ok()).expect("made just now");
+    (Table::open_for_insert(oid.into()), name)
+}

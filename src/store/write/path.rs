@@ -1,0 +1,124 @@
+//! How rows get into a table. All ways give the same rows and counts; they differ in speed and in what of
+//! PostgreSQL they leave room for.
+
+use super::columns::Columns;
+use crate::error::{Error, Result};
+use crate::pg::catalog::{self, Table};
+use crate::pg::spi::{self, Parameter};
+use crate::settings::{self, WritePath};
+use pgrx::PgSqlErrorCode;
+
+/// A way into a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Batches straight into heap pages, then index entries.
+    Direct,
+    /// As `Direct`, but ids are looked up first and each batch is a subtransaction: what logical decoding sees must
+    /// never hold an insert that was taken back.
+    DirectDecoded,
+    /// `INSERT … SELECT … ON CONFLICT`, a batch a statement: triggers, policies, partitions take part.
+    Set,
+    /// `UPDATE`, then `INSERT` of the rest: where ON CONFLICT is not to be had (foreign tables, rules).
+    UpdateInsert,
+    /// Into a temporary table first, then one `INSERT … SELECT … ON CONFLICT`: where each statement travels.
+    Staged,
+}
+
+impl Path {
+    /// As users read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Direct | Path::DirectDecoded => "direct",
+            Path::Set => "set",
+            Path::UpdateInsert => "update-insert",
+            Path::Staged => "staged",
+        }
+    }
+}
+
+/// The way into a table for the current role, and why.
+///
+/// # Errors
+/// 42809 for what is no table; 42P10 for one without a unique index on `id`.
+pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
+    let chosen = natural(table)?;
+    let chosen = match (settings::write_path(), chosen) {
+        (WritePath::Set, (Path::Direct | Path::DirectDecoded, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
+        (WritePath::Staged, (Path::Direct | Path::DirectDecoded | Path::Set, _)) => {
+            (Path::Staged, "fhir_bulk.write_path asks for it")
+        }
+        (_, chosen) => chosen,
+    };
+    // A foreign table's keys are its server's business.
+    if chosen.0 != Path::UpdateInsert && !has_unique_id(table, columns.id) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
+            format!("table \"{}\" has no unique index on id", table.name()),
+        )
+        .hint(format!("ALTER TABLE {} ADD PRIMARY KEY (id);", table.name())));
+    }
+    Ok(chosen)
+}
+
+fn natural(table: &Table) -> Result<(Path, &'static str)> {
+    Ok(match table.kind() {
+        b'r' | b'p' if is_distributed(table) => (Path::Staged, "Citus spreads it over other servers"),
+        b'r' | b'p' if table.has_rules() => (Path::UpdateInsert, "it has rules"),
+        b'p' if has_foreign_partition(table) => (Path::UpdateInsert, "some of its partitions are foreign tables"),
+        b'p' => (Path::Set, "it is partitioned"),
+        b'f' => (Path::UpdateInsert, "it is a foreign table"),
+        b'r' if table.is_partition() => (Path::Set, "it is a partition"),
+        b'r' if !table.is_heap() => (Path::Set, "it does not use PostgreSQL's heap storage"),
+        b'r' if table.has_triggers() => (Path::Set, "it has triggers or foreign keys"),
+        b'r' if table.has_row_security_for_me() => (Path::Set, "row level security applies to the current role"),
+        b'r' if table.columns().iter().any(|c| c.is_generated) => (Path::Set, "it has generated columns"),
+        b'r' if table.columns().iter().any(|c| catalog::is_domain(c.type_oid)) => {
+            (Path::Set, "it has columns of domain types")
+        }
+        b'r' if table.is_decoded() => (Path::DirectDecoded, "wal_level is logical: ids are looked up first"),
+        b'r' => (Path::Direct, "it is a plain table"),
+        kind => {
+            let what = match kind {
+                b'v' => "a view",
+                b'm' => "a materialized view",
+                _ => "not a table",
+            };
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("cannot load into \"{}\": it is {what}", table.name()),
+            )
+            .hint("Load into the table itself."));
+        }
+    })
+}
+
+fn oid(table: &Table) -> Parameter {
+    Parameter::int8(i64::from(table.oid().to_u32()))
+}
+
+/// Citus keeps a shell of the table here and its rows elsewhere; what went into the shell would be lost.
+fn is_distributed(table: &Table) -> bool {
+    let Some(schema) = catalog::schema(c"pg_catalog") else { return false };
+    if catalog::relation(c"pg_dist_partition", schema).is_none() {
+        return false;
+    }
+    let query = c"SELECT 'yes' FROM pg_catalog.pg_dist_partition \
+        WHERE logicalrelid::pg_catalog.oid::pg_catalog.int8 OPERATOR(pg_catalog.=) $1";
+    !spi::texts(query, &[oid(table)]).is_empty()
+}
+
+fn has_foreign_partition(table: &Table) -> bool {
+    let query = c"SELECT 'yes' FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass) p \
+        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.relid \
+        WHERE c.relkind OPERATOR(pg_catalog.=) 'f' LIMIT 1";
+    !spi::texts(query, &[oid(table)]).is_empty()
+}
+
+/// What `ON CONFLICT (id)` needs.
+fn has_unique_id(table: &Table, id: i16) -> bool {
+    let query = c"SELECT 'yes' FROM pg_catalog.pg_index i WHERE i.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.=) $1 \
+        AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
+        AND i.indnkeyatts OPERATOR(pg_catalog.=) 1::pg_catalog.int2 \
+        AND i.indkey[0]::pg_catalog.int8 OPERATOR(pg_catalog.=) $2";
+    !spi::texts(query, &[oid(table), Parameter::int8(i64::from(id))]).is_empty()
+}

@@ -1,0 +1,209 @@
+//! The SQL by which rows are replaced, with the caller's rights: triggers, policies and privileges take part.
+//!
+//! Parameters are those of [`super::batch::Batch::parameters`]. A row that this very load wrote (a repeated id)
+//! keeps its status, leaves no history and, when new, takes the last line's creation time; any other keeps its own.
+
+use super::batch::Batch;
+use crate::pg::catalog;
+use crate::pg::spi::{self, Parameter};
+use crate::store::ResourceTable;
+use crate::store::table::sql;
+use std::collections::HashSet;
+use std::ffi::CString;
+
+/// Rounds in which rows may appear between looking and inserting, before the statement that waits for them.
+const ROUNDS: usize = 3;
+
+/// The statements for one table.
+pub(super) struct Statements {
+    known: CString,
+    lock: CString,
+    keep: Option<CString>,
+    update: CString,
+    insert: CString,
+    insert_if_new: CString,
+    upsert: CString,
+}
+
+impl Statements {
+    /// With `history`, replaced versions are kept there.
+    pub fn new(table: &str, has_cts: bool, history: Option<&History>) -> Statements {
+        let (cts, value, set_insert, set_update) = if has_cts {
+            (
+                ", cts",
+                ", coalesce(r.cts, $4)",
+                set_cts("excluded.txid", "excluded.cts"),
+                set_cts("$3", "coalesce(r.cts, $4)"),
+            )
+        } else {
+            ("", "", String::new(), String::new())
+        };
+        // `unnest` of several arrays at once is grammar only under its bare name, which could be anybody's.
+        let rows =
+            "ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($6)) AS r(id, resource, cts)";
+        let insert = format!(
+            "INSERT INTO {table} AS t (id, txid, ts, resource_type, status, resource{cts}) \
+             SELECT r.id, $3, $4, $5, 'created', r.resource{value} FROM {rows}"
+        );
+        let any = format!("{table} AS t WHERE t.id OPERATOR(pg_catalog.=) ANY ($1)");
+        Statements {
+            known: sql(format!("SELECT t.id FROM {any}")),
+            lock: sql(format!("SELECT t.id FROM {any} ORDER BY t.id FOR UPDATE")),
+            keep: history.map(|history| {
+                let columns = &history.columns;
+                sql(format!(
+                    "INSERT INTO {} ({columns}) SELECT {columns} FROM {any} AND t.txid OPERATOR(pg_catalog.<>) $2 \
+                     ON CONFLICT DO NOTHING",
+                    history.sql_name
+                ))
+            }),
+            update: sql(format!(
+                "UPDATE {table} AS t SET txid = $3, ts = $4, resource_type = $5, resource = r.resource, {}{set_update} \
+                 FROM {rows} WHERE t.id OPERATOR(pg_catalog.=) r.id AND t.id OPERATOR(pg_catalog.=) ANY ($1)",
+                set_status("$3")
+            )),
+            insert_if_new: sql(format!("{insert} ON CONFLICT (id) DO NOTHING RETURNING id")),
+            upsert: sql(format!("{insert} {}{set_insert}", on_conflict())),
+            insert: sql(insert),
+        }
+    }
+
+    /// Which of these rows' ids the table has.
+    pub fn known(&self, batch: &Batch, rows: &[usize]) -> HashSet<String> {
+        spi::texts(&self.known, &[batch.ids(rows)]).into_iter().collect()
+    }
+
+    /// Inserts or replaces rows, of which each id comes once; how many of them are in the table then.
+    pub fn upsert(&self, batch: &Batch, rows: Vec<usize>) -> u64 {
+        if rows.is_empty() {
+            return 0;
+        }
+        if self.keep.is_none() {
+            return spi::execute(&self.upsert, &batch.parameters(&rows));
+        }
+        let (mut rest, mut stored) = (rows, 0);
+        // ON CONFLICT does not tell what it replaced. Rows are locked, kept and updated; what another session inserts
+        // in between is found in the next round.
+        for _ in 0..ROUNDS {
+            let locked: HashSet<String> = spi::texts(&self.lock, &[batch.ids(&rest)]).into_iter().collect();
+            let (known, new) = rest.into_iter().partition::<Vec<_>, _>(|row| locked.contains(batch.id(*row)));
+            self.keep(batch, &known);
+            stored += self.run(&self.update, batch, &known);
+            let inserted: HashSet<String> = if new.is_empty() {
+                HashSet::new()
+            } else {
+                spi::texts(&self.insert_if_new, &batch.parameters(&new)).into_iter().collect()
+            };
+            stored += inserted.len() as u64;
+            rest = new.into_iter().filter(|row| !inserted.contains(batch.id(*row))).collect();
+            if rest.is_empty() {
+                return stored;
+            }
+        }
+        stored + spi::execute(&self.upsert, &batch.parameters(&rest))
+    }
+
+    /// Updates the known rows and inserts the others, without ON CONFLICT; how many the statements touched.
+    pub fn update_insert(&self, batch: &Batch, rows: Vec<usize>) -> u64 {
+        let found = self.known(batch, &rows);
+        let (known, new) = rows.into_iter().partition::<Vec<_>, _>(|row| found.contains(batch.id(*row)));
+        self.keep(batch, &known);
+        self.run(&self.update, batch, &known) + self.run(&self.insert, batch, &new)
+    }
+
+    fn keep(&self, batch: &Batch, known: &[usize]) {
+        if let Some(keep) = &self.keep
+            && !known.is_empty()
+        {
+            let [txid, ..] = batch.stamp_parameters();
+            spi::execute(keep, &[batch.ids(known), txid]);
+        }
+    }
+
+    fn run(&self, statement: &CString, batch: &Batch, rows: &[usize]) -> u64 {
+        if rows.is_empty() { 0 } else { spi::execute(statement, &batch.parameters(rows)) }
+    }
+}
+
+/// Where replaced versions are kept.
+pub(super) struct History {
+    sql_name: String,
+    /// Those that both tables have.
+    columns: String,
+}
+
+impl History {
+    /// The history of a resource table.
+    pub fn of(table: &ResourceTable, history: &ResourceTable) -> History {
+        let all = [c"id", c"txid", c"ts", c"resource_type", c"status", c"resource", c"cts"];
+        let both = all.iter().filter(|name| table.has_column(name) && history.has_column(name));
+        let columns = both.map(|name| catalog::quote_identifier(name)).collect::<Vec<_>>().join(", ");
+        History { sql_name: history.sql_name.clone(), columns }
+    }
+}
+
+/// From a temporary table of `id, resource, cts` to the resource table, in one statement each.
+pub(super) struct StagedStatements {
+    keep: Option<CString>,
+    upsert: CString,
+}
+
+impl StagedStatements {
+    pub fn new(table: &str, stage: &str, has_cts: bool, history: Option<&History>) -> StagedStatements {
+        let (cts, value, set) = if has_cts {
+            (", cts", ", r.cts", set_cts("excluded.txid", "excluded.cts"))
+        } else {
+            ("", "", String::new())
+        };
+        StagedStatements {
+            keep: history.map(|history| {
+                let columns = &history.columns;
+                sql(format!(
+                    "INSERT INTO {} ({columns}) SELECT {columns} FROM {table} AS t \
+                     WHERE t.id OPERATOR(pg_catalog.=) ANY (SELECT s.id FROM {stage} AS s) ON CONFLICT DO NOTHING",
+                    history.sql_name
+                ))
+            }),
+            // The stage holds lines in their order, so that the last of an id is that with the highest place.
+            upsert: sql(format!(
+                "INSERT INTO {table} AS t (id, txid, ts, resource_type, status, resource{cts}) \
+                 SELECT r.id, $1, $2, $3, 'created', r.resource{value} FROM \
+                 (SELECT DISTINCT ON (s.id) s.id, s.resource, s.cts FROM {stage} AS s ORDER BY s.id, s.ctid DESC) AS r \
+                 {}{set}",
+                on_conflict()
+            )),
+        }
+    }
+
+    /// Moves all of it.
+    pub fn run(&self, batch: &Batch) {
+        if let Some(keep) = &self.keep {
+            spi::execute(keep, &[]);
+        }
+        let parameters: [Parameter; 3] = batch.stamp_parameters();
+        spi::execute(&self.upsert, &parameters);
+    }
+}
+
+/// `excluded.ts`, not `now()`: other servers that the statement may travel to have clocks of their own.
+fn on_conflict() -> String {
+    format!(
+        "ON CONFLICT (id) DO UPDATE SET txid = excluded.txid, ts = excluded.ts, \
+         resource_type = excluded.resource_type, resource = excluded.resource, {}",
+        set_status("excluded.txid")
+    )
+}
+
+fn set_status(txid: &str) -> String {
+    format!(
+        "status = CASE WHEN t.txid OPERATOR(pg_catalog.=) {txid} THEN t.status \
+         WHEN t.status OPERATOR(pg_catalog.=) 'deleted' THEN 'recreated' ELSE 'updated' END"
+    )
+}
+
+fn set_cts(txid: &str, cts: &str) -> String {
+    format!(
+        ", cts = CASE WHEN t.txid OPERATOR(pg_catalog.=) {txid} \
+         AND t.status OPERATOR(pg_catalog.=) 'created' THEN {cts} ELSE t.cts END"
+    )
+}
