@@ -104,13 +104,13 @@ impl Download {
         Ok(Download { events, wake })
     }
 
-    /// Readable when [`Download::next`] may have something, and when the download is over.
+    /// Readable when [`Download::take`] may have something, and when the download is over.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
     /// What there is to take, without waiting.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Event> {
         // First the signal, then the channel: what comes in between is signalled again.
         let mut signals = [0; 64];
         while matches!((&self.wake).read(&mut signals), Ok(count) if count == signals.len()) {}

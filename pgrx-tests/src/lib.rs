@@ -23,6 +23,8 @@ pub struct Cluster {
     folder: PathBuf,
     port: u16,
     template: OnceLock<()>,
+    /// What a shell runs before it becomes the server.
+    before: String,
 }
 
 /// Where PostgreSQL's programs are.
@@ -57,27 +59,58 @@ fn run(command: &mut Command) -> Output {
 impl Cluster {
     /// Makes and starts a server with these lines in its configuration.
     pub fn start(settings: &[&str]) -> Cluster {
+        Cluster::start_after("", settings)
+    }
+
+    /// As [`Cluster::start`], by a shell that runs commands first: limits, variables of the environment.
+    pub fn start_after(before: &str, settings: &[&str]) -> Cluster {
+        let cluster = Cluster::new(before);
+        run(as_server_user(&bin("initdb"))
+            .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres", "--auth=trust"])
+            .arg(cluster.data()));
+        cluster.configure(settings);
+        cluster.start_server();
+        cluster
+    }
+
+    /// A standby that follows this server, from a base backup.
+    pub fn standby(&self) -> Cluster {
+        let standby = Cluster::new("");
+        run(as_server_user(&bin("pg_basebackup"))
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--dbname"])
+            .arg(format!("host={} port={} user=postgres", self.folder.display(), self.port))
+            .arg("--pgdata")
+            .arg(standby.data()));
+        standby.configure(&[]);
+        standby.start_server();
+        standby
+    }
+
+    fn new(before: &str) -> Cluster {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("fhir_bulk_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
-        let data = folder.join("data");
-        run(as_server_user(&bin("initdb"))
-            .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres", "--auth=trust"])
-            .arg(&data));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let cluster = Cluster { folder, port, template: OnceLock::new(), before: before.to_owned() };
+        cluster.watch();
+        cluster
+    }
+
+    fn configure(&self, settings: &[&str]) {
         let mut text = format!(
-            "\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = off\n\
+            "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\n\
              shared_buffers = 256MB\nmax_wal_size = 4GB\nautovacuum = off\nlog_line_prefix = '%m [%p] %d '\n",
-            folder.display()
+            self.port,
+            self.folder.display()
         );
         for setting in settings {
             text.push_str(setting);
             text.push('\n');
         }
         // Written as the server's user, who owns the folder.
-        let conf = data.join("postgresql.conf");
+        let conf = self.data().join("postgresql.conf");
         let mut append = as_server_user(Path::new("/bin/sh"))
             .args(["-c", "cat >> \"$0\""])
             .arg(&conf)
@@ -86,15 +119,14 @@ impl Cluster {
             .unwrap();
         append.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(append.wait().unwrap().success());
-        let cluster = Cluster { folder, port, template: OnceLock::new() };
-        cluster.watch();
-        cluster.start_server();
-        cluster
     }
 
     /// Starts the server of this cluster and waits until it takes connections.
     pub fn start_server(&self) {
-        run(as_server_user(&bin("pg_ctl"))
+        let script = format!("{}\nexec \"$@\"", self.before);
+        run(as_server_user(Path::new("/bin/sh"))
+            .args(["-c", &script, "sh"])
+            .arg(bin("pg_ctl"))
             // With it, errors would carry stack traces as their DETAIL, which servers of users do not show.
             .env_remove("RUST_BACKTRACE")
             .args(["start", "--wait", "--silent", "-D"])
@@ -128,6 +160,8 @@ impl Cluster {
                 state.is_empty() || state.contains(") Z ")
             })
         });
+        // Where nobody reaps the dead, a new server takes the old one's pid for a living one.
+        run(as_server_user(Path::new("/bin/rm")).arg("-f").arg(self.data().join("postmaster.pid")));
     }
 
     /// Kills one backend with SIGKILL; the server then restarts itself, ending all other connections.
@@ -175,6 +209,11 @@ impl Cluster {
     /// The server's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// The TCP port, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A connection string for the socket.

@@ -57,7 +57,7 @@ impl Read for Body {
             if count > 0 || self.at_end || buffer.is_empty() {
                 return Ok(count);
             }
-            match self.download.next() {
+            match self.download.take() {
                 Some(Event::Bytes(piece)) => self.piece = io::Cursor::new(piece),
                 Some(Event::End) => self.at_end = true,
                 Some(Event::Failed(error)) => return Err(io::Error::other(error)),

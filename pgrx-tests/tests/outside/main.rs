@@ -4,10 +4,14 @@
 //! its own.
 
 mod bad_input;
+mod concurrency;
+mod crash;
 mod dump;
 mod fidelity;
 mod hijack;
 mod install;
+mod interrupts;
 mod load;
+mod memory;
 mod rights;
 mod support;

@@ -19,11 +19,10 @@ fn make_reference(client: &mut Client, path: &str) {
                 SELECT CASE WHEN meta IS NULL THEN rest WHEN meta = '{{}}' THEN rest - 'meta' ELSE jsonb_set(rest, '{{meta}}', meta) END
                 FROM (SELECT line - 'id' - 'resourceType' AS rest, (line -> 'meta') - 'lastUpdated' - 'versionId' - 'createdAt' AS meta) AS l
               $$;
-              CREATE UNLOGGED TABLE lines (line text);
-              COPY lines FROM '{path}' WITH (FORMAT csv, QUOTE e'\x01', DELIMITER e'\x02');
               CREATE UNLOGGED TABLE reference AS
-                SELECT line ->> 'resourceType' AS type, line ->> 'id' AS id, stored(line) AS resource, line FROM (SELECT line::jsonb FROM lines) AS l;
-              DROP TABLE lines; ANALYZE reference"
+                SELECT line ->> 'resourceType' AS type, line ->> 'id' AS id, stored(line) AS resource
+                FROM (SELECT line::jsonb FROM string_to_table(pg_read_file('{path}'), e'\n') AS line WHERE line <> '' OFFSET 0) AS l;
+              ANALYZE reference"
         ),
     );
 }

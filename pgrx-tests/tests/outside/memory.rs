@@ -1,0 +1,153 @@
+//! A backend's memory stays flat however much goes through it, and errors give back what they took.
+
+use crate::support::{count, fails, load_fails, load_sql, patient, patients, rows, run};
+use fhir_bulk_tests::{Client, Database, gzip};
+use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What SPEC allows a backend to grow by.
+const GROWTH: i64 = 64 << 20;
+
+/// Anonymous memory of a backend: what it allocated itself, without shared buffers.
+fn anonymous(pid: i64) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon in /proc/<pid>/status");
+    line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024
+}
+
+fn pid(client: &mut Client) -> i64 {
+    count(client, "SELECT pg_backend_pid()")
+}
+
+/// The most that the backend's memory grows by while `work` runs.
+fn growth(client: &mut Client, work: impl FnOnce(&mut Client)) -> i64 {
+    let pid = pid(client);
+    let (before, ended) = (anonymous(pid), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut most = before;
+            while !ended.load(Ordering::Relaxed) {
+                most = most.max(anonymous(pid));
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            most.max(anonymous(pid)) - before
+        });
+        work(client);
+        ended.store(true, Ordering::Relaxed);
+        watch.join().unwrap()
+    })
+}
+
+/// Patients of some 1,000 bytes; 150 MB of them.
+fn large_file() -> String {
+    let filler = "Lorem ipsum dolor sit amet, consetetur sadipscing elitr. ".repeat(14);
+    (0..170_000).map(|n| patient(&format!("p-{n}"), n).replace("1970-01-01", &filler) + "\n").collect()
+}
+
+#[test]
+fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
+    let database = Database::new();
+    let large = large_file();
+    assert!(large.len() > 140 << 20);
+    let small = database.file("small", patients(1..=5000));
+    let plain = database.file("plain", &large);
+    let compressed = database.file("gzip", gzip(large.as_bytes()));
+    drop(large);
+    let mut client = database.connect();
+    rows(&mut client, &load_sql(&small, "'Patient'"));
+    for (name, url) in [("insert", &plain), ("update", &compressed)] {
+        let grown = growth(&mut client, |client| assert_eq!(rows(client, &load_sql(url, "'Patient', true")), [r#"{"total": 170000}"#]));
+        assert!(grown < GROWTH, "the load ({name}) grew the backend by {} MB", grown >> 20);
+    }
+    for dump in [
+        "bulk_dump('Patient')",
+        "bulk_dump('Patient', fhir => true)",
+        "bulk_dump_chunks('Patient', fhir => true)",
+        "bulk_dump_chunks('Patient', gzip => true)",
+        "bulk_dump_chunks('Patient', gzip => true, chunk_bytes => 1024)",
+    ] {
+        let grown = growth(&mut client, |client| {
+            let mut body = client.copy_out(&format!("COPY (SELECT {dump}) TO STDOUT WITH (FORMAT binary)")).unwrap();
+            let (mut piece, mut length) = (vec![0; 1 << 20], 0);
+            loop {
+                match body.read(&mut piece).unwrap() {
+                    0 => break,
+                    count => length += count,
+                }
+            }
+            assert!(length > 1 << 20);
+        });
+        assert!(grown < GROWTH, "{dump} grew the backend by {} MB", grown >> 20);
+    }
+}
+
+#[test]
+fn one_huge_resource_does_not_keep_its_memory() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let small = patients(1..=3000);
+    let huge = format!("{{\"id\":\"huge\",\"resourceType\":\"Patient\",\"data\":\"{}\"}}\n", "QUJD".repeat(10 << 20));
+    let url = database.file("huge", huge + &small);
+    rows(&mut client, &load_sql(&database.file("small", &small), "'Patient'"));
+    let pid = pid(&mut client);
+    let before = anonymous(pid);
+    for _ in 0..3 {
+        rows(&mut client, &load_sql(&url, "'Patient'"));
+        assert_eq!(rows(&mut client, "SELECT sum(length(line)) > 40000000 FROM (SELECT bulk_dump('Patient') AS line) AS d"), ["t"]);
+    }
+    let kept = anonymous(pid) - before;
+    assert!(kept < GROWTH, "the backend keeps {} MB", kept >> 20);
+}
+
+#[test]
+fn fifty_failed_loads_in_one_session_leave_no_memory_behind() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let good = patients(1..=20_000);
+    let gzipped = [&gzip(good.as_bytes())[..], &gzip(good.as_bytes())[..1000]].concat();
+    let urls = [
+        ("broken", (good.clone() + "{broken").into_bytes()),
+        ("truncated", gzipped),
+        ("foreign", (good.clone() + "{\"id\":\"x\",\"resourceType\":\"Other\"}").into_bytes()),
+        ("too long", (good.clone() + &" ".repeat(3 << 20)).into_bytes()),
+    ]
+    .map(|(name, content)| database.file(name, content));
+    run(&mut client, "SELECT bulk_create_table('Patient'); SET fhir_bulk.max_line_bytes = '2MB'; ALTER TABLE patient ADD CHECK (resource ->> 'multipleBirthInteger' <> '77777')");
+    let constraint = database.file("constraint", good + &patient("x", 77_777));
+    let pid = pid(&mut client);
+    let mut fail_all = |times: usize| {
+        for _ in 0..times {
+            for url in &urls {
+                load_fails(&mut client, url, "'Patient'");
+            }
+            load_fails(&mut client, &constraint, "'Patient'");
+            fails(&mut client, "SELECT bulk_dump('Absent')");
+        }
+    };
+    fail_all(2);
+    let before = anonymous(pid);
+    fail_all(10);
+    let kept = anonymous(pid) - before;
+    assert!(kept < 8 << 20, "50 failed loads left {} kB", kept >> 10);
+}
+
+#[test]
+fn a_thousand_dumps_that_end_early_in_one_transaction_leave_no_memory_behind() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let url = database.file("patients", patients(1..=3000));
+    rows(&mut client, &load_sql(&url, "'Patient'"));
+    let pid = pid(&mut client);
+    run(&mut client, "BEGIN");
+    let mut dump = |times: usize| {
+        for _ in 0..times {
+            assert_eq!(rows(&mut client, "SELECT bulk_dump('Patient') LIMIT 3").len(), 3);
+            assert_eq!(rows(&mut client, "SELECT bulk_dump_chunks('Patient', gzip => true, chunk_bytes => 1024) LIMIT 1").len(), 1);
+        }
+    };
+    dump(50);
+    let before = anonymous(pid);
+    dump(500);
+    let kept = anonymous(pid) - before;
+    assert!(kept < 8 << 20, "1,000 dumps left {} kB", kept >> 10);
+}
