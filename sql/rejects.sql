@@ -1,6 +1,6 @@
 -- Lines that loads with on_error "skip" passed over. The table is written by the extension alone, as its owner; the
 -- view shows each role its own, and lets it delete them.
-CREATE TABLE bulk_load_reject_row (
+CREATE TABLE @extschema@.bulk_load_reject_row (
     role name NOT NULL,
     loaded_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     source text NOT NULL,
@@ -10,13 +10,13 @@ CREATE TABLE bulk_load_reject_row (
     error text NOT NULL,
     line bytea NOT NULL
 );
-REVOKE ALL ON bulk_load_reject_row FROM PUBLIC;
+REVOKE ALL ON @extschema@.bulk_load_reject_row FROM PUBLIC;
 
-CREATE VIEW bulk_load_reject WITH (security_barrier) AS
+CREATE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
     SELECT loaded_at, source, line_number, byte_offset, sqlstate, error, line
-    FROM bulk_load_reject_row
+    FROM @extschema@.bulk_load_reject_row
     WHERE role OPERATOR(pg_catalog.=) current_user;
-GRANT SELECT, DELETE ON bulk_load_reject TO PUBLIC;
+GRANT SELECT, DELETE ON @extschema@.bulk_load_reject TO PUBLIC;
 
-COMMENT ON VIEW bulk_load_reject IS
+COMMENT ON VIEW @extschema@.bulk_load_reject IS
     'Lines that your loads with on_error "skip" passed over, with the reason; delete them when they are dealt with';

@@ -52,7 +52,7 @@ fn bulk_dump_chunks(
 
 fn open(resource_type: Option<&str>, since: Option<TimestampWithTimeZone>, fhir: Option<bool>) -> Result<Reader> {
     let name = required(resource_type, "resource_type")?;
-    let form = if required(fhir, "fhir")? { Form::Fhir } else { Form::Aidbox };
+    let form = if required(fhir, "fhir")? { Form::Fhir(settings::fhir_version()) } else { Form::Aidbox };
     // A name that can be no type's is one without a table.
     let resource_type = ResourceType::new(name).map_err(|_| crate::store::unknown(name))?;
     let table = ResourceTable::get(&resource_type)?;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::pg::compat;
+use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_fetch::Policy;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
@@ -16,6 +17,20 @@ pub enum VersionId {
     /// A JSON string, as FHIR's `id` datatype asks for.
     #[name = c"string"]
     String,
+}
+
+/// The release of FHIR whose definitions tell choices and references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum FhirVersion {
+    /// R4
+    #[name = c"4.0.1"]
+    R4,
+    /// R4B
+    #[name = c"4.3.0"]
+    R4B,
+    /// R5
+    #[name = c"5.0.0"]
+    R5,
 }
 
 /// Which way loads take into tables that leave a choice.
@@ -34,6 +49,8 @@ pub enum WritePath {
 
 static DATA_SCHEMA: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"public"));
 static CREATED_AT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"ex:createdAt"));
+static FHIR_VERSION: GucSetting<FhirVersion> = GucSetting::<FhirVersion>::new(FhirVersion::R4);
+static CONVERT_EXTENSIONS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static VERSION_ID: GucSetting<VersionId> = GucSetting::<VersionId>::new(VersionId::Number);
 static GZIP_LEVEL: GucSetting<i32> = GucSetting::<i32>::new(1);
 static MAX_LINE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(256 << 20);
@@ -58,6 +75,22 @@ pub fn define() {
         c"The url of the meta.extension that carries a resource's creation time in FHIR form.",
         c"Set it to what your other systems use (Aidbox: BOX_FHIR_CREATEDAT_URL).",
         &CREATED_AT_URL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"fhir_bulk.fhir_version",
+        c"The release of FHIR by whose definitions resources are converted: 4.0.1, 4.3.0 or 5.0.0.",
+        c"Set it to the release of your resources; what is a choice or a reference differs between releases.",
+        &FHIR_VERSION,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"fhir_bulk.convert_extensions",
+        c"Whether loads store the value[x] of extensions as Aidbox's recommended format does.",
+        c"Turn it off for an Aidbox with BOX_FHIR_CORRECT_AIDBOX_FORMAT=false; dumps read either.",
+        &CONVERT_EXTENSIONS,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -148,6 +181,20 @@ pub fn data_schema() -> Result<CString> {
 /// `fhir_bulk.created_at_url`.
 pub fn created_at_url() -> String {
     CREATED_AT_URL.get().map_or_else(String::new, |url| url.to_string_lossy().into_owned())
+}
+
+/// `fhir_bulk.fhir_version`.
+pub fn fhir_version() -> Version {
+    match FHIR_VERSION.get() {
+        FhirVersion::R4 => Version::R4,
+        FhirVersion::R4B => Version::R4B,
+        FhirVersion::R5 => Version::R5,
+    }
+}
+
+/// `fhir_bulk.convert_extensions`.
+pub fn convert_extensions() -> bool {
+    CONVERT_EXTENSIONS.get()
 }
 
 /// `fhir_bulk.version_id`.

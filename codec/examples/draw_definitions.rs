@@ -68,7 +68,8 @@ pub fn draw(definitions: &[Value]) -> String {
             if matches!(field, "extension" | "modifierExtension") {
                 continue;
             }
-            let codes: Vec<String> = element["type"].as_array().into_iter().flatten().map(|t| text(t, "code")).collect();
+            let codes: Vec<String> =
+                element["type"].as_array().into_iter().flatten().map(|t| text(t, "code")).collect();
             let target = match (codes.as_slice(), element["contentReference"].as_str()) {
                 (_, Some(reference)) => reference.rsplit_once('#').map_or("", |(_, path)| path).to_owned(),
                 _ if field.ends_with("[x]") => codes.join(","),

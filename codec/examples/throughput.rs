@@ -4,6 +4,7 @@
 //! MB are 10^6 bytes of NDJSON text, in both directions.
 
 use fhir_bulk_codec::error::IdRule;
+use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::ndjson::Lines;
 use fhir_bulk_codec::resource::{Encoder, Envelope, Form, Writer};
 use std::time::Instant;
@@ -30,7 +31,7 @@ fn main() {
     let stored = store(&text);
     let mut out = Vec::new();
     report("encode", text.len(), runs, || encode(&text, &mut out));
-    for form in [Form::Fhir, Form::Aidbox] {
+    for form in [Form::Fhir(Version::R4), Form::Aidbox] {
         let mut lines = Vec::new();
         let bytes = write(&stored, form, &mut lines);
         report(&format!("write {form:?}"), bytes, runs, || write(&stored, form, &mut lines));

@@ -7,6 +7,7 @@ mod common;
 
 use common::{encode_with, normalized, without_row_members};
 use fhir_bulk_codec::error::IdRule;
+use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::gzip::Reader;
 use fhir_bulk_codec::ndjson::Lines;
 use fhir_bulk_codec::resource::{Encoder, Envelope, Form, Writer};
@@ -39,10 +40,14 @@ fn lines(file: &Path) -> Lines<Reader<File>> {
     Lines::new(Reader::new(File::open(file).unwrap(), 1 << 16).unwrap(), 256 << 20)
 }
 
-/// SPEC 4's equality for every `step`-th line of a file, in both forms. Returns how many were compared.
-fn come_back_equal(file: &Path, step: u64) -> u64 {
-    let (mut fhir, mut aidbox) = (Encoder::new(IdRule::Fhir, common::CREATED_AT_URL), Encoder::new(IdRule::Aidbox, ""));
-    let writers = [Form::Fhir, Form::Aidbox].map(|form| Writer::new(form, common::CREATED_AT_URL, false));
+/// SPEC 4's equality for every `step`-th line of a file: converted to Aidbox form and back, and not converted.
+/// Returns how many were compared.
+fn come_back_equal(file: &Path, step: u64, version: Version) -> u64 {
+    // Some of HL7's examples have ids that are no FHIR ids.
+    let encoder = || Encoder::new(IdRule::Aidbox, common::CREATED_AT_URL);
+    let (mut converting, mut plain) = (encoder().from_fhir(version, true, None), encoder());
+    let writer = |form| Writer::new(form, common::CREATED_AT_URL, false);
+    let (fhir, aidbox) = (writer(Form::Fhir(version)), writer(Form::Aidbox));
     let (mut lines, mut compared, mut out) = (lines(file), 0, Vec::new());
     while let Some(line) = lines.next_line().unwrap() {
         if line.number % step != 0 {
@@ -50,9 +55,10 @@ fn come_back_equal(file: &Path, step: u64) -> u64 {
         }
         compared += 1;
         let place = || format!("{}:{}", file.display(), line.number);
-        // Some of HL7's examples have ids that are no FHIR ids.
-        let stored = encode_with(&mut fhir, line.bytes).or_else(|_| encode_with(&mut aidbox, line.bytes));
-        let stored = stored.unwrap_or_else(|error| panic!("{}: {error}", place()));
+        let encode = |encoder: &mut Encoder, line: &[u8]| {
+            encode_with(encoder, line).unwrap_or_else(|error| panic!("{}: {error}", place()))
+        };
+        let stored = encode(&mut converting, line.bytes);
         let row =
             Envelope { id: &stored.id, resource_type: stored.resource_type.as_deref().unwrap(), ..Envelope::default() };
         let equality = |text: &[u8]| match normalized(serde_json::from_slice(text).unwrap()) {
@@ -60,21 +66,29 @@ fn come_back_equal(file: &Path, step: u64) -> u64 {
             _ => panic!("{}: not an object", place()),
         };
         let expected = equality(line.bytes);
-        // The large ones in one form: what differs is meta and spaces.
-        for writer in &writers[..if line.bytes.len() > 1 << 20 { 1 } else { 2 }] {
+        out.clear();
+        fhir.write(&row, &stored.jsonb, &mut out).unwrap();
+        assert!(equality(&out) == expected, "{} came back otherwise", place());
+        assert!(encode(&mut converting, &out).jsonb == stored.jsonb, "{}: its FHIR form is stored otherwise", place());
+        // Of the large ones what differs is spaces.
+        if line.bytes.len() < 1 << 20 {
             out.clear();
-            writer.write(&row, &stored.jsonb, &mut out).unwrap();
-            assert!(equality(&out) == expected, "{} came back otherwise", place());
+            aidbox.write(&row, &encode(&mut plain, line.bytes).jsonb, &mut out).unwrap();
+            assert!(equality(&out) == expected, "{} came back otherwise in Aidbox form", place());
         }
     }
     compared
+}
+
+fn version_of(file: &Path) -> Version {
+    if file.file_name().unwrap().to_string_lossy().starts_with("r5") { Version::R5 } else { Version::R4 }
 }
 
 #[test]
 fn every_hl7_example_comes_back_equal() {
     let Some(folder) = data("hl7-examples") else { return };
     for file in files(&folder, ".examples.ndjson.gz") {
-        assert!(come_back_equal(&file, 1) > 500);
+        assert!(come_back_equal(&file, 1, version_of(&file)) > 500);
     }
 }
 
@@ -82,17 +96,25 @@ fn every_hl7_example_comes_back_equal() {
 fn every_huge_line_comes_back_equal() {
     let Some(folder) = data("hl7-examples") else { return };
     for file in files(&folder, ".huge-lines.ndjson.gz") {
-        assert!(come_back_equal(&file, 1) > 5);
+        assert!(come_back_equal(&file, 1, version_of(&file)) > 5);
     }
 }
 
 #[test]
 fn every_line_of_synthea_small_and_every_25th_of_synthea_large_comes_back_equal() {
     let compared = |folder: Option<PathBuf>, step| -> Option<u64> {
-        Some(files(&folder?, ".ndjson.gz").iter().map(|file| come_back_equal(file, step)).sum())
+        Some(files(&folder?, ".ndjson.gz").iter().map(|file| come_back_equal(file, step, Version::R4)).sum())
     };
     assert!(compared(data("synthea-small"), 1).is_none_or(|lines| lines == 2 * 4118));
     assert!(compared(data("synthea-large"), 25).is_none_or(|lines| lines > 7500));
+}
+
+#[test]
+fn every_definition_of_hl7_comes_back_equal() {
+    let Some(folder) = data("hl7-examples") else { return };
+    for file in files(&folder, ".definitions.ndjson.gz") {
+        assert!(come_back_equal(&file, 3, version_of(&file)) > 1000);
+    }
 }
 
 /// JSON that PostgreSQL refuses would get into its tables, or valid JSON be refused.

@@ -4,6 +4,7 @@ mod common;
 
 use common::{CREATED_AT_URL, encode, write};
 use fhir_bulk_codec::error::IdRule;
+use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter, write_string};
 use fhir_bulk_codec::resource::{Envelope, Form, NotAnObject, Writer};
 use serde_json::Value;
@@ -51,7 +52,7 @@ fn both_forms(line: &str) -> (String, String) {
         last_updated: Some(AT),
         created_at: stored.created_at.as_deref(),
     };
-    (write(Form::Aidbox, &row, &stored.jsonb), write(Form::Fhir, &row, &stored.jsonb))
+    (write(Form::Aidbox, &row, &stored.jsonb), write(Form::Fhir(Version::R4), &row, &stored.jsonb))
 }
 
 #[test]
@@ -105,7 +106,7 @@ fn stored_meta_survives_whatever_stands_beside_it() {
     let aidbox = r#"{"id": "x", "meta": {"tag": [{"code": "a"}], "source": "s", "createdAt": "c", "versionId": 7, "lastUpdated": "u"}, "name": 1, "resourceType": "T"}"#;
     let fhir = r#"{"id":"x","meta":{"versionId":7,"lastUpdated":"u","tag":[{"code":"a"}],"source":"s","extension":[{"url":"ex:createdAt","valueInstant":"c"}]},"name":1,"resourceType":"T"}"#;
     assert_eq!(write(Form::Aidbox, &ROW, &stored), aidbox);
-    assert_eq!(write(Form::Fhir, &ROW, &stored), fhir);
+    assert_eq!(write(Form::Fhir(Version::R4), &ROW, &stored), fhir);
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn columns_win_over_what_the_jsonb_repeats() {
     assert_eq!(write(Form::Aidbox, &ROW, &stored), aidbox);
     let bare = Envelope { id: "x", resource_type: "T", ..Envelope::default() };
     assert_eq!(write(Form::Aidbox, &bare, &stored), r#"{"a": 1, "id": "x", "resourceType": "T"}"#);
-    assert_eq!(write(Form::Fhir, &bare, &stored), r#"{"a":1,"id":"x","resourceType":"T"}"#);
+    assert_eq!(write(Form::Fhir(Version::R4), &bare, &stored), r#"{"a":1,"id":"x","resourceType":"T"}"#);
 }
 
 #[test]
@@ -137,10 +138,13 @@ fn columns_without_a_value_are_left_out_of_meta() {
     ] {
         let line = format!(r#"{{"id": "x", "meta": {aidbox}, "resourceType": "T"}}"#);
         assert_eq!(write(Form::Aidbox, &row, &stored), line);
-        assert_eq!(write(Form::Fhir, &row, &stored), format!(r#"{{"id":"x","meta":{fhir},"resourceType":"T"}}"#));
+        assert_eq!(
+            write(Form::Fhir(Version::R4), &row, &stored),
+            format!(r#"{{"id":"x","meta":{fhir},"resourceType":"T"}}"#)
+        );
     }
     let bare = row(None, None, None);
-    assert_eq!(write(Form::Fhir, &bare, &jsonb("{}")), r#"{"id":"x","resourceType":"T"}"#);
+    assert_eq!(write(Form::Fhir(Version::R4), &bare, &jsonb("{}")), r#"{"id":"x","resourceType":"T"}"#);
     assert_eq!(
         write(Form::Aidbox, &bare, &jsonb(r#"{"meta":{},"z":1}"#)),
         r#"{"z": 1, "id": "x", "resourceType": "T"}"#
@@ -162,20 +166,20 @@ fn stored_meta_extensions_come_before_the_creation_time_and_never_beside_another
         let jsonb = jsonb(&format!(r#"{{"meta":{{"extension":{stored}}}}}"#));
         let meta = format!(r#"{{"versionId":7,"lastUpdated":"u","extension":{extension}}}"#);
         let line = format!(r#"{{"id":"x","meta":{meta},"resourceType":"T"}}"#);
-        assert_eq!(write(Form::Fhir, &ROW, &jsonb), line);
+        assert_eq!(write(Form::Fhir(Version::R4), &ROW, &jsonb), line);
     }
     // Without a creation time nothing is added or left out.
     let list = r#"[{"url":"ex:createdAt","valueInstant":"old"}]"#;
     let row = Envelope { created_at: None, version_id: None, last_updated: None, ..ROW };
     let line = format!(r#"{{"id":"x","meta":{{"extension":{list}}},"resourceType":"T"}}"#);
-    assert_eq!(write(Form::Fhir, &row, &jsonb(&format!(r#"{{"meta":{{"extension":{list}}}}}"#))), line);
+    assert_eq!(write(Form::Fhir(Version::R4), &row, &jsonb(&format!(r#"{{"meta":{{"extension":{list}}}}}"#))), line);
 }
 
 #[test]
 fn version_id_can_be_the_string_that_fhir_asks_for() {
     let mut out = Vec::new();
     let row = Envelope { version_id: Some(i64::MAX), ..ROW };
-    Writer::new(Form::Fhir, "u", true).write(&row, &jsonb("{}"), &mut out).unwrap();
+    Writer::new(Form::Fhir(Version::R4), "u", true).write(&row, &jsonb("{}"), &mut out).unwrap();
     let meta = r#"{"versionId":"9223372036854775807","lastUpdated":"u","extension":[{"url":"u","valueInstant":"c"}]}"#;
     assert_eq!(String::from_utf8(out).unwrap(), format!(r#"{{"id":"x","meta":{meta},"resourceType":"T"}}"#));
 }
@@ -183,8 +187,11 @@ fn version_id_can_be_the_string_that_fhir_asks_for() {
 #[test]
 fn what_columns_hold_is_escaped_too() {
     let row = Envelope { id: "a\"\\\n\u{1}é", ..ROW };
-    let line =
-        write(Form::Fhir, &Envelope { version_id: None, last_updated: None, created_at: None, ..row }, &jsonb("{}"));
+    let line = write(
+        Form::Fhir(Version::R4),
+        &Envelope { version_id: None, last_updated: None, created_at: None, ..row },
+        &jsonb("{}"),
+    );
     assert_eq!(line, "{\"id\":\"a\\\"\\\\\\n\\u0001é\",\"resourceType\":\"T\"}");
 }
 
@@ -221,7 +228,10 @@ fn a_row_that_is_no_object_is_told_and_nothing_is_written() {
     scalar[3] |= 0x10;
     let mut out = b"before".to_vec();
     for resource in [&array, &scalar] {
-        assert_eq!(Writer::new(Form::Fhir, CREATED_AT_URL, false).write(&ROW, resource, &mut out), Err(NotAnObject));
+        assert_eq!(
+            Writer::new(Form::Fhir(Version::R4), CREATED_AT_URL, false).write(&ROW, resource, &mut out),
+            Err(NotAnObject)
+        );
         assert_eq!(out, b"before");
     }
     let mut out = Vec::new();
@@ -233,12 +243,12 @@ fn a_row_that_is_no_object_is_told_and_nothing_is_written() {
 fn lines_are_appended_to_what_is_there() {
     let mut out = Vec::new();
     let stored = jsonb(r#"{"a":"b"}"#);
-    let writer = Writer::new(Form::Fhir, CREATED_AT_URL, false);
+    let writer = Writer::new(Form::Fhir(Version::R4), CREATED_AT_URL, false);
     for _ in 0..3 {
         writer.write(&ROW, &stored, &mut out).unwrap();
         out.push(b'\n');
     }
-    let line = write(Form::Fhir, &ROW, &stored);
+    let line = write(Form::Fhir(Version::R4), &ROW, &stored);
     assert_eq!(String::from_utf8(out).unwrap(), format!("{line}\n{line}\n{line}\n"));
 }
 
@@ -253,7 +263,8 @@ fn a_jsonb_nested_5000_deep_is_written_on_a_small_stack() {
     // {"a": …}
     let around = [0x2000_0001, 0x8000_0001, 0x5000_0000 | (nested.len() as u32 + 3), u32::from(b'a')];
     let object = [around.map(u32::to_le_bytes).concat(), nested].concat();
-    let line = std::thread::Builder::new().stack_size(64 << 10).spawn(move || write(Form::Fhir, &ROW, &object));
+    let line =
+        std::thread::Builder::new().stack_size(64 << 10).spawn(move || write(Form::Fhir(Version::R4), &ROW, &object));
     let line = line.unwrap().join().expect("no overflow");
     assert!(line.contains(&format!("\"a\":{}{},", "[".repeat(5001), "]".repeat(5001))));
 }

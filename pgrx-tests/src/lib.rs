@@ -161,7 +161,8 @@ impl Cluster {
             })
         });
         // Where nobody reaps the dead, a new server takes the old one's pid for a living one.
-        run(as_server_user(Path::new("/bin/rm")).arg("-f").arg(self.data().join("postmaster.pid")));
+        let socket = self.folder.join(format!(".s.PGSQL.{}.lock", self.port));
+        run(as_server_user(Path::new("/bin/rm")).arg("-f").arg(self.data().join("postmaster.pid")).arg(socket));
     }
 
     /// Kills one backend with SIGKILL; the server then restarts itself, ending all other connections.

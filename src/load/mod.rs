@@ -61,8 +61,17 @@ fn load(
     if let Some(expected) = &expected {
         tables.open(expected, true)?;
     }
-    let id_rule = if fhir { IdRule::Fhir } else { IdRule::Aidbox };
-    let encoder = Encoder::new(id_rule, &settings::created_at_url());
+    let created_at_url = settings::created_at_url();
+    let encoder = if fhir {
+        let expected = expected.as_ref().map(ResourceType::as_str);
+        Encoder::new(IdRule::Fhir, &created_at_url).from_fhir(
+            settings::fhir_version(),
+            settings::convert_extensions(),
+            expected,
+        )
+    } else {
+        Encoder::new(IdRule::Aidbox, &created_at_url)
+    };
     let mut loader = Loader { name, expected, encoder, options, merged: Vec::new(), tables };
     let mut rejects = match loader.options.on_error {
         OnError::Abort => None,

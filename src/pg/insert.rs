@@ -59,6 +59,8 @@ pub struct HeapInsert {
     /// The unique index that tells known rows from new ones.
     key: *mut pg_sys::List,
     bulk: pg_sys::BulkInsertState,
+    /// The table's, as a copy that no resource owner counts: slots made in a subtransaction outlive it.
+    descriptor: pg_sys::TupleDesc,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     has_constraints: bool,
     scratch: Scratch,
@@ -86,6 +88,7 @@ impl HeapInsert {
                 relation_info,
                 key: std::ptr::null_mut(),
                 bulk: pg_sys::GetBulkInsertState(),
+                descriptor: pg_sys::CreateTupleDescCopy(descriptor),
                 slots: Vec::new(),
                 has_constraints: !(*descriptor).constr.is_null(),
                 scratch: Scratch::new(),
@@ -140,10 +143,9 @@ impl HeapInsert {
         key: *mut pg_sys::List,
     ) -> Vec<usize> {
         while self.slots.len() < count {
-            // SAFETY: the descriptor lives as long as the open table.
-            self.slots.push(unsafe {
-                pg_sys::MakeSingleTupleTableSlot((*self.table.raw()).rd_att, &raw const pg_sys::TTSOpsVirtual)
-            });
+            // SAFETY: the descriptor lives as long as the slots.
+            self.slots
+                .push(unsafe { pg_sys::MakeSingleTupleTableSlot(self.descriptor, &raw const pg_sys::TTSOpsVirtual) });
         }
         let HeapInsert { table, columns, defaults, state, relation_info, slots, has_constraints, scratch, .. } = self;
         let slots = &mut slots[..count];
@@ -201,6 +203,7 @@ impl HeapInsert {
             for slot in self.slots {
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
             }
+            pg_sys::FreeTupleDesc(self.descriptor);
             pg_sys::FreeBulkInsertState(self.bulk);
             pg_sys::ExecCloseResultRelations(self.state);
             pg_sys::ExecCloseRangeTableRelations(self.state);

@@ -1,5 +1,9 @@
 //! What FHIR's own definitions say.
 
+pub(crate) mod definitions;
+
+pub use definitions::Version;
+
 /// The resource types of R4, R4B and R5, in the order of their lower-case names.
 #[rustfmt::skip]
 const RESOURCE_TYPES: &[&str] = &[

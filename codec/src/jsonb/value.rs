@@ -8,6 +8,9 @@ use std::ops::Range;
 /// Set in [`Value::at`] when the bytes lie in the arena.
 const IN_ARENA: u32 = 0x8000_0000;
 
+/// Set in [`Value::at`] of an object that a choice was put into.
+const WRAPPED: u32 = 0x8000_0000;
+
 /// The bytes that values point to.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
@@ -69,10 +72,26 @@ impl Value {
         (self.word & LENGTH_MASK) as usize
     }
 
+    /// An object of the one closed entry at `first`, which [`Value::wrapped`] can tell from other objects.
+    pub(crate) fn wrap(first: usize) -> Value {
+        Value { at: first as u32 | WRAPPED, word: kind::OBJECT | 1 }
+    }
+
+    /// Where the entry of a [`Value::wrap`] stands.
+    pub(crate) fn wrapped(self) -> Option<usize> {
+        (self.kind() == kind::OBJECT && self.at & WRAPPED != 0).then_some((self.at & !WRAPPED) as usize)
+    }
+
+    /// A part of a string.
+    pub(crate) fn part(self, range: Range<usize>) -> Value {
+        Value { at: self.at + range.start as u32, word: range.len() as u32 | kind::STRING }
+    }
+
     /// A container's closed entries.
     #[inline]
     pub(crate) fn entries(self) -> Range<usize> {
-        self.at as usize..self.at as usize + self.length()
+        let first = (self.at & !WRAPPED) as usize;
+        first..first + self.length()
     }
 
     /// A string's or numeric's buffer and the place in it.
@@ -102,12 +121,36 @@ pub(crate) struct Name {
 /// How many bytes of a name its rank holds.
 const RANKED: usize = 7;
 
+/// The number by which a name is first told from others and sorted.
+pub(crate) fn rank(name: &[u8]) -> u64 {
+    if name.len() >= LONG {
+        return u64::MAX;
+    }
+    let mut bytes = [0; 8];
+    bytes[0] = name.len() as u8;
+    let first = name.len().min(RANKED);
+    bytes[1..=first].copy_from_slice(&name[..first]);
+    u64::from_be_bytes(bytes)
+}
+
 /// From this length on a rank does not tell one name from another.
 const LONG: usize = 255;
 
 impl Name {
     /// What an array's elements have.
     pub(crate) const NONE: Name = Name { rank: 0, text: Value::plain(kind::STRING) };
+
+    /// A name whose text lies in the arena.
+    pub(crate) fn in_arena(range: Range<usize>, arena: &[u8]) -> Name {
+        let rank = rank(&arena[range.clone()]);
+        Name { rank, text: Value { at: range.start as u32 | IN_ARENA, word: range.len() as u32 | kind::STRING } }
+    }
+
+    /// See [`rank`].
+    #[inline]
+    pub(crate) fn rank(&self) -> u64 {
+        self.rank
+    }
 
     #[inline]
     pub(crate) fn new(text: Value, source: Source<'_>) -> Name {
@@ -167,8 +210,8 @@ pub(crate) struct Entry {
 /// Up to this many members are sorted by insertion: FHIR's elements come half sorted and are few.
 const FEW: usize = 24;
 
-/// Sorts the members from `first` on, and keeps the last of each name, as jsonb does.
-pub(crate) fn sort_members(entries: &mut Vec<Entry>, first: usize, source: Source<'_>) {
+/// Sorts the members from `first` on; whether a name is there twice.
+pub(crate) fn sort_members(entries: &mut [Entry], first: usize, source: Source<'_>) -> bool {
     let members = &mut entries[first..];
     let mut repeated = false;
     // Stable either way, so that the last of equal names stays the last.
@@ -183,9 +226,7 @@ pub(crate) fn sort_members(entries: &mut Vec<Entry>, first: usize, source: Sourc
             order
         });
     }
-    if repeated {
-        keep_last_of_each_name(entries, first, source);
-    }
+    repeated
 }
 
 /// Moves the last member to its place among those before it, which are sorted. True when its name is there already.
@@ -214,8 +255,9 @@ fn insert(members: &mut [Entry], source: Source<'_>) -> bool {
     false
 }
 
+/// Of sorted members keeps the last of each name, as jsonb does.
 #[cold]
-fn keep_last_of_each_name(entries: &mut Vec<Entry>, first: usize, source: Source<'_>) {
+pub(crate) fn keep_last_of_each_name(entries: &mut Vec<Entry>, first: usize, source: Source<'_>) {
     let mut kept = first;
     for at in first + 1..entries.len() {
         if entries[at].name.order(&entries[kept].name, source) != Ordering::Equal {

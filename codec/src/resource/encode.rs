@@ -5,10 +5,13 @@
 //! line, what had to be made lies in `arena`. Every byte is written once, when the whole resource is known. All
 //! of this memory is kept from line to line.
 
+use super::to_aidbox::{LOOK_AHEAD, ToAidbox};
 use crate::error::{IdRule, Limit, LineError, Reason, Refusal};
+use crate::fhir::Version;
+use crate::fhir::definitions::{Choice, NodeId};
 use crate::jsonb::build::Tree;
 use crate::jsonb::parse::Tokens;
-use crate::jsonb::value::{Entry, Name, Source, Value, sort_members};
+use crate::jsonb::value::{Entry, Name, Source, Value, keep_last_of_each_name, sort_members};
 use crate::jsonb::{MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, kind};
 
 /// Buffers larger than this are given back after the line that needed them.
@@ -34,6 +37,12 @@ struct Frame {
     first: usize,
     /// Where in the line it starts.
     line_start: usize,
+    /// Its structure in FHIR's definitions.
+    node: NodeId,
+    /// The choice that its name is to be taken apart into.
+    choice: Option<&'static Choice>,
+    /// A member's name was taken apart.
+    has_choices: bool,
 }
 
 /// Turns lines into stored resources; one serves any number of lines.
@@ -41,6 +50,9 @@ pub struct Encoder {
     created_at_url: Vec<u8>,
     id_rule: IdRule,
     strip_before: usize,
+    to_aidbox: Option<ToAidbox>,
+    /// How many bytes of this line may still be searched for types of resources.
+    look_ahead: usize,
     frames: Vec<Frame>,
     pending: Vec<Entry>,
     closed: Vec<Entry>,
@@ -64,12 +76,23 @@ impl Encoder {
             created_at_url: created_at_url.as_bytes().to_vec(),
             id_rule,
             strip_before: 0,
+            to_aidbox: None,
+            look_ahead: 0,
             frames: Vec::new(),
             pending: Vec::new(),
             closed: Vec::new(),
             arena: Vec::new(),
             created_at: None,
         }
+    }
+
+    /// Lines are in FHIR form, by the definitions of `version`, and are stored in Aidbox form. If all are of one
+    /// type, `resource_type` names it. Extensions keep their `valueX` unless `convert_extensions`.
+    pub fn from_fhir(mut self, version: Version, convert_extensions: bool, resource_type: Option<&str>) -> Encoder {
+        let conversion = ToAidbox::new(version, convert_extensions, resource_type);
+        self.arena = conversion.definitions.texts.clone();
+        self.to_aidbox = Some(conversion);
+        self
     }
 
     /// From the next line on, members that are null are left out if they stand before this byte of the line.
@@ -103,6 +126,7 @@ impl Encoder {
             _ => return Err(tokens.syntax("expected a JSON object")),
         }
         let start = tokens.at;
+        self.look_ahead = line.len().saturating_mul(LOOK_AHEAD);
         self.parse(&mut tokens)?;
         if tokens.peek().is_some() {
             return Err(tokens.error(Reason::TrailingData));
@@ -114,7 +138,8 @@ impl Encoder {
         self.frames.clear();
         self.pending.clear();
         self.closed.clear();
-        self.arena.clear();
+        // The names that conversions make stay at its start.
+        self.arena.truncate(self.to_aidbox.as_ref().map_or(0, |conversion| conversion.definitions.texts.len()));
         self.created_at = None;
         self.pending.shrink_to(KEEP_BYTES / size_of::<Entry>());
         self.closed.shrink_to(KEEP_BYTES / size_of::<Entry>());
@@ -129,17 +154,25 @@ impl Encoder {
     /// The object at `tokens`. Its members are left in `pending`, sorted and distinct.
     fn parse(&mut self, tokens: &mut Tokens<'_>) -> Result<(), Refusal> {
         let mut in_object = false;
+        let mut node = if self.to_aidbox.is_some() { NodeId::RESOURCE } else { NodeId::UNKNOWN };
         'item: loop {
             // The resource itself, a member or an element.
             let name = if in_object { self.name(tokens)? } else { Name::NONE };
+            let (item_node, choice) = match &self.to_aidbox {
+                Some(conversion) if in_object && node != NodeId::UNKNOWN => {
+                    conversion.member(node, &name, self.source(tokens.line))
+                }
+                _ if in_object => (NodeId::UNKNOWN, None),
+                _ => (node, None),
+            };
             match tokens.peek() {
                 Some(b'"') => {
                     let value = tokens.string(&mut self.arena)?;
-                    self.push(name, value)?;
+                    self.push_as(name, value, choice)?;
                 }
                 Some(open @ (b'{' | b'[')) => {
                     in_object = open == b'{';
-                    self.open(in_object, name, tokens)?;
+                    node = self.open(in_object, name, item_node, choice, tokens)?;
                     tokens.at += 1;
                     if tokens.peek() != Some(if in_object { b'}' } else { b']' }) {
                         continue 'item;
@@ -147,7 +180,7 @@ impl Encoder {
                 }
                 Some(b'-' | b'0'..=b'9') => {
                     let value = tokens.number(&mut self.arena)?;
-                    self.push(name, value)?;
+                    self.push_as(name, value, choice)?;
                 }
                 _ => {
                     let strip = in_object && tokens.at < self.strip_before;
@@ -156,7 +189,7 @@ impl Encoder {
                         null if strip && null.kind() == kind::NULL => Value::plain(kind::DROPPED),
                         value => value,
                     };
-                    self.push(name, value)?;
+                    self.push_as(name, value, choice)?;
                 }
             }
             // Close what ends here, until the next item starts.
@@ -164,6 +197,7 @@ impl Encoder {
                 let next = tokens.peek();
                 let Some(frame) = self.frames.last() else { return Ok(()) };
                 in_object = frame.is_object;
+                node = frame.node;
                 match (next, in_object) {
                     (Some(b','), _) => {
                         tokens.at += 1;
@@ -187,6 +221,29 @@ impl Encoder {
         }
         self.pending.push(Entry { name, value });
         Ok(())
+    }
+
+    /// With the name taken apart if it is one of a choice: `valueQuantity: q` into `value: {Quantity: q}`.
+    #[inline]
+    fn push_as(&mut self, name: Name, value: Value, choice: Option<&'static Choice>) -> Result<(), Refusal> {
+        match choice {
+            Some(choice) if value.kind() != kind::DROPPED => self.push_choice(name, value, choice),
+            _ => self.push(name, value),
+        }
+    }
+
+    fn push_choice(&mut self, name: Name, value: Value, choice: &Choice) -> Result<(), Refusal> {
+        if self.closed.capacity() - self.closed.len() < 2 {
+            self.check_size()?;
+            self.closed.try_reserve(2)?;
+        }
+        let wrapped = Value::wrap(self.closed.len());
+        // The second is no part of the object: it is what the member was, should that have to come back.
+        self.closed.extend_from_slice(&[Entry { name: choice.type_name, value }, Entry { name, value }]);
+        if let Some(frame) = self.frames.last_mut() {
+            frame.has_choices = true;
+        }
+        self.push(choice.base, wrapped)
     }
 
     #[cold]
@@ -216,7 +273,15 @@ impl Encoder {
         Ok(Name::new(text, self.source(tokens.line)))
     }
 
-    fn open(&mut self, is_object: bool, name: Name, tokens: &Tokens<'_>) -> Result<(), Refusal> {
+    /// Opens a container; returns its structure.
+    fn open(
+        &mut self,
+        is_object: bool,
+        name: Name,
+        node: NodeId,
+        choice: Option<&'static Choice>,
+        tokens: &Tokens<'_>,
+    ) -> Result<NodeId, Refusal> {
         if self.frames.len() == MAX_DEPTH {
             return Err(tokens.error(Reason::TooDeep));
         }
@@ -232,8 +297,15 @@ impl Encoder {
             // A repeated name replaces what came before, and the creation time in it.
             self.created_at = None;
         }
-        self.frames.push(Frame { role, is_object, name, first: self.pending.len(), line_start: tokens.at });
-        Ok(())
+        let node = match &self.to_aidbox {
+            Some(conversion) if node == NodeId::RESOURCE && is_object => {
+                conversion.resource(tokens, role != Role::Resource, &mut self.look_ahead)
+            }
+            _ => node,
+        };
+        let (first, line_start) = (self.pending.len(), tokens.at);
+        self.frames.push(Frame { role, is_object, name, first, line_start, node, choice, has_choices: false });
+        Ok(node)
     }
 
     /// Closes the innermost container: its parts become one value of the container around it.
@@ -241,7 +313,7 @@ impl Encoder {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         let first = frame.first;
         if frame.is_object {
-            sort_members(&mut self.pending, first, Source { line, arena: &self.arena });
+            self.sort(&frame, line);
             if self.strip_before > 0 {
                 self.drop_stripped(first);
             }
@@ -270,7 +342,21 @@ impl Encoder {
             Value::plain(kind::DROPPED)
         };
         self.pending.truncate(first);
-        self.push(frame.name, value)
+        self.push_as(frame.name, value, frame.choice)
+    }
+
+    /// Puts the members of an object that closes in their order.
+    fn sort(&mut self, frame: &Frame, line: &[u8]) {
+        let source = Source { line, arena: &self.arena };
+        if sort_members(&mut self.pending, frame.first, source) {
+            if frame.has_choices {
+                ToAidbox::settle_choices(&mut self.pending, frame.first, &mut self.closed, source);
+            }
+            keep_last_of_each_name(&mut self.pending, frame.first, source);
+        }
+        if let (NodeId::REFERENCE, Some(conversion)) = (frame.node, &self.to_aidbox) {
+            conversion.reference(&mut self.pending, frame.first, source);
+        }
     }
 
     #[cold]
@@ -316,7 +402,15 @@ impl Encoder {
         let member = |name: &[u8]| members.iter().find(|e| e.name.bytes(source) == name).map(|e| e.value);
         let is_created_at =
             member(b"url").is_some_and(|url| url.kind() == kind::STRING && url.bytes(source) == self.created_at_url);
-        match member(b"valueInstant") {
+        // As FHIR writes it, or as Aidbox does.
+        let instant = member(b"valueInstant").or_else(|| {
+            let value = member(b"value").filter(|value| value.kind() == kind::OBJECT)?;
+            match &self.closed[value.entries()] {
+                [only] if only.name.bytes(source) == b"instant" => Some(only.value),
+                _ => None,
+            }
+        });
+        match instant {
             Some(instant) if is_created_at => self.set_created_at(instant, frame).map(|()| true),
             _ => Ok(false),
         }

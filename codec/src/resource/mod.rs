@@ -4,6 +4,8 @@
 //! `meta.versionId` and the creation time. [`Encoder`] takes them out, [`Writer`] puts them back.
 
 mod encode;
+mod to_aidbox;
+mod to_fhir;
 mod write;
 
 pub use encode::{Encoded, Encoder};

@@ -1,5 +1,8 @@
 //! A stored resource and its row's columns into one line, in one walk over the jsonb bytes.
 
+use super::to_fhir::ToFhir;
+use crate::fhir::Version;
+use crate::fhir::definitions::{Definitions, NodeId};
 use crate::jsonb::text::{Literal, Open, Spacing, Text};
 use crate::jsonb::walk::{Container, Slice, Value};
 
@@ -8,8 +11,8 @@ use crate::jsonb::walk::{Container, Slice, Value};
 pub enum Form {
     /// What the table keeps, spaced and ordered as PostgreSQL's jsonb text.
     Aidbox,
-    /// FHIR JSON, compact; keys keep jsonb's order.
-    Fhir,
+    /// FHIR JSON by the definitions of a release, compact; keys keep jsonb's order.
+    Fhir(Version),
 }
 
 /// What a row's columns say of its resource. Columns win over what the stored jsonb repeats.
@@ -34,6 +37,8 @@ pub struct Writer {
     version_id_is_string: bool,
     spacing: Spacing,
     names: Names,
+    /// For FHIR form.
+    definitions: Option<&'static Definitions>,
 }
 
 /// The names of what the row's columns say, as they are written.
@@ -74,12 +79,19 @@ pub struct NotAnObject;
 impl Writer {
     /// `created_at_url` names the extension that carries the creation time in FHIR form.
     pub fn new(form: Form, created_at_url: &str, version_id_is_string: bool) -> Writer {
-        let spacing = match form {
-            Form::Aidbox => Spacing::Postgres,
-            Form::Fhir => Spacing::Compact,
+        let (spacing, definitions) = match form {
+            Form::Aidbox => (Spacing::Postgres, None),
+            Form::Fhir(version) => (Spacing::Compact, Some(version.definitions())),
         };
         let names = Names::new(spacing);
-        Writer { form, created_at_url: created_at_url.as_bytes().to_vec(), version_id_is_string, spacing, names }
+        Writer {
+            form,
+            created_at_url: created_at_url.as_bytes().to_vec(),
+            version_id_is_string,
+            spacing,
+            names,
+            definitions,
+        }
     }
 
     /// Appends the line of a row, without a newline. `resource` is the jsonb after its length header.
@@ -92,7 +104,10 @@ impl Writer {
             return Err(NotAnObject);
         }
         let mut text = Text::new(self.spacing, resource.len() + ENVELOPE_BYTES, out);
-        let mut members = Members { writer: self, text: &mut text, open: &mut Vec::new(), any: false };
+        let mut to_fhir = self.definitions.map(ToFhir::new);
+        let node = to_fhir.as_ref().map_or(NodeId::UNKNOWN, |to_fhir| to_fhir.resource(row.resource_type));
+        let inside = Inside { open: &mut Vec::new(), to_fhir: &mut to_fhir };
+        let mut members = Members { writer: self, text: &mut text, inside, node, any: false };
         members.text.put(b"{");
         // The row's members take their places in jsonb's order: by length, then by bytes.
         let mut meta = None;
@@ -167,26 +182,41 @@ fn jsonb_order(key: &[u8]) -> (usize, &[u8]) {
     (key.len(), key)
 }
 
+/// What writes the values of members.
+struct Inside<'m, 'j> {
+    /// The text writer's stack.
+    open: &'m mut Open<'j>,
+    to_fhir: &'m mut Option<ToFhir<'j>>,
+}
+
 /// The members of an object while they are written.
 struct Members<'m, 'j> {
     writer: &'m Writer,
     text: &'m mut Text,
-    /// The text writer's stack.
-    open: &'m mut Open<'j>,
+    inside: Inside<'m, 'j>,
+    /// The object's structure in FHIR's definitions.
+    node: NodeId,
     any: bool,
 }
 
 impl<'j> Members<'_, 'j> {
     /// Those of an object inside.
-    fn inside(&mut self) -> Members<'_, 'j> {
-        Members { writer: self.writer, text: self.text, open: self.open, any: false }
+    fn inside(&mut self, name: &[u8]) -> Members<'_, 'j> {
+        let node = self.inside.to_fhir.as_ref().map_or(NodeId::UNKNOWN, |to_fhir| to_fhir.structure(self.node, name));
+        let inside = Inside { open: self.inside.open, to_fhir: self.inside.to_fhir };
+        Members { writer: self.writer, text: self.text, inside, node, any: false }
     }
 
     #[inline]
     fn value(&mut self, name: Slice<'_>, value: Value<'j>) {
-        self.text.name(name, !self.any);
-        self.any = true;
-        self.text.value(value, self.open);
+        let first = !std::mem::replace(&mut self.any, true);
+        match self.inside.to_fhir {
+            Some(to_fhir) if self.node != NodeId::UNKNOWN => to_fhir.member(self.node, name, value, first, self.text),
+            _ => {
+                self.text.name(name, first);
+                self.text.value(value, self.inside.open);
+            }
+        }
     }
 
     #[inline]
@@ -220,10 +250,10 @@ impl<'j> Members<'_, 'j> {
         let (before, any_before) = (self.text.len(), self.any);
         self.name(&self.writer.names.meta);
         self.text.put(b"{");
-        let mut meta = self.inside();
+        let mut meta = self.inside(b"meta");
         match meta.writer.form {
             Form::Aidbox => meta.aidbox_meta(row, stored),
-            Form::Fhir => meta.fhir_meta(row, stored),
+            Form::Fhir(_) => meta.fhir_meta(row, stored),
         }
         if meta.any {
             self.text.put(b"}");
@@ -302,14 +332,19 @@ impl<'j> Members<'_, 'j> {
                 self.text.comma();
             }
             any = true;
-            self.text.value(value, self.open);
+            match self.inside.to_fhir {
+                Some(to_fhir) if self.node != NodeId::UNKNOWN => {
+                    to_fhir.element(NodeId::EXTENSION, value, self.text);
+                }
+                _ => self.text.value(value, self.inside.open),
+            }
         }
         if let Some(at) = row.created_at {
             if any {
                 self.text.comma();
             }
             self.text.put(b"{");
-            let mut created = self.inside();
+            let mut created = self.inside(b"");
             created.string(&created.writer.names.url, &created.writer.created_at_url);
             created.string(&created.writer.names.value_instant, at.as_bytes());
             self.text.put(b"}");

@@ -206,7 +206,7 @@ fn nested(levels: usize) -> String {
     // The resource itself is the first level.
     let half = (levels - 1) / 2;
     let (open, close) = ("[{\"a\":".repeat(half), "}]".repeat(half));
-    let (open, close) = if levels % 2 == 0 { (open + "[", format!("]{close}")) } else { (open + "1", close) };
+    let (open, close) = if levels.is_multiple_of(2) { (open + "[", format!("]{close}")) } else { (open + "1", close) };
     format!("{{\"id\":\"deep\",\"resourceType\":\"Patient\",\"x\":{open}{close}}}")
 }
 

@@ -47,7 +47,8 @@ fn a_load_waits_for_another_of_the_same_new_ids_and_then_updates_them() {
             run(&mut first, end);
             assert_eq!(second.join().unwrap(), Ok(vec![r#"{"total": 3000}"#.to_owned()]), "{end}");
         });
-        let state = "SELECT left(resource #>> '{name,0,family}', 3), status, count(*) FROM patient GROUP BY 1, 2 ORDER BY 1, 2";
+        let state =
+            "SELECT left(resource #>> '{name,0,family}', 3), status, count(*) FROM patient GROUP BY 1, 2 ORDER BY 1, 2";
         assert_eq!(rows(&mut first, state), expected, "{end}");
         assert_eq!(value(&mut first, "SELECT bt_index_check('patient_pkey', true)"), "");
     }
@@ -57,7 +58,7 @@ fn a_load_waits_for_another_of_the_same_new_ids_and_then_updates_them() {
 fn loads_of_the_same_file_at_once_lose_and_double_nothing() {
     let database = Database::new();
     let url = database.file("patients", patients(1..=20_000));
-    run(&mut database.connect(), "SELECT bulk_create_table('Patient')");
+    run(&mut database.connect(), "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
     let sql = load_sql(&url, "'Patient'");
     std::thread::scope(|scope| {
         let sessions: Vec<_> = (0..4)
@@ -83,7 +84,7 @@ fn loads_of_the_same_file_at_once_lose_and_double_nothing() {
 #[test]
 fn loads_of_the_same_ids_in_opposite_orders_end_with_all_rows_or_postgresqls_deadlock() {
     let database = Database::new();
-    run(&mut database.connect(), "SELECT bulk_create_table('Patient')");
+    run(&mut database.connect(), "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
     let lines: Vec<_> = patients(1..=10_000).lines().map(|line| format!("{line}\n")).collect();
     let forward = database.file("forward", lines.concat());
     let backward = database.file("backward", lines.iter().rev().cloned().collect::<String>());
@@ -216,5 +217,8 @@ fn a_load_waits_for_a_change_of_its_table_and_holds_off_later_ones() {
         let answer = second.join().unwrap();
         assert_eq!(answer, Ok(vec![r#"{"total": 100}"#.to_owned()]));
     });
-    assert_eq!(rows(&mut first, "SELECT (SELECT count(*) FROM patient), (SELECT max(status) FROM old)"), ["100|created"]);
+    assert_eq!(
+        rows(&mut first, "SELECT (SELECT count(*) FROM patient), (SELECT max(status) FROM old)"),
+        ["100|created"]
+    );
 }

@@ -5,13 +5,18 @@ use fhir_bulk_tests::{Client, Cluster, Database, wait_for};
 
 /// A server that writes to disk as production does, with 20,000 patients loaded and committed.
 fn server() -> Database {
-    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(&["fsync = on", "full_page_writes = on", "checkpoint_timeout = 30s"])));
+    let cluster: &'static Cluster =
+        Box::leak(Box::new(Cluster::start(&["fsync = on", "full_page_writes = on", "checkpoint_timeout = 30s"])));
     let database = cluster.database("crash");
     let mut client = database.connect();
     let first = database.file("first", patients(1..=20_000));
     assert_eq!(load(&mut client, &first, "'Patient'"), r#"{"total": 20000}"#);
     // The second load changes half of them, adds many more, and makes a table of another type.
-    database.file("second", "{\"id\":\"1\",\"resourceType\":\"Group\"}\n".to_owned() + &patients(10_001..=400_000).replace("Family", "Second"));
+    database.file(
+        "second",
+        "{\"id\":\"1\",\"resourceType\":\"Group\"}\n".to_owned()
+            + &patients(10_001..=400_000).replace("Family", "Second"),
+    );
     database
 }
 
@@ -40,7 +45,10 @@ fn in_mid_load(database: &Database, end: impl FnOnce(i32)) {
 fn assert_only_the_first_load_is_there(database: &Database) {
     let mut client = database.connect();
     assert_eq!(
-        rows(&mut client, "SELECT count(*), count(*) FILTER (WHERE resource::text ~ 'Family'), count(DISTINCT txid), min(status), max(status) FROM patient"),
+        rows(
+            &mut client,
+            "SELECT count(*), count(*) FILTER (WHERE resource::text ~ 'Family'), count(DISTINCT txid), min(status), max(status) FROM patient"
+        ),
         ["20000|20000|1|created|created"]
     );
     assert_eq!(rows(&mut client, "SELECT to_regclass('\"group\"') IS NULL"), ["t"]);
@@ -85,7 +93,10 @@ fn an_immediate_shutdown_in_a_load_leaves_nothing_of_it() {
 #[test]
 fn a_killed_backend_takes_its_load_back_and_the_server_comes_up_again() {
     let database = server();
+    let mut witness = database.connect();
     in_mid_load(&database, |pid| database.cluster().kill_backend(pid));
+    // The server ends all sessions before it recovers; until then it would still take new ones.
+    wait_for("the other sessions to end", || witness.simple_query("SELECT 1").is_err());
     wait_for("the server to take connections again", || {
         postgres::Client::connect(&database.cluster().dsn("postgres", database.name()), postgres::NoTls).is_ok()
     });

@@ -13,7 +13,12 @@ const ATTEMPTS: usize = 3;
 
 /// Runs `sql` in a session of its own, asks for its end when `middle` says that it is in the middle, and returns the
 /// error and how long after the request it came.
-fn interrupted(database: &Database, sql: &str, function: &str, mut middle: impl FnMut(&mut Client) -> bool) -> (postgres::Error, Duration) {
+fn interrupted(
+    database: &Database,
+    sql: &str,
+    function: &str,
+    mut middle: impl FnMut(&mut Client) -> bool,
+) -> (postgres::Error, Duration) {
     let mut client = database.connect();
     let pid = count(&mut client, "SELECT pg_backend_pid()");
     let mut watcher = database.connect();
@@ -90,7 +95,9 @@ fn assert_nothing_left(database: &Database) {
 fn a_load_of_many_rows_can_be_cancelled_and_leaves_nothing() {
     let database = Database::new();
     slow_table(&database);
-    for (name, content) in [("plain", patients(1..=400_000).into_bytes()), ("gzip", gzip(patients(1..=400_000).as_bytes()))] {
+    for (name, content) in
+        [("plain", patients(1..=400_000).into_bytes()), ("gzip", gzip(patients(1..=400_000).as_bytes()))]
+    {
         let url = database.file(name, content);
         assert_cancelled(&database, &load_sql(&url, "'Patient'"), loading);
         assert_timed_out(&database, &load_sql(&url, ""));
@@ -114,7 +121,10 @@ fn a_load_that_updates_many_rows_can_be_cancelled() {
     assert_cancelled(&database, &load_sql(&url, "'Patient'"), |client| {
         count(client, "SELECT pg_relation_size('patient')") > before + (1 << 20)
     });
-    assert_eq!(rows(&mut client, "SELECT count(*), count(*) FILTER (WHERE resource = '{}') FROM patient"), ["200000|200000"]);
+    assert_eq!(
+        rows(&mut client, "SELECT count(*), count(*) FILTER (WHERE resource = '{}') FROM patient"),
+        ["200000|200000"]
+    );
 }
 
 #[test]
@@ -178,14 +188,17 @@ fn dumps_in_rows_chunks_and_gzip_can_be_cancelled() {
         let copy = format!("COPY (SELECT {dump} FROM generate_series(1, 1000)) TO '/dev/null'");
         assert_timed_out(&database, &copy);
     }
-    let sql = "SELECT count(*) FROM (SELECT bulk_dump_chunks('Patient', gzip => true) FROM generate_series(1, 1000)) AS d";
+    let sql =
+        "SELECT count(*) FROM (SELECT bulk_dump_chunks('Patient', gzip => true) FROM generate_series(1, 1000)) AS d";
     assert_cancelled(&database, sql, |client| {
         count(client, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%bulk_dump_chunks%' AND pid <> pg_backend_pid()
                        AND datname = current_database() AND clock_timestamp() - query_start > interval '0.2 s'") > 0
     });
     // In the very session that was interrupted everything is as before.
     run(&mut client, "SET statement_timeout = 150; BEGIN; SAVEPOINT s");
-    let failure = error(client.simple_query("SELECT count(*) FROM (SELECT bulk_dump('Patient') FROM generate_series(1, 1000)) AS d"));
+    let failure = error(
+        client.simple_query("SELECT count(*) FROM (SELECT bulk_dump('Patient') FROM generate_series(1, 1000)) AS d"),
+    );
     assert_error(&failure, "57014", &[]);
     run(&mut client, "ROLLBACK TO s; SET statement_timeout = 0");
     assert_eq!(count(&mut client, "SELECT count(*) FROM (SELECT bulk_dump('Patient')) AS d"), 60_000);

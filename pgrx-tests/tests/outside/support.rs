@@ -111,11 +111,13 @@ pub fn patient(id: &str, number: usize) -> String {
     )
 }
 
-/// Every table and sequence that is not PostgreSQL's own, with its owner; to see that nothing was made.
+/// Every table, index, view and sequence that is neither PostgreSQL's nor an extension's; to see that nothing was made.
 pub fn relations(client: &mut Client) -> Vec<String> {
     rows(
         client,
         "SELECT relnamespace::regnamespace, relname, relkind FROM pg_class
-         WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY 1, 2",
+         WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' AND NOT EXISTS
+           (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+         ORDER BY 1, 2",
     )
 }

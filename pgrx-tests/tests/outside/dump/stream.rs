@@ -207,3 +207,20 @@ fn psql_with_fetch_count_streams_a_plain_select() {
     assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
 }
+
+#[test]
+fn a_dump_that_feeds_its_own_table_ends() {
+    let (_database, mut client) = tables(1_500);
+    run(
+        &mut client,
+        "INSERT INTO observation (id, txid, status, resource)
+         SELECT 'copy-' || (line ->> 'id'), 1, 'created', line - 'id' - 'meta' FROM (SELECT bulk_dump('Observation')::jsonb AS line) AS d",
+    );
+    assert_eq!(count(&mut client, "SELECT count(*) FROM observation"), 3000);
+    assert_eq!(rows(&mut client, "SELECT DISTINCT bulk_dump('Patient') ORDER BY 1").len(), 100);
+    assert_eq!(
+        rows(&mut client, "SELECT * FROM ROWS FROM (bulk_dump('Patient'), bulk_dump('Observation')) AS t(a, b)").len(),
+        3000
+    );
+    assert_eq!(count(&mut client, NO_CURSORS), 0);
+}

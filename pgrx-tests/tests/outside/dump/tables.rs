@@ -109,3 +109,65 @@ fn data_schema_chooses_among_several_data_sets_whatever_its_name() {
     run(&mut client, "SET fhir_bulk.data_schema = ''");
     assert_error_with_hint(&fails(&mut client, "SELECT bulk_dump('Patient')"), "22023", &["fhir_bulk.data_schema"]);
 }
+
+#[test]
+fn a_table_without_constraints_is_dumped_where_it_can_be_and_its_odd_rows_are_errors() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE patient (id text, txid bigint, cts timestamptz, ts timestamptz, resource_type text, status text, resource jsonb);
+         INSERT INTO patient VALUES ('no-version', NULL, NULL, NULL, NULL, 'created', '{}'), ('no-status', 1, NULL, NULL, NULL, NULL, '{}')",
+    );
+    assert_eq!(
+        rows(&mut client, "SELECT bulk_dump('Patient')"),
+        [r#"{"id": "no-version", "resourceType": "Patient"}"#]
+    );
+    assert_eq!(
+        rows(&mut client, "SELECT bulk_dump('Patient', fhir => true)"),
+        [r#"{"id":"no-version","resourceType":"Patient"}"#]
+    );
+    for (column, row) in [
+        ("id", "NULL, 1, NULL, NULL, NULL, 'created', '{}'"),
+        ("resource", "'x', 1, NULL, NULL, NULL, 'created', NULL"),
+    ] {
+        run(&mut client, &format!("TRUNCATE patient; INSERT INTO patient VALUES ({row})"));
+        assert_error(&fails(&mut client, "SELECT bulk_dump('Patient')"), "22004", &["Patient", column]);
+    }
+}
+
+#[test]
+fn a_resource_nested_deeper_than_a_load_would_take_does_not_crash_a_dump() {
+    let database = Database::new();
+    let mut client = database.connect();
+    aidbox_tables(&mut client, &["Patient"]);
+    run(
+        &mut client,
+        "SET max_stack_depth = '7MB'; INSERT INTO patient (id, txid, status, resource)
+         SELECT 'deep', 1, 'created', ('{\"x\":' || repeat('[', 5000) || repeat(']', 5000) || '}')::jsonb",
+    );
+    for fhir in ["false", "true"] {
+        let dumped = rows(&mut client, &format!("SELECT bulk_dump('Patient', fhir => {fhir})"));
+        assert!(dumped[0].contains(&("[".repeat(5000) + &"]".repeat(5000))));
+    }
+}
+
+#[test]
+fn resources_with_very_many_members_and_elements_come_out_whole() {
+    let database = Database::new();
+    let mut client = database.connect();
+    aidbox_tables(&mut client, &["Patient"]);
+    run(
+        &mut client,
+        "INSERT INTO patient (id, txid, cts, ts, status, resource)
+         SELECT 'wide', 1, NULL, NULL, 'created', jsonb_build_object('array', (SELECT jsonb_agg(n) FROM generate_series(1, 200000) n))
+           || (SELECT jsonb_object_agg('key' || n, n) FROM generate_series(1, 200000) n)",
+    );
+    assert_eq!(
+        rows(
+            &mut client,
+            "SELECT line::jsonb - 'id' - 'meta' - 'resourceType' = resource FROM (SELECT bulk_dump('Patient', fhir => true) AS line) AS d, patient"
+        ),
+        ["t"]
+    );
+}

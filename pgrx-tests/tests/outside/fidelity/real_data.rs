@@ -58,7 +58,7 @@ fn assert_round_trip(files: &[&str]) {
         drop_reference(&mut client);
         for table in rows(
             &mut client,
-            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+            "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'resource' WHERE relkind = 'r'",
         ) {
             run(&mut client, &format!("DROP TABLE \"{table}\""));
         }

@@ -1,0 +1,276 @@
+//! Where FHIR has choices, references, resources and structures, by path; read from the tables in
+//! `codec/definitions`, which `examples/draw_definitions.rs` draws from HL7's StructureDefinitions.
+
+use crate::jsonb::value::{Name, rank};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// A release of FHIR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// 4.0.1
+    R4,
+    /// 4.3.0
+    R4B,
+    /// 5.0.0
+    R5,
+}
+
+impl Version {
+    /// Its definitions, read once in a process, in about a millisecond.
+    pub(crate) fn definitions(self) -> &'static Definitions {
+        static R4: LazyLock<Definitions> =
+            LazyLock::new(|| Definitions::read(include_str!("../../definitions/r4.txt")));
+        static R4B: LazyLock<Definitions> =
+            LazyLock::new(|| Definitions::read(include_str!("../../definitions/r4b.txt")));
+        static R5: LazyLock<Definitions> =
+            LazyLock::new(|| Definitions::read(include_str!("../../definitions/r5.txt")));
+        match self {
+            Version::R4 => &R4,
+            Version::R4B => &R4B,
+            Version::R5 => &R5,
+        }
+    }
+}
+
+/// A structure: a resource, a datatype, a backbone element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NodeId(u16);
+
+impl NodeId {
+    /// Nothing is known of it; all of it stays as it is.
+    pub const UNKNOWN: NodeId = NodeId(0);
+    /// It has what every element has: extensions.
+    pub const ELEMENT: NodeId = NodeId(1);
+    /// A resource of the type that it names itself.
+    pub const RESOURCE: NodeId = NodeId(2);
+    /// `Extension`.
+    pub const EXTENSION: NodeId = NodeId(3);
+    /// `Reference`.
+    pub const REFERENCE: NodeId = NodeId(4);
+}
+
+/// The definitions of a release.
+pub(crate) struct Definitions {
+    nodes: Vec<Node>,
+    resources: HashMap<&'static str, NodeId>,
+    /// The text of the names that conversions make; [`Choice`] and [`Definitions::names`] point into it.
+    pub texts: Vec<u8>,
+    pub names: Names,
+}
+
+/// The names of Aidbox's references.
+pub(crate) struct Names {
+    pub resource_type: Name,
+    pub id: Name,
+    pub uri: Name,
+    pub local_ref: Name,
+}
+
+#[derive(Default)]
+struct Node {
+    /// Of the fields, ascending.
+    ranks: Vec<u64>,
+    fields: Vec<Field>,
+}
+
+struct Field {
+    name: &'static str,
+    element: Element,
+}
+
+/// What a name stands for within a structure.
+pub(crate) enum Element {
+    /// An element, or a list of them.
+    Structure(NodeId),
+    /// `valueQuantity`: one type of a choice.
+    Choice(Choice),
+    /// `value`: a choice as Aidbox writes it.
+    Base(Vec<Typed>),
+}
+
+/// One type of a choice, from FHIR's name for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    /// `value`
+    pub base: Name,
+    /// `Quantity`
+    pub type_name: Name,
+    pub node: NodeId,
+}
+
+/// One type of a choice, from Aidbox's name for it.
+pub(crate) struct Typed {
+    /// `Quantity`
+    pub type_name: &'static str,
+    /// `valueQuantity`
+    pub name: String,
+    pub node: NodeId,
+}
+
+impl Definitions {
+    /// The structure of a resource type.
+    pub(crate) fn resource(&self, resource_type: &str) -> NodeId {
+        self.resources.get(resource_type).copied().unwrap_or(NodeId::UNKNOWN)
+    }
+
+    /// What `name`, whose rank is `rank`, stands for in a structure. `None` for primitives and for what FHIR does not
+    /// define.
+    #[inline]
+    pub(crate) fn element(&self, node: NodeId, rank: u64, name: &[u8]) -> Option<&Element> {
+        let Node { ranks, fields } = &self.nodes[usize::from(node.0)];
+        let mut at = ranks.partition_point(|known| *known < rank);
+        while ranks.get(at) == Some(&rank) {
+            if fields[at].name.as_bytes() == name {
+                return Some(&fields[at].element);
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// The structure of what every element has, by its name: extensions, and what stands beside a primitive.
+    #[inline]
+    pub(crate) fn common(name: &[u8]) -> NodeId {
+        match name {
+            b"extension" | b"modifierExtension" => NodeId::EXTENSION,
+            [b'_', ..] => NodeId::ELEMENT,
+            _ => NodeId::UNKNOWN,
+        }
+    }
+
+    fn read(table: &'static str) -> Definitions {
+        let lines = || table.lines().filter_map(|line| line.split_once(' '));
+        let mut ids = HashMap::from([("Extension", NodeId::EXTENSION), ("Reference", NodeId::REFERENCE)]);
+        let mut count = 5;
+        for (path, _) in lines() {
+            ids.entry(path.trim_start_matches('!')).or_insert_with(|| {
+                count += 1;
+                NodeId(count - 1)
+            });
+        }
+        let mut texts = Texts::default();
+        let names = Names {
+            resource_type: texts.name("resourceType"),
+            id: texts.name("id"),
+            uri: texts.name("uri"),
+            local_ref: texts.name("localRef"),
+        };
+        let mut nodes: Vec<Node> = (0..count).map(|_| Node::default()).collect();
+        let mut resources = HashMap::new();
+        for (path, fields) in lines() {
+            let name = path.trim_start_matches('!');
+            let id = ids[name];
+            if path.starts_with('!') {
+                resources.insert(name, id);
+            }
+            let mut found = Vec::new();
+            for (name, target) in fields.split(' ').filter_map(|field| field.split_once('=')) {
+                match name.strip_suffix("[x]") {
+                    Some(base) => choice(base, target, &ids, &mut texts, &mut found),
+                    None => found.push(Field { name, element: Element::Structure(node(target, &ids)) }),
+                }
+            }
+            found.sort_by_key(|field| rank(field.name.as_bytes()));
+            let ranks = found.iter().map(|field| rank(field.name.as_bytes())).collect();
+            nodes[usize::from(id.0)] = Node { ranks, fields: found };
+        }
+        Definitions { nodes, resources, texts: texts.bytes, names }
+    }
+}
+
+/// The structure of a type or path. A structure without a line has nothing but extensions, and a primitive not even
+/// an object.
+fn node(target: &str, ids: &HashMap<&str, NodeId>) -> NodeId {
+    match target {
+        "Resource" => NodeId::RESOURCE,
+        primitive if primitive.starts_with(|c: char| c.is_ascii_lowercase()) => NodeId::UNKNOWN,
+        other => ids.get(other).copied().unwrap_or(NodeId::ELEMENT),
+    }
+}
+
+fn choice(
+    base: &'static str,
+    types: &'static str,
+    ids: &HashMap<&str, NodeId>,
+    texts: &mut Texts,
+    found: &mut Vec<Field>,
+) {
+    let mut typed = Vec::new();
+    for type_name in types.split(',') {
+        let (first, rest) = type_name.split_at(1);
+        let name = format!("{base}{}{rest}", first.to_ascii_uppercase());
+        let node = node(type_name, ids);
+        let element = Element::Choice(Choice { base: texts.name(base), type_name: texts.name(type_name), node });
+        // Some hundred names that live as long as the process, as the definitions do.
+        found.push(Field { name: name.clone().leak(), element });
+        typed.push(Typed { type_name, name, node });
+    }
+    found.push(Field { name: base, element: Element::Base(typed) });
+}
+
+/// Names, each once, in one buffer.
+#[derive(Default)]
+struct Texts {
+    bytes: Vec<u8>,
+    known: HashMap<&'static str, Name>,
+}
+
+impl Texts {
+    fn name(&mut self, text: &'static str) -> Name {
+        *self.known.entry(text).or_insert_with(|| {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(text.as_bytes());
+            Name::in_arena(start..self.bytes.len(), &self.bytes)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(version: Version, path: &str) -> Option<&'static Element> {
+        let definitions = version.definitions();
+        let mut names = path.split('.');
+        let mut node = definitions.resource(names.next()?);
+        let mut found = None;
+        for name in names {
+            let element = definitions.element(node, rank(name.as_bytes()), name.as_bytes())?;
+            node = match element {
+                Element::Structure(node) => *node,
+                Element::Choice(choice) => choice.node,
+                Element::Base(_) => NodeId::UNKNOWN,
+            };
+            found = Some(element);
+        }
+        found
+    }
+
+    #[test]
+    fn a_name_means_what_its_path_says_and_not_what_it_looks_like() {
+        use Version::{R4, R5};
+        assert!(matches!(find(R4, "Observation.valueQuantity"), Some(Element::Choice(_))));
+        assert!(matches!(find(R4, "Observation.component.valueDateTime"), Some(Element::Choice(_))));
+        assert!(matches!(find(R4, "Immunization.doseQuantity"), Some(Element::Structure(_))));
+        assert!(matches!(find(R4, "Device.property.valueQuantity"), Some(Element::Structure(_))));
+        assert!(matches!(find(R4, "Questionnaire.item.item.item.initial.value"), Some(Element::Base(_))));
+        assert!(matches!(find(R4, "Observation.subject"), Some(Element::Structure(NodeId::REFERENCE))));
+        assert!(matches!(find(R4, "MedicationRequest.medicationReference"), Some(Element::Choice(_))));
+        assert!(find(R5, "MedicationRequest.medicationReference").is_none());
+        let inner = find(R5, "MedicationRequest.medication.reference");
+        assert!(matches!(inner, Some(Element::Structure(NodeId::REFERENCE))));
+        assert!(matches!(find(R4, "Bundle.entry.resource"), Some(Element::Structure(NodeId::RESOURCE))));
+        assert!(find(R4, "Observation.status").is_none());
+        assert!(find(R4, "Individual.name").is_none());
+    }
+
+    #[test]
+    fn every_release_has_its_choices() {
+        for (version, paths, pairs) in [(Version::R4, 186, 987), (Version::R5, 261, 1359)] {
+            let fields = || version.definitions().nodes.iter().flat_map(|node| &node.fields);
+            assert_eq!(fields().filter(|f| matches!(f.element, Element::Base(_))).count(), paths, "{version:?}");
+            assert_eq!(fields().filter(|f| matches!(f.element, Element::Choice(_))).count(), pairs, "{version:?}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! From FHIR to Aidbox form while a line is read: names and values move, no byte is copied.
+//!
+//! - `valueQuantity: q` becomes `value: {Quantity: q}` when its value is known;
+//! - a Reference's `reference` becomes `resourceType` and `id`, `uri` or `localRef` when the Reference closes.
+
+use crate::fhir::Version;
+use crate::fhir::definitions::{Choice, Definitions, Element, NodeId};
+use crate::jsonb::kind;
+use crate::jsonb::parse::Tokens;
+use crate::jsonb::value::{Entry, Name, Source, Value, keep_last_of_each_name, sort_members};
+use std::ops::Range;
+
+/// Resources inside each other are searched for their `resourceType`, where it does not come first, through at most so
+/// many times the line: no nesting makes reading a line take the square of its length.
+pub(crate) const LOOK_AHEAD: usize = 16;
+
+/// The way from FHIR form.
+pub(crate) struct ToAidbox {
+    pub definitions: &'static Definitions,
+    convert_extensions: bool,
+    /// The structure of every line, if all have the same type.
+    expected: Option<NodeId>,
+}
+
+impl ToAidbox {
+    pub fn new(version: Version, convert_extensions: bool, resource_type: Option<&str>) -> ToAidbox {
+        let definitions = version.definitions();
+        ToAidbox { definitions, convert_extensions, expected: resource_type.map(|name| definitions.resource(name)) }
+    }
+
+    /// What a member of a structure is, and the choice that its name has to be taken apart into.
+    #[inline]
+    pub fn member(&self, node: NodeId, name: &Name, source: Source<'_>) -> (NodeId, Option<&'static Choice>) {
+        let text = name.bytes(source);
+        match self.definitions.element(node, name.rank(), text) {
+            Some(Element::Structure(node)) => (*node, None),
+            Some(Element::Choice(choice)) if node == NodeId::EXTENSION && !self.convert_extensions => {
+                (choice.node, None)
+            }
+            Some(Element::Choice(choice)) => (choice.node, Some(choice)),
+            // In Aidbox form already.
+            Some(Element::Base(_)) => (NodeId::UNKNOWN, None),
+            None => (Definitions::common(text), None),
+        }
+    }
+
+    /// The structure of the resource that starts at `tokens`; `inside` another one. `look_ahead` is how many bytes may
+    /// be searched, and is lessened by those that were.
+    pub fn resource(&self, tokens: &Tokens<'_>, inside: bool, look_ahead: &mut usize) -> NodeId {
+        if let (false, Some(expected)) = (inside, self.expected) {
+            return expected;
+        }
+        let rest = &tokens.line[tokens.at..];
+        let (found, searched) = resource_type(&rest[..rest.len().min(*look_ahead)]);
+        *look_ahead -= searched;
+        let found = found.and_then(|name| str::from_utf8(name).ok());
+        found.map_or(NodeId::UNKNOWN, |name| self.definitions.resource(name))
+    }
+
+    /// Turns the members of a Reference, sorted and distinct, into Aidbox's. What has no Aidbox form stays: a version
+    /// or a query in it, or members that the parts would take the place of.
+    pub fn reference(&self, members: &mut Vec<Entry>, first: usize, source: Source<'_>) {
+        let names = &self.definitions.names;
+        let mut found = None;
+        for at in first..members.len() {
+            match members[at].name.bytes(source) {
+                b"reference" if members[at].value.kind() == kind::STRING => found = Some(at),
+                b"id" | b"resourceType" | b"uri" | b"localRef" => return,
+                _ => {}
+            }
+        }
+        let Some(at) = found else { return };
+        let value = members[at].value;
+        let text = value.bytes(source);
+        match parts(text) {
+            Parts::Local => members[at] = Entry { name: names.local_ref, value: value.part(1..text.len()) },
+            Parts::Uri => members[at] = Entry { name: names.uri, value },
+            Parts::Relative(of_type, id) => {
+                members[at] = Entry { name: names.resource_type, value: value.part(of_type) };
+                members.push(Entry { name: names.id, value: value.part(id) });
+            }
+            Parts::Other => return,
+        }
+        sort_members(members, first, source);
+    }
+
+    /// Several names of one choice become one object; where the choice's own name is taken, they stay as they were.
+    #[cold]
+    pub fn settle_choices(members: &mut Vec<Entry>, first: usize, closed: &mut Vec<Entry>, source: Source<'_>) {
+        let mut settled: Vec<Entry> = Vec::with_capacity(members.len() - first);
+        for run in members[first..].chunk_by(|a, b| a.name.bytes(source) == b.name.bytes(source)) {
+            let original = |entry: &Entry| match entry.value.wrapped() {
+                Some(at) => closed[at + 1],
+                None => *entry,
+            };
+            if run.len() > 1 && run.iter().all(|entry| entry.value.wrapped().is_some()) {
+                let mut types: Vec<Entry> = run.iter().filter_map(|e| e.value.wrapped()).map(|at| closed[at]).collect();
+                if sort_members(&mut types, 0, source) {
+                    keep_last_of_each_name(&mut types, 0, source);
+                }
+                let value = Value::container(kind::OBJECT, closed.len(), types.len());
+                closed.extend_from_slice(&types);
+                settled.push(Entry { name: run[0].name, value });
+            } else if run.len() > 1 {
+                settled.extend(run.iter().map(original));
+            } else {
+                settled.extend_from_slice(run);
+            }
+        }
+        members.truncate(first);
+        members.append(&mut settled);
+        sort_members(members, first, source);
+    }
+}
+
+/// The name of a line's or an inner resource's type, as it stands between its quotes; and how far it was searched.
+fn resource_type(object: &[u8]) -> (Option<&[u8]>, usize) {
+    let mut at = 0;
+    let found = find_resource_type(object, &mut at);
+    (found, at.min(object.len()))
+}
+
+fn find_resource_type<'l>(object: &'l [u8], place: &mut usize) -> Option<&'l [u8]> {
+    let (mut at, mut depth) = (0, 0);
+    while at < object.len() {
+        *place = at;
+        match object[at] {
+            b'"' => {
+                let start = at + 1;
+                at = end_of_string(object, start).unwrap_or(object.len());
+                *place = at;
+                if depth == 1 && &object[start..at] == b"resourceType" {
+                    let rest = object.get(at + 1..)?.trim_ascii_start();
+                    if let Some(value) = rest.strip_prefix(b":") {
+                        let value = value.trim_ascii_start().strip_prefix(b"\"")?;
+                        return Some(&value[..end_of_string(value, 0)?]);
+                    }
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return None;
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Where the closing quote stands.
+fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', &text[at..])?;
+        if text[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+        if at > text.len() {
+            return None;
+        }
+    }
+}
+
+/// What a reference's text is made of.
+enum Parts {
+    /// `#id`
+    Local,
+    /// Something with a scheme.
+    Uri,
+    /// `Type/id`, where each lies.
+    Relative(Range<usize>, Range<usize>),
+    Other,
+}
+
+fn parts(text: &[u8]) -> Parts {
+    if text.first() == Some(&b'#') {
+        return Parts::Local;
+    }
+    let scheme = text.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')));
+    if let Some(end) = scheme
+        && end > 0
+        && text[end] == b':'
+        && text[0].is_ascii_alphabetic()
+    {
+        return Parts::Uri;
+    }
+    let Some(slash) = memchr::memchr(b'/', text) else { return Parts::Other };
+    let (of_type, id) = (&text[..slash], &text[slash + 1..]);
+    let is_type = of_type.first().is_some_and(u8::is_ascii_alphabetic)
+        && of_type.len() <= 55
+        && of_type.iter().all(u8::is_ascii_alphanumeric);
+    let is_id =
+        (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    if is_type && is_id { Parts::Relative(0..slash, slash + 1..text.len()) } else { Parts::Other }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_is_found_wherever_it_stands_and_only_at_the_top() {
+        for (text, found) in [
+            (r#"{"resourceType":"Patient","id":"a"}"#, Some("Patient")),
+            (
+                r#"{"a":{"resourceType":"X"},"b":["resourceType",{"c":"\"resourceType\":"}], "resourceType" : "Y"}"#,
+                Some("Y"),
+            ),
+            (r#"{"a":{"resourceType":"X"}},"resourceType":"Z""#, None),
+            (r#"{"a":"resourceType","b":1}"#, None),
+            (r#"{"resourceType":5}"#, None),
+            (r#"{"a":"unfinished \"#, None),
+            (r#"{"a":"unfinished "#, None),
+            ("{", None),
+        ] {
+            assert_eq!(resource_type(text.as_bytes()).0, found.map(str::as_bytes), "{text}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Tests of how loads write, and where they read from: every kind of table, every kind of source, many sessions at
+//! once, and what becomes of the rows on other servers.
+//!
+//! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
+
+mod options;
+mod paths;
+mod rejects;
+mod servers;
+#[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
+#[path = "../outside/support.rs"]
+mod support;

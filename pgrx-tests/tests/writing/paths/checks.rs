@@ -1,0 +1,209 @@
+//! What holds of a load whatever table it goes to.
+
+use super::kind::Place;
+use crate::support::{assert_error, count, load, load_fails, patient, patients, rows, run, value};
+
+/// More than a batch of the ways that work by statements.
+const MANY: usize = 9000;
+const NUMBER: &str = "resource ->> 'multipleBirthInteger'";
+
+/// All of it, each on an empty table.
+pub fn all(place: &mut Place) {
+    for check in [
+        new_lines_are_created_and_the_last_of_an_id_wins,
+        known_ids_are_updated_and_keep_their_creation,
+        update_keeps_each_replaced_version_once,
+        creation_times_come_from_the_lines,
+        options_work_together,
+        a_failed_or_rolled_back_load_leaves_nothing,
+    ] {
+        run(&mut place.admin, "DELETE FROM patient; DELETE FROM patient_history; DROP TABLE IF EXISTS before");
+        check(place);
+        if let Some(also) = place.also {
+            also(place);
+        }
+    }
+}
+
+fn new_lines_are_created_and_the_last_of_an_id_wins(place: &mut Place) {
+    let Place { database, client, has_cts, .. } = place;
+    let text = patients(1..=MANY) + &patient("p-9000", 9001) + "\n" + &patient("p-1", 9002);
+    let url = database.file("new", text);
+    run(client, "BEGIN");
+    assert_eq!(load(client, &url, "'Patient'"), r#"{"total": 9002}"#);
+    assert_eq!(
+        value(
+            client,
+            "SELECT count(*), count(DISTINCT id), bool_and(txid = currval('transaction_id_seq')), bool_and(status = 'created'),
+             bool_and(ts = now()), bool_and(resource_type = 'Patient'), bool_or(resource ?| ARRAY['id', 'resourceType']) FROM patient"
+        ),
+        "9000|9000|t|t|t|t|f"
+    );
+    if *has_cts {
+        assert_eq!(value(client, "SELECT bool_and(cts = now()) FROM patient"), "t");
+    }
+    assert_eq!(rows(client, &numbers("id IN ('p-1', 'p-2', 'p-9000')")), ["p-1|9002", "p-2|2", "p-9000|9001"]);
+    assert_eq!(value(client, &format!("SELECT count(*) FROM patient WHERE 'p-' || ({NUMBER}) = id")), "8998");
+    assert_eq!(value(client, "SELECT count(*) FROM (SELECT bulk_dump('Patient')) AS dumped"), "9000");
+    run(client, "COMMIT");
+}
+
+fn known_ids_are_updated_and_keep_their_creation(place: &mut Place) {
+    let Place { database, client, admin, has_cts, .. } = place;
+    load(client, &database.file("first", patients(1..=MANY)), "'Patient'");
+    run(admin, "UPDATE patient SET status = 'deleted' WHERE id = 'p-2'; CREATE TABLE before AS SELECT * FROM patient");
+    let second = patients(11..=9500).replace("Family", "Other")
+        + &[("p-2", 1), ("p-20", 2), ("p-9499", 3), ("p-9499", 4), ("p-11", 5)]
+            .map(|(id, number)| patient(id, number) + "\n")
+            .concat();
+    let url = database.file("second", second);
+    run(client, "BEGIN");
+    assert_eq!(load(client, &url, ""), r#"{"Patient": 9495}"#);
+    assert_eq!(
+        rows(client, "SELECT status, count(*) FROM patient GROUP BY 1 ORDER BY 1"),
+        ["created|509", "updated|8990", "recreated|1"]
+    );
+    assert_eq!(
+        value(client, "SELECT count(*), bool_and(ts = now()) FROM patient WHERE txid = currval('transaction_id_seq')"),
+        "9491|t"
+    );
+    run(client, "COMMIT");
+    assert_eq!(
+        rows(admin, &numbers("id IN ('p-2', 'p-11', 'p-20', 'p-9499', 'p-9500')")),
+        ["p-11|5", "p-2|1", "p-20|2", "p-9499|4", "p-9500|9500"]
+    );
+    assert_eq!(
+        value(admin, "SELECT count(*) FROM patient p JOIN before b USING (id, txid, ts, status, resource)"),
+        "9",
+        "rows that the source does not name"
+    );
+    assert_eq!(count(admin, "SELECT count(*) FROM patient WHERE resource::text ~ 'Other'"), 9487);
+    if *has_cts {
+        assert_eq!(count(admin, "SELECT count(*) FROM patient p JOIN before b USING (id, cts)"), MANY as i64);
+        assert_eq!(count(admin, "SELECT count(*) FROM patient WHERE cts = ts AND status = 'created'"), 509);
+    }
+    assert_eq!(count(admin, "SELECT count(*) FROM patient_history"), 0);
+}
+
+fn update_keeps_each_replaced_version_once(place: &mut Place) {
+    let Place { database, client, admin, has_cts, .. } = place;
+    let update = "'Patient', options => '{\"update\": true}'";
+    assert_eq!(load(client, &database.file("first", patients(1..=MANY)), update), r#"{"total": 9000}"#);
+    assert_eq!(count(admin, "SELECT count(*) FROM patient_history"), 0);
+    run(admin, "UPDATE patient SET status = 'deleted' WHERE id = 'p-2'; CREATE TABLE before AS SELECT * FROM patient");
+    let second = patients(2..=9100).replace("Family", "Other")
+        + &[("p-20", 2), ("p-9099", 3), ("p-9099", 4), ("p-3", 5)].map(|(id, n)| patient(id, n) + "\n").concat();
+    let second = database.file("second", second);
+    assert_eq!(load(client, &second, update), r#"{"total": 9103}"#);
+    let cts = if *has_cts { ", cts" } else { "" };
+    let columns = format!("id, txid, ts, resource_type, status, resource{cts}");
+    let differences = format!(
+        "(SELECT {columns} FROM before WHERE id <> 'p-1' EXCEPT ALL SELECT {columns} FROM patient_history) UNION ALL
+         (SELECT {columns} FROM patient_history EXCEPT ALL SELECT {columns} FROM before WHERE id <> 'p-1')"
+    );
+    assert_eq!(count(admin, &format!("SELECT count(*) FROM ({differences}) AS d")), 0);
+    assert_eq!(
+        rows(admin, "SELECT status, count(*) FROM patient GROUP BY 1 ORDER BY 1"),
+        ["created|101", "updated|8998", "recreated|1"]
+    );
+    assert_eq!(rows(admin, &numbers("id IN ('p-3', 'p-20', 'p-9099')")), ["p-20|2", "p-3|5", "p-9099|4"]);
+    // Again: the second version goes where the first one is.
+    assert_eq!(load(client, &second, update), r#"{"total": 9103}"#);
+    assert_eq!(
+        value(
+            admin,
+            "SELECT count(*), count(DISTINCT txid), count(*) FILTER (WHERE id = 'p-9099') FROM patient_history"
+        ),
+        "18098|2|1"
+    );
+}
+
+fn creation_times_come_from_the_lines(place: &mut Place) {
+    let Place { database, client, admin, has_cts, .. } = place;
+    let line = |id: &str, at: &str| {
+        let meta = if at.is_empty() { String::new() } else { format!(",\"meta\":{{\"createdAt\":\"{at}\"}}") };
+        format!("{{\"id\":\"{id}\",\"resourceType\":\"Patient\"{meta}}}\n")
+    };
+    let first = line("c-1", "2001-02-03T04:05:06.789Z")
+        + &line("c-2", "2001-01-01T00:00:00Z")
+        + &line("c-2", "2002-02-02T00:00:00Z")
+        + &line("c-3", "2003-01-01T00:00:00Z")
+        + &line("c-3", "")
+        + &line("c-4", "2004-04-04T00:00:00+02:00");
+    assert_eq!(load(client, &database.file("first", first), "'Patient'"), r#"{"total": 6}"#);
+    run(admin, "UPDATE patient SET status = 'deleted' WHERE id = 'c-4'");
+    let second = line("c-1", "2011-11-11T00:00:00Z") + &line("c-4", "2014-01-01T00:00:00Z") + &line("c-2", "");
+    assert_eq!(load(client, &database.file("second", second), "'Patient'"), r#"{"total": 3}"#);
+    let fhir = "{\"resourceType\":\"Patient\",\"id\":\"c-5\",\"meta\":{\"extension\":[{\"url\":\"ex:createdAt\",\
+                \"valueInstant\":\"2005-05-05T00:00:00Z\"}]}}";
+    assert_eq!(load(client, &database.file("fhir", fhir), "'Patient', fhir => true"), r#"{"total": 1}"#);
+    assert_eq!(rows(admin, "SELECT DISTINCT resource - 'tagged' FROM patient"), ["{}"]);
+    assert_eq!(
+        rows(admin, "SELECT id, status FROM patient ORDER BY 1"),
+        ["c-1|updated", "c-2|updated", "c-3|created", "c-4|recreated", "c-5|created"]
+    );
+    if *has_cts {
+        assert_eq!(
+            rows(
+                admin,
+                "SELECT id, CASE WHEN cts = ts THEN 'now' ELSE (cts AT TIME ZONE 'UTC')::text END FROM patient ORDER BY 1"
+            ),
+            [
+                "c-1|2001-02-03 04:05:06.789",
+                "c-2|2002-02-02 00:00:00",
+                "c-3|now",
+                "c-4|2004-04-03 22:00:00",
+                "c-5|2005-05-05 00:00:00"
+            ]
+        );
+    }
+}
+
+fn options_work_together(place: &mut Place) {
+    let Place { database, client, admin, .. } = place;
+    load(client, &database.file("known", "{\"id\":\"o-1\",\"old\":true}"), "'Patient'");
+    let lines =
+        b"{\"id\":\"o-1\",\"a\":null,\"tenant\":\"x\"}\n{\"id\":\"o-2\",\n{\"id\":\"o-3\",\"b\":{\"c\":null}}\n\xff\n";
+    let options =
+        r#"'{"strip-nulls": true, "merge": {"tenant": "t", "gone": null}, "on_error": "skip", "update": true}'"#;
+    let url = database.file("lines", lines);
+    let answer = load(client, &url, &format!("'Patient', options => {options}"));
+    assert_eq!(answer, r#"{"total": 2, "errors": 2}"#);
+    assert_eq!(
+        rows(admin, "SELECT id, resource - 'tagged', status FROM patient ORDER BY 1"),
+        [r#"o-1|{"gone": null, "tenant": "t"}|updated"#, r#"o-3|{"b": {}, "gone": null, "tenant": "t"}|created"#]
+    );
+    assert_eq!(rows(admin, "SELECT id, resource - 'tagged' FROM patient_history"), [r#"o-1|{"old": true}"#]);
+    assert_eq!(
+        rows(
+            client,
+            "DELETE FROM bulk_load_reject RETURNING line_number, byte_offset, sqlstate, encode(line, 'escape')"
+        ),
+        ["2|35|22P02|{\"id\":\"o-2\",", "4|76|22021|\\377"]
+    );
+}
+
+fn a_failed_or_rolled_back_load_leaves_nothing(place: &mut Place) {
+    let Place { database, client, admin, .. } = place;
+    load(client, &database.file("first", patients(1..=100)), "'Patient'");
+    run(admin, "CREATE TABLE before AS SELECT * FROM patient");
+    let changed = patients(50..=MANY).replace("Family", "Other");
+    let update = "'Patient', options => '{\"update\": true, \"on_error\": \"skip\"}'";
+    run(client, "BEGIN");
+    let good = database.file("good", changed.clone() + "{\n");
+    assert_eq!(load(client, &good, update), r#"{"total": 8951, "errors": 1}"#);
+    run(client, "ROLLBACK");
+    let bad = database.file("bad", changed + "{\n");
+    assert_error(&load_fails(client, &bad, "'Patient', options => '{\"update\": true}'"), "22P02", &["line 8952"]);
+    assert_eq!(count(admin, "SELECT count(*) FROM patient_history"), 0);
+    assert_eq!(count(client, "SELECT count(*) FROM bulk_load_reject"), 0);
+    assert_eq!(count(admin, "SELECT count(*) FROM patient"), 100);
+    assert_eq!(
+        count(admin, "SELECT count(*) FROM patient p JOIN before b USING (id, txid, ts, status, resource)"),
+        100
+    );
+}
+
+fn numbers(which: &str) -> String {
+    format!("SELECT id, {NUMBER} FROM patient WHERE {which} ORDER BY id COLLATE \"C\"")
+}
