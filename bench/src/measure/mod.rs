@@ -7,8 +7,10 @@ mod rows;
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
 use fhir_bulk_tests::{Client, Cluster};
@@ -97,7 +99,7 @@ impl Bench {
         let mut client = cluster.connect("postgres", "postgres");
         client.batch_execute("CREATE DATABASE bench")?;
         let mut client = cluster.connect("postgres", "bench");
-        client.batch_execute("CREATE EXTENSION fhir_bulk")?;
+        client.batch_execute("CREATE EXTENSION fhir_bulk; SET fhir_bulk.allowed_sources = '127.0.0.1'")?;
         let prepared = folder.join("prepared.txt");
         let mut bench = Bench { cluster, client, resource_type, source, source_bytes, prepared, resources: 0 };
         bench.load()?;
@@ -122,10 +124,36 @@ impl Bench {
 
     fn load(&mut self) -> Outcome<f64> {
         self.empty_table()?;
-        let source = format!("file://{}", self.source.display());
+        self.load_from(&self.file_url(), true)
+    }
+
+    fn load_from(&mut self, source: &str, fhir: bool) -> Outcome<f64> {
         let start = Instant::now();
-        self.client.execute("SELECT bulk_load($1, $2, fhir => true)", &[&source, &self.resource_type])?;
+        self.client.execute("SELECT bulk_load($1, $2, $3)", &[&source, &self.resource_type, &fhir])?;
         Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn file_url(&self) -> String {
+        format!("file://{}", self.source.display())
+    }
+
+    /// Serves the source, once, on a thread of its own.
+    fn http_url(&self) -> Outcome<String> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}/", listener.local_addr()?);
+        let (path, bytes) = (self.source.clone(), self.source_bytes);
+        thread::spawn(move || -> io::Result<()> {
+            let (mut client, _) = listener.accept()?;
+            let mut request = BufReader::new(client.try_clone()?);
+            let mut line = String::new();
+            while request.read_line(&mut line)? > 2 {
+                line.clear();
+            }
+            write!(client, "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n")?;
+            io::copy(&mut File::open(path)?, &mut client)?;
+            Ok(())
+        });
+        Ok(url)
     }
 
     /// Reads all that a COPY TO STDOUT sends, into `to`; how long it took.

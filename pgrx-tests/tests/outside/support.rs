@@ -121,3 +121,13 @@ pub fn relations(client: &mut Client) -> Vec<String> {
          ORDER BY 1, 2",
     )
 }
+
+/// The folder with more real data; says so where the checkout has none beside it, also when tests print nothing else.
+pub fn shared_data_or_say_so(what: &str) -> Option<std::path::PathBuf> {
+    let folder = fhir_bulk_tests::shared_data();
+    if folder.is_none() {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "skipped: no folder with {what} beside the checkout");
+    }
+    folder
+}

@@ -3,6 +3,7 @@
 //!
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
+mod http;
 mod options;
 mod paths;
 mod rejects;

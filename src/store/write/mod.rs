@@ -105,6 +105,7 @@ impl TableWriter {
             Path::Staged => {
                 let (stage, name) = make_stage();
                 let statements = StagedStatements::new(&table.sql_name, &name, has_cts, history.as_ref());
+                let statements = if open.has_triggers() { statements.counting(&name) } else { statements };
                 Way::Staged { stage, insert: HeapInsert::new(stage, vec![1, 2, 3]), statements }
             }
         };
@@ -137,7 +138,7 @@ impl TableWriter {
             Way::Staged { stage, insert, statements } => {
                 insert.close();
                 session::advance_command();
-                statements.run(&self.batch);
+                self.stored -= statements.run(&self.batch);
                 stage.close();
             }
             Way::Set(_) | Way::UpdateInsert { .. } => {}

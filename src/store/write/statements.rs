@@ -146,6 +146,8 @@ impl History {
 pub(super) struct StagedStatements {
     keep: Option<CString>,
     upsert: CString,
+    /// How many ids there are, asked where triggers may keep some out.
+    count: Option<CString>,
 }
 
 impl StagedStatements {
@@ -172,16 +174,25 @@ impl StagedStatements {
                  {}{set}",
                 on_conflict()
             )),
+            count: None,
         }
     }
 
-    /// Moves all of it.
-    pub fn run(&self, batch: &Batch) {
+    /// With a look at how many rows triggers keep out.
+    pub fn counting(self, stage: &str) -> StagedStatements {
+        let count = sql(format!("SELECT pg_catalog.count(DISTINCT s.id) FROM {stage} AS s"));
+        StagedStatements { count: Some(count), ..self }
+    }
+
+    /// Moves all of it; how many rows were kept out of the table.
+    pub fn run(&self, batch: &Batch) -> u64 {
         if let Some(keep) = &self.keep {
             spi::execute(keep, &[]);
         }
         let parameters: [Parameter; 3] = batch.stamp_parameters();
-        spi::execute(&self.upsert, &parameters);
+        let moved = spi::execute(&self.upsert, &parameters);
+        let counted = self.count.as_ref().and_then(|count| spi::texts(count, &[]).first()?.parse::<u64>().ok());
+        counted.map_or(0, |ids| ids.saturating_sub(moved))
     }
 }
 

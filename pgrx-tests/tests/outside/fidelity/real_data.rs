@@ -2,8 +2,8 @@
 
 use super::compare::{equal, without_version};
 use super::{assert_stored_as_reference, drop_reference, make_reference};
-use crate::support::{load, rows, run};
-use fhir_bulk_tests::{Client, Database, shared_data};
+use crate::support::{load, rows, run, shared_data_or_say_so};
+use fhir_bulk_tests::{Client, Database};
 use postgres::fallible_iterator::FallibleIterator as _;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -30,10 +30,7 @@ fn lines(path: &Path) -> HashMap<(String, String), String> {
 
 /// dump(load(x)) equals x for every line, in both forms; what is stored is PostgreSQL's own jsonb.
 fn assert_round_trip(files: &[&str]) {
-    let Some(folder) = shared_data() else {
-        println!("skipped: no folder with {files:?} beside the checkout");
-        return;
-    };
+    let Some(folder) = shared_data_or_say_so(&files.join(", ")) else { return };
     let database = Database::new();
     let mut client = database.connect();
     // FHIR has more types than a mixed load makes tables for by default.

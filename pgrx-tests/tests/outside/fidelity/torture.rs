@@ -1,7 +1,7 @@
 //! The corpus of nst/JSONTestSuite, one value in a resource each: accepted and refused as PostgreSQL's jsonb does.
 
-use crate::support::{rows, run};
-use fhir_bulk_tests::{Client, Database, shared_data};
+use crate::support::{rows, run, shared_data_or_say_so};
+use fhir_bulk_tests::{Client, Database};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
@@ -41,10 +41,7 @@ fn postgresqls(client: &mut Client, line: &[u8]) -> Result<String, String> {
 
 #[test]
 fn every_trap_of_the_json_corpus_is_taken_or_refused_as_postgresql_does() {
-    let Some(folder) = shared_data() else {
-        println!("skipped: no folder with json-torture beside the checkout");
-        return;
-    };
+    let Some(folder) = shared_data_or_say_so("json-torture") else { return };
     let database = Database::new();
     let mut client = database.connect();
     run(&mut client, "SELECT bulk_create_table('Basic')");

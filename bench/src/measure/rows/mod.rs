@@ -1,0 +1,101 @@
+//! The rows: what is measured, against what, and how much of it it may take.
+
+mod dump;
+mod load;
+
+use super::{Bench, Row};
+
+/// In the contract's order.
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "dump: bulk_dump_chunks, FHIR form",
+        baseline: "COPY (SELECT resource FROM t) TO STDOUT",
+        bound: 0.50,
+        run: dump::dump_chunks,
+        run_baseline: dump::copy_resource,
+    },
+    Row {
+        name: "dump: bulk_dump rows through COPY",
+        baseline: "COPY (SELECT resource FROM t) TO STDOUT",
+        bound: 0.85,
+        run: dump::dump_rows,
+        run_baseline: dump::copy_resource,
+    },
+    Row {
+        name: "dump: bulk_dump_chunks, FHIR form",
+        baseline: "the same put together in SQL",
+        bound: 0.20,
+        run: dump::dump_chunks,
+        run_baseline: dump::copy_composed,
+    },
+    Row {
+        name: "dump: gzipped by the server",
+        baseline: "COPY (SELECT resource FROM t) TO STDOUT | gzip -6",
+        bound: 0.45,
+        run: dump::dump_gzip,
+        run_baseline: dump::copy_piped_to_gzip,
+    },
+    Row {
+        name: "load: bulk_load, FHIR file",
+        baseline: "COPY t FROM prepared rows",
+        bound: 0.65,
+        run: Bench::load,
+        run_baseline: load::copy_prepared,
+    },
+    Row {
+        name: "load: bulk_load, FHIR file",
+        baseline: "a staging table and INSERT … SELECT",
+        bound: 0.30,
+        run: Bench::load,
+        run_baseline: load::load_staged,
+    },
+    Row {
+        name: "dump: FHIR form",
+        baseline: "the same in Aidbox form",
+        bound: 1.15,
+        run: dump::dump_chunks,
+        run_baseline: dump::dump_unconverted,
+    },
+    Row {
+        name: "load: FHIR form",
+        baseline: "the same lines without conversion",
+        bound: 1.15,
+        run: Bench::load,
+        run_baseline: load::load_unconverted,
+    },
+    Row {
+        name: "load: over http on loopback",
+        baseline: "the same from a file",
+        bound: 1.10,
+        run: load::load_http,
+        run_baseline: Bench::load,
+    },
+    Row {
+        name: "load: every id is known",
+        baseline: "INSERT … ON CONFLICT DO UPDATE from prepared rows",
+        bound: 0.90,
+        run: load::load_again,
+        run_baseline: load::upsert_prepared,
+    },
+    Row {
+        name: "load: by statements (write_path set)",
+        baseline: "a staging table and INSERT … SELECT",
+        bound: 1.00,
+        run: load::load_by_set,
+        run_baseline: load::load_staged,
+    },
+    Row {
+        name: "load: by a stage (write_path staged)",
+        baseline: "a staging table and INSERT … SELECT",
+        bound: 1.00,
+        run: load::load_by_stage,
+        run_baseline: load::load_staged,
+    },
+    Row {
+        name: "load: into a foreign table",
+        baseline: "a staging table and INSERT … SELECT into it",
+        bound: 1.00,
+        run: load::load_far,
+        run_baseline: load::load_far_staged,
+    },
+];

@@ -1,0 +1,118 @@
+//! An HTTP/1.1 server of a test: each connection gets a thread, one answer, and is closed.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// The head of a request as it came.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub path: String,
+    pub head: String,
+}
+
+pub struct Server {
+    address: String,
+    port: u16,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    /// On 127.0.0.1, answering all requests alike.
+    pub fn answering(answer: impl Into<Vec<u8>>) -> Server {
+        let answer = answer.into();
+        Server::new(move |_, stream| {
+            let _ = stream.write_all(&answer);
+        })
+    }
+
+    pub fn new(answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
+        Server::at("127.0.0.1:0", answer)
+    }
+
+    pub fn at(address: &str, answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind(address).unwrap();
+        let bound = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (answer, requests) = (Arc::new(answer), seen.clone());
+        // It ends with the process, as all threads do.
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(mut stream), answer, requests) = (stream, answer.clone(), requests.clone()) else { continue };
+                thread::spawn(move || {
+                    let Some(request) = read_head(&mut stream) else { return };
+                    requests.lock().unwrap().push(request.clone());
+                    answer(&request, &mut stream);
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Server { address: bound.ip().to_string(), port: bound.port(), seen }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `path` starts with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}:{}{path}", self.address, self.port)
+    }
+
+    /// The requests so far.
+    pub fn seen(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> Option<Request> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let path = head.split(' ').nth(1)?.to_owned();
+    Some(Request { path, head })
+}
+
+/// An answer with its Content-Length.
+pub fn ok(body: impl AsRef<[u8]>) -> Vec<u8> {
+    with_headers("", body)
+}
+
+/// As [`ok`], with more headers, each ended by `\r\n`.
+pub fn with_headers(headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let head = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// An answer in chunks of `size` bytes; without the last one when `whole` is false.
+pub fn chunked(body: &[u8], size: usize, whole: bool) -> Vec<u8> {
+    let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in body.chunks(size) {
+        answer.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        answer.extend_from_slice(chunk);
+        answer.extend_from_slice(b"\r\n");
+    }
+    if whole {
+        answer.extend_from_slice(b"0\r\n\r\n");
+    }
+    answer
+}
+
+/// An answer of another status, with an empty body.
+pub fn status(line: &str, headers: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {line}\r\n{headers}Content-Length: 0\r\n\r\n").into_bytes()
+}
+
+/// Holds a connection until its other end closes it.
+pub fn hold(stream: &mut TcpStream) {
+    let mut rest = [0; 1024];
+    while matches!(stream.read(&mut rest), Ok(count) if count > 0) {}
+}
