@@ -20,7 +20,7 @@ run_sql() {
   sed "s#file:///srv/fhir/#file://$folder/sample/#g" "$1" >"$1.run"
   # The extension is there from the demo; the README shows how it came.
   sed -i 's/^CREATE EXTENSION fhir_bulk;/CREATE EXTENSION IF NOT EXISTS fhir_bulk;/' "$1.run"
-  psql -X -q -v ON_ERROR_STOP=1 -d fhir -f "$1.run" >"$1.out"
+  psql -X -q -v ON_ERROR_STOP=1 -d fhir -f "$1.run" >"$1.out" 2>&1
 }
 
 count=0

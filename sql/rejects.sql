@@ -8,7 +8,9 @@ CREATE TABLE @extschema@.bulk_load_reject_row (
     byte_offset bigint NOT NULL,
     sqlstate text NOT NULL,
     error text NOT NULL,
-    line bytea NOT NULL
+    line bytea NOT NULL,
+    -- A key, so that rows can be deleted where all tables are published.
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY
 );
 REVOKE ALL ON @extschema@.bulk_load_reject_row FROM PUBLIC;
 

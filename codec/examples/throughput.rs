@@ -1,7 +1,7 @@
 //! How fast lines become jsonb and jsonb becomes lines: `throughput FILE.ndjson [RUNS]`.
 //!
 //! The file is read into memory first; each run encodes and writes all of it, and the medians are printed.
-//! MB are 10^6 bytes of NDJSON text, in both directions.
+//! MB are 10^6 bytes of NDJSON text, in both directions. "FHIR" lines are converted from and to Aidbox form.
 
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::fhir::Version;
@@ -28,19 +28,32 @@ fn main() {
     let runs = arguments.next().map_or(9, |runs| runs.parse().expect("RUNS is a number"));
     let text = std::fs::read(&path).expect("the file can be read");
 
-    let stored = store(&text);
+    let start = Instant::now();
+    converting();
+    println!("definitions   {:.3} s, once", start.elapsed().as_secs_f64());
     let mut out = Vec::new();
-    report("encode", text.len(), runs, || encode(&text, &mut out));
-    for form in [Form::Fhir(Version::R4), Form::Aidbox] {
-        let mut lines = Vec::new();
+    report("encode Aidbox", text.len(), runs, || encode(&text, encoder(), &mut out));
+    report("encode FHIR", text.len(), runs, || encode(&text, converting(), &mut out));
+    let mut lines = Vec::new();
+    for (name, form, encoder) in
+        [("write Aidbox", Form::Aidbox, encoder()), ("write FHIR", Form::Fhir(Version::R4), converting())]
+    {
+        let stored = store(&text, encoder);
         let bytes = write(&stored, form, &mut lines);
-        report(&format!("write {form:?}"), bytes, runs, || write(&stored, form, &mut lines));
+        report(name, bytes, runs, || write(&stored, form, &mut lines));
     }
 }
 
+fn encoder() -> Encoder {
+    Encoder::new(IdRule::Fhir, CREATED_AT_URL)
+}
+
+fn converting() -> Encoder {
+    encoder().from_fhir(Version::R4, true, None)
+}
+
 /// Encodes every line into a batch, as a load does, and returns how many bytes that made.
-fn encode(text: &[u8], out: &mut Vec<u8>) -> usize {
-    let mut encoder = Encoder::new(IdRule::Fhir, CREATED_AT_URL);
+fn encode(text: &[u8], mut encoder: Encoder, out: &mut Vec<u8>) -> usize {
     let mut lines = Lines::new(text, 256 << 20);
     let mut total = 0;
     while let Some(line) = lines.next_line().expect("lines can be read") {
@@ -77,9 +90,8 @@ fn write(stored: &Stored, form: Form, out: &mut Vec<u8>) -> usize {
     total + out.len()
 }
 
-fn store(text: &[u8]) -> Stored {
+fn store(text: &[u8], mut encoder: Encoder) -> Stored {
     let mut stored = Stored::default();
-    let mut encoder = Encoder::new(IdRule::Fhir, CREATED_AT_URL);
     let mut lines = Lines::new(text, 256 << 20);
     while let Some(line) = lines.next_line().expect("lines can be read") {
         let encoded = encoder.encode(line.bytes).expect("the line is valid");

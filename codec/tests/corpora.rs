@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{encode_with, normalized, without_row_members};
+use common::{encode_with, normalized, shared_data, without_row_members};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::gzip::Reader;
@@ -15,17 +15,6 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-
-fn data(folder: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("FHIR_BULK_SHARED_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    let path = root.join(folder);
-    if !path.is_dir() {
-        println!("skipped: no ../shared/data/{folder}");
-        return None;
-    }
-    Some(path)
-}
 
 /// The files of a folder that end so.
 fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
@@ -86,7 +75,7 @@ fn version_of(file: &Path) -> Version {
 
 #[test]
 fn every_hl7_example_comes_back_equal() {
-    let Some(folder) = data("hl7-examples") else { return };
+    let Some(folder) = shared_data("hl7-examples") else { return };
     for file in files(&folder, ".examples.ndjson.gz") {
         assert!(come_back_equal(&file, 1, version_of(&file)) > 500);
     }
@@ -94,7 +83,7 @@ fn every_hl7_example_comes_back_equal() {
 
 #[test]
 fn every_huge_line_comes_back_equal() {
-    let Some(folder) = data("hl7-examples") else { return };
+    let Some(folder) = shared_data("hl7-examples") else { return };
     for file in files(&folder, ".huge-lines.ndjson.gz") {
         assert!(come_back_equal(&file, 1, version_of(&file)) > 5);
     }
@@ -105,13 +94,13 @@ fn every_line_of_synthea_small_and_every_25th_of_synthea_large_comes_back_equal(
     let compared = |folder: Option<PathBuf>, step| -> Option<u64> {
         Some(files(&folder?, ".ndjson.gz").iter().map(|file| come_back_equal(file, step, Version::R4)).sum())
     };
-    assert!(compared(data("synthea-small"), 1).is_none_or(|lines| lines == 2 * 4118));
-    assert!(compared(data("synthea-large"), 25).is_none_or(|lines| lines > 7500));
+    assert!(compared(shared_data("synthea-small"), 1).is_none_or(|lines| lines == 2 * 4118));
+    assert!(compared(shared_data("synthea-large"), 25).is_none_or(|lines| lines > 7500));
 }
 
 #[test]
 fn every_definition_of_hl7_comes_back_equal() {
-    let Some(folder) = data("hl7-examples") else { return };
+    let Some(folder) = shared_data("hl7-examples") else { return };
     for file in files(&folder, ".definitions.ndjson.gz") {
         assert!(come_back_equal(&file, 3, version_of(&file)) > 1000);
     }
@@ -120,7 +109,7 @@ fn every_definition_of_hl7_comes_back_equal() {
 /// JSON that PostgreSQL refuses would get into its tables, or valid JSON be refused.
 #[test]
 fn torture_lines_are_accepted_and_refused_as_postgresql_does() {
-    let Some(folder) = data("json-torture") else { return };
+    let Some(folder) = shared_data("json-torture") else { return };
     let read = |name: &str| serde_json::from_slice::<Value>(&fs::read(folder.join(name)).unwrap()).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let verdicts: HashMap<String, bool> = read("postgres15-jsonb.json")

@@ -7,7 +7,8 @@ use url::{Host, Url};
 /// The allowlist. Empty, it allows https to public addresses.
 ///
 /// Its text is a comma-separated list of
-/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), paths below the prefix;
+/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), paths below the prefix, in
+///   which no `%2F` may hide a way out of it;
 /// - `host`: this host, http and https, on any port;
 /// - `*.host`, `scheme://*.host[:port][/prefix]`: the hosts below it;
 /// - an address or a network (`10.1.0.0/16`, `fd00::/8`): whatever resolves into it.
@@ -104,6 +105,7 @@ impl Rule {
             && scheme.as_deref().is_none_or(|scheme| scheme == url.scheme())
             && (scheme.is_none() || url.port_or_known_default() == *port)
             && url.path().starts_with(prefix.as_str())
+            && (prefix == "/" || !has_hidden_separator(url.path()))
     }
 
     fn contains(&self, address: IpAddr) -> bool {
@@ -121,6 +123,13 @@ impl Rule {
             _ => false,
         }
     }
+}
+
+/// Whether a path has a separator that some servers see and a URL does not: `/data/..%2Fother` is below `/data/` by
+/// its text alone.
+fn has_hidden_separator(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    path.contains("%2f") || path.contains("%5c")
 }
 
 /// The host in lower case, without the dot that a full name may end with.
@@ -287,6 +296,8 @@ mod tests {
             "https://h.org:8443/data",
             "https://h.org:8443/data/../other",
             "https://h.org:8443/data/%2e%2e/other",
+            "https://h.org:8443/data/..%2Fother",
+            "https://h.org:8443/data/..%5cother",
             "https://h.org.evil:8443/data/x",
         ] {
             assert!(!allowed(rule, url, "93.184.215.14"), "{url}");

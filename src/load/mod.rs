@@ -8,7 +8,7 @@ use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
 use crate::pg::session;
 use crate::settings;
-use crate::source::{self, Source};
+use crate::source::{self, Interruptible, Source};
 use crate::store::{ResourceType, Stamp, next_txid};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::ndjson::{Line, Lines, ReadError};
@@ -54,7 +54,7 @@ fn load(
 
     let Source { name, bytes } = source::open(url)?;
     let bytes = gzip::Reader::new(bytes, READ_BYTES).map_err(|error| unreadable(&name, 1, &ReadError::Io(error)))?;
-    let mut lines = Lines::new(bytes, settings::max_line_bytes());
+    let mut lines = Lines::new(Interruptible(bytes), settings::max_line_bytes());
 
     let stamp = Stamp { txid: next_txid()?, ts: session::transaction_start() };
     let mut tables = Tables::new(stamp, options.update);

@@ -144,14 +144,6 @@ impl Table {
         enabled == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
     }
 
-    /// Whether logical decoding reads what is written to it.
-    pub fn is_decoded(&self) -> bool {
-        // SAFETY: a server setting.
-        let level = unsafe { pg_sys::wal_level };
-        level >= pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
-            && self.form().relpersistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT
-    }
-
     /// The columns that are not dropped.
     pub fn columns(&self) -> Vec<Column> {
         // SAFETY: an open relation's tuple descriptor has `natts` attributes behind its head.

@@ -58,8 +58,8 @@ pub unsafe fn set_range_table(estate: *mut pg_sys::EState, access: &super::inser
     }
 }
 
-/// Inserts the index entries of a row that stands in the heap. Returns whether one of `arbiters` says that its key is
-/// taken already; other unique indexes raise 23505, and without `arbiters` all do.
+/// Inserts the index entries of a row that stands in the heap. A unique key that is taken raises 23505, after waiting
+/// for a transaction that holds it and may still give it up.
 ///
 /// # Safety
 /// `relation_info`, `slot` and `estate` are live and belong together; the slot's tuple has been inserted.
@@ -67,24 +67,22 @@ pub unsafe fn insert_index_entries(
     relation_info: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
     estate: *mut pg_sys::EState,
-    arbiters: *mut pg_sys::List,
-) -> bool {
-    let (mut conflict, report) = (false, !arbiters.is_null());
-    // SAFETY: by the caller. A list that comes back holds the index that has the key already.
+) {
+    let (no_conflict, no_arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: by the caller. A list that comes back names deferred constraints, which are triggers' business.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         let rechecks =
-            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, report, &mut conflict, arbiters);
+            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, false, no_conflict, no_arbiters);
         #[cfg(feature = "pg13")]
-        let rechecks = pg_sys::ExecInsertIndexTuples(slot, estate, report, &mut conflict, arbiters);
+        let rechecks = pg_sys::ExecInsertIndexTuples(slot, estate, false, no_conflict, no_arbiters);
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
         let rechecks =
-            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, report, &mut conflict, arbiters, false);
+            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, false, no_conflict, no_arbiters, false);
         if !rechecks.is_null() {
             pg_sys::list_free(rechecks);
         }
     }
-    conflict
 }
 
 /// The attribute at `index` (from 0) of a tuple descriptor.

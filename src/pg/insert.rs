@@ -1,9 +1,4 @@
 //! Rows into a plain heap table as COPY puts them there: whole batches into pages, then their index entries.
-//!
-//! Unlike COPY a row whose key is taken does not end the load: its index entry reports the conflict
-//! (`UNIQUE_CHECK_PARTIAL`, made for deferrable constraints), the row is taken back, and the caller decides. One
-//! descent of the index per row tells the known from the new, without a probe before and without a
-//! subtransaction around it.
 
 use super::catalog::{Column, Table};
 use super::compat;
@@ -56,9 +51,6 @@ pub struct HeapInsert {
     defaults: Vec<(i16, Option<*mut pg_sys::ExprState>)>,
     state: *mut pg_sys::EState,
     relation_info: *mut pg_sys::ResultRelInfo,
-    /// The unique index that tells known rows from new ones.
-    key: *mut pg_sys::List,
-    bulk: pg_sys::BulkInsertState,
     /// The table's, as a copy that no resource owner counts: slots made in a subtransaction outlive it.
     descriptor: pg_sys::TupleDesc,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
@@ -86,8 +78,6 @@ impl HeapInsert {
                 columns: access.columns,
                 state,
                 relation_info,
-                key: std::ptr::null_mut(),
-                bulk: pg_sys::GetBulkInsertState(),
                 descriptor: pg_sys::CreateTupleDescCopy(descriptor),
                 slots: Vec::new(),
                 has_constraints: !(*descriptor).constr.is_null(),
@@ -96,52 +86,16 @@ impl HeapInsert {
         }
     }
 
-    /// Chooses the unique index on just `column` by which rows are known or new.
-    pub fn set_key(&mut self, column: i16) {
-        // SAFETY: opened by ExecOpenIndices: `ri_NumIndices` relations and infos.
-        unsafe {
-            let info = &*self.relation_info;
-            for at in 0..info.ri_NumIndices as usize {
-                let relation = *info.ri_IndexRelationDescs.add(at);
-                let index = &**info.ri_IndexRelationInfo.add(at);
-                let form = &*(*relation).rd_index;
-                let fits = index.ii_Unique
-                    && index.ii_NumIndexKeyAttrs == 1
-                    && index.ii_IndexAttrNumbers[0] == column
-                    && index.ii_Predicate.is_null()
-                    && form.indimmediate
-                    && form.indisvalid;
-                if fits {
-                    self.key = pg_sys::lappend_oid(self.key, (*relation).rd_id);
-                }
-            }
-        }
-    }
-
-    /// Inserts rows, of which row `i` has the values that `values(i, …)` appends. Returns the rows whose key the
-    /// table has already, this batch's own earlier rows included; they are not in the table.
-    pub fn insert(&mut self, count: usize, values: impl FnMut(usize, &mut Vec<pg_sys::Datum>)) -> Vec<usize> {
-        let (bulk, key) = (self.bulk, self.key);
-        self.write(count, values, bulk, key)
-    }
-
-    /// As [`HeapInsert::insert`], but a key that the table has raises 23505. It may run in a subtransaction.
-    pub fn insert_or_fail(&mut self, count: usize, values: impl FnMut(usize, &mut Vec<pg_sys::Datum>)) {
-        // The buffer that this state pins belongs to the subtransaction.
-        // SAFETY: made and freed here; after an error the subtransaction's end drops the pin.
-        let bulk = unsafe { pg_sys::GetBulkInsertState() };
-        self.write(count, values, bulk, std::ptr::null_mut());
-        // SAFETY: as above.
-        unsafe { pg_sys::FreeBulkInsertState(bulk) }
-    }
-
-    fn write(
+    /// Inserts `count` rows, of which row `i` has the values that `values(i, …)` appends; their index entries are made
+    /// in the order that `by_key` lists the rows in, which is kind to the index and lets sessions that insert the same
+    /// keys wait for each other in one order. A key that is taken raises 23505. All that is opened here is closed when
+    /// it returns, so that it may run in a subtransaction.
+    pub fn insert(
         &mut self,
         count: usize,
+        by_key: impl IntoIterator<Item = usize>,
         mut values: impl FnMut(usize, &mut Vec<pg_sys::Datum>),
-        bulk: pg_sys::BulkInsertState,
-        key: *mut pg_sys::List,
-    ) -> Vec<usize> {
+    ) {
         while self.slots.len() < count {
             // SAFETY: the descriptor lives as long as the slots.
             self.slots
@@ -150,7 +104,7 @@ impl HeapInsert {
         let HeapInsert { table, columns, defaults, state, relation_info, slots, has_constraints, scratch, .. } = self;
         let slots = &mut slots[..count];
         let mut row = Vec::with_capacity(columns.len());
-        let conflicts = scratch.run(|| {
+        scratch.run(|| {
             for (at, slot) in slots.iter().enumerate() {
                 row.clear();
                 values(at, &mut row);
@@ -165,26 +119,20 @@ impl HeapInsert {
                 }
             }
             // SAFETY: the slots are filled; the table is a locked heap. Each slot's tid is set by the insert, which
-            // the index entries need.
+            // the index entries need. The buffer that the bulk state pins is let go with it.
             unsafe {
+                let bulk = pg_sys::GetBulkInsertState();
                 let command = pg_sys::GetCurrentCommandId(true);
                 pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, 0, bulk);
-                let taken = |at: &usize| compat::insert_index_entries(*relation_info, slots[*at], *state, key);
-                let conflicts: Vec<usize> = (0..count).filter(taken).collect();
-                if !conflicts.is_empty() {
-                    // Rows of the current command can't be deleted yet.
-                    pg_sys::CommandCounterIncrement();
-                    for at in &conflicts {
-                        pg_sys::simple_heap_delete(table.raw(), &mut (*slots[*at]).tts_tid);
-                    }
-                    pg_sys::CommandCounterIncrement();
+                pg_sys::FreeBulkInsertState(bulk);
+                for at in by_key {
+                    compat::insert_index_entries(*relation_info, slots[at], *state);
                 }
                 // What CHECK constraints and index expressions made.
                 let context = (**state).es_per_tuple_exprcontext;
                 if !context.is_null() {
                     pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
                 }
-                conflicts
             }
         });
         // SAFETY: live slots. Their values pointed to the batch and to the scratch memory.
@@ -193,7 +141,6 @@ impl HeapInsert {
                 clear(*slot);
             }
         }
-        conflicts
     }
 
     /// Ends the inserting; what is needed after an error, the transaction's end does.
@@ -204,7 +151,6 @@ impl HeapInsert {
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
             }
             pg_sys::FreeTupleDesc(self.descriptor);
-            pg_sys::FreeBulkInsertState(self.bulk);
             pg_sys::ExecCloseResultRelations(self.state);
             pg_sys::ExecCloseRangeTableRelations(self.state);
             pg_sys::FreeExecutorState(self.state);

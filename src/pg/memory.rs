@@ -50,3 +50,11 @@ impl Scratch {
         unsafe { pg_sys::MemoryContextDelete(self.0) }
     }
 }
+
+/// Runs `work`, and frees what PostgreSQL pallocated in it.
+pub fn with_scratch<T>(work: impl FnOnce() -> T) -> T {
+    let mut scratch = Scratch::new();
+    let result = scratch.run(work);
+    scratch.delete();
+    result
+}

@@ -1,12 +1,12 @@
 //! `file:///path`: a file on the server, for roles that may read the server's files.
 
-use super::Source;
+use super::{Interruptible, Source};
 use crate::error::{Error, Result};
 use crate::pg::session;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 /// Opens `file://` + `rest`.
@@ -66,14 +66,4 @@ fn percent_decoded(path: &str) -> OsString {
         }
     }
     OsString::from_vec(decoded)
-}
-
-/// Looks for a cancel before each block.
-struct Interruptible(File);
-
-impl Read for Interruptible {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        session::check_for_interrupts();
-        self.0.read(buffer)
-    }
 }

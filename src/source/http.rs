@@ -16,8 +16,7 @@ const REDIRECTS: usize = 5;
 /// 42501 for one that it does not; 08006 when the server does not answer with the body; 22023 for a bad URL.
 pub fn open(url: &str) -> Result<Source> {
     let limits = Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS };
-    // What follows the path may be a signature: it is not for logs.
-    let name = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let name = super::shown(url);
     let download = Download::start(url, settings::allowed_sources()?, limits).map_err(|error| {
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;

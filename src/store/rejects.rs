@@ -2,6 +2,7 @@
 
 use super::table::sql;
 use crate::pg::catalog::{self, quote_identifier};
+use crate::pg::memory::with_scratch;
 use crate::pg::session;
 use crate::pg::spi::{self, Parameter};
 
@@ -30,14 +31,16 @@ pub fn add_rejects(source: &str, rejects: &[Reject]) {
          pg_catalog.unnest($7)) AS r",
         quote_identifier(&extension.schema)
     ));
-    let parameters = [
-        Parameter::string(&role.to_string_lossy()),
-        Parameter::string(source),
-        Parameter::int8s(rejects.iter().map(|r| r.line_number as i64)),
-        Parameter::int8s(rejects.iter().map(|r| r.byte_offset as i64)),
-        Parameter::strings(rejects.iter().map(|r| r.sqlstate.as_bytes())),
-        Parameter::strings(rejects.iter().map(|r| r.error.as_bytes())),
-        Parameter::byteas(rejects.iter().map(|r| r.line.as_slice())),
-    ];
-    session::as_role(extension.owner, || spi::execute(&statement, &parameters));
+    let parameters = || {
+        [
+            Parameter::string(&role.to_string_lossy()),
+            Parameter::string(source),
+            Parameter::int8s(rejects.iter().map(|r| r.line_number as i64)),
+            Parameter::int8s(rejects.iter().map(|r| r.byte_offset as i64)),
+            Parameter::strings(rejects.iter().map(|r| r.sqlstate.as_bytes())),
+            Parameter::strings(rejects.iter().map(|r| r.error.as_bytes())),
+            Parameter::byteas(rejects.iter().map(|r| r.line.as_slice())),
+        ]
+    };
+    session::as_role(extension.owner, || with_scratch(|| spi::execute(&statement, &parameters())));
 }

@@ -63,10 +63,17 @@ impl ResourceTable {
         if let Some(table) = ResourceTable::find(resource_type)? {
             return Ok(table);
         }
-        // Of two sessions that need it at once, the second finds the first's.
-        let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock(1718118770, {})", lock_key(resource_type));
-        spi::texts(&sql(lock), &[]);
-        catalog::accept_changes();
+        // What all tables share comes first, so that two sessions wait in the same order.
+        let schema = settings::data_schema()?;
+        let status = qualified(&schema, c"resource_status");
+        if !type_exists(&status) {
+            wait_for_others(COMMON_LOCK);
+            if !type_exists(&status) {
+                let labels = "'created', 'updated', 'deleted', 'recreated'";
+                spi::execute(&sql(format!("CREATE TYPE {status} AS ENUM ({labels})")), &[]);
+            }
+        }
+        wait_for_others(lock_key(resource_type));
         if let Some(table) = ResourceTable::find(resource_type)? {
             return Ok(table);
         }
@@ -96,15 +103,24 @@ pub fn unknown(resource_type: &str) -> Error {
 /// # Errors
 /// 3F000; PostgreSQL's own are raised.
 pub fn next_txid() -> Result<i64> {
+    let sequence = get_or_create_sequence()?;
+    let literal = sequence.replace('\'', "''");
+    let found = spi::texts(&sql(format!("SELECT pg_catalog.nextval('{literal}'::pg_catalog.regclass)")), &[]);
+    Ok(found.first().and_then(|number| number.parse().ok()).expect("nextval gives a bigint"))
+}
+
+/// The sequence's name, quoted.
+fn get_or_create_sequence() -> Result<String> {
     let schema = settings::data_schema()?;
     let schema_oid = schema_oid(&schema)?;
     let sequence = qualified(&schema, c"transaction_id_seq");
     if catalog::relation(c"transaction_id_seq", schema_oid).is_none() {
-        spi::execute(&sql(format!("CREATE SEQUENCE IF NOT EXISTS {sequence}")), &[]);
+        wait_for_others(COMMON_LOCK);
+        if catalog::relation(c"transaction_id_seq", schema_oid).is_none() {
+            spi::execute(&sql(format!("CREATE SEQUENCE {sequence}")), &[]);
+        }
     }
-    let literal = sequence.replace('\'', "''");
-    let found = spi::texts(&sql(format!("SELECT pg_catalog.nextval('{literal}'::pg_catalog.regclass)")), &[]);
-    Ok(found.first().and_then(|number| number.parse().ok()).expect("nextval gives a bigint"))
+    Ok(sequence)
 }
 
 fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
@@ -120,21 +136,19 @@ fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
 fn create(resource_type: &ResourceType) -> Result<()> {
     let schema = settings::data_schema()?;
     let status = qualified(&schema, c"resource_status");
-    let literal = status.replace('\'', "''");
-    if spi::texts(&sql(format!("SELECT pg_catalog.to_regtype('{literal}')")), &[]).is_empty() {
-        spi::execute(&sql(format!("CREATE TYPE {status} AS ENUM ('created', 'updated', 'deleted', 'recreated')")), &[]);
-    }
     // Where the server has lz4: a dump spends less time in it than in pglz, by far.
     let has_lz4 = c"SELECT 'yes' FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) \
         'default_toast_compression' AND 'lz4' OPERATOR(pg_catalog.=) ANY (enumvals)";
     let compression = if spi::texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
-    let now = "timestamptz DEFAULT CURRENT_TIMESTAMP";
+    // Names of types could be anybody's in the caller's search_path.
+    let now = "pg_catalog.timestamptz DEFAULT CURRENT_TIMESTAMP";
     for (name, key) in [(resource_type.table_name(), "id"), (resource_type.history_name(), "id, txid")] {
         let table = qualified(&schema, &name);
         spi::execute(
             &sql(format!(
-                "CREATE TABLE IF NOT EXISTS {table} (id text NOT NULL, txid bigint NOT NULL, cts {now}, ts {now}, \
-                 resource_type text DEFAULT '{}', status {status} NOT NULL, resource jsonb{compression} NOT NULL, \
+                "CREATE TABLE IF NOT EXISTS {table} (id pg_catalog.text NOT NULL, txid pg_catalog.int8 NOT NULL, \
+                 cts {now}, ts {now}, resource_type pg_catalog.text DEFAULT '{}', status {status} NOT NULL, \
+                 resource pg_catalog.jsonb{compression} NOT NULL, \
                  PRIMARY KEY ({key}))",
                 resource_type.canonical()
             )),
@@ -143,6 +157,22 @@ fn create(resource_type: &ResourceType) -> Result<()> {
     }
     Ok(())
 }
+
+fn type_exists(sql_name: &str) -> bool {
+    let literal = sql_name.replace('\'', "''");
+    !spi::texts(&sql(format!("SELECT pg_catalog.to_regtype('{literal}')::pg_catalog.text")), &[]).is_empty()
+}
+
+/// Of two sessions that need to make the same thing, the second waits here, and then finds the first's.
+fn wait_for_others(key: i32) {
+    spi::texts(&sql(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK_CLASS}, {key})")), &[]);
+    catalog::accept_changes();
+}
+
+/// The first key of our advisory locks: "fhir" in ASCII.
+const LOCK_CLASS: i32 = 0x6668_6972;
+/// The second key for what all tables of a schema share.
+const COMMON_LOCK: i32 = 0;
 
 /// Any number that two sessions find alike for the same table.
 fn lock_key(resource_type: &ResourceType) -> i32 {

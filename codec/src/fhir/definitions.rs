@@ -1,7 +1,8 @@
 //! Where FHIR has choices, references, resources and structures, by path; read from the tables in
 //! `codec/definitions`, which `examples/draw_definitions.rs` draws from HL7's StructureDefinitions.
 
-use crate::jsonb::value::{Name, rank};
+use super::table::Table;
+use crate::jsonb::value::Name;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -52,7 +53,7 @@ impl NodeId {
 
 /// The definitions of a release.
 pub(crate) struct Definitions {
-    nodes: Vec<Node>,
+    nodes: Vec<Table<Element>>,
     resources: HashMap<&'static str, NodeId>,
     /// The text of the names that conversions make; [`Choice`] and [`Definitions::names`] point into it.
     pub texts: Vec<u8>,
@@ -67,26 +68,14 @@ pub(crate) struct Names {
     pub local_ref: Name,
 }
 
-#[derive(Default)]
-struct Node {
-    /// Of the fields, ascending.
-    ranks: Vec<u64>,
-    fields: Vec<Field>,
-}
-
-struct Field {
-    name: &'static str,
-    element: Element,
-}
-
 /// What a name stands for within a structure.
 pub(crate) enum Element {
     /// An element, or a list of them.
     Structure(NodeId),
     /// `valueQuantity`: one type of a choice.
     Choice(Choice),
-    /// `value`: a choice as Aidbox writes it.
-    Base(Vec<Typed>),
+    /// `value`: a choice as Aidbox writes it; its types.
+    Base(Table<Typed>),
 }
 
 /// One type of a choice, from FHIR's name for it.
@@ -99,16 +88,20 @@ pub(crate) struct Choice {
     pub node: NodeId,
 }
 
-/// One type of a choice, from Aidbox's name for it.
+/// One type of a choice, from Aidbox's name for it: `Quantity`.
 pub(crate) struct Typed {
-    /// `Quantity`
-    pub type_name: &'static str,
     /// `valueQuantity`
-    pub name: String,
+    pub name: &'static str,
     pub node: NodeId,
 }
 
 impl Definitions {
+    /// Those of nothing.
+    pub(crate) fn none() -> &'static Definitions {
+        static NONE: LazyLock<Definitions> = LazyLock::new(|| Definitions::read(""));
+        &NONE
+    }
+
     /// The structure of a resource type.
     pub(crate) fn resource(&self, resource_type: &str) -> NodeId {
         self.resources.get(resource_type).copied().unwrap_or(NodeId::UNKNOWN)
@@ -118,15 +111,7 @@ impl Definitions {
     /// define.
     #[inline]
     pub(crate) fn element(&self, node: NodeId, rank: u64, name: &[u8]) -> Option<&Element> {
-        let Node { ranks, fields } = &self.nodes[usize::from(node.0)];
-        let mut at = ranks.partition_point(|known| *known < rank);
-        while ranks.get(at) == Some(&rank) {
-            if fields[at].name.as_bytes() == name {
-                return Some(&fields[at].element);
-            }
-            at += 1;
-        }
-        None
+        self.nodes[usize::from(node.0)].find(rank, name)
     }
 
     /// The structure of what every element has, by its name: extensions, and what stands beside a primitive.
@@ -156,7 +141,7 @@ impl Definitions {
             uri: texts.name("uri"),
             local_ref: texts.name("localRef"),
         };
-        let mut nodes: Vec<Node> = (0..count).map(|_| Node::default()).collect();
+        let mut nodes: Vec<Table<Element>> = (0..count).map(|_| Table::new(Vec::new())).collect();
         let mut resources = HashMap::new();
         for (path, fields) in lines() {
             let name = path.trim_start_matches('!');
@@ -168,12 +153,10 @@ impl Definitions {
             for (name, target) in fields.split(' ').filter_map(|field| field.split_once('=')) {
                 match name.strip_suffix("[x]") {
                     Some(base) => choice(base, target, &ids, &mut texts, &mut found),
-                    None => found.push(Field { name, element: Element::Structure(node(target, &ids)) }),
+                    None => found.push((name, Element::Structure(node(target, &ids)))),
                 }
             }
-            found.sort_by_key(|field| rank(field.name.as_bytes()));
-            let ranks = found.iter().map(|field| rank(field.name.as_bytes())).collect();
-            nodes[usize::from(id.0)] = Node { ranks, fields: found };
+            nodes[usize::from(id.0)] = Table::new(found);
         }
         Definitions { nodes, resources, texts: texts.bytes, names }
     }
@@ -194,19 +177,19 @@ fn choice(
     types: &'static str,
     ids: &HashMap<&str, NodeId>,
     texts: &mut Texts,
-    found: &mut Vec<Field>,
+    found: &mut Vec<(&'static str, Element)>,
 ) {
     let mut typed = Vec::new();
     for type_name in types.split(',') {
         let (first, rest) = type_name.split_at(1);
-        let name = format!("{base}{}{rest}", first.to_ascii_uppercase());
+        // Some hundred names that live as long as the process, as the definitions do.
+        let name = &*format!("{base}{}{rest}", first.to_ascii_uppercase()).leak();
         let node = node(type_name, ids);
         let element = Element::Choice(Choice { base: texts.name(base), type_name: texts.name(type_name), node });
-        // Some hundred names that live as long as the process, as the definitions do.
-        found.push(Field { name: name.clone().leak(), element });
-        typed.push(Typed { type_name, name, node });
+        found.push((name, element));
+        typed.push((type_name, Typed { name, node }));
     }
-    found.push(Field { name: base, element: Element::Base(typed) });
+    found.push((base, Element::Base(Table::new(typed))));
 }
 
 /// Names, each once, in one buffer.
@@ -229,6 +212,7 @@ impl Texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jsonb::value::rank;
 
     fn find(version: Version, path: &str) -> Option<&'static Element> {
         let definitions = version.definitions();
@@ -268,9 +252,9 @@ mod tests {
     #[test]
     fn every_release_has_its_choices() {
         for (version, paths, pairs) in [(Version::R4, 186, 987), (Version::R5, 261, 1359)] {
-            let fields = || version.definitions().nodes.iter().flat_map(|node| &node.fields);
-            assert_eq!(fields().filter(|f| matches!(f.element, Element::Base(_))).count(), paths, "{version:?}");
-            assert_eq!(fields().filter(|f| matches!(f.element, Element::Choice(_))).count(), pairs, "{version:?}");
+            let elements = || version.definitions().nodes.iter().flat_map(Table::values);
+            assert_eq!(elements().filter(|e| matches!(e, Element::Base(_))).count(), paths, "{version:?}");
+            assert_eq!(elements().filter(|e| matches!(e, Element::Choice(_))).count(), pairs, "{version:?}");
         }
     }
 }

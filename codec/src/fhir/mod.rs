@@ -1,6 +1,7 @@
 //! What FHIR's own definitions say.
 
 pub(crate) mod definitions;
+pub(crate) mod table;
 
 pub use definitions::Version;
 

@@ -212,10 +212,30 @@ impl Text {
         self.put_string(text);
     }
 
+    /// One string made of several.
+    #[inline]
+    pub(crate) fn joined<const N: usize>(&mut self, parts: [&[u8]; N]) {
+        self.room(parts.iter().map(|part| part.len()).sum::<usize>() + 8);
+        self.out.put(b"\"");
+        for (at, part) in parts.iter().enumerate() {
+            self.put_escaped(Slice::of(part));
+            // An escape takes of the room that is there for what follows.
+            self.room(parts[at + 1..].iter().map(|part| part.len()).sum::<usize>() + 8);
+        }
+        self.out.put(b"\"");
+    }
+
     /// For which there must be room, and there is room for eight more bytes than without escapes it needs.
     #[inline]
     fn put_string(&mut self, text: Slice<'_>) {
         self.out.put(b"\"");
+        self.put_escaped(text);
+        self.out.put(b"\"");
+    }
+
+    /// A string's text, for which there must be room.
+    #[inline]
+    fn put_escaped(&mut self, text: Slice<'_>) {
         let Slice { bytes, start: mut at, end } = text;
         while at < end {
             let wanted = (end - at).min(BLOCK);
@@ -238,7 +258,6 @@ impl Text {
                 at = self.escape(text, at + plain);
             }
         }
-        self.out.put(b"\"");
     }
 
     /// Writes the byte at `at` as an escape; returns what comes after it.

@@ -123,14 +123,26 @@ const RANKED: usize = 7;
 
 /// The number by which a name is first told from others and sorted.
 pub(crate) fn rank(name: &[u8]) -> u64 {
-    if name.len() >= LONG {
+    rank_at(name, 0, name.len())
+}
+
+/// That of the `length` bytes at `start`. What follows them in `buffer` is read with them, but does not count.
+#[inline]
+pub(crate) fn rank_at(buffer: &[u8], start: usize, length: usize) -> u64 {
+    if length >= LONG {
         return u64::MAX;
     }
-    let mut bytes = [0; 8];
-    bytes[0] = name.len() as u8;
-    let first = name.len().min(RANKED);
-    bytes[1..=first].copy_from_slice(&name[..first]);
-    u64::from_be_bytes(bytes)
+    let first = match buffer.get(start..).and_then(<[u8]>::first_chunk) {
+        Some(chunk) => u64::from_be_bytes(*chunk) >> 8,
+        None => {
+            let mut chunk = [0; 8];
+            let short = &buffer[start..start + length.min(RANKED)];
+            chunk[1..1 + short.len()].copy_from_slice(short);
+            u64::from_be_bytes(chunk)
+        }
+    };
+    let beyond = 8 * RANKED.saturating_sub(length) as u32;
+    (length as u64) << 56 | (first >> beyond) << beyond
 }
 
 /// From this length on a rank does not tell one name from another.
@@ -154,24 +166,8 @@ impl Name {
 
     #[inline]
     pub(crate) fn new(text: Value, source: Source<'_>) -> Name {
-        let length = text.length();
-        if length >= LONG {
-            return Name { rank: u64::MAX, text };
-        }
         let (buffer, start) = text.place(source);
-        let first = match buffer.get(start..).and_then(<[u8]>::first_chunk) {
-            Some(chunk) => u64::from_be_bytes(*chunk) >> 8,
-            None => {
-                let mut chunk = [0; 8];
-                let short = &buffer[start..start + length.min(RANKED)];
-                chunk[1..1 + short.len()].copy_from_slice(short);
-                u64::from_be_bytes(chunk)
-            }
-        };
-        // What follows a shorter name is no part of it.
-        let beyond = 8 * RANKED.saturating_sub(length) as u32;
-        let first = (first >> beyond) << beyond;
-        Name { rank: (length as u64) << 56 | first, text }
+        Name { rank: rank_at(buffer, start, text.length()), text }
     }
 
     /// jsonb's order of names: by length, then by bytes.

@@ -3,7 +3,9 @@
 //! Places are counted from the root's header. It stands at a multiple of 4, as every container inside does, so
 //! the same count tells where padding ends.
 
+use super::value::rank_at;
 use super::{ARRAY, COUNT_MASK, HAS_OFFSET, LENGTH_MASK, OBJECT, SCALAR, TYPE_MASK, kind};
+use std::mem::replace;
 use std::slice::Iter;
 
 /// A text within jsonb bytes. Readers may look at what follows it.
@@ -28,6 +30,12 @@ impl<'j> Slice<'j> {
     #[inline]
     pub(crate) fn as_bytes(&self) -> &'j [u8] {
         &self.bytes[self.start..self.end]
+    }
+
+    /// The number that names are found and sorted by.
+    #[inline]
+    pub(crate) fn rank(&self) -> u64 {
+        rank_at(self.bytes, self.start, self.len())
     }
 }
 
@@ -91,6 +99,12 @@ impl<'j> Container<'j> {
         Container::at(bytes, 0)
     }
 
+    /// An object of nothing.
+    pub(crate) fn empty() -> Container<'static> {
+        const EMPTY: &[u8; 4] = &OBJECT.to_le_bytes();
+        Container::at(EMPTY, 0)
+    }
+
     /// A jsonb has less than 1 GB, so its places fit 32 bits.
     #[inline]
     fn at(bytes: &'j [u8], start: usize) -> Container<'j> {
@@ -128,6 +142,17 @@ impl<'j> Container<'j> {
         self.name_start = self.end(entry, start);
         let name = Slice { bytes: self.bytes, start: start as usize, end: self.name_start as usize };
         Some((name, self.next_element()?))
+    }
+
+    /// Whether one of the members that are left has this name.
+    #[inline]
+    pub(crate) fn has_name(&self, name: &[u8]) -> bool {
+        let mut start = self.name_start;
+        self.names.clone().any(|entry| {
+            let end = self.end(u32::from_le_bytes(*entry), start);
+            let range = replace(&mut start, end) as usize..end as usize;
+            range.len() == name.len() && &self.bytes[range] == name
+        })
     }
 
     /// The next element of an array.

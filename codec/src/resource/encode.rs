@@ -5,6 +5,7 @@
 //! line, what had to be made lies in `arena`. Every byte is written once, when the whole resource is known. All
 //! of this memory is kept from line to line.
 
+use super::encoded::Encoded;
 use super::to_aidbox::{LOOK_AHEAD, ToAidbox};
 use crate::error::{IdRule, Limit, LineError, Reason, Refusal};
 use crate::fhir::Version;
@@ -39,6 +40,8 @@ struct Frame {
     line_start: usize,
     /// Its structure in FHIR's definitions.
     node: NodeId,
+    /// The structure is that of the type that was found first.
+    is_searched: bool,
     /// The choice that its name is to be taken apart into.
     choice: Option<&'static Choice>,
     /// A member's name was taken apart.
@@ -53,19 +56,12 @@ pub struct Encoder {
     to_aidbox: Option<ToAidbox>,
     /// How many bytes of this line may still be searched for types of resources.
     look_ahead: usize,
+    /// A resource was taken for one of another type.
+    mistaken: bool,
     frames: Vec<Frame>,
     pending: Vec<Entry>,
     closed: Vec<Entry>,
     arena: Vec<u8>,
-    created_at: Option<Value>,
-}
-
-/// An encoded line: who it is, and its bytes to be written.
-pub struct Encoded<'a> {
-    tree: Tree<'a>,
-    members: &'a [Entry],
-    id: Value,
-    resource_type: Option<Value>,
     created_at: Option<Value>,
 }
 
@@ -78,6 +74,7 @@ impl Encoder {
             strip_before: 0,
             to_aidbox: None,
             look_ahead: 0,
+            mistaken: false,
             frames: Vec::new(),
             pending: Vec::new(),
             closed: Vec::new(),
@@ -112,11 +109,24 @@ impl Encoder {
 
     /// Reads the line; returns `id` and `resourceType`, and leaves the other members in `pending`.
     fn read(&mut self, line: &[u8]) -> Result<(Value, Option<Value>), Refusal> {
-        self.clear();
         if simdutf8::basic::from_utf8(line).is_err() {
             let valid = std::str::from_utf8(line).err().map_or(0, |e| e.valid_up_to());
             return Err(LineError::new(Reason::Encoding, valid).into());
         }
+        let searched = if self.to_aidbox.is_some() { NodeId::RESOURCE } else { NodeId::UNKNOWN };
+        let found = self.read_as(searched, line.len().saturating_mul(LOOK_AHEAD), line)?;
+        if !self.mistaken {
+            return Ok(found);
+        }
+        // Once more, with the type that counts, and with all resources inside left as they are.
+        let named = found.1.zip(self.to_aidbox.as_ref());
+        let node = named.map_or(NodeId::UNKNOWN, |(name, conversion)| conversion.named(name.bytes(self.source(line))));
+        self.read_as(node, 0, line)
+    }
+
+    /// Reads the line as a resource of structure `node`, searching so much of it for types of resources.
+    fn read_as(&mut self, node: NodeId, look_ahead: usize, line: &[u8]) -> Result<(Value, Option<Value>), Refusal> {
+        self.clear();
         let mut tokens = Tokens { line, at: 0 };
         match tokens.peek() {
             Some(b'{') => {}
@@ -126,8 +136,8 @@ impl Encoder {
             _ => return Err(tokens.syntax("expected a JSON object")),
         }
         let start = tokens.at;
-        self.look_ahead = line.len().saturating_mul(LOOK_AHEAD);
-        self.parse(&mut tokens)?;
+        self.look_ahead = look_ahead;
+        self.parse(node, &mut tokens)?;
         if tokens.peek().is_some() {
             return Err(tokens.error(Reason::TrailingData));
         }
@@ -141,6 +151,7 @@ impl Encoder {
         // The names that conversions make stay at its start.
         self.arena.truncate(self.to_aidbox.as_ref().map_or(0, |conversion| conversion.definitions.texts.len()));
         self.created_at = None;
+        self.mistaken = false;
         self.pending.shrink_to(KEEP_BYTES / size_of::<Entry>());
         self.closed.shrink_to(KEEP_BYTES / size_of::<Entry>());
         self.arena.shrink_to(KEEP_BYTES);
@@ -151,10 +162,9 @@ impl Encoder {
         Source { line, arena: &self.arena }
     }
 
-    /// The object at `tokens`. Its members are left in `pending`, sorted and distinct.
-    fn parse(&mut self, tokens: &mut Tokens<'_>) -> Result<(), Refusal> {
+    /// The object at `tokens`, of structure `node`. Its members are left in `pending`, sorted and distinct.
+    fn parse(&mut self, mut node: NodeId, tokens: &mut Tokens<'_>) -> Result<(), Refusal> {
         let mut in_object = false;
-        let mut node = if self.to_aidbox.is_some() { NodeId::RESOURCE } else { NodeId::UNKNOWN };
         'item: loop {
             // The resource itself, a member or an element.
             let name = if in_object { self.name(tokens)? } else { Name::NONE };
@@ -227,8 +237,8 @@ impl Encoder {
     #[inline]
     fn push_as(&mut self, name: Name, value: Value, choice: Option<&'static Choice>) -> Result<(), Refusal> {
         match choice {
-            Some(choice) if value.kind() != kind::DROPPED => self.push_choice(name, value, choice),
-            _ => self.push(name, value),
+            Some(choice) => self.push_choice(name, value, choice),
+            None => self.push(name, value),
         }
     }
 
@@ -297,14 +307,26 @@ impl Encoder {
             // A repeated name replaces what came before, and the creation time in it.
             self.created_at = None;
         }
-        let node = match &self.to_aidbox {
-            Some(conversion) if node == NodeId::RESOURCE && is_object => {
-                conversion.resource(tokens, role != Role::Resource, &mut self.look_ahead)
-            }
-            _ => node,
-        };
+        let (mut node, mut is_searched) = (node, false);
+        if let Some(conversion) = &self.to_aidbox
+            && node == NodeId::RESOURCE
+            && is_object
+        {
+            node = conversion.resource(tokens, role != Role::Resource, &mut self.look_ahead);
+            is_searched = node != NodeId::UNKNOWN && !(role == Role::Resource && conversion.is_expected());
+        }
         let (first, line_start) = (self.pending.len(), tokens.at);
-        self.frames.push(Frame { role, is_object, name, first, line_start, node, choice, has_choices: false });
+        self.frames.push(Frame {
+            role,
+            is_object,
+            name,
+            first,
+            line_start,
+            node,
+            is_searched,
+            choice,
+            has_choices: false,
+        });
         Ok(node)
     }
 
@@ -313,7 +335,7 @@ impl Encoder {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         let first = frame.first;
         if frame.is_object {
-            self.sort(&frame, line);
+            self.sort(&frame, line)?;
             if self.strip_before > 0 {
                 self.drop_stripped(first);
             }
@@ -346,24 +368,33 @@ impl Encoder {
     }
 
     /// Puts the members of an object that closes in their order.
-    fn sort(&mut self, frame: &Frame, line: &[u8]) {
+    fn sort(&mut self, frame: &Frame, line: &[u8]) -> Result<(), Refusal> {
         let source = Source { line, arena: &self.arena };
         if sort_members(&mut self.pending, frame.first, source) {
             if frame.has_choices {
-                ToAidbox::settle_choices(&mut self.pending, frame.first, &mut self.closed, source);
+                ToAidbox::settle_choices(&mut self.pending, frame.first, &mut self.closed, source)?;
+                sort_members(&mut self.pending, frame.first, source);
             }
             keep_last_of_each_name(&mut self.pending, frame.first, source);
         }
-        if let (NodeId::REFERENCE, Some(conversion)) = (frame.node, &self.to_aidbox) {
-            conversion.reference(&mut self.pending, frame.first, source);
+        if let Some(conversion) = &self.to_aidbox {
+            if frame.node == NodeId::REFERENCE {
+                conversion.reference(&mut self.pending, frame.first, source);
+            } else if frame.is_searched {
+                self.mistaken |= !conversion.is_of_type(frame.node, &self.pending[frame.first..], source);
+            }
         }
+        Ok(())
     }
 
     #[cold]
     fn drop_stripped(&mut self, first: usize) {
+        let is_dropped = |value: Value| value.kind() == kind::DROPPED;
         let mut kept = first;
         for at in first..self.pending.len() {
-            if self.pending[at].value.kind() != kind::DROPPED {
+            let value = self.pending[at].value;
+            let of_choice = value.wrapped().map(|wrapped| self.closed[wrapped].value);
+            if !is_dropped(value) && !of_choice.is_some_and(is_dropped) {
                 self.pending[kept] = self.pending[at];
                 kept += 1;
             }
@@ -463,35 +494,5 @@ fn id_is_valid(id: &[u8], rule: IdRule) -> bool {
         IdRule::Aidbox => {
             (1..=255).contains(&id.len()) && str::from_utf8(id).is_ok_and(|text| !text.chars().any(char::is_control))
         }
-    }
-}
-
-impl<'a> Encoded<'a> {
-    fn text(&self, value: Value) -> &'a str {
-        // The line was checked as UTF-8, and escapes write whole characters; quotes never split one.
-        str::from_utf8(value.bytes(self.tree.source)).unwrap_or_default()
-    }
-
-    /// The resource's id.
-    pub fn id(&self) -> &'a str {
-        self.text(self.id)
-    }
-
-    /// The `resourceType` of the line, if it has one.
-    pub fn resource_type(&self) -> Option<&'a str> {
-        self.resource_type.map(|value| self.text(value))
-    }
-
-    /// The creation time the line bears, as written there.
-    pub fn created_at(&self) -> Option<&'a str> {
-        self.created_at.map(|value| self.text(value))
-    }
-
-    /// Appends the jsonb bytes of the stored resource, without a length header. `out` must end at a multiple of 4.
-    ///
-    /// # Errors
-    /// [`Reason::TooLarge`], [`Reason::OutOfMemory`]; nothing is appended then.
-    pub fn write(&self, out: &mut Vec<u8>) -> Result<(), LineError> {
-        self.tree.write_object(self.members, out).map_err(|limit| *limit.at(0))
     }
 }

@@ -4,9 +4,11 @@
 //! `meta.versionId` and the creation time. [`Encoder`] takes them out, [`Writer`] puts them back.
 
 mod encode;
+mod encoded;
 mod to_aidbox;
 mod to_fhir;
 mod write;
 
-pub use encode::{Encoded, Encoder};
+pub use encode::Encoder;
+pub use encoded::Encoded;
 pub use write::{Envelope, Form, NotAnObject, Writer};

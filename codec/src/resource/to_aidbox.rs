@@ -2,12 +2,19 @@
 //!
 //! - `valueQuantity: q` becomes `value: {Quantity: q}` when its value is known;
 //! - a Reference's `reference` becomes `resourceType` and `id`, `uri` or `localRef` when the Reference closes.
+//!
+//! [`super::to_fhir`] gives back an equal line, with one exception: what a FHIR line has in Aidbox form already
+//! (`value: {Quantity: q}` where a choice belongs; a Reference of nothing but `resourceType` and `id`, or `uri`, or
+//! `localRef`, with other elements beside them) is stored as it is and comes back in FHIR form. Where that would put
+//! two values under one name, or where a Reference has parts of several forms, it stays as it is in both directions.
 
 use crate::fhir::Version;
 use crate::fhir::definitions::{Choice, Definitions, Element, NodeId};
 use crate::jsonb::kind;
 use crate::jsonb::parse::Tokens;
 use crate::jsonb::value::{Entry, Name, Source, Value, keep_last_of_each_name, sort_members};
+use std::borrow::Cow;
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 /// Resources inside each other are searched for their `resourceType`, where it does not come first, through at most so
@@ -53,8 +60,24 @@ impl ToAidbox {
         let rest = &tokens.line[tokens.at..];
         let (found, searched) = resource_type(&rest[..rest.len().min(*look_ahead)]);
         *look_ahead -= searched;
-        let found = found.and_then(|name| str::from_utf8(name).ok());
-        found.map_or(NodeId::UNKNOWN, |name| self.definitions.resource(name))
+        found.map_or(NodeId::UNKNOWN, |name| self.named(&name))
+    }
+
+    /// The structure of a resource type.
+    pub fn named(&self, resource_type: &[u8]) -> NodeId {
+        str::from_utf8(resource_type).map_or(NodeId::UNKNOWN, |name| self.definitions.resource(name))
+    }
+
+    /// Whether the members of a resource that was read as one of type `node` say so. They do not where the name is
+    /// there twice: the first one was found, and the last one counts.
+    pub fn is_of_type(&self, node: NodeId, members: &[Entry], source: Source<'_>) -> bool {
+        let found = members.iter().rfind(|member| member.name.bytes(source) == b"resourceType");
+        found.is_some_and(|found| found.value.kind() == kind::STRING && self.named(found.value.bytes(source)) == node)
+    }
+
+    /// Whether the type of every line is known beforehand.
+    pub fn is_expected(&self) -> bool {
+        self.expected.is_some()
     }
 
     /// Turns the members of a Reference, sorted and distinct, into Aidbox's. What has no Aidbox form stays: a version
@@ -62,9 +85,11 @@ impl ToAidbox {
     pub fn reference(&self, members: &mut Vec<Entry>, first: usize, source: Source<'_>) {
         let names = &self.definitions.names;
         let mut found = None;
-        for at in first..members.len() {
-            match members[at].name.bytes(source) {
-                b"reference" if members[at].value.kind() == kind::STRING => found = Some(at),
+        for (at, member) in members.iter().enumerate().skip(first) {
+            match member.name.bytes(source) {
+                // As if it were not there.
+                _ if member.value.kind() == kind::DROPPED => {}
+                b"reference" if member.value.kind() == kind::STRING => found = Some(at),
                 b"id" | b"resourceType" | b"uri" | b"localRef" => return,
                 _ => {}
             }
@@ -85,42 +110,70 @@ impl ToAidbox {
     }
 
     /// Several names of one choice become one object; where the choice's own name is taken, they stay as they were.
+    /// Members must be sorted, and are not any more.
     #[cold]
-    pub fn settle_choices(members: &mut Vec<Entry>, first: usize, closed: &mut Vec<Entry>, source: Source<'_>) {
-        let mut settled: Vec<Entry> = Vec::with_capacity(members.len() - first);
-        for run in members[first..].chunk_by(|a, b| a.name.bytes(source) == b.name.bytes(source)) {
-            let original = |entry: &Entry| match entry.value.wrapped() {
-                Some(at) => closed[at + 1],
-                None => *entry,
-            };
-            if run.len() > 1 && run.iter().all(|entry| entry.value.wrapped().is_some()) {
-                let mut types: Vec<Entry> = run.iter().filter_map(|e| e.value.wrapped()).map(|at| closed[at]).collect();
-                if sort_members(&mut types, 0, source) {
-                    keep_last_of_each_name(&mut types, 0, source);
+    pub fn settle_choices(
+        members: &mut Vec<Entry>,
+        first: usize,
+        closed: &mut Vec<Entry>,
+        source: Source<'_>,
+    ) -> Result<(), TryReserveError> {
+        let (mut at, mut kept) = (first, first);
+        while at < members.len() {
+            let name = members[at].name.bytes(source);
+            let same = members[at..].iter().take_while(|entry| entry.name.bytes(source) == name).count();
+            let run = at..at + same;
+            at = run.end;
+            let own = members[run.clone()].iter().rfind(|entry| entry.value.wrapped().is_none());
+            if same == 1 || own.is_some_and(|own| own.value.kind() != kind::DROPPED) {
+                for from in run {
+                    let entry = members[from];
+                    let original = entry.value.wrapped().filter(|_| same > 1).map(|wrapped| closed[wrapped + 1]);
+                    members[kept] = original.unwrap_or(entry);
+                    kept += 1;
                 }
-                let value = Value::container(kind::OBJECT, closed.len(), types.len());
-                closed.extend_from_slice(&types);
-                settled.push(Entry { name: run[0].name, value });
-            } else if run.len() > 1 {
-                settled.extend(run.iter().map(original));
             } else {
-                settled.extend_from_slice(run);
+                let name = members[run.start].name;
+                let value = settled(&members[run], closed, source)?;
+                members[kept] = Entry { name, value };
+                kept += 1;
             }
         }
-        members.truncate(first);
-        members.append(&mut settled);
-        sort_members(members, first, source);
+        members.truncate(kept);
+        Ok(())
     }
 }
 
-/// The name of a line's or an inner resource's type, as it stands between its quotes; and how far it was searched.
-fn resource_type(object: &[u8]) -> (Option<&[u8]>, usize) {
+/// One object of all types of a choice.
+fn settled(run: &[Entry], closed: &mut Vec<Entry>, source: Source<'_>) -> Result<Value, TryReserveError> {
+    closed.try_reserve(run.len())?;
+    let first = closed.len();
+    for wrapped in run.iter().filter_map(|entry| entry.value.wrapped()) {
+        closed.push(closed[wrapped]);
+    }
+    if sort_members(closed, first, source) {
+        keep_last_of_each_name(closed, first, source);
+    }
+    let mut kept = first;
+    for at in first..closed.len() {
+        if closed[at].value.kind() != kind::DROPPED {
+            closed[kept] = closed[at];
+            kept += 1;
+        }
+    }
+    closed.truncate(kept);
+    let count = kept - first;
+    Ok(if count == 0 { Value::plain(kind::DROPPED) } else { Value::container(kind::OBJECT, first, count) })
+}
+
+/// The name of a line's or an inner resource's type; and how far it was searched.
+fn resource_type(object: &[u8]) -> (Option<Cow<'_, [u8]>>, usize) {
     let mut at = 0;
     let found = find_resource_type(object, &mut at);
     (found, at.min(object.len()))
 }
 
-fn find_resource_type<'l>(object: &'l [u8], place: &mut usize) -> Option<&'l [u8]> {
+fn find_resource_type<'l>(object: &'l [u8], place: &mut usize) -> Option<Cow<'l, [u8]>> {
     let (mut at, mut depth) = (0, 0);
     while at < object.len() {
         *place = at;
@@ -129,11 +182,11 @@ fn find_resource_type<'l>(object: &'l [u8], place: &mut usize) -> Option<&'l [u8
                 let start = at + 1;
                 at = end_of_string(object, start).unwrap_or(object.len());
                 *place = at;
-                if depth == 1 && &object[start..at] == b"resourceType" {
+                if depth == 1 && *unescaped(&object[start..at]) == *b"resourceType" {
                     let rest = object.get(at + 1..)?.trim_ascii_start();
                     if let Some(value) = rest.strip_prefix(b":") {
                         let value = value.trim_ascii_start().strip_prefix(b"\"")?;
-                        return Some(&value[..end_of_string(value, 0)?]);
+                        return Some(unescaped(&value[..end_of_string(value, 0)?]));
                     }
                 }
             }
@@ -147,6 +200,18 @@ fn find_resource_type<'l>(object: &'l [u8], place: &mut usize) -> Option<&'l [u8
         at += 1;
     }
     None
+}
+
+/// A string from between its quotes, if it may be a type or what names it.
+fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
+    // Six bytes at most for a character.
+    if text.len() > 6 * 64 || !text.contains(&b'\\') {
+        return Cow::Borrowed(text);
+    }
+    let (line, mut characters) = ([b"\"", text, b"\""].concat(), Vec::new());
+    // What is no string is refused when the line is read.
+    let read = Tokens { line: &line, at: 0 }.string(&mut characters);
+    if read.is_ok() { Cow::Owned(characters) } else { Cow::Borrowed(text) }
 }
 
 /// Where the closing quote stands.
@@ -192,9 +257,13 @@ fn parts(text: &[u8]) -> Parts {
     let is_type = of_type.first().is_some_and(u8::is_ascii_alphabetic)
         && of_type.len() <= 55
         && of_type.iter().all(u8::is_ascii_alphanumeric);
-    let is_id =
-        (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-    if is_type && is_id { Parts::Relative(0..slash, slash + 1..text.len()) } else { Parts::Other }
+    if is_type && is_id(id) { Parts::Relative(0..slash, slash + 1..text.len()) } else { Parts::Other }
+}
+
+/// More than FHIR allows, because resources have such ids; but no version, query, fragment or canonical version.
+fn is_id(id: &[u8]) -> bool {
+    (1..=255).contains(&id.len())
+        && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'@' | b'+'))
 }
 
 #[cfg(test)]
@@ -209,6 +278,7 @@ mod tests {
                 r#"{"a":{"resourceType":"X"},"b":["resourceType",{"c":"\"resourceType\":"}], "resourceType" : "Y"}"#,
                 Some("Y"),
             ),
+            (r#"{"resource\u0054ype":"\u0050atient"}"#, Some("Patient")),
             (r#"{"a":{"resourceType":"X"}},"resourceType":"Z""#, None),
             (r#"{"a":"resourceType","b":1}"#, None),
             (r#"{"resourceType":5}"#, None),
@@ -216,7 +286,7 @@ mod tests {
             (r#"{"a":"unfinished "#, None),
             ("{", None),
         ] {
-            assert_eq!(resource_type(text.as_bytes()).0, found.map(str::as_bytes), "{text}");
+            assert_eq!(resource_type(text.as_bytes()).0.as_deref(), found.map(str::as_bytes), "{text}");
         }
     }
 }

@@ -2,9 +2,10 @@
 //! jsonb's order; a converted name stands where the stored one stood, and a Reference starts with its `reference`.
 
 use crate::fhir::definitions::{Definitions, Element, NodeId, Typed};
+use crate::fhir::table::Table;
 use crate::jsonb::text::{Open, Text};
-use crate::jsonb::value::rank;
 use crate::jsonb::walk::{Container, Slice, Value};
+use std::mem::replace;
 
 /// A container that is being written.
 pub(crate) struct Frame<'j> {
@@ -18,8 +19,8 @@ pub(crate) struct Frame<'j> {
 enum Kind {
     Object,
     Array,
-    /// An Aidbox choice: its members are those of the object around it, under other names.
-    Choice(&'static [Typed]),
+    /// An Aidbox choice of several types: its members are those of the object around it, under other names.
+    Choice(&'static Table<Typed>),
     /// A Reference, of which some members are written already.
     Reference(Written),
 }
@@ -32,17 +33,42 @@ enum Written {
     LocalRef,
 }
 
-/// Converts members of a resource; its stacks are kept from one to the next.
+/// The stacks of a walk; kept for reuse.
+#[derive(Default)]
+pub(crate) struct Stacks<'j> {
+    /// The containers around the one that is being converted.
+    outer: Vec<Frame<'j>>,
+    /// The same where nothing is converted.
+    open: Open<'j>,
+}
+
+impl Stacks<'_> {
+    /// The memory of both, for another walk.
+    pub fn reuse<'other>(self) -> Stacks<'other> {
+        Stacks { outer: emptied(self.outer), open: emptied(self.open) }
+    }
+}
+
+/// A vector without its items, so that their lifetime does not matter any more. Between types of the same layout the
+/// standard library collects in place.
+fn emptied<A, B>(mut items: Vec<A>) -> Vec<B> {
+    items.clear();
+    items.into_iter().map(|_| unreachable!("cleared")).collect()
+}
+
+/// Writes the values of a resource, and converts those within known structures.
 pub(crate) struct ToFhir<'j> {
     definitions: &'static Definitions,
-    stack: Vec<Frame<'j>>,
-    open: Open<'j>,
-    reference: Vec<u8>,
+    stacks: Stacks<'j>,
 }
 
 impl<'j> ToFhir<'j> {
-    pub fn new(definitions: &'static Definitions) -> ToFhir<'j> {
-        ToFhir { definitions, stack: Vec::new(), open: Vec::new(), reference: Vec::new() }
+    pub fn new(definitions: &'static Definitions, stacks: Stacks<'j>) -> ToFhir<'j> {
+        ToFhir { definitions, stacks }
+    }
+
+    pub fn into_stacks(self) -> Stacks<'j> {
+        self.stacks
     }
 
     /// The structure of a resource type.
@@ -52,57 +78,90 @@ impl<'j> ToFhir<'j> {
 
     /// The structure of a member.
     pub fn structure(&self, node: NodeId, name: &[u8]) -> NodeId {
-        match self.definitions.element(node, rank(name), name) {
+        match self.definitions.element(node, Slice::of(name).rank(), name) {
             Some(Element::Structure(node)) => *node,
             _ => NodeId::UNKNOWN,
         }
     }
 
-    /// Writes a member of an object of structure `node`: one name and value, or those of a choice.
-    pub fn member(&mut self, node: NodeId, name: Slice<'_>, value: Value<'j>, first: bool, text: &mut Text) {
-        self.start_member(node, name, value, first, text);
-        self.run(text);
+    /// Writes a member of an object of structure `node`: one name and value, or those of a choice. `rest` are the
+    /// members behind it.
+    #[inline]
+    pub fn member(
+        &mut self,
+        node: NodeId,
+        (name, value): (Slice<'j>, Value<'j>),
+        rest: &Container<'j>,
+        first: bool,
+        text: &mut Text,
+    ) {
+        if node == NodeId::UNKNOWN {
+            text.name(name, first);
+            text.value(value, &mut self.stacks.open);
+        } else if let Some(inside) = self.start_member(node, (name, value), rest, first, text) {
+            self.run(inside, text);
+        }
     }
 
     /// Writes an element of an array.
     pub fn element(&mut self, node: NodeId, value: Value<'j>, text: &mut Text) {
-        self.start_value(node, value, text);
-        self.run(text);
+        if let Some(inside) = self.start_value(node, value, text) {
+            self.run(inside, text);
+        }
     }
 
-    fn start_member(&mut self, node: NodeId, name: Slice<'_>, value: Value<'j>, first: bool, text: &mut Text) {
+    /// Writes a member, or as much of it as comes before what is inside.
+    #[inline]
+    fn start_member(
+        &mut self,
+        node: NodeId,
+        (name, value): (Slice<'j>, Value<'j>),
+        rest: &Container<'j>,
+        first: bool,
+        text: &mut Text,
+    ) -> Option<Frame<'j>> {
         let key = name.as_bytes();
-        let structure = match self.definitions.element(node, rank(key), key) {
+        let structure = match self.definitions.element(node, name.rank(), key) {
             Some(Element::Structure(node)) => *node,
             // In FHIR form already.
             Some(Element::Choice(choice)) => choice.node,
-            Some(Element::Base(types)) => {
-                if let Some(container) = value.container().filter(|container| is_choice(container, types)) {
-                    self.stack.push(Frame { container, node: NodeId::UNKNOWN, kind: Kind::Choice(types), any: !first });
-                    return;
+            Some(Element::Base(types)) => match choice(value, types, rest) {
+                Some(Found::One(typed, value)) => {
+                    text.name(Slice::of(typed.name.as_bytes()), first);
+                    return self.start_value(typed.node, value, text);
                 }
-                NodeId::UNKNOWN
-            }
+                Some(Found::Several(container)) => {
+                    let kind = Kind::Choice(types);
+                    return Some(Frame { container, node: NodeId::UNKNOWN, kind, any: !first });
+                }
+                None => NodeId::UNKNOWN,
+            },
             None => Definitions::common(key),
         };
         text.name(name, first);
-        self.start_value(structure, value, text);
+        self.start_value(structure, value, text)
     }
 
-    fn start_value(&mut self, node: NodeId, value: Value<'j>, text: &mut Text) {
+    #[inline]
+    fn start_value(&mut self, node: NodeId, value: Value<'j>, text: &mut Text) -> Option<Frame<'j>> {
         let Some(container) = value.container().filter(|_| node != NodeId::UNKNOWN) else {
-            return text.value(value, &mut self.open);
+            text.value(value, &mut self.stacks.open);
+            return None;
         };
         if !container.is_object() {
             text.put(b"[");
-            self.stack.push(Frame { container, node, kind: Kind::Array, any: false });
-            return;
+            return Some(Frame { container, node, kind: Kind::Array, any: false });
         }
-        let node = if node == NodeId::RESOURCE { self.inner_resource(&container) } else { node };
         text.put(b"{");
-        let written = if node == NodeId::REFERENCE { self.start_reference(&container, text) } else { None };
-        let kind = written.map_or(Kind::Object, Kind::Reference);
-        self.stack.push(Frame { container, node, kind, any: written.is_some() });
+        let (mut node, mut kind) = (node, Kind::Object);
+        if node == NodeId::RESOURCE {
+            node = self.inner_resource(&container);
+        } else if node == NodeId::REFERENCE
+            && let Some(written) = start_reference(&container, text)
+        {
+            kind = Kind::Reference(written);
+        }
+        Some(Frame { container, node, any: matches!(kind, Kind::Reference(_)), kind })
     }
 
     fn inner_resource(&self, container: &Container<'_>) -> NodeId {
@@ -110,105 +169,106 @@ impl<'j> ToFhir<'j> {
         found.map_or(NodeId::UNKNOWN, |name| self.definitions.resource(name))
     }
 
-    /// Writes the `reference` of an Aidbox reference; `None` when it is none.
-    fn start_reference(&mut self, container: &Container<'_>, text: &mut Text) -> Option<Written> {
-        let (mut of_type, mut id, mut uri, mut local) = (None, None, None, None);
-        let mut members = container.clone();
-        while let Some((name, value)) = members.next_member() {
-            match name.as_bytes() {
-                b"reference" => return None,
-                b"resourceType" => of_type = value.string(),
-                b"id" => id = value.string(),
-                b"uri" => uri = value.string(),
-                b"localRef" => local = value.string(),
-                _ => {}
-            }
-        }
-        self.reference.clear();
-        let written = match (of_type, id, uri, local) {
-            (Some(of_type), Some(id), ..) => {
-                self.reference.extend_from_slice(of_type);
-                self.reference.push(b'/');
-                self.reference.extend_from_slice(id);
-                Written::TypeAndId
-            }
-            (_, _, Some(uri), _) => {
-                self.reference.extend_from_slice(uri);
-                Written::Uri
-            }
-            (_, _, _, Some(local)) => {
-                self.reference.push(b'#');
-                self.reference.extend_from_slice(local);
-                Written::LocalRef
-            }
-            _ => return None,
-        };
-        text.name(Slice::of(b"reference"), true);
-        text.string(Slice::of(&self.reference));
-        Some(written)
-    }
-
-    /// Writes what the stack holds.
-    fn run(&mut self, text: &mut Text) {
-        while let Some(frame) = self.stack.last_mut() {
-            let (node, first) = (frame.node, !frame.any);
-            match frame.kind {
-                Kind::Array => match frame.container.next_element() {
-                    Some(value) => {
-                        frame.any = true;
-                        if !first {
+    /// Writes what is left of a container.
+    fn run(&mut self, mut current: Frame<'j>, text: &mut Text) {
+        'frame: loop {
+            match current.kind {
+                Kind::Array => {
+                    while let Some(value) = current.container.next_element() {
+                        if replace(&mut current.any, true) {
                             text.comma();
                         }
-                        self.start_value(node, value, text);
-                    }
-                    None => {
-                        text.put(b"]");
-                        self.stack.pop();
-                    }
-                },
-                Kind::Object | Kind::Reference(_) => match frame.container.next_member() {
-                    Some((name, _)) if is_written(frame.kind, name.as_bytes()) => {}
-                    Some((name, value)) => {
-                        frame.any = true;
-                        self.start_member(node, name, value, first, text);
-                    }
-                    None => {
-                        text.put(b"}");
-                        self.stack.pop();
-                    }
-                },
-                Kind::Choice(types) => match frame.container.next_member() {
-                    Some((name, value)) => {
-                        frame.any = true;
-                        if let Some(typed) = of_type(types, name.as_bytes()) {
-                            text.name(Slice::of(typed.name.as_bytes()), first);
-                            self.start_value(typed.node, value, text);
+                        if let Some(inside) = self.start_value(current.node, value, text) {
+                            self.stacks.outer.push(replace(&mut current, inside));
+                            continue 'frame;
                         }
                     }
-                    None => {
-                        self.stack.pop();
+                    text.put(b"]");
+                }
+                Kind::Object | Kind::Reference(_) => {
+                    while let Some((name, value)) = current.container.next_member() {
+                        if is_written(current.kind, name.as_bytes()) {
+                            continue;
+                        }
+                        let first = !replace(&mut current.any, true);
+                        let rest = &current.container;
+                        if let Some(inside) = self.start_member(current.node, (name, value), rest, first, text) {
+                            self.stacks.outer.push(replace(&mut current, inside));
+                            continue 'frame;
+                        }
                     }
-                },
+                    text.put(b"}");
+                }
+                Kind::Choice(types) => {
+                    while let Some((name, value)) = current.container.next_member() {
+                        let Some(typed) = types.find(name.rank(), name.as_bytes()) else { continue };
+                        text.name(Slice::of(typed.name.as_bytes()), !replace(&mut current.any, true));
+                        if let Some(inside) = self.start_value(typed.node, value, text) {
+                            self.stacks.outer.push(replace(&mut current, inside));
+                            continue 'frame;
+                        }
+                    }
+                }
+            }
+            match self.stacks.outer.pop() {
+                Some(outer) => current = outer,
+                None => return,
             }
         }
     }
 }
 
-/// Whether an object is a choice in Aidbox form: it has members, and all of them are types of the choice.
-fn is_choice(container: &Container<'_>, types: &'static [Typed]) -> bool {
-    let mut members = container.clone();
-    let mut any = false;
-    while let Some((name, _)) = members.next_member() {
-        if of_type(types, name.as_bytes()).is_none() {
-            return false;
-        }
-        any = true;
-    }
-    any && container.is_object()
+/// A choice in Aidbox form.
+enum Found<'j> {
+    One(&'static Typed, Value<'j>),
+    Several(Container<'j>),
 }
 
-fn of_type(types: &'static [Typed], name: &[u8]) -> Option<&'static Typed> {
-    types.iter().find(|typed| typed.type_name.as_bytes() == name)
+/// A value that is an object of members, all of which are types of the choice. It stays as it is where a name that it
+/// would get is taken: `rest` are the members behind it, and longer names come later.
+#[inline]
+fn choice<'j>(value: Value<'j>, types: &'static Table<Typed>, rest: &Container<'j>) -> Option<Found<'j>> {
+    let container = value.container().filter(Container::is_object)?;
+    let mut members = container.clone();
+    let mut found = None;
+    while let Some((name, value)) = members.next_member() {
+        let typed = types.find(name.rank(), name.as_bytes())?;
+        if rest.has_name(typed.name.as_bytes()) {
+            return None;
+        }
+        found = match found {
+            None => Some(Found::One(typed, value)),
+            Some(_) => Some(Found::Several(container.clone())),
+        };
+    }
+    found
+}
+
+/// Writes the `reference` of an Aidbox reference; `None` when it is none, or more than one.
+#[inline]
+fn start_reference(container: &Container<'_>, text: &mut Text) -> Option<Written> {
+    let (mut of_type, mut id, mut uri, mut local) = (None, None, None, None);
+    let mut members = container.clone();
+    while let Some((name, value)) = members.next_member() {
+        let part = match name.as_bytes() {
+            b"reference" => return None,
+            b"resourceType" => &mut of_type,
+            b"id" => &mut id,
+            b"uri" => &mut uri,
+            b"localRef" => &mut local,
+            _ => continue,
+        };
+        *part = Some(value.string()?);
+    }
+    let (parts, written) = match (of_type, id, uri, local) {
+        (Some(of_type), Some(id), None, None) => ([of_type, b"/", id], Written::TypeAndId),
+        (None, None, Some(uri), None) => ([&b""[..], b"", uri], Written::Uri),
+        (None, None, None, Some(local)) => ([&b""[..], b"#", local], Written::LocalRef),
+        _ => return None,
+    };
+    text.name(Slice::of(b"reference"), true);
+    text.joined(parts);
+    Some(written)
 }
 
 fn is_written(kind: Kind, name: &[u8]) -> bool {

@@ -1,10 +1,11 @@
 //! A stored resource and its row's columns into one line, in one walk over the jsonb bytes.
 
-use super::to_fhir::ToFhir;
+use super::to_fhir::{Stacks, ToFhir};
 use crate::fhir::Version;
 use crate::fhir::definitions::{Definitions, NodeId};
-use crate::jsonb::text::{Literal, Open, Spacing, Text};
+use crate::jsonb::text::{Literal, Spacing, Text};
 use crate::jsonb::walk::{Container, Slice, Value};
+use std::cell::Cell;
 
 /// The form of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,10 @@ pub struct Writer {
     version_id_is_string: bool,
     spacing: Spacing,
     names: Names,
-    /// For FHIR form.
-    definitions: Option<&'static Definitions>,
+    /// None in Aidbox form.
+    definitions: &'static Definitions,
+    /// The stacks' memory, between two rows.
+    stacks: Cell<Stacks<'static>>,
 }
 
 /// The names of what the row's columns say, as they are written.
@@ -80,8 +83,8 @@ impl Writer {
     /// `created_at_url` names the extension that carries the creation time in FHIR form.
     pub fn new(form: Form, created_at_url: &str, version_id_is_string: bool) -> Writer {
         let (spacing, definitions) = match form {
-            Form::Aidbox => (Spacing::Postgres, None),
-            Form::Fhir(version) => (Spacing::Compact, Some(version.definitions())),
+            Form::Aidbox => (Spacing::Postgres, Definitions::none()),
+            Form::Fhir(version) => (Spacing::Compact, version.definitions()),
         };
         let names = Names::new(spacing);
         Writer {
@@ -91,6 +94,7 @@ impl Writer {
             spacing,
             names,
             definitions,
+            stacks: Cell::default(),
         }
     }
 
@@ -104,10 +108,9 @@ impl Writer {
             return Err(NotAnObject);
         }
         let mut text = Text::new(self.spacing, resource.len() + ENVELOPE_BYTES, out);
-        let mut to_fhir = self.definitions.map(ToFhir::new);
-        let node = to_fhir.as_ref().map_or(NodeId::UNKNOWN, |to_fhir| to_fhir.resource(row.resource_type));
-        let inside = Inside { open: &mut Vec::new(), to_fhir: &mut to_fhir };
-        let mut members = Members { writer: self, text: &mut text, inside, node, any: false };
+        let mut to_fhir = ToFhir::new(self.definitions, self.stacks.take().reuse());
+        let node = to_fhir.resource(row.resource_type);
+        let mut members = Members { writer: self, text: &mut text, to_fhir: &mut to_fhir, node, any: false };
         members.text.put(b"{");
         // The row's members take their places in jsonb's order: by length, then by bytes.
         let mut meta = None;
@@ -121,13 +124,14 @@ impl Writer {
                 members.own(own, row, meta);
             }
             if !matches!(key, b"id" | b"meta" | b"resourceType") {
-                members.value(name, value);
+                members.value(name, value, &stored);
             }
         }
         for own in pending {
             members.own(own, row, meta);
         }
         members.text.put(b"}");
+        self.stacks.set(to_fhir.into_stacks().reuse());
         text.finish(out);
         Ok(())
     }
@@ -182,18 +186,11 @@ fn jsonb_order(key: &[u8]) -> (usize, &[u8]) {
     (key.len(), key)
 }
 
-/// What writes the values of members.
-struct Inside<'m, 'j> {
-    /// The text writer's stack.
-    open: &'m mut Open<'j>,
-    to_fhir: &'m mut Option<ToFhir<'j>>,
-}
-
 /// The members of an object while they are written.
 struct Members<'m, 'j> {
     writer: &'m Writer,
     text: &'m mut Text,
-    inside: Inside<'m, 'j>,
+    to_fhir: &'m mut ToFhir<'j>,
     /// The object's structure in FHIR's definitions.
     node: NodeId,
     any: bool,
@@ -202,21 +199,15 @@ struct Members<'m, 'j> {
 impl<'j> Members<'_, 'j> {
     /// Those of an object inside.
     fn inside(&mut self, name: &[u8]) -> Members<'_, 'j> {
-        let node = self.inside.to_fhir.as_ref().map_or(NodeId::UNKNOWN, |to_fhir| to_fhir.structure(self.node, name));
-        let inside = Inside { open: self.inside.open, to_fhir: self.inside.to_fhir };
-        Members { writer: self.writer, text: self.text, inside, node, any: false }
+        let node = self.to_fhir.structure(self.node, name);
+        Members { writer: self.writer, text: self.text, to_fhir: self.to_fhir, node, any: false }
     }
 
+    /// `rest` are the stored members behind it.
     #[inline]
-    fn value(&mut self, name: Slice<'_>, value: Value<'j>) {
+    fn value(&mut self, name: Slice<'j>, value: Value<'j>, rest: &Container<'j>) {
         let first = !std::mem::replace(&mut self.any, true);
-        match self.inside.to_fhir {
-            Some(to_fhir) if self.node != NodeId::UNKNOWN => to_fhir.member(self.node, name, value, first, self.text),
-            _ => {
-                self.text.name(name, first);
-                self.text.value(value, self.inside.open);
-            }
-        }
+        self.to_fhir.member(self.node, (name, value), rest, first, self.text);
     }
 
     #[inline]
@@ -240,13 +231,13 @@ impl<'j> Members<'_, 'j> {
             Own::ResourceType => self.string(&self.writer.names.resource_type, row.resource_type.as_bytes()),
             Own::Meta => {
                 let stored = stored_meta.and_then(|meta| meta.container()).filter(Container::is_object);
-                self.meta(row, stored)
+                self.meta(row, stored.unwrap_or(Container::empty()))
             }
         }
     }
 
     /// `meta`, unless nothing is in it.
-    fn meta(&mut self, row: &Envelope<'_>, stored: Option<Container<'j>>) {
+    fn meta(&mut self, row: &Envelope<'_>, stored: Container<'j>) {
         let (before, any_before) = (self.text.len(), self.any);
         self.name(&self.writer.names.meta);
         self.text.put(b"{");
@@ -263,15 +254,15 @@ impl<'j> Members<'_, 'j> {
         }
     }
 
-    fn aidbox_meta(&mut self, row: &Envelope<'_>, mut stored: Option<Container<'j>>) {
+    fn aidbox_meta(&mut self, row: &Envelope<'_>, mut stored: Container<'j>) {
         let mut pending = OWN_META.into_iter().peekable();
-        while let Some((name, value)) = stored.as_mut().and_then(Container::next_member) {
+        while let Some((name, value)) = stored.next_member() {
             let key = name.as_bytes();
             while let Some(own) = pending.next_if(|own| jsonb_order(own.key()) <= jsonb_order(key)) {
                 self.own_meta(own, row);
             }
             if !is_of_row(key) {
-                self.value(name, value);
+                self.value(name, value, &stored);
             }
         }
         for own in pending {
@@ -299,17 +290,17 @@ impl<'j> Members<'_, 'j> {
         }
     }
 
-    fn fhir_meta(&mut self, row: &Envelope<'_>, mut stored: Option<Container<'j>>) {
+    fn fhir_meta(&mut self, row: &Envelope<'_>, mut stored: Container<'j>) {
         self.own_meta(OwnMeta::VersionId, row);
         self.own_meta(OwnMeta::LastUpdated, row);
         let (mut extensions, mut is_list) = (None, true);
-        while let Some((name, value)) = stored.as_mut().and_then(Container::next_member) {
+        while let Some((name, value)) = stored.next_member() {
             match (name.as_bytes(), value.container()) {
                 (b"extension", Some(list)) if !list.is_object() => extensions = Some(list),
                 (key, _) if is_of_row(key) => {}
                 (key, _) => {
                     is_list &= key != b"extension";
-                    self.value(name, value);
+                    self.value(name, value, &stored);
                 }
             }
         }
@@ -332,12 +323,8 @@ impl<'j> Members<'_, 'j> {
                 self.text.comma();
             }
             any = true;
-            match self.inside.to_fhir {
-                Some(to_fhir) if self.node != NodeId::UNKNOWN => {
-                    to_fhir.element(NodeId::EXTENSION, value, self.text);
-                }
-                _ => self.text.value(value, self.inside.open),
-            }
+            let node = if self.node == NodeId::UNKNOWN { self.node } else { NodeId::EXTENSION };
+            self.to_fhir.element(node, value, self.text);
         }
         if let Some(at) = row.created_at {
             if any {

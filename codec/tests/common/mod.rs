@@ -3,9 +3,11 @@
 
 use fhir_bulk_codec::LineError;
 use fhir_bulk_codec::error::IdRule;
+use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::resource::{Encoder, Envelope, Form, Writer};
 use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
 pub const CREATED_AT_URL: &str = "ex:createdAt";
 
@@ -52,6 +54,29 @@ pub fn write(form: Form, row: &Envelope<'_>, jsonb: &[u8]) -> String {
     let mut out = Vec::new();
     Writer::new(form, CREATED_AT_URL, false).write(row, jsonb, &mut out).expect("an object");
     String::from_utf8(out).expect("lines are UTF-8")
+}
+
+/// An encoder of lines in FHIR form.
+pub fn from_fhir(version: Version) -> Encoder {
+    Encoder::new(IdRule::Aidbox, CREATED_AT_URL).from_fhir(version, true, None)
+}
+
+/// A stored resource in FHIR form, without what only the row's columns say.
+pub fn to_fhir(version: Version, stored: &Stored) -> String {
+    let resource_type = stored.resource_type.as_deref().unwrap_or("Basic");
+    write(Form::Fhir(version), &Envelope { id: &stored.id, resource_type, ..Envelope::default() }, &stored.jsonb)
+}
+
+/// Data beside the checkout: in `$FHIR_BULK_SHARED_DATA`, or in `../shared/data`. Says so where it is not.
+pub fn shared_data(folder: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("FHIR_BULK_SHARED_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
+    let path = root.join(folder);
+    if !path.is_dir() {
+        println!("skipped: no ../shared/data/{folder}");
+        return None;
+    }
+    Some(path)
 }
 
 /// A JSON number as PostgreSQL's `numeric` prints it: no exponent, the digits after the point kept.

@@ -117,7 +117,8 @@ pub fn relations(client: &mut Client) -> Vec<String> {
         client,
         "SELECT relnamespace::regnamespace, relname, relkind FROM pg_class
          WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' AND NOT EXISTS
-           (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+           (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'e' AND objid IN
+             (pg_class.oid, (SELECT indrelid FROM pg_index WHERE indexrelid = pg_class.oid)))
          ORDER BY 1, 2",
     )
 }

@@ -3,10 +3,14 @@
 //!
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
+mod concurrency;
 mod http;
+mod limits;
 mod options;
 mod paths;
+mod races;
 mod rejects;
+mod replication;
 mod servers;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]

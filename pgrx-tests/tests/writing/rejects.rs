@@ -216,3 +216,11 @@ fn rejects_go_back_with_the_transaction_or_the_savepoint() {
     run(&mut client, "ROLLBACK");
     assert_eq!(count(&mut client, "SELECT count(*) FROM bulk_load_reject"), 0);
 }
+
+#[test]
+fn rejects_can_be_deleted_where_all_tables_are_published() {
+    let (database, mut client) = new();
+    run(&mut client, "CREATE PUBLICATION everything FOR ALL TABLES");
+    load(&mut client, &database.file("bad", "bad\n"), SKIP);
+    assert_eq!(rows(&mut client, "DELETE FROM bulk_load_reject RETURNING line_number"), ["1"]);
+}

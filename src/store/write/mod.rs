@@ -21,13 +21,11 @@ use fhir_bulk_codec::resource::Encoded;
 use statements::{History, StagedStatements, Statements};
 
 /// A batch is full at so many rows or so many bytes, whichever comes first.
-const BATCH_ROWS: usize = 1000;
-const BATCH_BYTES: usize = 512 << 10;
-/// Statements and subtransactions cost by the piece: their batches are larger.
+const BATCH_ROWS: usize = 4000;
+const BATCH_BYTES: usize = 2 << 20;
+/// Statements cost by the piece: their batches are larger.
 const STATEMENT_ROWS: usize = 8000;
 const STATEMENT_BYTES: usize = 8 << 20;
-/// From one known row in so many on, the next batch asks for the known ones before it inserts.
-const PROBE_SHARE: usize = 16;
 
 /// Writes the resources of one type.
 pub struct TableWriter {
@@ -45,7 +43,6 @@ enum Way {
         statements: Statements,
         /// Ask which ids are known before inserting; else find out by inserting.
         probe: bool,
-        decoded: bool,
     },
     Set(Statements),
     UpdateInsert {
@@ -94,11 +91,9 @@ impl TableWriter {
         let has_cts = columns.cts.is_some();
         let statements = || Statements::new(&table.sql_name, has_cts, history.as_ref());
         let way = match path {
-            Path::Direct | Path::DirectDecoded => {
-                let mut insert = HeapInsert::new(open, columns.numbers());
-                insert.set_key(columns.id);
-                let decoded = path == Path::DirectDecoded;
-                Way::Direct { insert, statements: statements(), probe: decoded, decoded }
+            Path::Direct => {
+                let insert = HeapInsert::new(open, columns.numbers());
+                Way::Direct { insert, statements: statements(), probe: false }
             }
             Path::Set => Way::Set(statements()),
             Path::UpdateInsert => Way::UpdateInsert { statements: statements(), counts: !open.has_rules() },
@@ -121,7 +116,7 @@ impl TableWriter {
     pub fn push(&mut self, resource: &Encoded<'_>, created_at: Option<i64>) -> std::result::Result<(), LineError> {
         self.batch.push(resource, created_at)?;
         let (rows, bytes) = match self.way {
-            Way::Direct { decoded: false, .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
+            Way::Direct { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
             _ => (STATEMENT_ROWS, STATEMENT_BYTES),
         };
         if self.batch.len() == rows || self.batch.bytes() >= bytes {
@@ -156,10 +151,9 @@ impl TableWriter {
         }
         // Of what a trigger or rule kept out, the lines don't count as stored.
         let kept_out = match way {
-            Way::Direct { insert, statements, probe, decoded } => {
-                let known = insert_new(batch, insert, statements, *probe, *decoded);
-                *probe = *decoded || known.len() * PROBE_SHARE > batch.len();
-                let known = batch.last_of_each_id(known);
+            Way::Direct { insert, statements, probe } => {
+                let known = insert_new(batch, insert, statements, *probe);
+                *probe = !known.is_empty();
                 (known.len() as u64).saturating_sub(statements.upsert(batch, known))
             }
             Way::Set(statements) => {
@@ -173,7 +167,7 @@ impl TableWriter {
                 if *counts { expected.saturating_sub(touched) } else { 0 }
             }
             Way::Staged { insert, .. } => {
-                insert.insert(batch.len(), |at, row| batch.staged_values(at, row));
+                insert.insert(batch.len(), [], |at, row| batch.staged_values(at, row));
                 0
             }
         };
@@ -182,29 +176,25 @@ impl TableWriter {
     }
 }
 
-/// Inserts the rows whose id the table does not have; the other rows. Both are seen by the statements after it.
-fn insert_new(
-    batch: &Batch,
-    insert: &mut HeapInsert,
-    statements: &Statements,
-    probe: bool,
-    decoded: bool,
-) -> Vec<usize> {
-    let (mut new, mut known) = (batch.all(), Vec::new());
+/// Inserts the rows whose id the table does not have, of each id the last; the other rows, each id once and in order.
+/// Both are seen by the statements after it. With `probe` the ids are looked up first; without, or when another session
+/// was faster, one that is known makes the whole batch one of known rows.
+fn insert_new(batch: &Batch, insert: &mut HeapInsert, statements: &Statements, probe: bool) -> Vec<usize> {
+    let (mut new, mut known) = (batch.last_of_each_id(batch.all()), Vec::new());
     if probe {
         let found = statements.known(batch, &new);
         (known, new) = new.into_iter().partition(|row| found.contains(batch.id(*row)));
     }
-    if decoded {
-        // A repeated id would undo its whole batch.
-        let once = batch.last_of_each_id(new);
-        let insert_all = || insert.insert_or_fail(once.len(), |at, row| batch.row_values(once[at], row));
-        if subtransaction::unless_taken(insert_all).is_none() {
-            known.extend(once);
-        }
-    } else {
-        let conflicts = insert.insert(new.len(), |at, row| batch.row_values(new[at], row));
-        known.extend(conflicts.into_iter().map(|at| new[at]));
+    // Rows stand in the table as the source had them, whatever the order of their ids.
+    let mut in_order = new.clone();
+    in_order.sort_unstable();
+    let by_id = new.iter().filter_map(|row| in_order.binary_search(row).ok());
+    let inserted = subtransaction::unless_taken(|| {
+        insert.insert(in_order.len(), by_id, |at, row| batch.row_values(in_order[at], row));
+    });
+    if inserted.is_none() {
+        known.append(&mut new);
+        known = batch.last_of_each_id(known);
     }
     session::advance_command();
     known
@@ -219,7 +209,10 @@ fn make_stage() -> (Table, String) {
     );
     let name = format!("pg_temp.fhir_bulk_stage_{}", number.first().map_or("0", String::as_str));
     spi::execute(
-        &sql(format!("CREATE TEMPORARY TABLE {name} (id text, resource jsonb, cts timestamptz) ON COMMIT DROP")),
+        &sql(format!(
+            "CREATE TEMPORARY TABLE {name} (id pg_catalog.text, resource pg_catalog.jsonb, cts pg_catalog.timestamptz) \
+             ON COMMIT DROP"
+        )),
         &[],
     );
     let oid = spi::texts(&sql(format!("SELECT '{name}'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.text")), &[]);

@@ -11,11 +11,10 @@ use pgrx::PgSqlErrorCode;
 /// A way into a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// Batches straight into heap pages, then index entries.
+    /// Batches straight into heap pages, then index entries; each batch in a subtransaction, which is rolled back and
+    /// done by `Set` when an id is known. Nothing is ever inserted and then taken back: no other session waits for a
+    /// key that will not come, and logical decoding sees none.
     Direct,
-    /// As `Direct`, but ids are looked up first and each batch is a subtransaction: what logical decoding sees must
-    /// never hold an insert that was taken back.
-    DirectDecoded,
     /// `INSERT … SELECT … ON CONFLICT`, a batch a statement: triggers, policies, partitions take part.
     Set,
     /// `UPDATE`, then `INSERT` of the rest: where ON CONFLICT is not to be had (foreign tables, rules).
@@ -28,7 +27,7 @@ impl Path {
     /// As users read it.
     pub fn name(self) -> &'static str {
         match self {
-            Path::Direct | Path::DirectDecoded => "direct",
+            Path::Direct => "direct",
             Path::Set => "set",
             Path::UpdateInsert => "update-insert",
             Path::Staged => "staged",
@@ -43,10 +42,8 @@ impl Path {
 pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
     let chosen = natural(table)?;
     let chosen = match (settings::write_path(), chosen) {
-        (WritePath::Set, (Path::Direct | Path::DirectDecoded, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
-        (WritePath::Staged, (Path::Direct | Path::DirectDecoded | Path::Set, _)) => {
-            (Path::Staged, "fhir_bulk.write_path asks for it")
-        }
+        (WritePath::Set, (Path::Direct, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
+        (WritePath::Staged, (Path::Direct | Path::Set, _)) => (Path::Staged, "fhir_bulk.write_path asks for it"),
         (_, chosen) => chosen,
     };
     // A foreign table's keys are its server's business.
@@ -75,7 +72,6 @@ fn natural(table: &Table) -> Result<(Path, &'static str)> {
         b'r' if table.columns().iter().any(|c| catalog::is_domain(c.type_oid)) => {
             (Path::Set, "it has columns of domain types")
         }
-        b'r' if table.is_decoded() => (Path::DirectDecoded, "wal_level is logical: ids are looked up first"),
         b'r' => (Path::Direct, "it is a plain table"),
         kind => {
             let what = match kind {

@@ -2,9 +2,11 @@
 //!
 //! Parameters are those of [`super::batch::Batch::parameters`]. A row that this very load wrote (a repeated id)
 //! keeps its status, leaves no history and, when new, takes the last line's creation time; any other keeps its own.
+//! Number and time tell the load's own rows: a sequence that was set back gives numbers that old rows have.
 
 use super::batch::Batch;
 use crate::pg::catalog;
+use crate::pg::memory::with_scratch;
 use crate::pg::spi::{self, Parameter};
 use crate::store::ResourceTable;
 use crate::store::table::sql;
@@ -32,8 +34,8 @@ impl Statements {
             (
                 ", cts",
                 ", coalesce(r.cts, $4)",
-                set_cts("excluded.txid", "excluded.cts"),
-                set_cts("$3", "coalesce(r.cts, $4)"),
+                set_cts(EXCLUDED, "excluded.cts"),
+                set_cts(PARAMETERS, "coalesce(r.cts, $4)"),
             )
         } else {
             ("", "", String::new(), String::new())
@@ -52,15 +54,15 @@ impl Statements {
             keep: history.map(|history| {
                 let columns = &history.columns;
                 sql(format!(
-                    "INSERT INTO {} ({columns}) SELECT {columns} FROM {any} AND t.txid OPERATOR(pg_catalog.<>) $2 \
-                     ON CONFLICT DO NOTHING",
-                    history.sql_name
+                    "INSERT INTO {} ({columns}) SELECT {columns} FROM {any} AND NOT {} ON CONFLICT DO NOTHING",
+                    history.sql_name,
+                    is_own(("$2", "$3"))
                 ))
             }),
             update: sql(format!(
                 "UPDATE {table} AS t SET txid = $3, ts = $4, resource_type = $5, resource = r.resource, {}{set_update} \
                  FROM {rows} WHERE t.id OPERATOR(pg_catalog.=) r.id AND t.id OPERATOR(pg_catalog.=) ANY ($1)",
-                set_status("$3")
+                set_status(PARAMETERS)
             )),
             insert_if_new: sql(format!("{insert} ON CONFLICT (id) DO NOTHING RETURNING id")),
             upsert: sql(format!("{insert} {}{set_insert}", on_conflict())),
@@ -70,7 +72,7 @@ impl Statements {
 
     /// Which of these rows' ids the table has.
     pub fn known(&self, batch: &Batch, rows: &[usize]) -> HashSet<String> {
-        spi::texts(&self.known, &[batch.ids(rows)]).into_iter().collect()
+        with_scratch(|| spi::texts(&self.known, &[batch.ids(rows)])).into_iter().collect()
     }
 
     /// Inserts or replaces rows, of which each id comes once; how many of them are in the table then.
@@ -79,20 +81,21 @@ impl Statements {
             return 0;
         }
         if self.keep.is_none() {
-            return spi::execute(&self.upsert, &batch.parameters(&rows));
+            return self.run(&self.upsert, batch, &rows);
         }
         let (mut rest, mut stored) = (rows, 0);
         // ON CONFLICT does not tell what it replaced. Rows are locked, kept and updated; what another session inserts
         // in between is found in the next round.
         for _ in 0..ROUNDS {
-            let locked: HashSet<String> = spi::texts(&self.lock, &[batch.ids(&rest)]).into_iter().collect();
+            let locked: HashSet<String> =
+                with_scratch(|| spi::texts(&self.lock, &[batch.ids(&rest)])).into_iter().collect();
             let (known, new) = rest.into_iter().partition::<Vec<_>, _>(|row| locked.contains(batch.id(*row)));
             self.keep(batch, &known);
             stored += self.run(&self.update, batch, &known);
             let inserted: HashSet<String> = if new.is_empty() {
                 HashSet::new()
             } else {
-                spi::texts(&self.insert_if_new, &batch.parameters(&new)).into_iter().collect()
+                with_scratch(|| spi::texts(&self.insert_if_new, &batch.parameters(&new))).into_iter().collect()
             };
             stored += inserted.len() as u64;
             rest = new.into_iter().filter(|row| !inserted.contains(batch.id(*row))).collect();
@@ -100,7 +103,7 @@ impl Statements {
                 return stored;
             }
         }
-        stored + spi::execute(&self.upsert, &batch.parameters(&rest))
+        stored + self.run(&self.upsert, batch, &rest)
     }
 
     /// Updates the known rows and inserts the others, without ON CONFLICT; how many the statements touched.
@@ -115,13 +118,13 @@ impl Statements {
         if let Some(keep) = &self.keep
             && !known.is_empty()
         {
-            let [txid, ..] = batch.stamp_parameters();
-            spi::execute(keep, &[batch.ids(known), txid]);
+            let [txid, ts, _] = batch.stamp_parameters();
+            with_scratch(|| spi::execute(keep, &[batch.ids(known), txid, ts]));
         }
     }
 
     fn run(&self, statement: &CString, batch: &Batch, rows: &[usize]) -> u64 {
-        if rows.is_empty() { 0 } else { spi::execute(statement, &batch.parameters(rows)) }
+        if rows.is_empty() { 0 } else { with_scratch(|| spi::execute(statement, &batch.parameters(rows))) }
     }
 }
 
@@ -152,11 +155,8 @@ pub(super) struct StagedStatements {
 
 impl StagedStatements {
     pub fn new(table: &str, stage: &str, has_cts: bool, history: Option<&History>) -> StagedStatements {
-        let (cts, value, set) = if has_cts {
-            (", cts", ", r.cts", set_cts("excluded.txid", "excluded.cts"))
-        } else {
-            ("", "", String::new())
-        };
+        let (cts, value, set) =
+            if has_cts { (", cts", ", r.cts", set_cts(EXCLUDED, "excluded.cts")) } else { ("", "", String::new()) };
         StagedStatements {
             keep: history.map(|history| {
                 let columns = &history.columns;
@@ -201,20 +201,28 @@ fn on_conflict() -> String {
     format!(
         "ON CONFLICT (id) DO UPDATE SET txid = excluded.txid, ts = excluded.ts, \
          resource_type = excluded.resource_type, resource = excluded.resource, {}",
-        set_status("excluded.txid")
+        set_status(EXCLUDED)
     )
 }
 
-fn set_status(txid: &str) -> String {
+/// Where a statement has the load's number and time.
+type Own = (&'static str, &'static str);
+const EXCLUDED: Own = ("excluded.txid", "excluded.ts");
+const PARAMETERS: Own = ("$3", "$4");
+
+/// Whether this load wrote the row.
+fn is_own((txid, ts): Own) -> String {
+    format!("(t.txid OPERATOR(pg_catalog.=) {txid} AND t.ts IS NOT NULL AND t.ts OPERATOR(pg_catalog.=) {ts})")
+}
+
+fn set_status(own: Own) -> String {
     format!(
-        "status = CASE WHEN t.txid OPERATOR(pg_catalog.=) {txid} THEN t.status \
-         WHEN t.status OPERATOR(pg_catalog.=) 'deleted' THEN 'recreated' ELSE 'updated' END"
+        "status = CASE WHEN {} THEN t.status \
+         WHEN t.status OPERATOR(pg_catalog.=) 'deleted' THEN 'recreated' ELSE 'updated' END",
+        is_own(own)
     )
 }
 
-fn set_cts(txid: &str, cts: &str) -> String {
-    format!(
-        ", cts = CASE WHEN t.txid OPERATOR(pg_catalog.=) {txid} \
-         AND t.status OPERATOR(pg_catalog.=) 'created' THEN {cts} ELSE t.cts END"
-    )
+fn set_cts(own: Own, cts: &str) -> String {
+    format!(", cts = CASE WHEN {} AND t.status OPERATOR(pg_catalog.=) 'created' THEN {cts} ELSE t.cts END", is_own(own))
 }

@@ -60,9 +60,8 @@ fn a_client_of_aidboxs_dump_gets_the_same_bytes_in_both_forms() {
     assert_eq!(rows(&mut client, "SELECT bulk_dump('Appointment')"), AIDBOX_APPOINTMENTS);
 }
 
-/// Only meta and the spacing change with `fhir` as yet; references stay as they are stored.
 #[test]
-fn appointments_in_fhir_form_are_compact_with_fhirs_meta() {
+fn appointments_in_fhir_form_are_compact_with_fhirs_meta_and_references() {
     let database = aidbox_of_the_dump_page();
     let mut client = database.connect();
     run(&mut client, "SET TimeZone = 'UTC'");
@@ -71,7 +70,7 @@ fn appointments_in_fhir_form_are_compact_with_fhirs_meta() {
         .map(|(id, version, status, patient)| {
             let at = "2021-06-10T08:26:10.707454Z";
             format!(
-                r#"{{"id":"{id}","meta":{{"versionId":{version},"lastUpdated":"{at}","extension":[{{"url":"ex:createdAt","valueInstant":"{at}"}}]}},"status":"{status}","participant":[{{"actor":{{"id":"{patient}","resourceType":"Patient"}},"status":"accepted"}}],"resourceType":"Appointment"}}"#
+                r#"{{"id":"{id}","meta":{{"versionId":{version},"lastUpdated":"{at}","extension":[{{"url":"ex:createdAt","valueInstant":"{at}"}}]}},"status":"{status}","participant":[{{"actor":{{"reference":"Patient/{patient}"}},"status":"accepted"}}],"resourceType":"Appointment"}}"#
             )
         });
     assert_eq!(dumped, expected);

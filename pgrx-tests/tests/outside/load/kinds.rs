@@ -75,11 +75,11 @@ fn a_before_trigger_changes_what_is_stored_and_its_error_ends_the_load() {
 fn a_triggers_own_sqlstate_detail_and_hint_reach_the_client() {
     let (database, mut client) = with_table(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-           BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'PT409', DETAIL = 'the detail', HINT = 'the hint'; END $$;
+           BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'restrict_violation', DETAIL = 'the detail', HINT = 'the hint'; END $$;
          CREATE TRIGGER refuse BEFORE INSERT ON patient FOR EACH ROW EXECUTE FUNCTION refuse()",
     );
     let error = load_fails(&mut client, &database.file("patients", patients(1..=3)), "'Patient'");
-    assert_error(&error, "PT409", &["refused"]);
+    assert_error(&error, "23001", &["refused"]);
     assert_eq!((error.detail(), error.hint()), (Some("the detail"), Some("the hint")));
 }
 

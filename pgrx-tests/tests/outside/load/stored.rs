@@ -39,8 +39,8 @@ fn a_stored_resource_does_not_repeat_what_its_row_says_and_keeps_the_rest_of_met
             ),
             // Only in meta of the resource itself.
             (
-                r#"{"id":"1","extension":[{"url":"ex:createdAt","valueInstant":"2020-01-01T00:00:00Z"}]}"#,
-                r#"{"extension": [{"url": "ex:createdAt", "valueInstant": "2020-01-01T00:00:00Z"}]}"#,
+                r#"{"id":"1","own":{"meta":{"extension":[{"url":"ex:createdAt","valueInstant":"2020-01-01T00:00:00Z"}]}}}"#,
+                r#"{"own": {"meta": {"extension": [{"url": "ex:createdAt", "valueInstant": "2020-01-01T00:00:00Z"}]}}}"#,
             ),
             // Keys may be written with escapes; the last of a repeated key counts.
             (
@@ -141,7 +141,7 @@ fn created_at_of_a_new_id_comes_from_the_extension_or_from_meta() {
     assert_eq!(value(&mut client, "SELECT cts FROM basic WHERE id = 'other'"), "2021-04-02 16:03:09+00");
     assert_eq!(
         value(&mut client, "SELECT resource FROM basic WHERE id = 'ext'"),
-        r#"{"meta": {"extension": [{"url": "ex:createdAt", "valueInstant": "2021-04-02T16:03:09.419823+03:00"}]}}"#
+        r#"{"meta": {"extension": [{"url": "ex:createdAt", "value": {"instant": "2021-04-02T16:03:09.419823+03:00"}}]}}"#
     );
 }
 

@@ -23,7 +23,8 @@ fn redirects_of_every_kind_on_a_host_are_followed() {
         ("302 Found", "../../data"),
     ] {
         let server = Server::new(move |request, stream| {
-            let host = request.head.lines().find_map(|line| line.to_lowercase().strip_prefix("host: ").map(str::to_owned));
+            let host =
+                request.head.lines().find_map(|line| line.to_lowercase().strip_prefix("host: ").map(str::to_owned));
             let answer = if request.path == "/start?sig=1" {
                 to(code, &location.replace("HOST", &host.unwrap()))
             } else {
@@ -62,10 +63,7 @@ fn a_redirect_to_a_forbidden_address_is_refused_without_a_connection() {
     // To where only its own rule would allow it.
     let (there, elsewhere) = (Server::answering(ok(patients(1..=3))), Server::answering(ok(patients(1..=3))));
     let server = Server::answering(to("302 Found", &elsewhere.url("/data")));
-    run(
-        &mut client,
-        &format!("SET fhir_bulk.allowed_sources = '{}, {}'", server.url("/"), there.url("/data")),
-    );
+    run(&mut client, &format!("SET fhir_bulk.allowed_sources = '{}, {}'", server.url("/"), there.url("/data")));
     assert_error(&load_fails(&mut client, &server.url("/"), "'Patient'"), "42501", &[]);
     assert!(elsewhere.seen().is_empty());
     let server = Server::answering(to("302 Found", "file:///etc/passwd"));

@@ -49,12 +49,12 @@ impl Kind {
     }
 
     /// Loaded by a role with just the rights it needs.
-    pub fn as_role(self) -> Kind {
+    pub fn by_role(self) -> Kind {
         Kind { role: Role::Ordinary, ..self }
     }
 
     /// Loaded by the table's owner, an ordinary role.
-    pub fn as_owner(self) -> Kind {
+    pub fn by_owner(self) -> Kind {
         Kind { role: Role::Owner, ..self }
     }
 

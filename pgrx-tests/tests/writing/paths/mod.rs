@@ -36,11 +36,11 @@ same_rows_and_counts! {
     tables_with_also_rules_load:
         Kind::new("update-insert: it has rules", tables::ALSO_RULE).also(tables::rule_saw_rows);
     tables_with_policies_load_for_an_ordinary_role:
-        Kind::new("set: row level security applies to the current role", tables::POLICY).as_role();
+        Kind::new("set: row level security applies to the current role", tables::POLICY).by_role();
     tables_with_forced_policies_load_for_their_owner:
-        Kind::new("set: row level security applies to the current role", tables::FORCED_POLICY).as_owner();
+        Kind::new("set: row level security applies to the current role", tables::FORCED_POLICY).by_owner();
     tables_with_policies_load_directly_for_an_owner_not_bound_by_them:
-        Kind::new("direct: it is a plain table", tables::POLICY).as_owner();
+        Kind::new("direct: it is a plain table", tables::POLICY).by_owner();
     tables_with_generated_columns_load:
         Kind::new("set: it has generated columns", tables::GENERATED).also(tables::generated_is_right);
     tables_with_domain_columns_load: Kind::new("set: it has columns of domain types", tables::DOMAIN);
@@ -58,7 +58,7 @@ same_rows_and_counts! {
     partitioned_tables_load_staged:
         Kind::new("staged: fhir_bulk.write_path asks for it", tables::HASH).with("SET fhir_bulk.write_path = 'staged'");
     tables_with_policies_load_staged:
-        Kind::new("staged: fhir_bulk.write_path asks for it", tables::POLICY).as_role().with("SET fhir_bulk.write_path = 'staged'");
+        Kind::new("staged: fhir_bulk.write_path asks for it", tables::POLICY).by_role().with("SET fhir_bulk.write_path = 'staged'");
     tables_that_citus_lists_load_staged:
         Kind::new("staged: Citus spreads it over other servers", tables::LISTED_BY_CITUS);
     foreign_tables_load: Kind::foreign("update-insert: it is a foreign table", tables::foreign_table);
@@ -67,9 +67,9 @@ same_rows_and_counts! {
     partitions_on_two_other_servers_load:
         Kind::foreign("update-insert: some of its partitions are foreign tables", tables::foreign_partitions);
     plain_tables_load_under_logical_decoding:
-        Kind::new("direct: wal_level is logical: ids are looked up first", "").decoded();
+        Kind::new("direct: it is a plain table", "").decoded();
     fhirbase_tables_load_under_logical_decoding:
-        Kind::new("direct: wal_level is logical: ids are looked up first", tables::WITHOUT_CTS).decoded();
+        Kind::new("direct: it is a plain table", tables::WITHOUT_CTS).decoded();
     unlogged_tables_load_under_logical_decoding:
         Kind::new("direct: it is a plain table", "ALTER TABLE patient SET UNLOGGED").decoded();
     tables_with_triggers_load_under_logical_decoding:

@@ -24,7 +24,7 @@ const KEEP_OUT: &str = "CREATE FUNCTION keep_out() RETURNS trigger LANGUAGE plpg
 #[test]
 fn lines_that_a_trigger_keeps_out_are_not_counted_as_stored() {
     let far = Kind::foreign("update-insert: it is a foreign table", tables::foreign_table).make();
-    for (mut admin, database) in [with_table("").swap(), with_table(STAGED).swap(), (far.admin, far.database)] {
+    for (database, mut admin) in [with_table(""), with_table(STAGED), (far.database, far.admin)] {
         run(&mut admin, KEEP_OUT);
         let url = database.file("new", patients(1..=20));
         assert_eq!(load(&mut admin, &url, "'Patient'"), r#"{"total": 19}"#);
@@ -41,16 +41,6 @@ fn lines_that_a_trigger_keeps_out_are_not_counted_as_stored() {
     }
 }
 
-trait Swap {
-    fn swap(self) -> (Client, Database);
-}
-
-impl Swap for (Database, Client) {
-    fn swap(self) -> (Client, Database) {
-        (self.1, self.0)
-    }
-}
-
 #[test]
 fn a_row_that_a_policy_forbids_is_an_error_and_nothing_is_loaded() {
     for settings in ["", STAGED] {
@@ -59,7 +49,7 @@ fn a_row_that_a_policy_forbids_is_an_error_and_nothing_is_loaded() {
         } else {
             "staged: fhir_bulk.write_path asks for it"
         };
-        let mut place = Kind::new(path, tables::POLICY).as_role().with(settings).make();
+        let mut place = Kind::new(path, tables::POLICY).by_role().with(settings).make();
         let forbidden = patient("p-8500", 1).replace("1970-01-01", "1800-01-01");
         let url = place.database.file("bad", patients(1..=8400) + &forbidden + "\n" + &patients(8501..=9000));
         for options in ["{}", r#"{"update": true}"#, r#"{"on_error": "skip"}"#] {
