@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     match measure::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench: {error}");
+            // The cause says what "db error" is.
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            eprintln!("bench: {error}{cause}");
             ExitCode::FAILURE
         }
     }

@@ -47,7 +47,7 @@ fn the_first_load_makes_the_tables_as_aidbox_lays_them_out() {
     assert_eq!(
         rows(
             &mut client,
-            "SELECT conrelid::regclass, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'p' AND connamespace = 'public'::regnamespace ORDER BY 1"
+            "SELECT conrelid::regclass, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'p' AND conrelid::regclass::text LIKE 'patient%' ORDER BY 1"
         ),
         ["patient|PRIMARY KEY (id)", "patient_history|PRIMARY KEY (id, txid)"]
     );
