@@ -145,7 +145,7 @@ impl Hand {
 fn read(url: &str, policy: &Policy, limits: Limits, hand: &Hand) -> Result<(), FetchError> {
     let mut url = parse(url)?;
     for _ in 0..=limits.redirects {
-        let response = request(&url, policy, limits)?;
+        let response = ask(&url, resolve(&url, policy)?, limits)?;
         let status = response.status();
         if let Some(next) = redirect(&url, status, response.headers())? {
             url = next;
@@ -185,7 +185,8 @@ fn parse(url: &str) -> Result<Url, FetchError> {
     Ok(url)
 }
 
-fn request(url: &Url, policy: &Policy, limits: Limits) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
+/// The addresses of a URL's host that may be used.
+fn resolve(url: &Url, policy: &Policy) -> Result<Vec<SocketAddr>, FetchError> {
     let host = host_text(url);
     let by_name = policy.by_name(url);
     let port = url.port_or_known_default().unwrap_or(443);
@@ -198,6 +199,11 @@ fn request(url: &Url, policy: &Policy, limits: Limits) -> Result<ureq::http::Res
         let of_host = if addresses == host { host } else { format!("{host} ({addresses})") };
         return Err(FetchError::Refused(format!("{}://{of_host} is not among the allowed sources", url.scheme())));
     }
+    Ok(allowed)
+}
+
+/// Asks one of these addresses, and nobody else what the host's address is.
+fn ask(url: &Url, addresses: Vec<SocketAddr>, limits: Limits) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
     let config = Config::builder()
         .proxy(None)
         .max_redirects(0)
@@ -208,7 +214,7 @@ fn request(url: &Url, policy: &Policy, limits: Limits) -> Result<ureq::http::Res
         .timeout_per_read(Some(limits.idle))
         .user_agent("fhir_bulk")
         .build();
-    let agent = Agent::with_parts(config, DefaultConnector::default(), Pinned(allowed));
+    let agent = Agent::with_parts(config, DefaultConnector::default(), Pinned(addresses));
     agent.get(url.as_str()).call().map_err(|error| FetchError::Network(error.to_string()))
 }
 
@@ -235,5 +241,40 @@ impl Resolver for Pinned {
             addresses.push(*address);
         }
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+
+    /// A name server that answers a second question otherwise would lead past the check.
+    #[test]
+    fn the_checked_address_is_asked_whatever_the_name_stands_for_by_then() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let served = thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            let mut host = String::new();
+            for line in BufReader::new(client.try_clone().unwrap()).lines() {
+                let line = line.unwrap();
+                if line.is_empty() {
+                    break;
+                }
+                if let Some(name) = line.to_ascii_lowercase().strip_prefix("host: ") {
+                    host = name.to_owned();
+                }
+            }
+            write!(client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+            host
+        });
+        // This name never resolves (RFC 6761).
+        let url = Url::parse(&format!("http://name.invalid:{}/", address.port())).unwrap();
+        let limits = Limits { connect: Duration::from_secs(10), idle: Duration::from_secs(10), redirects: 0 };
+        let body = ask(&url, vec![address], limits).unwrap().into_body().read_to_string().unwrap();
+        assert_eq!(body, "ok");
+        assert_eq!(served.join().unwrap(), format!("name.invalid:{}", address.port()));
     }
 }
