@@ -110,7 +110,7 @@ fn empty_far_table(bench: &mut Bench) -> Outcome<String> {
              CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user 'postgres'); \
              CREATE SEQUENCE far.transaction_id_seq; \
              CREATE FOREIGN TABLE far.{table} (id text, txid bigint, cts timestamptz, ts timestamptz, \
-             resource_type text, status resource_status, resource jsonb) SERVER far",
+             resource_type text, status resource_status, resource jsonb) SERVER far OPTIONS (schema_name 'public')",
             option("host"),
             option("port")
         ))?;
