@@ -120,6 +120,12 @@ impl<'j> ToFhir<'j> {
         first: bool,
         text: &mut Text,
     ) -> Option<Frame<'j>> {
+        // Only containers are converted; most members are none.
+        if value.container().is_none() {
+            text.name(name, first);
+            text.value(value, &mut self.stacks.open);
+            return None;
+        }
         let key = name.as_bytes();
         let structure = match self.definitions.element(node, name.rank(), key) {
             Some(Element::Structure(node)) => *node,
