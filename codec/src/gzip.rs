@@ -68,14 +68,6 @@ impl<R: Read> Reader<R> {
         let source = BufReader::with_capacity(buffer_bytes, source);
         Ok(if is_gzip { Reader::Gzip(Box::new(MultiGzDecoder::new(source))) } else { Reader::Plain(source) })
     }
-
-    /// The source itself.
-    pub fn get_ref(&self) -> &R {
-        match self {
-            Reader::Plain(reader) => &reader.get_ref().source,
-            Reader::Gzip(decoder) => &decoder.get_ref().get_ref().source,
-        }
-    }
 }
 
 impl<R: Read> Read for Reader<R> {

@@ -94,11 +94,6 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// The source.
-    pub fn get_ref(&self) -> &R {
-        &self.source
-    }
-
     /// The next line that is not blank; `None` at the end.
     ///
     /// # Errors
