@@ -12,6 +12,7 @@ pub struct Error {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    reason: Option<String>,
 }
 
 /// What operations return.
@@ -20,7 +21,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with its SQLSTATE and primary message.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), detail: None, hint: None }
+        Error { code, message: message.into(), detail: None, hint: None, reason: None }
     }
 
     /// Adds where it happened.
@@ -40,6 +41,12 @@ impl Error {
         self
     }
 
+    /// Adds why, for where the name of the thing is said anyway.
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Error {
+        self.reason = Some(reason.into());
+        self
+    }
+
     /// An argument outside of what is allowed (22023).
     pub fn invalid_argument(message: impl Into<String>) -> Error {
         Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
@@ -48,6 +55,12 @@ impl Error {
     /// The primary message.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Why, without the name of the thing: `403: Forbidden` of `could not read https://…: 403: Forbidden`.
+    #[expect(dead_code, reason = "for the status of background jobs")]
+    pub fn reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or(&self.message)
     }
 
     /// The SQLSTATE, five characters.

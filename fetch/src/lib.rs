@@ -1,12 +1,18 @@
 //! Bytes from http and https URLs, for a process that must never wait where it can't be interrupted.
 //!
 //! [`Download::start`] reads on a thread of its own, with all signals blocked, into a bounded channel, and writes to
-//! [`Download::wake_fd`] whenever there is something to take. Where it may go is decided by [`Policy`], on the
-//! address that is then used, at each redirect anew.
+//! [`Download::wake_fd`] whenever there is something to take. Where its [`Client`] may go is decided by [`Policy`], on the
+//! address that is then used, at each redirect anew. What may pass is tried again, and a body that breaks goes on
+//! where it broke.
 #![forbid(unsafe_code)]
 
+mod body;
 mod download;
+mod error;
 mod policy;
+mod request;
 
-pub use download::{Download, Event, FetchError, Limits};
+pub use download::{Download, Event};
+pub use error::FetchError;
 pub use policy::{InvalidPolicy, Policy};
+pub use request::{Client, Limits};

@@ -41,7 +41,8 @@ fn load(
     let resource_type = resource_type.map(ResourceType::new).transpose()?;
     let typed = resource_type.is_some();
 
-    let mut load = Load::open(url, Plan { resource_type, fhir, options })?;
+    // Whoever waits for the answer decides whether to try again.
+    let mut load = Load::open(url, Plan { resource_type, fhir, options, retries: 0 })?;
     let counts = load.run()?;
     let mut answer = if typed {
         json!({"total": counts.values().sum::<u64>()})

@@ -27,6 +27,8 @@ pub struct Plan {
     pub fhir: bool,
     /// See [`Options`].
     pub options: Options,
+    /// See [`source::open`].
+    pub retries: u32,
 }
 
 /// A load under way.
@@ -46,7 +48,7 @@ impl Load {
     /// # Errors
     /// Those of [`source::open`] and of reading the first bytes.
     pub fn open(url: &str, plan: Plan) -> Result<Load> {
-        let Source { name, bytes } = source::open(url)?;
+        let Source { name, bytes, .. } = source::open(url, plan.retries)?;
         let bytes =
             gzip::Reader::new(bytes, READ_BYTES).map_err(|error| unreadable(&name, 1, &ReadError::Io(error)))?;
         let lines = Lines::new(Interruptible(bytes), settings::max_line_bytes());

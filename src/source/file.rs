@@ -1,6 +1,6 @@
 //! `file:///path`: a file on the server, for roles that may read the server's files.
 
-use super::{Interruptible, Source};
+use super::{Counted, Interruptible, Progress, Source};
 use crate::error::{Error, Result};
 use crate::pg::session;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -39,12 +39,15 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
             .hint("The file is opened on the server, by the user that PostgreSQL runs as.")
     };
     // Looked at before it is opened: opening a pipe would wait for its writer.
-    let is_file = |metadata: std::fs::Metadata| metadata.is_file();
-    if !std::fs::metadata(&path).map(is_file).map_err(|error| failed(&error))? {
+    let metadata = std::fs::metadata(&path).map_err(|error| failed(&error))?;
+    if !metadata.is_file() {
         return Err(Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{url} is not a regular file")));
     }
     let file = File::open(&path).map_err(|error| failed(&error))?;
-    Ok(Source { name: url.to_owned(), bytes: Box::new(Interruptible(file)) })
+    let progress = Progress::default();
+    progress.set_total(metadata.len());
+    let bytes = Counted { bytes: Interruptible(file), progress: progress.clone() };
+    Ok(Source { name: url.to_owned(), bytes: Box::new(bytes), progress })
 }
 
 /// `%41` is `A`, as in any URL; a `%` that starts no such triple stays.

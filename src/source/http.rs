@@ -1,10 +1,10 @@
 //! `http://`, `https://`: read by a thread that never calls PostgreSQL, while the backend waits on its latch.
 
-use super::Source;
+use super::{Progress, Source};
 use crate::error::{Error, Result};
 use crate::pg::session;
 use crate::settings;
-use fhir_bulk_fetch::{Download, Event, FetchError, Limits};
+use fhir_bulk_fetch::{Client, Download, Event, FetchError, Limits};
 use pgrx::PgSqlErrorCode;
 use std::io::{self, Read};
 
@@ -13,32 +13,38 @@ const REDIRECTS: usize = 5;
 /// Opens a URL that `fhir_bulk.allowed_sources` allows.
 ///
 /// # Errors
-/// 42501 for one that it does not; 08006 when the server does not answer with the body; 22023 for a bad URL.
-pub fn open(url: &str) -> Result<Source> {
-    let limits = Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS };
+/// 42501 for one that it does not; 08006 when the server does not answer with the body, `retries` times after the
+/// first; 55000 when it changes between two times; 22023 for a bad URL.
+pub fn open(url: &str, retries: u32) -> Result<Source> {
+    let limits =
+        Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS, retries };
     let name = super::shown(url);
-    let download = Download::start(url, settings::allowed_sources()?, limits).map_err(|error| {
+    let download = Download::start(url, Client::new(settings::allowed_sources()?, limits)).map_err(|error| {
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;
-    Ok(Source { name, bytes: Box::new(Body { download, piece: io::Cursor::new(Vec::new()), at_end: false }) })
+    let progress = Progress::default();
+    let body = Body { download, piece: io::Cursor::new(Vec::new()), at_end: false, progress: progress.clone() };
+    Ok(Source { name, bytes: Box::new(body), progress })
 }
 
 /// The error of a download, in PostgreSQL's terms.
 pub fn failure(name: &str, error: &FetchError) -> Error {
+    let new = |code| Error::new(code, format!("could not read {name}: {error}")).with_reason(error.to_string());
     match error {
-        FetchError::BadUrl(why) => Error::invalid_argument(format!("could not read {name}: {why}")),
+        FetchError::BadUrl(_) => new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE),
         FetchError::Refused(why) => {
             Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied to read {name}"))
+                .with_reason(format!("permission denied: {why}"))
                 .detail(format!("{why}."))
                 .hint("A superuser can allow it in fhir_bulk.allowed_sources.")
         }
-        FetchError::Status { code, reason } => {
-            Error::new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, format!("could not read {name}: {code}: {reason}"))
-                .detail(format!("The server answered with status {code}."))
+        FetchError::Status { code, .. } => {
+            new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE).detail(format!("The server answered with status {code}."))
         }
-        FetchError::Network(why) => {
-            Error::new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, format!("could not read {name}: {why}"))
-        }
+        FetchError::Network(_) => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE),
+        FetchError::Changed => new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+            .detail("The connection broke; read again, the source was not what it had been before.")
+            .hint("Load it again when it no longer changes."),
     }
 }
 
@@ -46,6 +52,7 @@ struct Body {
     download: Download,
     piece: io::Cursor<Vec<u8>>,
     at_end: bool,
+    progress: Progress,
 }
 
 impl Read for Body {
@@ -53,10 +60,12 @@ impl Read for Body {
         loop {
             session::check_for_interrupts();
             let count = self.piece.read(buffer)?;
+            self.progress.advance(count);
             if count > 0 || self.at_end || buffer.is_empty() {
                 return Ok(count);
             }
             match self.download.take() {
+                Some(Event::Length(bytes)) => self.progress.set_total(bytes),
                 Some(Event::Bytes(piece)) => self.piece = io::Cursor::new(piece),
                 Some(Event::End) => self.at_end = true,
                 Some(Event::Failed(error)) => return Err(io::Error::other(error)),

@@ -6,7 +6,9 @@ mod http;
 use crate::error::{Error, Result};
 use crate::pg::session;
 use fhir_bulk_fetch::FetchError;
+use std::cell::Cell;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 /// An open source.
 pub struct Source {
@@ -14,20 +16,56 @@ pub struct Source {
     pub name: String,
     /// Its bytes as they are stored, compressed or not. Reading lets cancels and timeouts take effect.
     pub bytes: Box<dyn Read>,
+    /// How far they have been read.
+    #[expect(dead_code, reason = "for the status of background jobs")]
+    pub progress: Progress,
 }
 
-/// Opens a source for the current role.
+/// How far a source has been read; clones tell the same.
+#[derive(Clone, Default)]
+pub struct Progress(Rc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    read: Cell<u64>,
+    total: Cell<Option<u64>>,
+}
+
+impl Progress {
+    /// Bytes read so far, as they are stored: compressed ones of a compressed source.
+    #[expect(dead_code, reason = "for the status of background jobs")]
+    pub fn read_bytes(&self) -> u64 {
+        self.0.read.get()
+    }
+
+    /// Bytes in all; known once the first are read, of files and of servers that tell.
+    #[expect(dead_code, reason = "for the status of background jobs")]
+    pub fn total_bytes(&self) -> Option<u64> {
+        self.0.total.get()
+    }
+
+    fn advance(&self, count: usize) {
+        self.0.read.set(self.0.read.get() + count as u64);
+    }
+
+    fn set_total(&self, bytes: u64) {
+        self.0.total.set(Some(bytes));
+    }
+}
+
+/// Opens a source for the current role. What may pass (no connection, a broken one, status 429 and 5xx) is tried again
+/// up to `retries` times, with ever longer waits between; a body that broke goes on where it broke.
 ///
 /// # Errors
 /// 22023 for what is no URL of a known scheme; those of the scheme.
-pub fn open(url: &str) -> Result<Source> {
+pub fn open(url: &str, retries: u32) -> Result<Source> {
     let known = "Sources are file:///path/on/the/server, https://host/path and http://host/path.";
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(Error::invalid_argument(format!("source \"{}\" is not a URL", shown(url))).hint(known));
     };
     match scheme {
         "file" => file::open(url, rest),
-        "http" | "https" => http::open(url),
+        "http" | "https" => http::open(url, retries),
         _ => Err(Error::invalid_argument(format!("source \"{}\" has the unknown scheme \"{scheme}\"", shown(url)))
             .hint(known)),
     }
@@ -49,6 +87,20 @@ impl<R: Read> Read for Interruptible<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         session::check_for_interrupts();
         self.0.read(buffer)
+    }
+}
+
+/// Bytes that are counted as they are read.
+struct Counted<R> {
+    bytes: R,
+    progress: Progress,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.bytes.read(buffer)?;
+        self.progress.advance(count);
+        Ok(count)
     }
 }
 

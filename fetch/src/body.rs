@@ -1,0 +1,173 @@
+//! A body that goes on where it broke.
+//!
+//! With a validator that is strong (RFC 9110, 8.8) the server is asked for the rest, on condition that it is still the
+//! same. Else the whole is read again, and what was handed over before is compared by its digest and skipped.
+
+use crate::download::{Event, Hand};
+use crate::error::{Failure, FetchError};
+use crate::request::{Client, Response, Status};
+use sha2::{Digest, Sha256};
+use std::io::{self, Read as _};
+use std::time::Duration;
+use ureq::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
+    LAST_MODIFIED, RANGE,
+};
+use url::Url;
+
+/// A body is handed over in pieces of at most this many bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What is known of a body, and how much of it was handed over.
+pub(crate) struct Body {
+    url: Url,
+    handed_over: u64,
+    /// Of what was handed over.
+    digest: Sha256,
+    /// The whole's, where the server said so.
+    length: Option<u64>,
+    /// What to ask for the rest with.
+    validator: Option<HeaderValue>,
+}
+
+impl Body {
+    pub fn new(url: Url) -> Body {
+        Body { url, handed_over: 0, digest: Sha256::new(), length: None, validator: None }
+    }
+
+    /// Asks for what is left and hands it over; `Ok` when it is whole or nobody wants more of it.
+    pub fn attempt(&mut self, client: &Client, hand: &Hand) -> Result<(), Failure> {
+        let rest = self.range();
+        let response = client.get(&self.url, &rest)?;
+        let asked_for_rest = !rest.is_empty();
+        match response.status() {
+            Status::OK if self.handed_over == 0 => {
+                self.learn(response.headers());
+                if let Some(length) = self.length
+                    && !hand.over(Event::Length(length))
+                {
+                    return Ok(());
+                }
+                self.hand_over(response, 0, client, hand)
+            }
+            Status::OK if content_length(response.headers()) != self.length => Err(FetchError::Changed.into()),
+            Status::OK => self.hand_over(response, self.handed_over, client, hand),
+            Status::PARTIAL_CONTENT if asked_for_rest && self.is_rest(response.headers()) => {
+                self.hand_over(response, 0, client, hand)
+            }
+            Status::PARTIAL_CONTENT | Status::RANGE_NOT_SATISFIABLE if asked_for_rest => {
+                self.validator = None;
+                Err(Failure::passing("the connection broke, and the server did not go on where it broke"))
+            }
+            status => Err(Failure::of_status(status, response.headers())),
+        }
+    }
+
+    /// The headers that ask for the rest.
+    fn range(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let from = HeaderValue::try_from(format!("bytes={}-", self.handed_over)).ok();
+        match (&self.validator, from) {
+            (Some(validator), Some(from)) if self.handed_over > 0 => {
+                vec![(RANGE, from), (IF_RANGE, validator.clone())]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn learn(&mut self, headers: &HeaderMap) {
+        self.length = content_length(headers);
+        let refuses_ranges = text(headers, ACCEPT_RANGES).is_some_and(|unit| unit.trim() == "none");
+        // Where the length is not known, it could not be seen whether a range is the whole rest.
+        self.validator = (!refuses_ranges && self.length.is_some()).then(|| strong_validator(headers)).flatten();
+    }
+
+    /// Whether a partial answer is exactly what is left: `bytes 100-199/200`.
+    fn is_rest(&self, headers: &HeaderMap) -> bool {
+        let Some(length) = self.length.filter(|length| *length > self.handed_over) else { return false };
+        let expected = format!("bytes {}-{}/{length}", self.handed_over, length - 1);
+        text(headers, CONTENT_RANGE).is_some_and(|range| range.trim() == expected)
+    }
+
+    /// Hands over what comes after the first `known` bytes, which must be those that were handed over before.
+    fn hand_over(&mut self, response: Response, known: u64, client: &Client, hand: &Hand) -> Result<(), Failure> {
+        let mut body = response.into_body().into_reader();
+        let mut known = Known { left: known, digest: Sha256::new() };
+        loop {
+            let mut piece = next_piece(&mut body)?;
+            let at_end = piece.is_empty();
+            if known.left > 0 {
+                if at_end {
+                    return Err(FetchError::Changed.into());
+                }
+                known.strip(&mut piece, &self.digest)?;
+                if piece.is_empty() && hand.is_wanted() {
+                    continue;
+                }
+            }
+            if at_end || piece.is_empty() {
+                return Ok(());
+            }
+            if client.limits.retries > 0 {
+                self.digest.update(&piece);
+            }
+            self.handed_over += piece.len() as u64;
+            if !hand.over(Event::Bytes(piece)) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What is read for a second time.
+struct Known {
+    left: u64,
+    digest: Sha256,
+}
+
+impl Known {
+    /// Takes it off the front of a piece; once it is complete, it must be what `before` is the digest of.
+    fn strip(&mut self, piece: &mut Vec<u8>, before: &Sha256) -> Result<(), FetchError> {
+        let count = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.digest.update(&piece[..count]);
+        piece.drain(..count);
+        self.left -= count as u64;
+        if self.left == 0 && self.digest.clone().finalize() != before.clone().finalize() {
+            return Err(FetchError::Changed);
+        }
+        Ok(())
+    }
+}
+
+/// Empty at the end of the body.
+fn next_piece(body: &mut ureq::BodyReader<'_>) -> Result<Vec<u8>, Failure> {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match body.read(&mut piece) {
+            Ok(count) => {
+                piece.truncate(count);
+                return Ok(piece);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::of_transport("the connection broke: ", &error.into())),
+        }
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    text(headers, CONTENT_LENGTH)?.trim().parse().ok()
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// What a condition on a range may name (RFC 9110, 13.1.5): a strong entity tag; where there is none at all, the time
+/// of the last change, if that was at least a second before the answer.
+fn strong_validator(headers: &HeaderMap) -> Option<HeaderValue> {
+    if let Some(tag) = headers.get(ETAG) {
+        return tag.as_bytes().starts_with(b"\"").then(|| tag.clone());
+    }
+    let date = |name| text(headers, name).and_then(|text| httpdate::parse_http_date(text).ok());
+    let age = date(DATE)?.duration_since(date(LAST_MODIFIED)?).ok()?;
+    (age >= Duration::from_secs(1)).then(|| headers.get(LAST_MODIFIED).cloned()).flatten()
+}

@@ -1,0 +1,197 @@
+//! One request, and where it may go: by name, then by the address that is asked, again after each redirect.
+
+use crate::error::{Failure, FetchError};
+use crate::policy::{Policy, host_text};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::{HeaderName, HeaderValue, Uri, header};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use url::Url;
+
+pub(crate) use ureq::http::StatusCode as Status;
+
+/// What a server answered.
+pub(crate) type Response = ureq::http::Response<ureq::Body>;
+
+/// How long and how far a transfer may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a connection to be made.
+    pub connect: Duration,
+    /// For the next bytes to come.
+    pub idle: Duration,
+    /// How many redirects are followed.
+    pub redirects: usize,
+    /// How many times what may pass is tried again, in all.
+    pub retries: u32,
+}
+
+/// Asks servers. Clones are one client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: Agent,
+    pinned: Pinned,
+    policy: Policy,
+    pub(crate) limits: Limits,
+}
+
+impl Client {
+    /// One that goes where `policy` allows, as far as `limits` say.
+    pub fn new(policy: Policy, limits: Limits) -> Client {
+        let config = Config::builder()
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            // A connection that is kept would be used again without a look at where it goes.
+            .max_idle_connections(0)
+            .timeout_connect(Some(limits.connect))
+            .timeout_recv_response(Some(limits.idle))
+            .timeout_per_read(Some(limits.idle))
+            .user_agent("fhir_bulk")
+            .build();
+        let pinned = Pinned::default();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), pinned.clone());
+        Client { agent, pinned, policy, limits }
+    }
+
+    /// Ends what goes on in any thread, and fails what would come.
+    pub(crate) fn shut_down(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    /// Asks for `url` and what it redirects to: 1. check the URL by name; 2. resolve it and keep the addresses that
+    /// are allowed; 3. ask one of those; 4. a redirect starts anew, with nothing but these headers.
+    pub(crate) fn get(&self, url: &Url, headers: &[(HeaderName, HeaderValue)]) -> Result<Response, Failure> {
+        let mut url = url.clone();
+        for _ in 0..=self.limits.redirects {
+            let response = self.ask(&url, self.resolve(&url)?, headers)?;
+            match redirect(&url, response.status(), response.headers())? {
+                Some(next) => url = next,
+                None => return Ok(response),
+            }
+        }
+        Err(FetchError::Network(format!("more than {} redirects", self.limits.redirects)).into())
+    }
+
+    /// The addresses of a URL's host that may be used.
+    fn resolve(&self, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
+        let host = host_text(url);
+        let by_name = self.policy.by_name(url);
+        let port = url.port_or_known_default().unwrap_or(443);
+        // The library does not say which failures of name servers pass.
+        let resolved = (host.trim_matches(['[', ']']), port)
+            .to_socket_addrs()
+            .map_err(|error| Failure::passing(format!("host \"{host}\" cannot be resolved: {error}")))?;
+        let (allowed, refused): (Vec<_>, Vec<_>) =
+            resolved.partition(|address| self.policy.allows(by_name, address.ip()));
+        if allowed.is_empty() {
+            let addresses = refused.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
+            let of_host = if addresses == host { host } else { format!("{host} ({addresses})") };
+            let why = format!("{}://{of_host} is not among the allowed sources", url.scheme());
+            return Err(FetchError::Refused(why).into());
+        }
+        Ok(allowed)
+    }
+
+    /// Asks one of these addresses, and nobody else what the host's address is.
+    fn ask(
+        &self,
+        url: &Url,
+        addresses: Vec<SocketAddr>,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Response, Failure> {
+        *self.pinned.addresses() = addresses;
+        let mut request = self.agent.get(url.as_str());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.call().map_err(|error| Failure::of_transport("", &error))
+    }
+}
+
+/// Reads a URL that can be asked for.
+pub(crate) fn parse(url: &str) -> Result<Url, FetchError> {
+    let url = Url::parse(url).map_err(|error| FetchError::BadUrl(format!("not a URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(FetchError::BadUrl(format!("{}:// cannot be read", url.scheme())));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(FetchError::BadUrl("a URL with a user or password is not read; use a signed URL".into()));
+    }
+    Ok(url)
+}
+
+fn redirect(url: &Url, status: Status, headers: &header::HeaderMap) -> Result<Option<Url>, FetchError> {
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let Some(location) = location else {
+        return Err(FetchError::Network(format!("{status} without a location")));
+    };
+    let next = url.join(location).map_err(|error| FetchError::BadUrl(format!("redirected to no URL: {error}")))?;
+    parse(next.as_str()).map(Some)
+}
+
+/// The addresses that were checked: a second answer of the name server is never asked for.
+#[derive(Clone, Debug, Default)]
+struct Pinned(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Pinned {
+    fn addresses(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resolver for Pinned {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        for address in self.addresses().iter().take(16) {
+            addresses.push(*address);
+        }
+        Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// A name server that answers a second question otherwise would lead past the check.
+    #[test]
+    fn the_checked_address_is_asked_whatever_the_name_stands_for_by_then() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let served = thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            let mut host = String::new();
+            for line in BufReader::new(client.try_clone().unwrap()).lines() {
+                let line = line.unwrap();
+                if line.is_empty() {
+                    break;
+                }
+                if let Some(name) = line.to_ascii_lowercase().strip_prefix("host: ") {
+                    host = name.to_owned();
+                }
+            }
+            write!(client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+            host
+        });
+        // This name never resolves (RFC 6761).
+        let url = Url::parse(&format!("http://name.invalid:{}/", address.port())).unwrap();
+        let limits =
+            Limits { connect: Duration::from_secs(10), idle: Duration::from_secs(10), redirects: 0, retries: 0 };
+        let client = Client::new(Policy::default(), limits);
+        let body = client.ask(&url, vec![address], &[]).unwrap().into_body().read_to_string().unwrap();
+        assert_eq!(body, "ok");
+        assert_eq!(served.join().unwrap(), format!("name.invalid:{}", address.port()));
+    }
+}
