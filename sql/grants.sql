@@ -1,9 +1,11 @@
 -- Who may call what, and what \df+ says of it. Reading is for everyone: it shows a role only what it may SELECT.
 -- Loading fetches files and writes tables, and creating a table takes a name in the schema: both are granted by
--- the database's owner, on top of the rights on schema and tables that they need anyway.
+-- the database's owner, on top of the rights on schema and tables that they need anyway. Exports of identifiers come
+-- from outside, a hundred at a time, and without an index each reads the whole table: granted to those who serve them.
 REVOKE ALL ON FUNCTION bulk_load(text, text, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_create_table(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_write_path(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_export_identifiers(jsonb) FROM PUBLIC;
 
 COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean) IS
     'All live resources of a type, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
@@ -11,6 +13,8 @@ COMMENT ON FUNCTION bulk_dump_chunks(text, timestamptz, boolean, boolean, intege
     'All live resources of a type as NDJSON in pieces of chunk_bytes, gzipped on request';
 COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
     'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
+COMMENT ON FUNCTION bulk_export_identifiers(jsonb) IS
+    'Up to 100 resources of a type by their identifiers: {"type": …, "identifiers": ["system|value", …], "_elements": …}';
 COMMENT ON FUNCTION bulk_write_path(text) IS
     'How a load by the current role would write the table of a resource type, and why';
 COMMENT ON FUNCTION bulk_create_table(text) IS

@@ -4,7 +4,7 @@ use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
 use crate::pg::datum::{Bytea, Text};
 use crate::settings::{self, VersionId};
-use crate::store::{More, Reader, ResourceTable, ResourceType};
+use crate::store::{More, Reader, ResourceTable, ResourceType, Rows};
 use fhir_bulk_codec::gzip::Compressor;
 use fhir_bulk_codec::resource::{Form, Writer};
 use pgrx::prelude::*;
@@ -57,7 +57,8 @@ fn open(resource_type: Option<&str>, since: Option<TimestampWithTimeZone>, fhir:
     let resource_type = ResourceType::new(name).map_err(|_| crate::store::unknown(name))?;
     let table = ResourceTable::get(&resource_type)?;
     let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
-    Reader::open(&table, resource_type.canonical(), since.map(pg_sys::TimestampTz::from), writer)
+    let rows = since.map_or(Rows::All, |at| Rows::CreatedAfter(at.into()));
+    Reader::open(&table, resource_type.canonical(), rows, writer)
 }
 
 fn chunk_size(bytes: Option<i32>) -> Result<usize> {

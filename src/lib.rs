@@ -2,7 +2,7 @@
 //!
 //! | floor | what is there |
 //! |---|---|
-//! | [`dump`], [`load`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`dump`], [`load`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`source`] | where the bytes of a load come from |
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
@@ -16,6 +16,7 @@ use pgrx::prelude::*;
 mod arguments;
 mod dump;
 mod error;
+mod export;
 mod load;
 mod pg;
 mod settings;

@@ -6,6 +6,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::{pg_sys, pgrx_resolved_type};
+use std::ffi::CStr;
 
 /// An SQL result that is already a datum, in memory of the context it was made in.
 macro_rules! ready_datum {
@@ -33,6 +34,7 @@ macro_rules! ready_datum {
 
 ready_datum!(Text, "text", "A `text` result.");
 ready_datum!(Bytea, "bytea", "A `bytea` result.");
+ready_datum!(Jsonb, "jsonb", "A `jsonb` result.");
 ready_datum!(Regclass, "regclass", "A `regclass` result.");
 
 impl Text {
@@ -46,6 +48,13 @@ impl Bytea {
     /// Copies `bytes` into a new datum of the current memory context.
     pub fn new(bytes: &[u8]) -> Bytea {
         Bytea(new_varlena(bytes))
+    }
+}
+
+impl Jsonb {
+    /// Reads JSON text as PostgreSQL does, whose errors are raised.
+    pub fn parse(text: &CStr) -> Jsonb {
+        Jsonb(super::catalog::input(pg_sys::JSONBOID, text))
     }
 }
 

@@ -2,22 +2,10 @@
 
 use super::datum;
 use super::memory::Scratch;
+use super::spi::Parameter;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
-
-/// A query parameter.
-pub struct Parameter {
-    type_oid: pg_sys::Oid,
-    value: pg_sys::Datum,
-}
-
-impl Parameter {
-    /// A `timestamptz`, in microseconds since 2000-01-01T00:00:00Z.
-    pub fn timestamptz(micros: i64) -> Parameter {
-        Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: pg_sys::Datum::from(micros) }
-    }
-}
 
 /// An open read-only portal under the snapshot of the statement that opened it. It is remembered by its name:
 /// whoever ends the transaction drops it, and a name that is gone is found gone.

@@ -66,6 +66,30 @@ pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Runs `work` under other values of settings that any role may set; afterwards, also after an error, they are as before.
+pub fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
+    // SAFETY: as the server does around functions with SET clauses: C strings that live through the calls, which copy
+    // them. After an error the (sub)transaction's end restores the values of this level.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in settings {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        let result = work();
+        pg_sys::AtEOXact_GUC(true, level);
+        result
+    }
+}
+
 /// The five characters of an error code.
 pub fn unpack_sqlstate(code: i32) -> String {
     // PGUNSIX: six bits a character, the first lowest (elog.h).

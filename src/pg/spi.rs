@@ -6,8 +6,8 @@ use std::ffi::CStr;
 
 /// A statement's parameter.
 pub struct Parameter {
-    type_oid: pg_sys::Oid,
-    value: pg_sys::Datum,
+    pub(super) type_oid: pg_sys::Oid,
+    pub(super) value: pg_sys::Datum,
 }
 
 impl Parameter {
@@ -16,7 +16,12 @@ impl Parameter {
         Parameter { type_oid: pg_sys::INT8OID, value: pg_sys::Datum::from(value) }
     }
 
-    /// A timestamptz.
+    /// An oid.
+    pub fn oid(value: pg_sys::Oid) -> Parameter {
+        Parameter { type_oid: pg_sys::OIDOID, value: value.into() }
+    }
+
+    /// A timestamptz, in microseconds since 2000-01-01T00:00:00Z.
     pub fn timestamptz(micros: i64) -> Parameter {
         Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: pg_sys::Datum::from(micros) }
     }

@@ -1,6 +1,7 @@
 //! Resource tables, as Aidbox and fhirbase lay them out: `Patient` lives in `patient`, its older versions in
 //! `patient_history`, `id`, `resourceType` and what `meta` says of the version in columns, the rest in `resource`.
 
+mod identifiers;
 mod name;
 mod read;
 mod rejects;
@@ -8,7 +9,7 @@ mod table;
 mod write;
 
 pub use name::ResourceType;
-pub use read::{More, Reader};
+pub use read::{More, Reader, Rows};
 pub use rejects::{Reject, add_rejects};
 pub use table::{ResourceTable, next_txid, unknown};
 pub use write::{Stamp, TableWriter, path_into};

@@ -1,12 +1,13 @@
 //! Live resources of a table as lines, streamed from a portal.
 
-use super::ResourceTable;
 use super::table::sql;
+use super::{ResourceTable, identifiers};
 use crate::error::{Error, Result};
-use crate::pg::portal::{Fetched, Parameter, Portal, Row};
+use crate::pg::portal::{Fetched, Portal, Row};
 use crate::pg::session;
+use crate::pg::spi::Parameter;
 use fhir_bulk_codec::instant;
-use fhir_bulk_codec::resource::{Envelope, Writer};
+use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ops::ControlFlow;
 
@@ -22,6 +23,17 @@ pub enum More {
     No,
 }
 
+/// Which of a table's live rows are read.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    /// All.
+    All,
+    /// Those created after an instant.
+    CreatedAfter(i64),
+    /// At least those that have one of these identifiers; more where no index finds them.
+    Identified(&'a [Identifier<'a>]),
+}
+
 /// Reads a table's live rows under one snapshot.
 pub struct Reader {
     portal: Portal,
@@ -33,30 +45,36 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens a table; with `since` only what was created after it.
+    /// Opens a table for the current role.
     ///
     /// # Errors
-    /// 42703 for `since` on a table without `cts`.
-    pub fn open(table: &ResourceTable, resource_type: &str, since: Option<i64>, writer: Writer) -> Result<Reader> {
+    /// 42703 for rows by their creation in a table without `cts`; PostgreSQL's own are raised.
+    pub fn open(table: &ResourceTable, resource_type: &str, rows: Rows<'_>, writer: Writer) -> Result<Reader> {
         let has_cts = table.has_column(c"cts");
-        if since.is_some() && !has_cts {
-            return Err(Error::new(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                format!("table {} has no column cts, so it does not know when a resource was created", table.sql_name),
-            )
-            .hint("Leave out since, or add the column: ALTER TABLE … ADD COLUMN cts timestamptz;"));
-        }
         let created = if has_cts { "cts::pg_catalog.timestamptz" } else { "NULL::pg_catalog.timestamptz" };
-        let after = if since.is_some() { " AND cts OPERATOR(pg_catalog.>) $1" } else { "" };
-        let query = format!(
+        let mut query = format!(
             "SELECT id::pg_catalog.text, txid::pg_catalog.int8, ts::pg_catalog.timestamptz, {created}, \
              resource_type::pg_catalog.text, resource::pg_catalog.jsonb FROM {} \
-             WHERE status OPERATOR(pg_catalog.<>) 'deleted'{after}",
+             WHERE status OPERATOR(pg_catalog.<>) 'deleted'",
             table.sql_name
         );
-        let parameters: Vec<_> = since.into_iter().map(Parameter::timestamptz).collect();
+        let portal = match rows {
+            Rows::All => Portal::open(&sql(query), &[]),
+            Rows::CreatedAfter(_) if !has_cts => return Err(no_creation_time(table)),
+            Rows::CreatedAfter(at) => {
+                query.push_str(" AND cts OPERATOR(pg_catalog.>) $1");
+                Portal::open(&sql(query), &[Parameter::timestamptz(at)])
+            }
+            Rows::Identified(wanted) => match identifiers::indexed(table, wanted) {
+                None => Portal::open(&sql(query), &[]),
+                Some((condition, patterns)) => {
+                    query.push_str(&condition);
+                    identifiers::by_index(|| Portal::open(&sql(query), &[patterns]))
+                }
+            },
+        };
         Ok(Reader {
-            portal: Portal::open(&sql(query), &parameters),
+            portal,
             writer,
             resource_type: resource_type.to_owned(),
             last_updated: Instant::default(),
@@ -74,15 +92,26 @@ impl Reader {
     /// # Errors
     /// 22023 for a row whose `resource` is not an object.
     pub fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
+        self.each(|stored| {
+            stored.write(out)?;
+            Ok(if pause(out) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    }
+
+    /// Hands resources to `handle` until it breaks.
+    ///
+    /// # Errors
+    /// Those of `handle`; 22004 for a row without an id or a resource.
+    pub fn each(&mut self, mut handle: impl FnMut(&Stored<'_>) -> Result<ControlFlow<()>>) -> Result<More> {
         let Reader { portal, writer, resource_type, last_updated, created_at } = self;
         let mut failed = None;
-        let fetched = portal.fetch(|row| match write_row(row, writer, resource_type, last_updated, created_at, out) {
-            Ok(()) if pause(out) => ControlFlow::Break(()),
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+        let fetched = portal.fetch(|row| {
+            stored(row, writer, resource_type, last_updated, created_at)
+                .and_then(|stored| handle(&stored))
+                .unwrap_or_else(|error| {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                })
         });
         if let Some(error) = failed {
             return Err(error);
@@ -102,33 +131,57 @@ impl Reader {
     }
 }
 
-fn write_row(
-    row: &Row<'_>,
-    writer: &Writer,
-    resource_type: &str,
-    last_updated: &mut Instant,
-    created_at: &mut Instant,
-    out: &mut Vec<u8>,
-) -> Result<()> {
+/// A resource as its row has it.
+pub struct Stored<'a> {
+    envelope: Envelope<'a>,
+    /// The jsonb after its length header.
+    pub resource: &'a [u8],
+    writer: &'a Writer,
+}
+
+impl Stored<'_> {
+    /// Appends its line, without a newline.
+    ///
+    /// # Errors
+    /// 22023 when it is not an object.
+    pub fn write(&self, out: &mut Vec<u8>) -> Result<()> {
+        self.writer.write(&self.envelope, self.resource, out).map_err(|_| {
+            let Envelope { id, resource_type, .. } = self.envelope;
+            Error::invalid_argument(format!("the resource of {resource_type} \"{id}\" is not a JSON object"))
+                .hint("Correct or delete this row; a resource is an object.")
+        })
+    }
+}
+
+fn stored<'a>(
+    row: &'a Row<'_>,
+    writer: &'a Writer,
+    resource_type: &'a str,
+    last_updated: &'a mut Instant,
+    created_at: &'a mut Instant,
+) -> Result<Stored<'a>> {
     let null = |column: &str| {
         Error::new(
             PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             format!("a {resource_type} has NULL in column {column}"),
         )
     };
-    let id = row.text(0).ok_or_else(|| null("id"))?;
     let envelope = Envelope {
-        id,
+        id: row.text(0).ok_or_else(|| null("id"))?,
         resource_type: row.text(4).unwrap_or(resource_type),
         version_id: row.int8(1),
         last_updated: last_updated.text(row.int8(2)),
         created_at: created_at.text(row.int8(3)),
     };
-    let resource = row.jsonb(5).ok_or_else(|| null("resource"))?;
-    writer.write(&envelope, resource, out).map_err(|_| {
-        Error::invalid_argument(format!("the resource of {resource_type} \"{id}\" is not a JSON object"))
-            .hint("Correct or delete this row; a resource is an object.")
-    })
+    Ok(Stored { envelope, resource: row.jsonb(5).ok_or_else(|| null("resource"))?, writer })
+}
+
+fn no_creation_time(table: &ResourceTable) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        format!("table {} has no column cts, so it does not know when a resource was created", table.sql_name),
+    )
+    .hint("Leave out since, or add the column: ALTER TABLE … ADD COLUMN cts timestamptz;")
 }
 
 /// The text of the last instant: a load gives all its rows the same.

@@ -3,7 +3,7 @@
 use super::ResourceType;
 use crate::error::{Error, Result};
 use crate::pg::catalog::{self, quote_identifier};
-use crate::pg::spi;
+use crate::pg::spi::{self, Parameter};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, CString};
@@ -16,6 +16,9 @@ pub struct ResourceTable {
     /// `schema.table`, quoted.
     pub sql_name: String,
 }
+
+/// What a resource is read from; `cts` may be missing.
+const RESOURCE_COLUMNS: &str = "id,txid,cts,ts,resource_type,status,resource";
 
 impl ResourceTable {
     /// The table of a type, if there is one in `fhir_bulk.data_schema`.
@@ -79,6 +82,21 @@ impl ResourceTable {
         }
         create(resource_type)?;
         ResourceTable::get(resource_type)
+    }
+
+    /// Whether the current role may SELECT what a resource is made of.
+    ///
+    /// # Errors
+    /// 3F000.
+    pub fn is_readable(&self) -> Result<bool> {
+        let schema = schema_oid(&settings::data_schema()?)?;
+        let query = sql(format!(
+            "SELECT 'yes' WHERE pg_catalog.has_schema_privilege($1, 'USAGE') AND NOT EXISTS \
+             (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) $2 \
+             AND a.attname OPERATOR(pg_catalog.=) ANY ('{{{RESOURCE_COLUMNS}}}'::pg_catalog.name[]) \
+             AND NOT pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))"
+        ));
+        Ok(!spi::texts(&query, &[Parameter::oid(schema), Parameter::oid(self.oid)]).is_empty())
     }
 
     /// Whether the table has a column.
@@ -154,6 +172,11 @@ fn create(resource_type: &ResourceType) -> Result<()> {
             )),
             &[],
         );
+    }
+    if settings::identifier_index() {
+        let table = qualified(&schema, &resource_type.table_name());
+        let expression = "(resource OPERATOR(pg_catalog.->) 'identifier'::pg_catalog.text)";
+        spi::execute(&sql(format!("CREATE INDEX ON {table} USING gin ({expression} pg_catalog.jsonb_path_ops)")), &[]);
     }
     Ok(())
 }

@@ -144,6 +144,16 @@ impl<'j> Container<'j> {
         Some((name, self.next_element()?))
     }
 
+    /// The value of the first member that is left and has this name.
+    pub(crate) fn member(mut self, wanted: &[u8]) -> Option<Value<'j>> {
+        while let Some((name, value)) = self.next_member() {
+            if name.as_bytes() == wanted {
+                return Some(value);
+            }
+        }
+        None
+    }
+
     /// Whether one of the members that are left has this name.
     #[inline]
     pub(crate) fn has_name(&self, name: &[u8]) -> bool {

@@ -5,10 +5,14 @@
 
 mod encode;
 mod encoded;
+mod identifier;
+mod selection;
 mod to_aidbox;
 mod to_fhir;
 mod write;
 
 pub use encode::Encoder;
 pub use encoded::Encoded;
+pub use identifier::{Identifier, identifiers};
+pub use selection::{Selection, elements};
 pub use write::{Envelope, Form, NotAnObject, Writer};

@@ -171,7 +171,8 @@ impl<'j> ToFhir<'j> {
     }
 
     fn inner_resource(&self, container: &Container<'_>) -> NodeId {
-        let found = member(container, b"resourceType").and_then(|name| str::from_utf8(name).ok());
+        let found = container.clone().member(b"resourceType").and_then(|value| value.string());
+        let found = found.and_then(|name| str::from_utf8(name).ok());
         found.map_or(NodeId::UNKNOWN, |name| self.definitions.resource(name))
     }
 
@@ -284,15 +285,4 @@ fn is_written(kind: Kind, name: &[u8]) -> bool {
         Kind::Reference(Written::LocalRef) => name == b"localRef",
         _ => false,
     }
-}
-
-/// A string member of an object.
-fn member<'j>(container: &Container<'j>, wanted: &[u8]) -> Option<&'j [u8]> {
-    let mut members = container.clone();
-    while let Some((name, value)) = members.next_member() {
-        if name.as_bytes() == wanted {
-            return value.string();
-        }
-    }
-    None
 }

@@ -1,5 +1,6 @@
 //! A stored resource and its row's columns into one line, in one walk over the jsonb bytes.
 
+use super::Selection;
 use super::to_fhir::{Stacks, ToFhir};
 use crate::fhir::Version;
 use crate::fhir::definitions::{Definitions, NodeId};
@@ -40,6 +41,8 @@ pub struct Writer {
     names: Names,
     /// None in Aidbox form.
     definitions: &'static Definitions,
+    /// None to write all members.
+    selection: Option<Selection>,
     /// The stacks' memory, between two rows.
     stacks: Cell<Stacks<'static>>,
 }
@@ -94,8 +97,16 @@ impl Writer {
             spacing,
             names,
             definitions,
+            selection: None,
             stacks: Cell::default(),
         }
+    }
+
+    /// Writes a part of each resource from now on.
+    pub fn select(mut self, selection: Selection) -> Writer {
+        self.names.resource_type = Literal::name(selection.type_member, self.spacing);
+        self.selection = Some(selection);
+        self
     }
 
     /// Appends the line of a row, without a newline. `resource` is the jsonb after its length header.
@@ -123,7 +134,7 @@ impl Writer {
             while let Some(own) = pending.next_if(|own| jsonb_order(own.key()) <= jsonb_order(key)) {
                 members.own(own, row, meta);
             }
-            if !matches!(key, b"id" | b"meta" | b"resourceType") {
+            if !matches!(key, b"id" | b"meta" | b"resourceType") && self.shows(node, key, value) {
                 members.value(name, value, &stored);
             }
         }
@@ -134,6 +145,24 @@ impl Writer {
         self.stacks.set(to_fhir.into_stacks().reuse());
         text.finish(out);
         Ok(())
+    }
+
+    /// Whether a stored member is written.
+    #[inline]
+    fn shows(&self, node: NodeId, name: &[u8], value: Value<'_>) -> bool {
+        match &self.selection {
+            None => true,
+            Some(selection) => selection.shows(self.definitions, node, name, value),
+        }
+    }
+
+    /// Whether a member of the row is written.
+    fn shows_own(&self, own: Own) -> bool {
+        match (&self.selection, own) {
+            (None, _) | (_, Own::ResourceType) => true,
+            (Some(selection), Own::Id) => selection.id,
+            (Some(selection), Own::Meta) => selection.meta,
+        }
     }
 }
 
@@ -226,6 +255,9 @@ impl<'j> Members<'_, 'j> {
     }
 
     fn own(&mut self, own: Own, row: &Envelope<'_>, stored_meta: Option<Value<'j>>) {
+        if !self.writer.shows_own(own) {
+            return;
+        }
         match own {
             Own::Id => self.string(&self.writer.names.id, row.id.as_bytes()),
             Own::ResourceType => self.string(&self.writer.names.resource_type, row.resource_type.as_bytes()),
@@ -341,13 +373,8 @@ impl<'j> Members<'_, 'j> {
 
     /// A stored extension that says what the column says.
     fn is_created_at(&self, extension: Value<'_>) -> bool {
-        let mut members = extension.container().filter(Container::is_object);
-        while let Some((name, value)) = members.as_mut().and_then(Container::next_member) {
-            if name.as_bytes() == b"url" {
-                return value.string() == Some(&self.writer.created_at_url);
-            }
-        }
-        false
+        let url = extension.container().filter(Container::is_object).and_then(|extension| extension.member(b"url"));
+        url.is_some_and(|url| url.string() == Some(&self.writer.created_at_url))
     }
 }
 

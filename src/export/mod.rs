@@ -1,0 +1,4 @@
+//! Exports: resources by their identifiers, at once.
+
+mod identifiers;
+mod request;

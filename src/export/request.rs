@@ -1,0 +1,89 @@
+//! What the requests of exports have in common: a JSON object of a few known members.
+
+use crate::error::{Error, Result};
+use fhir_bulk_codec::resource::elements;
+use serde_json::{Map, Value};
+
+/// A request's members, taken out one by one.
+pub struct Request(Map<String, Value>);
+
+impl Request {
+    /// # Errors
+    /// 22023 for what is no object.
+    pub fn new(request: Value) -> Result<Request> {
+        match request {
+            Value::Object(members) => Ok(Request(members)),
+            _ => Err(Error::invalid_argument("the request is not a JSON object")),
+        }
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// 22023 for anything else.
+    pub fn string(&mut self, name: &str) -> Result<Option<String>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(wrong(name, "a string")),
+        }
+    }
+
+    /// An array of strings.
+    ///
+    /// # Errors
+    /// 22023 for anything else.
+    pub fn strings(&mut self, name: &str) -> Result<Option<Vec<String>>> {
+        let wrong = || wrong(name, "an array of strings");
+        let strings = |values: Vec<Value>| {
+            let texts = values.into_iter().map(|value| match value {
+                Value::String(text) => Ok(text),
+                _ => Err(wrong()),
+            });
+            texts.collect::<Result<Vec<_>>>()
+        };
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(values)) => strings(values).map(Some),
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    /// Names separated by commas, or an array of such strings, as repeated parameters of a URL arrive.
+    ///
+    /// # Errors
+    /// 22023 for anything else.
+    pub fn names(&mut self, name: &str) -> Result<Option<Vec<String>>> {
+        let lists = match self.0.get(name) {
+            Some(Value::Array(_)) => self.strings(name)?,
+            _ => self.string(name)?.map(|list| vec![list]),
+        };
+        Ok(lists.map(|lists| lists.iter().flat_map(|list| elements(list)).map(str::to_owned).collect()))
+    }
+
+    /// Sees that nothing is left.
+    ///
+    /// # Errors
+    /// 22023 for a member that was not taken; `known` names those that there are.
+    pub fn end(self, known: &str) -> Result<()> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::invalid_argument(format!("the request has the unknown member \"{name}\""))
+                .hint(format!("Its members are {known}."))),
+        }
+    }
+
+    /// A member that is null is one that is not there.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+}
+
+/// A member that has to be there.
+pub fn missing(name: &str) -> Error {
+    Error::invalid_argument(format!("the request has no \"{name}\""))
+}
+
+fn wrong(name: &str, expected: &str) -> Error {
+    Error::invalid_argument(format!("\"{name}\" of the request is not {expected}"))
+}

@@ -1,0 +1,62 @@
+//! Finding resources by their business identifiers through an index, where there is one that can.
+
+use super::ResourceTable;
+use super::table::sql;
+use crate::pg::catalog;
+use crate::pg::session;
+use crate::pg::spi::{self, Parameter};
+use fhir_bulk_codec::resource::Identifier;
+use pgrx::pg_sys;
+use serde_json::{Value, json};
+use std::ffi::CString;
+
+/// A condition, starting with AND, that an index answers for the current role, and its only parameter. Rows beyond
+/// those meant may meet it: an identifier without a system finds its value in any. `None` without such an index.
+pub fn indexed(table: &ResourceTable, wanted: &[Identifier<'_>]) -> Option<(String, Parameter)> {
+    let indexed = indexed_expressions(table);
+    // An expression stands in one pair of parentheses or two.
+    let has = |expression: &str| indexed.iter().any(|found| found.trim_matches(['(', ')']) == expression);
+    // The smaller index first.
+    let (expression, within): (_, fn(Value) -> Value) = if has("resource -> 'identifier'::text") {
+        ("(resource OPERATOR(pg_catalog.->) 'identifier'::pg_catalog.text)", |identifier| identifier)
+    } else if has("resource") {
+        ("resource", |identifier| json!({"identifier": identifier}))
+    } else {
+        return None;
+    };
+    // Some types have a list of identifiers, some a single one, and containment tells them apart.
+    let patterns = wanted.iter().flat_map(|identifier| {
+        let object = match identifier.system {
+            Some(system) => json!({"system": system, "value": identifier.value}),
+            None => json!({"value": identifier.value}),
+        };
+        [within(json!([object])), within(object)]
+    });
+    let mut patterns: Vec<_> = patterns
+        .map(|pattern| CString::new(pattern.to_string()).expect("JSON text has no NUL"))
+        .map(|text| catalog::input(pg_sys::JSONBOID, &text))
+        .collect();
+    Some((format!(" AND {expression} OPERATOR(pg_catalog.@>) ANY ($1)"), Parameter::jsonbs(&mut patterns)))
+}
+
+/// Plans a query with such a condition so that it uses the index, whatever the planner believes: it has no statistics
+/// of what identifiers a table holds, and may take a hundred of them for half of the table.
+pub fn by_index<T>(plan: impl FnOnce() -> T) -> T {
+    session::with_settings(&[(c"enable_seqscan", c"off"), (c"enable_bitmapscan", c"on")], plan)
+}
+
+/// What the GIN indexes of a table are on that can answer containment for the current role, as PostgreSQL writes it.
+fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
+    // Containment may not run before a policy has let a row pass: it could tell of others.
+    let query = sql("SELECT pg_catalog.pg_get_indexdef(i.indexrelid, n, false) \
+         FROM pg_catalog.pg_index i CROSS JOIN LATERAL pg_catalog.generate_series(1, i.indnkeyatts) n \
+         JOIN pg_catalog.pg_opclass o ON o.oid OPERATOR(pg_catalog.=) i.indclass[n OPERATOR(pg_catalog.-) 1] \
+         JOIN pg_catalog.pg_am a ON a.oid OPERATOR(pg_catalog.=) o.opcmethod \
+         WHERE i.indrelid OPERATOR(pg_catalog.=) $1 AND i.indisvalid AND i.indpred IS NULL \
+         AND a.amname OPERATOR(pg_catalog.=) 'gin' \
+         AND o.opcname OPERATOR(pg_catalog.=) ANY ('{jsonb_ops,jsonb_path_ops}'::pg_catalog.name[]) \
+         AND NOT pg_catalog.row_security_active($1)"
+        .to_owned());
+    // Names of operators are spelt out where the caller's search_path hides them.
+    session::with_settings(&[(c"search_path", c"pg_catalog")], || spi::texts(&query, &[Parameter::oid(table.oid)]))
+}
