@@ -3,10 +3,13 @@
 use crate::error::{Error, Result};
 use crate::pg::compat;
 use fhir_bulk_codec::fhir::Version;
-use fhir_bulk_fetch::Policy;
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
-use std::ffi::CString;
+use fhir_bulk_fetch::{Authorities, Policy};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, PostgresGucEnum};
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 /// How `meta.versionId` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -55,6 +58,7 @@ static VERSION_ID: GucSetting<VersionId> = GucSetting::<VersionId>::new(VersionI
 static GZIP_LEVEL: GucSetting<i32> = GucSetting::<i32>::new(1);
 static MAX_LINE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(256 << 20);
 static ALLOWED_SOURCES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static WRITE_PATH: GucSetting<WritePath> = GucSetting::<WritePath>::new(WritePath::Auto);
@@ -149,6 +153,14 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.ca_file",
+        c"A PEM file with certificate authorities that https trusts besides the well-known ones.",
+        c"Set it where servers have certificates of your own authority. A relative path starts in the data folder.",
+        &CA_FILE,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"fhir_bulk.connect_timeout",
         c"How long a load waits for a connection to its source.",
@@ -229,6 +241,36 @@ pub fn allowed_sources() -> Result<Policy> {
     let text = ALLOWED_SOURCES.get().unwrap_or_default();
     Policy::parse(&text.to_string_lossy())
         .map_err(|error| Error::invalid_argument(format!("fhir_bulk.allowed_sources: {error}")))
+}
+
+/// The well-known certificate authorities and those in `fhir_bulk.ca_file`.
+///
+/// # Errors
+/// 58P01 when there is no such file, 58030 when it cannot be read, 22023 when it has no certificates.
+pub fn authorities() -> Result<Authorities> {
+    let name = CA_FILE.get().unwrap_or_default();
+    if name.is_empty() {
+        return Ok(Authorities::default());
+    }
+    let path = Path::new(OsStr::from_bytes(name.to_bytes()));
+    let failed = |error: &io::Error| {
+        let code = match error.kind() {
+            io::ErrorKind::NotFound => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+            _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
+        };
+        Error::new(code, format!("could not read fhir_bulk.ca_file \"{}\": {error}", path.display()))
+            .hint("The file is read on the server, by the user that PostgreSQL runs as.")
+    };
+    // A pipe would wait for its writer, a device might never end.
+    let is_file = fs::metadata(path).map(|metadata| metadata.is_file()).map_err(|error| failed(&error))?;
+    if !is_file {
+        return Err(failed(&io::Error::other("it is not a regular file")));
+    }
+    let pem = fs::read(path).map_err(|error| failed(&error))?;
+    Authorities::with_pem(&pem).map_err(|error| {
+        Error::invalid_argument(format!("fhir_bulk.ca_file \"{}\": {error}", path.display()))
+            .hint("It has certificates in PEM: -----BEGIN CERTIFICATE----- and so on.")
+    })
 }
 
 /// `fhir_bulk.connect_timeout`.

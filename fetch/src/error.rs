@@ -1,6 +1,7 @@
 //! Why a URL could not be read, and whether it may do better the next time.
 
 use crate::request::Status;
+use crate::tls;
 use std::fmt;
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -26,6 +27,8 @@ pub enum FetchError {
         /// Its standard phrase.
         reason: String,
     },
+    /// The server's certificate is from an authority that is not trusted.
+    UnknownAuthority,
     /// No connection, or one that broke.
     Network(String),
     /// What was read again after a break is not what was read before it.
@@ -37,6 +40,9 @@ impl fmt::Display for FetchError {
         match self {
             FetchError::BadUrl(why) | FetchError::Refused(why) | FetchError::Network(why) => f.write_str(why),
             FetchError::Status { code, reason } => write!(f, "{code}: {reason}"),
+            FetchError::UnknownAuthority => {
+                f.write_str("the server's certificate is from an authority that is not trusted")
+            }
             FetchError::Changed => f.write_str("it changed while it was read"),
         }
     }
@@ -76,13 +82,19 @@ impl Failure {
 
     /// Of the client or of a body.
     pub fn of_transport(what: &str, error: &ureq::Error) -> Failure {
+        if let Some(error) = of_tls(error) {
+            return tls::meaning(error).into();
+        }
         let again = match error {
-            // A certificate that is not trusted, an answer that is not HTTP.
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Again::Never,
             ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => Again::Later,
             _ => Again::Never,
         };
-        Failure { error: FetchError::Network(format!("{what}{error}")), again }
+        let why = match error {
+            ureq::Error::Io(inner) => inner.to_string(),
+            _ => error.to_string(),
+        };
+        Failure { error: FetchError::Network(format!("{what}{why}")), again }
     }
 
     /// Of a server that answers with this status. 429 and 5xx may pass, other 4xx are its decision.
@@ -102,6 +114,14 @@ impl Failure {
             Again::Later => Some(BACKOFF.saturating_mul(1 << retries.min(16)).min(MAX_BACKOFF)),
             Again::After(wait) => Some(wait.min(MAX_RETRY_AFTER)),
         }
+    }
+}
+
+fn of_tls(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
     }
 }
 

@@ -7,12 +7,15 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod connect;
 mod download;
 mod error;
 mod policy;
 mod request;
+mod tls;
 
 pub use download::{Download, Event};
 pub use error::FetchError;
 pub use policy::{InvalidPolicy, Policy};
 pub use request::{Client, Limits};
+pub use tls::{Authorities, InvalidAuthorities};

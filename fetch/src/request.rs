@@ -1,7 +1,9 @@
 //! One request, and where it may go: by name, then by the address that is asked, again after each redirect.
 
+use crate::connect::Strict;
 use crate::error::{Failure, FetchError};
 use crate::policy::{Policy, host_text};
+use crate::tls::Authorities;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +11,7 @@ use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::{HeaderName, HeaderValue, Uri, header};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{Connector as _, DefaultConnector, NextTimeout};
 use url::Url;
 
 pub(crate) use ureq::http::StatusCode as Status;
@@ -40,10 +42,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// One that goes where `policy` allows, as far as `limits` say.
-    pub fn new(policy: Policy, limits: Limits) -> Client {
+    /// One that goes where `policy` allows, as far as `limits` say, and trusts these `authorities`.
+    pub fn new(policy: Policy, limits: Limits, authorities: Authorities) -> Client {
         let config = Config::builder()
             .proxy(None)
+            .tls_config(authorities.config())
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -55,7 +58,7 @@ impl Client {
             .user_agent("fhir_bulk")
             .build();
         let pinned = Pinned::default();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), pinned.clone());
+        let agent = Agent::with_parts(config, DefaultConnector::default().chain(Strict), pinned.clone());
         Client { agent, pinned, policy, limits }
     }
 
@@ -189,7 +192,7 @@ mod tests {
         let url = Url::parse(&format!("http://name.invalid:{}/", address.port())).unwrap();
         let limits =
             Limits { connect: Duration::from_secs(10), idle: Duration::from_secs(10), redirects: 0, retries: 0 };
-        let client = Client::new(Policy::default(), limits);
+        let client = Client::new(Policy::default(), limits, Authorities::default());
         let body = client.ask(&url, vec![address], &[]).unwrap().into_body().read_to_string().unwrap();
         assert_eq!(body, "ok");
         assert_eq!(served.join().unwrap(), format!("name.invalid:{}", address.port()));

@@ -4,7 +4,7 @@
 #[path = "../../pgrx-tests/tests/writing/http/server.rs"]
 mod server;
 
-use fhir_bulk_fetch::{Client, Download, Limits, Policy};
+use fhir_bulk_fetch::{Authorities, Client, Download, Limits, Policy};
 use server::{Server, hold, ok, status};
 use std::fs;
 use std::io::Write as _;
@@ -32,8 +32,11 @@ fn a_dropped_download_ends_its_thread_wherever_that_is() {
     for (name, server) in [("back-off", waits), ("full channel", full), ("no answer", silent), ("stalled", stalls)] {
         let seconds = Duration::from_secs(100);
         let limits = Limits { connect: seconds, idle: seconds, redirects: 0, retries: 9 };
-        let download =
-            Download::start(&server.url("/"), Client::new(Policy::parse("127.0.0.1").unwrap(), limits)).unwrap();
+        let download = Download::start(
+            &server.url("/"),
+            Client::new(Policy::parse("127.0.0.1").unwrap(), limits, Authorities::default()),
+        )
+        .unwrap();
         let start = Instant::now();
         while server.seen().is_empty() || start.elapsed() < Duration::from_millis(200) {
             assert!(start.elapsed() < seconds, "{name}: never asked");

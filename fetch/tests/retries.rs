@@ -4,8 +4,8 @@
 #[path = "../../pgrx-tests/tests/writing/http/server.rs"]
 mod server;
 
-use fhir_bulk_fetch::{Client, Download, Event, FetchError, Limits, Policy};
-use server::{Request, Server, chunked, hold, ok, status, with_headers};
+use fhir_bulk_fetch::{Authorities, Client, Download, Event, FetchError, Limits, Policy};
+use server::{Request, Server, chunked, hold, ok, resetting, status, with_headers};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ fn limits(retries: u32) -> Limits {
 }
 
 fn start(url: &str, limits: Limits) -> Download {
-    Download::start(url, Client::new(Policy::parse("127.0.0.1").unwrap(), limits)).unwrap()
+    Download::start(url, Client::new(Policy::parse("127.0.0.1").unwrap(), limits, Authorities::default())).unwrap()
 }
 
 /// The whole body and the length that was announced.
@@ -261,6 +261,15 @@ fn a_server_that_is_not_there_yet_is_found_when_it_is() {
     });
     assert_eq!(read(&url, 3).unwrap().0, b"fine\n");
     later.join().unwrap();
+}
+
+#[test]
+fn a_reset_is_tried_again() {
+    let whole = body();
+    assert!(matches!(read(&resetting(ok(&whole)[..700_000].to_vec()), 0), Err(FetchError::Network(_))));
+    let start = Instant::now();
+    assert!(matches!(read(&resetting(ok(&whole)[..700_000].to_vec()), 1), Err(FetchError::Network(_))));
+    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
 }
 
 #[test]

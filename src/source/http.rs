@@ -14,12 +14,13 @@ const REDIRECTS: usize = 5;
 ///
 /// # Errors
 /// 42501 for one that it does not; 08006 when the server does not answer with the body, `retries` times after the
-/// first; 55000 when it changes between two times; 22023 for a bad URL.
+/// first; 55000 when it changes between two times; 22023 for a bad URL; those of the settings.
 pub fn open(url: &str, retries: u32) -> Result<Source> {
     let limits =
         Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS, retries };
+    let client = Client::new(settings::allowed_sources()?, limits, settings::authorities()?);
     let name = super::shown(url);
-    let download = Download::start(url, Client::new(settings::allowed_sources()?, limits)).map_err(|error| {
+    let download = Download::start(url, client).map_err(|error| {
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;
     let progress = Progress::default();
@@ -41,6 +42,8 @@ pub fn failure(name: &str, error: &FetchError) -> Error {
         FetchError::Status { code, .. } => {
             new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE).detail(format!("The server answered with status {code}."))
         }
+        FetchError::UnknownAuthority => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE)
+            .hint("If it is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file."),
         FetchError::Network(_) => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE),
         FetchError::Changed => new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
             .detail("The connection broke; read again, the source was not what it had been before.")

@@ -1,7 +1,7 @@
 //! Bodies that come whole in every way a server may send them, and those that do not come whole.
 
 use super::allowed;
-use super::server::{Server, chunked, hold, ok, status, with_headers};
+use super::server::{Server, chunked, hold, ok, resetting, status, with_headers};
 use crate::support::{assert_error, count, load, load_fails, patients, rows, run, value};
 use fhir_bulk_tests::{Client, DbError, gzip};
 use std::io::Write as _;
@@ -143,6 +143,19 @@ fn a_connection_that_breaks_in_the_middle_takes_back_what_was_read() {
     });
     let error = fails_to_connect(&mut client, &server.url("/data?sig=SECRET"));
     assert!(error.detail().is_some_and(|detail| detail.contains("line")), "{error:?}");
+}
+
+#[test]
+fn a_connection_that_is_reset_takes_back_what_was_read() {
+    let (_database, mut client) = allowed();
+    let answer = ok(patients(1..=40_000));
+    let error = fails_to_connect(&mut client, &resetting(answer[..answer.len() / 2].to_vec()));
+    assert!(error.message().contains("the connection broke"), "{error:?}");
+    fails_to_connect(&mut client, &resetting(Vec::new()));
+    // Where nothing but the end of the connection says that the body is whole.
+    let until_end = [&b"HTTP/1.0 200 OK\r\n\r\n"[..], patients(1..=40_000).as_bytes()].concat();
+    let error = fails_to_connect(&mut client, &resetting(until_end));
+    assert!(error.message().contains("reset"), "{error:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bodies;
 mod interrupts;
 mod redirects;
 mod server;
+mod tls;
 
 use crate::support::run;
 use fhir_bulk_tests::{Client, Database};

@@ -5,6 +5,20 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+/// A server that sends part of an answer and then resets the connection; its URL.
+pub fn resetting(part: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // What is left unread when a socket is closed makes the kernel send a reset (RFC 2525, 2.17).
+            let _ = stream.read(&mut [0; 10]);
+            let _ = stream.write_all(&part);
+        }
+    });
+    format!("http://127.0.0.1:{port}/data")
+}
+
 /// The head of a request as it came.
 #[derive(Clone, Debug)]
 pub struct Request {
