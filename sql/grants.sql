@@ -17,5 +17,7 @@ COMMENT ON FUNCTION bulk_export_identifiers(jsonb) IS
     'Up to 100 resources of a type by their identifiers: {"type": …, "identifiers": ["system|value", …], "_elements": …}';
 COMMENT ON FUNCTION bulk_write_path(text) IS
     'How a load by the current role would write the table of a resource type, and why';
+COMMENT ON FUNCTION bulk_resource_types() IS
+    'The resource types with a table that the current role may SELECT from';
 COMMENT ON FUNCTION bulk_create_table(text) IS
     'Makes the table of a resource type and its history table, unless they are there';

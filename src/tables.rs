@@ -1,10 +1,10 @@
-//! `bulk_create_table` and `bulk_write_path`: the tables of a resource type, before they are loaded.
+//! `bulk_create_table`, `bulk_write_path`, `bulk_resource_types`: the tables of resource types.
 
 use crate::arguments::required;
 use crate::error::or_raise;
 use crate::pg::datum::Regclass;
 use crate::pg::session;
-use crate::store::{ResourceTable, ResourceType, path_into};
+use crate::store::{ResourceTable, ResourceType, path_into, readable_types};
 use pgrx::prelude::*;
 
 /// Makes `<type>` and `<type>_history` unless they are there.
@@ -26,4 +26,11 @@ fn bulk_write_path(resource_type: Option<&str>) -> String {
         .and_then(|table| path_into(&table));
     let (path, reason) = or_raise(chosen);
     format!("{}: {reason}", path.name())
+}
+
+/// The resource types that the current role may read, by name.
+#[pg_extern(stable, parallel_unsafe)]
+fn bulk_resource_types() -> SetOfIterator<'static, String> {
+    let types = or_raise(readable_types());
+    SetOfIterator::new(types.into_iter().map(|resource_type| resource_type.as_str().to_owned()))
 }

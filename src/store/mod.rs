@@ -6,10 +6,12 @@ mod name;
 mod read;
 mod rejects;
 mod table;
+mod types;
 mod write;
 
 pub use name::ResourceType;
 pub use read::{More, Reader, Rows};
 pub use rejects::{Reject, add_rejects};
 pub use table::{ResourceTable, next_txid, unknown};
+pub use types::readable_types;
 pub use write::{Stamp, TableWriter, path_into};

@@ -18,7 +18,7 @@ pub struct ResourceTable {
 }
 
 /// What a resource is read from; `cts` may be missing.
-const RESOURCE_COLUMNS: &str = "id,txid,cts,ts,resource_type,status,resource";
+pub(super) const RESOURCE_COLUMNS: &str = "id,txid,cts,ts,resource_type,status,resource";
 
 impl ResourceTable {
     /// The table of a type, if there is one in `fhir_bulk.data_schema`.
@@ -141,7 +141,7 @@ fn get_or_create_sequence() -> Result<String> {
     Ok(sequence)
 }
 
-fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
+pub(super) fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
     catalog::schema(schema).ok_or_else(|| {
         Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,

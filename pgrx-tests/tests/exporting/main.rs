@@ -1,4 +1,4 @@
-//! Tests of exports: of resources by their identifiers.
+//! Tests of exports, and of what there is to export.
 //!
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
@@ -6,3 +6,4 @@ mod identifiers;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]
 mod support;
+mod types;
