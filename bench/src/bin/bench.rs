@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use fhir_bulk_bench::measure::{self, Options};
 
 const USAGE: &str = "\
-usage: bench [--data DIR] [--resources N] [--runs N] [--memory-mb N] [--out DIR]
+usage: bench [--data DIR] [--resources N] [--runs N] [--only TEXT] [--memory-mb N] [--out DIR]
   --data DIR       measure the largest <Type>.ndjson[.gz] of this folder instead of a sample
   --resources N    how many Observations the sample has (default 100000)
   --runs N         how often each operation and its baseline take turns (default 5)
+  --only TEXT      only the rows whose name or baseline has TEXT in it, and no memory rows
   --memory-mb N    how much NDJSON the memory rows move (default 1024)
   --out DIR        where report.md and report.json go (default bench/results)";
 
@@ -33,8 +34,14 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options =
-        Options { data: None, resources: 100_000, runs: 5, memory_bytes: 1 << 30, out: PathBuf::from("bench/results") };
+    let mut options = Options {
+        data: None,
+        resources: 100_000,
+        runs: 5,
+        only: String::new(),
+        memory_bytes: 1 << 30,
+        out: PathBuf::from("bench/results"),
+    };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number"));
@@ -42,6 +49,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--data" => options.data = Some(value()?.into()),
             "--resources" => options.resources = number(value()?)?.max(1),
             "--runs" => options.runs = number(value()?)?.max(1) as usize,
+            "--only" => options.only = value()?,
             "--memory-mb" => options.memory_bytes = number(value()?)? << 20,
             "--out" => options.out = value()?.into(),
             other => return Err(format!("unknown argument {other:?}")),

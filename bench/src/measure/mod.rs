@@ -28,6 +28,8 @@ pub struct Options {
     pub resources: u64,
     /// How often operation and baseline take turns.
     pub runs: usize,
+    /// Only the rows whose name or baseline has this in it, and no memory rows; empty for all.
+    pub only: String,
     /// How many bytes of NDJSON the memory rows move.
     pub memory_bytes: u64,
     /// Where the report is written.
@@ -68,7 +70,8 @@ struct Bench {
 pub fn run(options: &Options) -> Outcome<()> {
     let mut bench = Bench::prepare(options)?;
     let mut report = Report::new(&bench.resource_type, bench.resources, bench.source_bytes, options.runs);
-    for row in rows::ROWS {
+    let chosen = |row: &&Row| row.name.contains(&options.only) || row.baseline.contains(&options.only);
+    for row in rows::ROWS.iter().filter(chosen) {
         eprint!("{} … ", row.name);
         let (mut ours, mut baseline) = (Vec::new(), Vec::new());
         for _ in 0..options.runs {
@@ -79,8 +82,8 @@ pub fn run(options: &Options) -> Outcome<()> {
         eprintln!("{:.2}", measured.ratio);
         report.measured.push(measured);
     }
-    for grown in memory::measure(&mut bench, options.memory_bytes)? {
-        report.memory.push(grown);
+    if options.only.is_empty() {
+        report.memory = memory::measure(&mut bench, options.memory_bytes)?;
     }
     print!("{}", report.table());
     report.write(&options.out)?;
