@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::settings;
-use crate::store::{ResourceTable, ResourceType, Stamp, TableWriter};
+use crate::store::{ResourceTable, ResourceType, Stamp, TableWriter, unknown};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
 
@@ -43,13 +43,14 @@ impl Tables {
     /// # Errors
     /// 54000 beyond `fhir_bulk.max_new_tables`; those of [`TableWriter::open`].
     pub fn open(&mut self, resource_type: &ResourceType, asked_for: bool) -> Result<()> {
-        let table = match ResourceTable::find(resource_type)? {
+        let table = match ResourceTable::find_to_write(resource_type)? {
             Some(table) => table,
             None => {
                 if !asked_for {
                     self.count_new(resource_type)?;
                 }
-                ResourceTable::get_or_create(resource_type)?
+                ResourceTable::get_or_create(resource_type)?;
+                ResourceTable::find_to_write(resource_type)?.ok_or_else(|| unknown(resource_type.as_str()))?
             }
         };
         let writer = TableWriter::open(&table, resource_type, self.stamp, self.keep_history)?;

@@ -15,6 +15,17 @@ pub fn relation(name: &CStr, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
     valid(unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) })
 }
 
+/// The OID of the relation that has this name once it can be locked for writing rows; the lock stays. One that is
+/// renamed or dropped while this waits is not it.
+pub fn lock_for_insert(name: &CStr, schema: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: C strings that outlive the call, which does not change them; no callback.
+    valid(unsafe {
+        let range = pg_sys::makeRangeVar(schema.as_ptr().cast_mut(), name.as_ptr().cast_mut(), -1);
+        let (lock, missing_ok) = (pg_sys::RowExclusiveLock as i32, pg_sys::RVROption::RVR_MISSING_OK);
+        pg_sys::RangeVarGetRelidExtended(range, lock, missing_ok, None, std::ptr::null_mut())
+    })
+}
+
 /// A column's number.
 pub fn column(relation: pg_sys::Oid, name: &CStr) -> Option<i16> {
     // SAFETY: a C string; an unknown column is 0, system columns are negative.

@@ -32,6 +32,18 @@ impl ResourceTable {
         Ok(catalog::relation(&name, schema_oid).map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
     }
 
+    /// The table of a type, if there is one, which from here to the transaction's end keeps its name and definition.
+    ///
+    /// # Errors
+    /// 3F000.
+    pub fn find_to_write(resource_type: &ResourceType) -> Result<Option<ResourceTable>> {
+        let schema = settings::data_schema()?;
+        schema_oid(&schema)?;
+        let name = resource_type.table_name();
+        let oid = catalog::lock_for_insert(&name, &schema);
+        Ok(oid.map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+    }
+
     /// The table of a type.
     ///
     /// # Errors
