@@ -180,6 +180,12 @@ pub fn is_domain(type_oid: pg_sys::Oid) -> bool {
     unsafe { pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_DOMAIN }
 }
 
+/// Whether a type is an enumeration.
+pub fn is_enum(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: a catalogue look-up.
+    unsafe { pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_ENUM }
+}
+
 /// A value of a type from its text, by the type's own input function, whose errors are raised.
 pub fn input(type_oid: pg_sys::Oid, text: &CStr) -> pg_sys::Datum {
     let (mut function, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);

@@ -1,5 +1,6 @@
 //! What differs between PostgreSQL versions. No `cfg(feature = "pg…")` stands anywhere else.
 
+use super::access::{Access, bitmap};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -14,29 +15,21 @@ pub fn reserve_settings_prefix(prefix: &'static CStr) {
     }
 }
 
-/// Checks that the current role may INSERT into the columns; raises 42501 when not.
+/// Checks that the current role may do what `access` says; raises 42501 when not.
 ///
 /// # Safety
 /// `access` names an open, locked relation.
-pub unsafe fn check_insert_privilege(access: &super::insert::Access) {
+pub unsafe fn check_privileges(access: &Access) {
     // SAFETY: nodes live in the current context.
     unsafe {
-        let entry = super::insert::range_table_entry(access);
+        let (list, permissions) = range_table(access);
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
         {
-            (*entry).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
-            (*entry).insertedCols = access.columns_bitmap();
-            pg_sys::ExecCheckRTPerms(pg_sys::lappend(std::ptr::null_mut(), entry.cast()), true);
+            let _ = permissions;
+            pg_sys::ExecCheckRTPerms(list, true);
         }
         #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
-        {
-            let mut permissions = std::ptr::null_mut();
-            let info = pg_sys::addRTEPermissionInfo(&mut permissions, entry);
-            (*info).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
-            (*info).insertedCols = access.columns_bitmap();
-            let list = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
-            pg_sys::ExecCheckPermissions(list, permissions, true);
-        }
+        pg_sys::ExecCheckPermissions(list, permissions, true);
     }
 }
 
@@ -44,22 +37,135 @@ pub unsafe fn check_insert_privilege(access: &super::insert::Access) {
 ///
 /// # Safety
 /// `estate` is live; `access` names an open, locked relation.
-pub unsafe fn set_range_table(estate: *mut pg_sys::EState, access: &super::insert::Access) {
+pub unsafe fn set_range_table(estate: *mut pg_sys::EState, access: &Access) {
     // SAFETY: by the caller; the entry lives in the current context, which outlives `estate`.
     unsafe {
-        let entry = super::insert::range_table_entry(access);
-        let list = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
+        let (list, permissions) = range_table(access);
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
-        pg_sys::ExecInitRangeTable(estate, list);
+        {
+            let _ = permissions;
+            pg_sys::ExecInitRangeTable(estate, list);
+        }
         #[cfg(any(feature = "pg16", feature = "pg17"))]
-        pg_sys::ExecInitRangeTable(estate, list, std::ptr::null_mut());
+        pg_sys::ExecInitRangeTable(estate, list, permissions);
         #[cfg(feature = "pg18")]
-        pg_sys::ExecInitRangeTable(estate, list, std::ptr::null_mut(), pg_sys::bms_make_singleton(1));
+        pg_sys::ExecInitRangeTable(estate, list, permissions, pg_sys::bms_make_singleton(1));
     }
 }
 
-/// Inserts the index entries of a row that stands in the heap. A unique key that is taken raises 23505, after waiting
-/// for a transaction that holds it and may still give it up.
+/// A range table of one entry, and from 16 on the list of what is done to it, which was part of the entry before.
+///
+/// # Safety
+/// `access` names an open, locked relation.
+unsafe fn range_table(access: &Access) -> (*mut pg_sys::List, *mut pg_sys::List) {
+    let entry = access.range_table_entry();
+    let mut permissions = std::ptr::null_mut();
+    // SAFETY: a new node of the current context.
+    unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        let holder = entry;
+        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        let holder = pg_sys::addRTEPermissionInfo(&mut permissions, entry);
+        (*holder).requiredPerms = access.privileges() as pg_sys::AclMode;
+        (*holder).insertedCols = bitmap(&access.inserted);
+        (*holder).updatedCols = bitmap(&access.updated);
+        (*holder).selectedCols = bitmap(&access.selected);
+        (pg_sys::lappend(std::ptr::null_mut(), entry.cast()), std::mem::take(&mut permissions))
+    }
+}
+
+/// Begins to look rows up in an index by its first column.
+///
+/// # Safety
+/// Both relations are open and belong together; the snapshot is registered.
+pub unsafe fn begin_index_scan(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: by the caller.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return pg_sys::index_beginscan(table, index, snapshot, 1, 0);
+        #[cfg(feature = "pg18")]
+        pg_sys::index_beginscan(table, index, snapshot, std::ptr::null_mut(), 1, 0)
+    }
+}
+
+/// Fetches the row that stands at `tuple.t_self`, if the snapshot sees it, and the page it is on, pinned.
+///
+/// # Safety
+/// The table is open; the snapshot is registered.
+pub unsafe fn fetch_row(
+    table: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    tuple: &mut pg_sys::HeapTupleData,
+) -> Option<pg_sys::Buffer> {
+    let mut page = 0;
+    // SAFETY: by the caller. A page is pinned only when the row is found.
+    unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14"))]
+        let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page);
+        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+        let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page, false);
+        found.then_some(page)
+    }
+}
+
+/// Which index entries the new version of a row needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum IndexEntries {
+    /// It is on the page of the old one and no indexed column changed.
+    None,
+    /// Those of indexes that only summarize pages; from 16 on.
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    Summarizing,
+    /// All.
+    All,
+}
+
+/// Puts a new version in the place of a row, waiting for who holds it. `None` when the row is no longer the last version.
+///
+/// # Safety
+/// The table is a locked heap; `place` is that of a row which a snapshot of this transaction sees; `tuple` has the
+/// table's columns. Its `t_self` is set.
+pub unsafe fn update_row(
+    table: pg_sys::Relation,
+    place: &mut pg_sys::ItemPointerData,
+    tuple: pg_sys::HeapTuple,
+) -> Option<IndexEntries> {
+    // SAFETY: by the caller; the out parameters are locals. No crosscheck.
+    unsafe {
+        let command = pg_sys::GetCurrentCommandId(true);
+        let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+        let mut lock: pg_sys::LockTupleMode::Type = 0;
+        let crosscheck = std::ptr::null_mut();
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        let (result, entries) = {
+            let result = pg_sys::heap_update(table, place, tuple, command, crosscheck, true, &mut failure, &mut lock);
+            let is_heap_only = u32::from((*(*tuple).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
+            (result, if is_heap_only { IndexEntries::None } else { IndexEntries::All })
+        };
+        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+        let (result, entries) = {
+            let mut entries: pg_sys::TU_UpdateIndexes::Type = 0;
+            let (failure, lock) = (&mut failure, &mut lock);
+            let result =
+                pg_sys::heap_update(table, place, tuple, command, crosscheck, true, failure, lock, &mut entries);
+            let entries = match entries {
+                pg_sys::TU_UpdateIndexes::TU_None => IndexEntries::None,
+                pg_sys::TU_UpdateIndexes::TU_Summarizing => IndexEntries::Summarizing,
+                _ => IndexEntries::All,
+            };
+            (result, entries)
+        };
+        (result == pg_sys::TM_Result::TM_Ok).then_some(entries)
+    }
+}
+
+/// Inserts the index entries of a row that stands in the heap: all of them, or what its replacement of an older version
+/// (`updated`) left to do. A unique key that is taken raises 23505, after waiting for a transaction that holds it and
+/// may still give it up.
 ///
 /// # Safety
 /// `relation_info`, `slot` and `estate` are live and belong together; the slot's tuple has been inserted.
@@ -67,18 +173,27 @@ pub unsafe fn insert_index_entries(
     relation_info: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
     estate: *mut pg_sys::EState,
+    updated: Option<IndexEntries>,
 ) {
-    let (no_conflict, no_arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
+    if updated == Some(IndexEntries::None) {
+        return;
+    }
+    let is_update = updated.is_some();
+    let (conflict, arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: by the caller. A list that comes back names deferred constraints, which are triggers' business.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let rechecks =
-            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, false, no_conflict, no_arbiters);
+        let rechecks = pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters);
         #[cfg(feature = "pg13")]
-        let rechecks = pg_sys::ExecInsertIndexTuples(slot, estate, false, no_conflict, no_arbiters);
+        let rechecks = {
+            let _ = is_update;
+            pg_sys::ExecInsertIndexTuples(slot, estate, false, conflict, arbiters)
+        };
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-        let rechecks =
-            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, false, false, no_conflict, no_arbiters, false);
+        let rechecks = {
+            let only = updated == Some(IndexEntries::Summarizing);
+            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters, only)
+        };
         if !rechecks.is_null() {
             pg_sys::list_free(rechecks);
         }

@@ -1,67 +1,33 @@
 //! Rows into a plain heap table as COPY puts them there: whole batches into pages, then their index entries.
 
+use super::access::Access;
 use super::catalog::{Column, Table};
 use super::compat;
 use super::memory::Scratch;
 use pgrx::pg_sys;
-
-/// The table to be written and the columns that are: what PostgreSQL checks privileges for.
-pub struct Access {
-    table: Table,
-    columns: Vec<i16>,
-}
-
-impl Access {
-    pub(super) fn columns_bitmap(&self) -> *mut pg_sys::Bitmapset {
-        let mut set = std::ptr::null_mut();
-        for number in &self.columns {
-            let member = i32::from(*number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
-            // SAFETY: null is the empty set; each call returns the set to go on with.
-            set = unsafe { pg_sys::bms_add_member(set, member) };
-        }
-        set
-    }
-}
-
-/// A range table entry for a table that is open and locked.
-pub(super) fn range_table_entry(access: &Access) -> *mut pg_sys::RangeTblEntry {
-    // SAFETY: the tag is that of the struct.
-    let mut entry = unsafe { pgrx::PgBox::<pg_sys::RangeTblEntry>::alloc_node(pg_sys::NodeTag::T_RangeTblEntry) };
-    entry.rtekind = pg_sys::RTEKind::RTE_RELATION;
-    entry.relid = access.table.oid();
-    entry.relkind = access.table.kind() as std::ffi::c_char;
-    entry.rellockmode = pg_sys::RowExclusiveLock as i32;
-    entry.into_pg()
-}
-
-/// Checks the INSERT privilege on columns of an open table; raises 42501.
-pub fn check_privilege(table: Table, columns: Vec<i16>) {
-    // SAFETY: the table is open.
-    unsafe { compat::check_insert_privilege(&Access { table, columns }) }
-}
 
 /// Values of one row, in the order of [`HeapInsert::new`]'s `columns`.
 pub type RowValues<'a> = &'a [pg_sys::Datum];
 
 /// Inserts batches into one table.
 pub struct HeapInsert {
-    table: Table,
+    pub(super) table: Table,
     columns: Vec<i16>,
     /// Other columns: their default, or nothing for NULL.
     defaults: Vec<(i16, Option<*mut pg_sys::ExprState>)>,
-    state: *mut pg_sys::EState,
-    relation_info: *mut pg_sys::ResultRelInfo,
+    pub(super) state: *mut pg_sys::EState,
+    pub(super) relation_info: *mut pg_sys::ResultRelInfo,
     /// The table's, as a copy that no resource owner counts: slots made in a subtransaction outlive it.
-    descriptor: pg_sys::TupleDesc,
+    pub(super) descriptor: pg_sys::TupleDesc,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
-    has_constraints: bool,
+    pub(super) has_constraints: bool,
     scratch: Scratch,
 }
 
 impl HeapInsert {
-    /// Makes ready to insert into `columns`.
-    pub fn new(table: Table, columns: Vec<i16>) -> HeapInsert {
-        let access = Access { table, columns };
+    /// Makes ready to insert into the columns that `access` says, which is checked by the caller.
+    pub fn new(access: Access) -> HeapInsert {
+        let table = access.table;
         // SAFETY: the table is open; nodes are made in the current context, which outlives this value; the
         // executor state is made and used as COPY does (`CopyFrom` in copyfrom.c).
         unsafe {
@@ -75,7 +41,7 @@ impl HeapInsert {
             HeapInsert {
                 table,
                 defaults: other_defaults(&access),
-                columns: access.columns,
+                columns: access.inserted,
                 state,
                 relation_info,
                 descriptor: pg_sys::CreateTupleDescCopy(descriptor),
@@ -126,13 +92,9 @@ impl HeapInsert {
                 pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, 0, bulk);
                 pg_sys::FreeBulkInsertState(bulk);
                 for at in by_key {
-                    compat::insert_index_entries(*relation_info, slots[at], *state);
+                    compat::insert_index_entries(*relation_info, slots[at], *state, None);
                 }
-                // What CHECK constraints and index expressions made.
-                let context = (**state).es_per_tuple_exprcontext;
-                if !context.is_null() {
-                    pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
-                }
+                forget_expressions(*state);
             }
         });
         // SAFETY: live slots. Their values pointed to the batch and to the scratch memory.
@@ -190,9 +152,23 @@ unsafe fn fill(
     }
 }
 
+/// Frees what CHECK constraints and index expressions made.
+///
+/// # Safety
+/// `state` is live.
+pub(super) unsafe fn forget_expressions(state: *mut pg_sys::EState) {
+    // SAFETY: by the caller; null until an expression is first evaluated.
+    unsafe {
+        let context = (*state).es_per_tuple_exprcontext;
+        if !context.is_null() {
+            pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+        }
+    }
+}
+
 /// # Safety
 /// `slot` is live.
-unsafe fn clear(slot: *mut pg_sys::TupleTableSlot) {
+pub(super) unsafe fn clear(slot: *mut pg_sys::TupleTableSlot) {
     // SAFETY: every slot kind has `clear`.
     unsafe {
         if let Some(clear) = (*(*slot).tts_ops).clear {
@@ -231,7 +207,7 @@ unsafe fn evaluate(
 /// # Safety
 /// The table is open.
 unsafe fn other_defaults(access: &Access) -> Vec<(i16, Option<*mut pg_sys::ExprState>)> {
-    let others = access.table.columns().into_iter().filter(|c| !access.columns.contains(&c.number));
+    let others = access.table.columns().into_iter().filter(|c| !access.inserted.contains(&c.number));
     others
         .map(|Column { number, .. }| {
             // SAFETY: an existing column of an open table; null when it has no default.

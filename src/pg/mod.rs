@@ -7,6 +7,7 @@
 //! - Memory that PostgreSQL makes for a row or a batch lives in a context that is reset after it.
 #![allow(unsafe_code)]
 
+pub mod access;
 pub mod catalog;
 pub mod compat;
 pub mod datum;
@@ -16,3 +17,4 @@ pub mod portal;
 pub mod session;
 pub mod spi;
 pub mod subtransaction;
+pub mod update;

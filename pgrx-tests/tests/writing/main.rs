@@ -5,6 +5,7 @@
 
 mod concurrency;
 mod http;
+mod known;
 mod limits;
 mod options;
 mod paths;

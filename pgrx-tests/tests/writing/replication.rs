@@ -52,7 +52,7 @@ fn a_subscriber_holds_the_same_rows_after_every_kind_of_load() {
     for options in ["{}", r#"{"update": true}"#] {
         for end in ["COMMIT", "ROLLBACK"] {
             run(&mut publisher, "DELETE FROM patient WHERE id IN ('p-1500', 'p-1501')");
-            races::load_into(&database, "", options, end);
+            races::load_into(&database, "", options, races::INSERT, end);
         }
     }
     let slow = patients(1..=9000).replace("\"Patient\"", "\"Slow\"");

@@ -1,7 +1,10 @@
 //! Resources on their way into a table.
 
+use super::columns::Columns;
+use crate::pg::catalog;
 use crate::pg::datum::{Value, Values};
 use crate::pg::spi::Parameter;
+use crate::pg::update::Old;
 use fhir_bulk_codec::LineError;
 use fhir_bulk_codec::resource::Encoded;
 use pgrx::pg_sys;
@@ -103,6 +106,36 @@ impl Batch {
         }
     }
 
+    /// What becomes of a row that the table has, in the order of [`Columns::updated`], by the rules of
+    /// [`super::statements`].
+    pub fn new_version(
+        &self,
+        row: usize,
+        old: &Old<'_>,
+        columns: &Columns,
+        statuses: &Statuses,
+        to: &mut Vec<Option<pg_sys::Datum>>,
+    ) {
+        let Row { cts, resource, .. } = self.rows[row];
+        let Stamp { txid, ts } = self.stamp;
+        let (old_txid, old_ts, old_status) = (old.get(columns.txid), old.get(columns.ts), old.get(columns.status));
+        let is_own = old_txid == Some(txid.into()) && old_ts == Some(ts.into());
+        let status = match old_status {
+            Some(own) if is_own => own,
+            Some(old) if statuses.is_deleted(old) => statuses.recreated,
+            _ => statuses.updated,
+        };
+        to.push(Some(txid.into()));
+        to.push(Some(ts.into()));
+        to.push(Some(self.constants.datum(self.resource_type)));
+        to.push(Some(status));
+        to.push(Some(self.values.datum(resource)));
+        if let Some(column) = columns.cts {
+            let is_new = is_own && statuses.is_created(status);
+            to.push(if is_new { Some(cts.unwrap_or(ts).into()) } else { old.get(column) });
+        }
+    }
+
     /// `id, resource, cts` of a row; a missing creation time is that of the load.
     pub fn staged_values(&self, row: usize, to: &mut Vec<pg_sys::Datum>) {
         let Row { id, cts, resource } = self.rows[row];
@@ -111,9 +144,14 @@ impl Batch {
         to.push(cts.unwrap_or(self.stamp.ts).into());
     }
 
+    /// The ids of these rows, as text.
+    pub fn id_datums(&self, rows: &[usize]) -> impl Iterator<Item = pg_sys::Datum> {
+        rows.iter().map(|row| self.values.datum(self.rows[*row].id))
+    }
+
     /// The ids of these rows as `text[]`.
     pub fn ids(&self, rows: &[usize]) -> Parameter {
-        Parameter::texts(&mut rows.iter().map(|row| self.values.datum(self.rows[*row].id)).collect::<Vec<_>>())
+        Parameter::texts(&mut self.id_datums(rows).collect::<Vec<_>>())
     }
 
     /// What [`super::statements`] take: `$1` ids, `$2` resources, `$3` txid, `$4` ts, `$5` type, `$6` creation times.
@@ -134,6 +172,40 @@ impl Batch {
             Parameter::text(self.constants.datum(self.resource_type)),
         ]
     }
+}
+
+/// The values of an enumerated status that say what a row went through.
+pub(super) struct Statuses {
+    created: pg_sys::Datum,
+    updated: pg_sys::Datum,
+    deleted: pg_sys::Datum,
+    recreated: pg_sys::Datum,
+}
+
+impl Statuses {
+    /// Those of a type. One that lacks any raises 22P02.
+    pub fn of(status_type: pg_sys::Oid) -> Statuses {
+        let value = |label| catalog::input(status_type, label);
+        Statuses {
+            created: value(c"created"),
+            updated: value(c"updated"),
+            deleted: value(c"deleted"),
+            recreated: value(c"recreated"),
+        }
+    }
+
+    fn is_deleted(&self, status: pg_sys::Datum) -> bool {
+        is_same_enum(status, self.deleted)
+    }
+
+    fn is_created(&self, status: pg_sys::Datum) -> bool {
+        is_same_enum(status, self.created)
+    }
+}
+
+/// An enum's value is an OID; what is above its 32 bits says nothing.
+fn is_same_enum(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+    a.value() as u32 == b.value() as u32
 }
 
 fn push_text(values: &mut Values, text: &str) -> Value {

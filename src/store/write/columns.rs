@@ -7,9 +7,13 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 /// Numbers and types of the columns.
 pub(super) struct Columns {
     pub id: i16,
-    others: [i16; 5],
+    pub txid: i16,
+    pub ts: i16,
+    pub status: i16,
     pub cts: Option<i16>,
     pub status_type: pg_sys::Oid,
+    resource_type: i16,
+    resource: i16,
 }
 
 impl Columns {
@@ -30,13 +34,11 @@ impl Columns {
         let status = find("status").ok_or_else(|| missing(table, "status"))?;
         Ok(Columns {
             id: typed("id", pg_sys::TEXTOID, "text")?,
-            others: [
-                typed("txid", pg_sys::INT8OID, "bigint")?,
-                typed("ts", pg_sys::TIMESTAMPTZOID, "timestamptz")?,
-                typed("resource_type", pg_sys::TEXTOID, "text")?,
-                status.number,
-                typed("resource", pg_sys::JSONBOID, "jsonb")?,
-            ],
+            txid: typed("txid", pg_sys::INT8OID, "bigint")?,
+            ts: typed("ts", pg_sys::TIMESTAMPTZOID, "timestamptz")?,
+            resource_type: typed("resource_type", pg_sys::TEXTOID, "text")?,
+            status: status.number,
+            resource: typed("resource", pg_sys::JSONBOID, "jsonb")?,
             cts: find("cts").map(|_| typed("cts", pg_sys::TIMESTAMPTZOID, "timestamptz")).transpose()?,
             status_type: status.type_oid,
         })
@@ -44,8 +46,19 @@ impl Columns {
 
     /// `id, txid, ts, resource_type, status, resource` and, where it exists, `cts`: the order in which
     /// [`super::batch::Batch::row_values`] gives their values.
-    pub fn numbers(&self) -> Vec<i16> {
-        [self.id].into_iter().chain(self.others).chain(self.cts).collect()
+    pub fn inserted(&self) -> Vec<i16> {
+        [self.id].into_iter().chain(self.updated()).collect()
+    }
+
+    /// The same without `id`: what a new version replaces, in the order of [`super::batch::Batch::new_version`].
+    pub fn updated(&self) -> Vec<i16> {
+        let Columns { txid, ts, resource_type, status, resource, cts, .. } = *self;
+        [txid, ts, resource_type, status, resource].into_iter().chain(cts).collect()
+    }
+
+    /// What is read of a row to replace it.
+    pub fn selected(&self) -> Vec<i16> {
+        [self.id, self.txid, self.ts, self.status].into_iter().chain(self.cts).collect()
     }
 }
 

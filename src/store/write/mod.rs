@@ -2,6 +2,7 @@
 
 mod batch;
 mod columns;
+mod direct;
 mod path;
 mod statements;
 
@@ -10,15 +11,17 @@ pub use path::Path;
 
 use super::{ResourceTable, ResourceType};
 use crate::error::Result;
+use crate::pg::access::Access;
 use crate::pg::catalog::{self, Table};
 use crate::pg::insert::HeapInsert;
-use crate::pg::{session, spi, subtransaction};
+use crate::pg::{session, spi};
 use crate::store::table::sql;
 use batch::Batch;
 use columns::Columns;
+use direct::Direct;
 use fhir_bulk_codec::LineError;
 use fhir_bulk_codec::resource::Encoded;
-use statements::{History, StagedStatements, Statements};
+use statements::{History, Lock, StagedStatements, Statements};
 
 /// A batch is full at so many rows or so many bytes, whichever comes first.
 const BATCH_ROWS: usize = 4000;
@@ -38,12 +41,7 @@ pub struct TableWriter {
 
 /// A [`Path`] with what it needs.
 enum Way {
-    Direct {
-        insert: HeapInsert,
-        statements: Statements,
-        /// Ask which ids are known before inserting; else find out by inserting.
-        probe: bool,
-    },
+    Direct(Box<Direct>),
     Set(Statements),
     UpdateInsert {
         statements: Statements,
@@ -86,25 +84,27 @@ impl TableWriter {
         let history =
             if keep_history { Some(History::of(table, &ResourceTable::history(resource_type)?)) } else { None };
         // The privilege is checked before anything is said of the table.
-        crate::pg::insert::check_privilege(open, columns.numbers());
+        Access::insert(open, columns.inserted()).check();
         let (path, _) = path::choose(&open, &columns)?;
-        let has_cts = columns.cts.is_some();
-        let statements = || Statements::new(&table.sql_name, has_cts, history.as_ref());
+        let (has_cts, status_type) = (columns.cts.is_some(), columns.status_type);
+        let lock = if path::is_distributed(&open) { Lock::Update } else { Lock::Select };
+        let statements = || Statements::new(&table.sql_name, has_cts, history.as_ref(), lock);
         let way = match path {
-            Path::Direct => {
-                let insert = HeapInsert::new(open, columns.numbers());
-                Way::Direct { insert, statements: statements(), probe: false }
-            }
+            Path::Direct => match Direct::new(open, columns, statements()) {
+                Ok(direct) => Way::Direct(Box::new(direct)),
+                Err(statements) => Way::Set(statements),
+            },
             Path::Set => Way::Set(statements()),
+            Path::Staged if keep_history => Way::Set(statements()),
             Path::UpdateInsert => Way::UpdateInsert { statements: statements(), counts: !open.has_rules() },
             Path::Staged => {
                 let (stage, name) = make_stage();
-                let statements = StagedStatements::new(&table.sql_name, &name, has_cts, history.as_ref());
-                let statements = if open.has_triggers() { statements.counting(&name) } else { statements };
-                Way::Staged { stage, insert: HeapInsert::new(stage, vec![1, 2, 3]), statements }
+                let statements = StagedStatements::new(&table.sql_name, &name, has_cts);
+                let statements = if path::has_triggers(&open) { statements.counting(&name) } else { statements };
+                Way::Staged { stage, insert: HeapInsert::new(Access::insert(stage, vec![1, 2, 3])), statements }
             }
         };
-        let status_created = catalog::input(columns.status_type, c"created");
+        let status_created = catalog::input(status_type, c"created");
         let batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
         Ok(TableWriter { table: open, batch, way, stored: 0 })
     }
@@ -116,7 +116,7 @@ impl TableWriter {
     pub fn push(&mut self, resource: &Encoded<'_>, created_at: Option<i64>) -> std::result::Result<(), LineError> {
         self.batch.push(resource, created_at)?;
         let (rows, bytes) = match self.way {
-            Way::Direct { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
+            Way::Direct(_) | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
             _ => (STATEMENT_ROWS, STATEMENT_BYTES),
         };
         if self.batch.len() == rows || self.batch.bytes() >= bytes {
@@ -129,7 +129,7 @@ impl TableWriter {
     pub fn finish(mut self) -> u64 {
         self.flush();
         match self.way {
-            Way::Direct { insert, .. } => insert.close(),
+            Way::Direct(direct) => direct.close(),
             Way::Staged { stage, insert, statements } => {
                 insert.close();
                 session::advance_command();
@@ -151,10 +151,9 @@ impl TableWriter {
         }
         // Of what a trigger or rule kept out, the lines don't count as stored.
         let kept_out = match way {
-            Way::Direct { insert, statements, probe } => {
-                let known = insert_new(batch, insert, statements, *probe);
-                *probe = !known.is_empty();
-                (known.len() as u64).saturating_sub(statements.upsert(batch, known))
+            Way::Direct(direct) => {
+                direct.write(batch);
+                0
             }
             Way::Set(statements) => {
                 let rows = batch.last_of_each_id(batch.all());
@@ -174,30 +173,6 @@ impl TableWriter {
         *stored += lines - kept_out;
         self.batch.clear();
     }
-}
-
-/// Inserts the rows whose id the table does not have, of each id the last; the other rows, each id once and in order.
-/// Both are seen by the statements after it. With `probe` the ids are looked up first; without, or when another session
-/// was faster, one that is known makes the whole batch one of known rows.
-fn insert_new(batch: &Batch, insert: &mut HeapInsert, statements: &Statements, probe: bool) -> Vec<usize> {
-    let (mut new, mut known) = (batch.last_of_each_id(batch.all()), Vec::new());
-    if probe {
-        let found = statements.known(batch, &new);
-        (known, new) = new.into_iter().partition(|row| found.contains(batch.id(*row)));
-    }
-    // Rows stand in the table as the source had them, whatever the order of their ids.
-    let mut in_order = new.clone();
-    in_order.sort_unstable();
-    let by_id = new.iter().filter_map(|row| in_order.binary_search(row).ok());
-    let inserted = subtransaction::unless_taken(|| {
-        insert.insert(in_order.len(), by_id, |at, row| batch.row_values(in_order[at], row));
-    });
-    if inserted.is_none() {
-        known.append(&mut new);
-        known = batch.last_of_each_id(known);
-    }
-    session::advance_command();
-    known
 }
 
 /// A temporary table of this transaction for `id, resource, cts`, and its name.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::pg::catalog::{self, Table};
 use crate::pg::spi::{self, Parameter};
 use crate::settings::{self, WritePath};
-use pgrx::PgSqlErrorCode;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// A way into a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub enum Path {
     Set,
     /// `UPDATE`, then `INSERT` of the rest: where ON CONFLICT is not to be had (foreign tables, rules).
     UpdateInsert,
-    /// Into a temporary table first, then one `INSERT … SELECT … ON CONFLICT`: where each statement travels.
+    /// Into a temporary table first, then one `INSERT … SELECT … ON CONFLICT`: where each statement travels. Replaced
+    /// versions that are kept must be held first, which is done batch by batch, by the statements of `Set`.
     Staged,
 }
 
@@ -40,14 +41,14 @@ impl Path {
 /// # Errors
 /// 42809 for what is no table; 42P10 for one without a unique index on `id`.
 pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
-    let chosen = natural(table)?;
+    let chosen = natural(table, columns)?;
     let chosen = match (settings::write_path(), chosen) {
         (WritePath::Set, (Path::Direct, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
         (WritePath::Staged, (Path::Direct | Path::Set, _)) => (Path::Staged, "fhir_bulk.write_path asks for it"),
         (_, chosen) => chosen,
     };
     // A foreign table's keys are its server's business.
-    if chosen.0 != Path::UpdateInsert && !has_unique_id(table, columns.id) {
+    if chosen.0 != Path::UpdateInsert && id_index(table, columns).is_none() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
             format!("table \"{}\" has no unique index on id", table.name()),
@@ -57,7 +58,7 @@ pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static
     Ok(chosen)
 }
 
-fn natural(table: &Table) -> Result<(Path, &'static str)> {
+fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
     Ok(match table.kind() {
         b'r' | b'p' if is_distributed(table) => (Path::Staged, "Citus spreads it over other servers"),
         b'r' | b'p' if table.has_rules() => (Path::UpdateInsert, "it has rules"),
@@ -71,6 +72,10 @@ fn natural(table: &Table) -> Result<(Path, &'static str)> {
         b'r' if table.columns().iter().any(|c| c.is_generated) => (Path::Set, "it has generated columns"),
         b'r' if table.columns().iter().any(|c| catalog::is_domain(c.type_oid)) => {
             (Path::Set, "it has columns of domain types")
+        }
+        b'r' if !catalog::is_enum(columns.status_type) => (Path::Set, "its status is not an enumerated type"),
+        b'r' if id_index(table, columns).is_some_and(|index| !index.is_exact) => {
+            (Path::Set, "different ids may be equal in it")
         }
         b'r' => (Path::Direct, "it is a plain table"),
         kind => {
@@ -93,7 +98,7 @@ fn oid(table: &Table) -> Parameter {
 }
 
 /// Citus keeps a shell of the table here and its rows elsewhere; what went into the shell would be lost.
-fn is_distributed(table: &Table) -> bool {
+pub(super) fn is_distributed(table: &Table) -> bool {
     let Some(schema) = catalog::schema(c"pg_catalog") else { return false };
     if catalog::relation(c"pg_dist_partition", schema).is_none() {
         return false;
@@ -110,11 +115,30 @@ fn has_foreign_partition(table: &Table) -> bool {
     !spi::texts(query, &[oid(table)]).is_empty()
 }
 
+/// Whether triggers, of the table or of any partition, may keep rows out of it.
+pub(super) fn has_triggers(table: &Table) -> bool {
+    let query = c"SELECT 'yes' FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass) p \
+        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.relid WHERE c.relhastriggers LIMIT 1";
+    table.has_triggers() || table.kind() == b'p' && !spi::texts(query, &[oid(table)]).is_empty()
+}
+
 /// What `ON CONFLICT (id)` needs.
-fn has_unique_id(table: &Table, id: i16) -> bool {
-    let query = c"SELECT 'yes' FROM pg_catalog.pg_index i WHERE i.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.=) $1 \
+pub(super) struct IdIndex {
+    pub oid: pg_sys::Oid,
+    /// Ids that are equal in it are the same bytes.
+    is_exact: bool,
+}
+
+/// A unique index on `id` alone.
+pub(super) fn id_index(table: &Table, columns: &Columns) -> Option<IdIndex> {
+    let query = c"SELECT pg_catalog.concat(i.indexrelid, ' ', coalesce(c.collisdeterministic, true)) \
+        FROM pg_catalog.pg_index i LEFT JOIN pg_catalog.pg_collation c ON c.oid OPERATOR(pg_catalog.=) i.indcollation[0] \
+        WHERE i.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.=) $1 \
         AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
         AND i.indnkeyatts OPERATOR(pg_catalog.=) 1::pg_catalog.int2 \
-        AND i.indkey[0]::pg_catalog.int8 OPERATOR(pg_catalog.=) $2";
-    !spi::texts(query, &[oid(table), Parameter::int8(i64::from(id))]).is_empty()
+        AND i.indkey[0]::pg_catalog.int8 OPERATOR(pg_catalog.=) $2 \
+        ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1";
+    let found = spi::texts(query, &[oid(table), Parameter::int8(i64::from(columns.id))]);
+    let (index, exact) = found.first()?.split_once(' ')?;
+    Some(IdIndex { oid: index.parse::<u32>().ok()?.into(), is_exact: exact == "t" })
 }

@@ -29,7 +29,7 @@ pub(super) struct Statements {
 
 impl Statements {
     /// With `history`, replaced versions are kept there.
-    pub fn new(table: &str, has_cts: bool, history: Option<&History>) -> Statements {
+    pub fn new(table: &str, has_cts: bool, history: Option<&History>, lock: Lock) -> Statements {
         let (cts, value, set_insert, set_update) = if has_cts {
             (
                 ", cts",
@@ -50,7 +50,14 @@ impl Statements {
         let any = format!("{table} AS t WHERE t.id OPERATOR(pg_catalog.=) ANY ($1)");
         Statements {
             known: sql(format!("SELECT t.id FROM {any}")),
-            lock: sql(format!("SELECT t.id FROM {any} ORDER BY t.id FOR UPDATE")),
+            lock: sql(match lock {
+                Lock::Select => format!("SELECT t.id FROM {any} ORDER BY t.id FOR UPDATE"),
+                Lock::Update => {
+                    format!(
+                        "UPDATE {table} AS t SET txid = t.txid WHERE t.id OPERATOR(pg_catalog.=) ANY ($1) RETURNING t.id"
+                    )
+                }
+            }),
             keep: history.map(|history| {
                 let columns = &history.columns;
                 sql(format!(
@@ -71,27 +78,40 @@ impl Statements {
     }
 
     /// Which of these rows' ids the table has.
-    pub fn known(&self, batch: &Batch, rows: &[usize]) -> HashSet<String> {
+    fn known(&self, batch: &Batch, rows: &[usize]) -> HashSet<String> {
         with_scratch(|| spi::texts(&self.known, &[batch.ids(rows)])).into_iter().collect()
+    }
+
+    /// Whether replaced versions are kept.
+    pub fn keep_history(&self) -> bool {
+        self.keep.is_some()
     }
 
     /// Inserts or replaces rows, of which each id comes once; how many of them are in the table then.
     pub fn upsert(&self, batch: &Batch, rows: Vec<usize>) -> u64 {
-        if rows.is_empty() {
-            return 0;
+        if self.keep_history() {
+            self.upsert_keeping(batch, rows, |known| self.update(batch, known))
+        } else {
+            self.run(&self.upsert, batch, &rows)
         }
-        if self.keep.is_none() {
-            return self.run(&self.upsert, batch, &rows);
-        }
+    }
+
+    /// The same with history; `update` replaces rows that are locked and kept and says how many it did.
+    pub fn upsert_keeping(&self, batch: &Batch, rows: Vec<usize>, mut update: impl FnMut(&[usize]) -> u64) -> u64 {
         let (mut rest, mut stored) = (rows, 0);
         // ON CONFLICT does not tell what it replaced. Rows are locked, kept and updated; what another session inserts
         // in between is found in the next round.
         for _ in 0..ROUNDS {
+            if rest.is_empty() {
+                return stored;
+            }
             let locked: HashSet<String> =
                 with_scratch(|| spi::texts(&self.lock, &[batch.ids(&rest)])).into_iter().collect();
             let (known, new) = rest.into_iter().partition::<Vec<_>, _>(|row| locked.contains(batch.id(*row)));
-            self.keep(batch, &known);
-            stored += self.run(&self.update, batch, &known);
+            if !known.is_empty() {
+                self.keep(batch, &known);
+                stored += update(&known);
+            }
             let inserted: HashSet<String> = if new.is_empty() {
                 HashSet::new()
             } else {
@@ -99,11 +119,13 @@ impl Statements {
             };
             stored += inserted.len() as u64;
             rest = new.into_iter().filter(|row| !inserted.contains(batch.id(*row))).collect();
-            if rest.is_empty() {
-                return stored;
-            }
         }
         stored + self.run(&self.upsert, batch, &rest)
+    }
+
+    /// Updates rows that the table has; how many it has.
+    pub fn update(&self, batch: &Batch, rows: &[usize]) -> u64 {
+        self.run(&self.update, batch, rows)
     }
 
     /// Updates the known rows and inserts the others, without ON CONFLICT; how many the statements touched.
@@ -111,7 +133,7 @@ impl Statements {
         let found = self.known(batch, &rows);
         let (known, new) = rows.into_iter().partition::<Vec<_>, _>(|row| found.contains(batch.id(*row)));
         self.keep(batch, &known);
-        self.run(&self.update, batch, &known) + self.run(&self.insert, batch, &new)
+        self.update(batch, &known) + self.run(&self.insert, batch, &new)
     }
 
     fn keep(&self, batch: &Batch, known: &[usize]) {
@@ -126,6 +148,15 @@ impl Statements {
     fn run(&self, statement: &CString, batch: &Batch, rows: &[usize]) -> u64 {
         if rows.is_empty() { 0 } else { with_scratch(|| spi::execute(statement, &batch.parameters(rows))) }
     }
+}
+
+/// How rows are held while they are kept and replaced.
+#[derive(Clone, Copy)]
+pub(super) enum Lock {
+    /// `SELECT … FOR UPDATE`.
+    Select,
+    /// An `UPDATE` that changes nothing: Citus has no `FOR UPDATE` of rows on several servers.
+    Update,
 }
 
 /// Where replaced versions are kept.
@@ -147,25 +178,16 @@ impl History {
 
 /// From a temporary table of `id, resource, cts` to the resource table, in one statement each.
 pub(super) struct StagedStatements {
-    keep: Option<CString>,
     upsert: CString,
     /// How many ids there are, asked where triggers may keep some out.
     count: Option<CString>,
 }
 
 impl StagedStatements {
-    pub fn new(table: &str, stage: &str, has_cts: bool, history: Option<&History>) -> StagedStatements {
+    pub fn new(table: &str, stage: &str, has_cts: bool) -> StagedStatements {
         let (cts, value, set) =
             if has_cts { (", cts", ", r.cts", set_cts(EXCLUDED, "excluded.cts")) } else { ("", "", String::new()) };
         StagedStatements {
-            keep: history.map(|history| {
-                let columns = &history.columns;
-                sql(format!(
-                    "INSERT INTO {} ({columns}) SELECT {columns} FROM {table} AS t \
-                     WHERE t.id OPERATOR(pg_catalog.=) ANY (SELECT s.id FROM {stage} AS s) ON CONFLICT DO NOTHING",
-                    history.sql_name
-                ))
-            }),
             // The stage holds lines in their order, so that the last of an id is that with the highest place.
             upsert: sql(format!(
                 "INSERT INTO {table} AS t (id, txid, ts, resource_type, status, resource{cts}) \
@@ -186,9 +208,6 @@ impl StagedStatements {
 
     /// Moves all of it; how many rows were kept out of the table.
     pub fn run(&self, batch: &Batch) -> u64 {
-        if let Some(keep) = &self.keep {
-            spi::execute(keep, &[]);
-        }
         let parameters: [Parameter; 3] = batch.stamp_parameters();
         let moved = spi::execute(&self.upsert, &parameters);
         let counted = self.count.as_ref().and_then(|count| spi::texts(count, &[]).first()?.parse::<u64>().ok());

@@ -44,6 +44,13 @@ same_rows_and_counts! {
     tables_with_generated_columns_load:
         Kind::new("set: it has generated columns", tables::GENERATED).also(tables::generated_is_right);
     tables_with_domain_columns_load: Kind::new("set: it has columns of domain types", tables::DOMAIN);
+    tables_whose_status_is_text_load: Kind::new("set: its status is not an enumerated type", tables::STATUS_OF_TEXT);
+    tables_in_which_different_ids_are_equal_load:
+        Kind::new("set: different ids may be equal in it", tables::IDS_WITHOUT_CASE).also(tables::case_makes_no_other_id);
+    tables_with_room_for_new_versions_beside_the_old_load:
+        Kind::new("direct: it is a plain table", "ALTER TABLE patient SET (fillfactor = 40)");
+    tables_with_indexes_of_their_own_load:
+        Kind::new("direct: it is a plain table", tables::INDEXES).also(tables::indexes_are_sound);
     tables_partitioned_by_hash_load: Kind::new("set: it is partitioned", tables::HASH);
     tables_partitioned_by_range_load: Kind::new("set: it is partitioned", tables::RANGE);
     a_partition_under_a_types_name_loads:

@@ -42,6 +42,22 @@ fn lines_that_a_trigger_keeps_out_are_not_counted_as_stored() {
 }
 
 #[test]
+fn lines_that_a_trigger_of_a_partition_keeps_out_are_not_counted_as_stored() {
+    for settings in ["", STAGED] {
+        let (database, mut client) = with_table(tables::RANGE);
+        run(&mut client, &(KEEP_OUT.replace("ON patient", "ON low") + ";" + settings));
+        let url = database.file("new", patients(1..=20));
+        assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 19}"#, "{settings}");
+        let url = database.file("versions", patients(14..=15) + &patient("p-16", 13));
+        for options in ["{}", r#"{"update": true}"#] {
+            let answer = load(&mut client, &url, &format!("'Patient', options => '{options}'"));
+            assert_eq!(answer, r#"{"total": 2}"#, "{settings} {options}");
+        }
+        assert_eq!(value(&mut client, "SELECT count(*), max(status) FROM patient"), "19|updated");
+    }
+}
+
+#[test]
 fn a_row_that_a_policy_forbids_is_an_error_and_nothing_is_loaded() {
     for settings in ["", STAGED] {
         let path = if settings.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::kind::Place;
 use crate::servers;
-use crate::support::{rows, run, value};
+use crate::support::{load, patient, rows, run, value};
 use fhir_bulk_tests::{Cluster, Database};
 
 pub const WITHOUT_CTS: &str = "ALTER TABLE patient DROP COLUMN cts; ALTER TABLE patient_history DROP COLUMN cts";
@@ -65,6 +65,46 @@ pub fn generated_is_right(place: &mut Place) {
 
 pub const DOMAIN: &str = "CREATE DOMAIN short AS text CHECK (length(value) < 9);
     ALTER TABLE patient ADD COLUMN word short DEFAULT 'word', ADD COLUMN other short";
+
+pub const STATUS_OF_TEXT: &str =
+    "ALTER TABLE patient ALTER COLUMN status TYPE text; ALTER TABLE patient_history ALTER COLUMN status TYPE text";
+
+pub const IDS_WITHOUT_CASE: &str =
+    "CREATE COLLATION without_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    ALTER TABLE patient ALTER COLUMN id TYPE text COLLATE without_case";
+
+pub fn case_makes_no_other_id(place: &mut Place) {
+    if value(&mut place.admin, "SELECT count(*) FROM patient WHERE id = 'p-1'") == "0" {
+        return;
+    }
+    let url = place.database.file("case", patient("P-1", 4711));
+    load(&mut place.client, &url, "'Patient'");
+    let query = "SELECT id, resource ->> 'multipleBirthInteger' FROM patient WHERE id = 'P-1'";
+    assert_eq!(rows(&mut place.admin, query), ["p-1|4711"]);
+}
+
+pub const INDEXES: &str = "CREATE INDEX content ON patient USING gin (resource jsonb_path_ops);
+    CREATE INDEX family ON patient ((resource #>> '{name,0,family}'));
+    CREATE INDEX replaced ON patient (txid) WHERE status <> 'created';
+    CREATE UNIQUE INDEX other_key ON patient ((id || '!')); CREATE INDEX creation ON patient USING brin (cts)";
+
+pub fn indexes_are_sound(place: &mut Place) {
+    for index in ["patient_pkey", "family", "replaced", "other_key"] {
+        assert_eq!(value(&mut place.admin, &format!("SELECT bt_index_check('{index}', true)")), "", "{index}");
+    }
+    let mut found = |plan: &str| {
+        run(&mut place.admin, &format!("SET enable_seqscan = {plan}"));
+        value(
+            &mut place.admin,
+            "SELECT (SELECT count(*) FROM patient WHERE resource @> '{\"birthDate\": \"1970-01-01\"}'),
+                    (SELECT count(*) FROM patient WHERE resource @> '{\"birthDate\": \"none\"}'),
+                    (SELECT count(*) FROM patient WHERE resource #>> '{name,0,family}' ~ '^Other' AND txid > 0 AND status <> 'created'),
+                    (SELECT count(*) FROM patient WHERE cts > '2020-01-01')",
+        )
+    };
+    assert_eq!(found("off"), found("on"));
+    assert_eq!(rows(&mut place.admin, "SELECT * FROM verify_heapam('patient')"), [""; 0]);
+}
 
 const COLUMNS: &str =
     "(id text NOT NULL, txid bigint NOT NULL, cts timestamptz DEFAULT now(), ts timestamptz DEFAULT now(),

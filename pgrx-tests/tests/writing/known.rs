@@ -1,0 +1,132 @@
+//! Rows that the table has, replaced where they stand: what stays, what goes, and what it costs.
+
+use crate::support::{assert_error, count, fails, load, load_fails, patient, patients, rows, run, value};
+use fhir_bulk_tests::{Client, Database};
+
+fn with_patients(changes: &str, lines: &str) -> (Database, Client) {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(&mut client, "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut client, changes);
+    load(&mut client, &database.file("first", lines), "'Patient'");
+    (database, client)
+}
+
+fn sound(client: &mut Client) {
+    assert_eq!(value(client, "SELECT bt_index_check('patient_pkey', true)"), "");
+    assert_eq!(rows(client, "SELECT * FROM verify_heapam('patient')"), [""; 0]);
+}
+
+#[test]
+fn columns_that_are_younger_than_a_row_keep_their_values() {
+    let (database, mut client) = with_patients("ALTER TABLE patient ADD COLUMN gone int DEFAULT 1", &patients(1..=100));
+    run(
+        &mut client,
+        "ALTER TABLE patient DROP COLUMN gone, ADD COLUMN word text NOT NULL DEFAULT 'old', ADD COLUMN none int;
+         ALTER TABLE patient ALTER COLUMN word SET DEFAULT 'new'",
+    );
+    let url = database.file("second", patients(1..=101));
+    for options in ["{}", r#"{"update": true}"#] {
+        load(&mut client, &url, &format!("'Patient', options => '{options}'"));
+        assert_eq!(
+            rows(&mut client, "SELECT word, none, status, count(*) FROM patient GROUP BY 1, 2, 3 ORDER BY 4 LIMIT 1"),
+            [if options == "{}" { "new|∅|created|1" } else { "new|∅|updated|1" }]
+        );
+        assert_eq!(count(&mut client, "SELECT count(*) FROM patient WHERE word = 'old' AND status = 'updated'"), 100);
+        sound(&mut client);
+    }
+}
+
+#[test]
+fn what_is_stored_out_of_line_is_kept_or_goes_with_its_version() {
+    // Random digits, which don't compress.
+    let long = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 400) AS n";
+    let (database, mut client) = with_patients("ALTER TABLE patient ADD COLUMN note text", &patient("p-1", 1));
+    run(&mut client, &format!("UPDATE patient SET note = ({long})"));
+    let noise = value(&mut client, long);
+    let toast = value(&mut client, "SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'patient'::regclass");
+    let chunks = format!("SELECT count(DISTINCT chunk_id) FROM {toast}");
+    let large = |number: usize| patient("p-1", number).replace("Family", &format!("{number}{noise}"));
+    for round in 1..4 {
+        load(&mut client, &database.file("large", large(round)), "'Patient'");
+        run(&mut client, "VACUUM patient");
+        assert_eq!(count(&mut client, &chunks), 2, "the note and the last resource");
+        assert_eq!(
+            value(&mut client, &format!("SELECT note = ({long}), resource ->> 'multipleBirthInteger' FROM patient")),
+            format!("t|{round}")
+        );
+        sound(&mut client);
+    }
+    load(&mut client, &database.file("small", patient("p-1", 9)), "'Patient'");
+    run(&mut client, "VACUUM patient");
+    assert_eq!(count(&mut client, &chunks), 1);
+}
+
+#[test]
+fn replacing_rows_is_counted_as_updates_and_leaves_no_rows_behind_that_were_tried_in_vain() {
+    let changes = "ALTER TABLE patient SET (fillfactor = 50)";
+    let (database, _) = with_patients(changes, &patients(1..=5000));
+    // Another session, which has nothing to its account yet.
+    let mut client = database.connect();
+    run(&mut client, "BEGIN");
+    let url = database.file("second", patients(4001..=6000));
+    assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 2000}"#);
+    assert_eq!(
+        value(
+            &mut client,
+            "SELECT pg_stat_get_xact_tuples_inserted(t), pg_stat_get_xact_tuples_updated(t),
+                    pg_stat_get_xact_tuples_hot_updated(t) > 800 FROM (SELECT 'patient'::regclass) AS p(t)"
+        ),
+        "1000|1000|t"
+    );
+    run(&mut client, "COMMIT");
+    sound(&mut client);
+}
+
+#[test]
+fn a_table_that_is_published_without_an_identity_takes_new_rows_and_no_new_versions() {
+    let database = crate::servers::database_on(crate::servers::decoded());
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Patient'); ALTER TABLE patient REPLICA IDENTITY NOTHING;
+         CREATE PUBLICATION all_of_it FOR TABLE patient",
+    );
+    let url = database.file("patients", patients(1..=10));
+    load(&mut client, &url, "'Patient'");
+    let by_hand = fails(&mut client, "UPDATE patient SET txid = 1");
+    assert_error(&by_hand, "55000", &["patient"]);
+    let error = load_fails(&mut client, &url, "'Patient'");
+    assert_error(&error, by_hand.code().code(), &[by_hand.message()]);
+    assert_eq!(value(&mut client, "SELECT count(*), max(status) FROM patient"), "10|created");
+}
+
+#[test]
+fn ids_without_order_in_the_source_are_replaced_however_many_versions_they_have() {
+    let (database, mut client) = with_patients("", "");
+    let shuffled = |round: usize| -> String {
+        (0..9001).map(|n| patient(&format!("p-{}", n * 31 * round % 9001), n + round) + "\n").collect()
+    };
+    for round in 1..=4 {
+        let url = database.file("round", shuffled(round));
+        assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 9001}"#);
+        assert_eq!(
+            value(&mut client, "SELECT count(*), count(DISTINCT txid), count(DISTINCT resource) FROM patient"),
+            "9001|1|9001"
+        );
+    }
+    sound(&mut client);
+}
+
+#[test]
+fn a_trigger_or_rule_that_comes_between_two_loads_of_a_session_is_obeyed() {
+    let (database, mut client) = with_patients("", &patients(1..=10));
+    run(
+        &mut client,
+        "CREATE TABLE log (id text);
+         CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (OLD.id); RETURN NULL; END';
+         CREATE TRIGGER log AFTER UPDATE ON patient FOR EACH ROW EXECUTE FUNCTION log()",
+    );
+    load(&mut client, &database.file("second", patients(1..=10)), "'Patient'");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM log"), 10);
+}

@@ -1,0 +1,66 @@
+//! What PostgreSQL must allow before rows are touched without its executor: privileges on columns.
+
+use super::catalog::Table;
+use super::compat;
+use pgrx::pg_sys;
+
+/// An open table and the columns that are touched, by number.
+#[derive(Clone)]
+pub struct Access {
+    /// The table.
+    pub table: Table,
+    /// Columns that new rows are given.
+    pub inserted: Vec<i16>,
+    /// Columns that rows which stand are given anew.
+    pub updated: Vec<i16>,
+    /// Columns that are read to do so.
+    pub selected: Vec<i16>,
+}
+
+impl Access {
+    /// Only inserts into columns.
+    pub fn insert(table: Table, columns: Vec<i16>) -> Access {
+        Access { table, inserted: columns, updated: Vec::new(), selected: Vec::new() }
+    }
+
+    /// Updates columns and reads some.
+    pub fn update(table: Table, updated: Vec<i16>, selected: Vec<i16>) -> Access {
+        Access { table, inserted: Vec::new(), updated, selected }
+    }
+
+    /// Raises 42501 when the current role may not do it.
+    pub fn check(&self) {
+        // SAFETY: the table is open and locked.
+        unsafe { compat::check_privileges(self) }
+    }
+
+    /// The privileges that it takes.
+    pub(super) fn privileges(&self) -> u32 {
+        let needs = |columns: &[i16], privilege: u32| if columns.is_empty() { 0 } else { privilege };
+        needs(&self.inserted, pg_sys::ACL_INSERT)
+            | needs(&self.updated, pg_sys::ACL_UPDATE)
+            | needs(&self.selected, pg_sys::ACL_SELECT)
+    }
+
+    /// A range table entry for the table, without privileges.
+    pub(super) fn range_table_entry(&self) -> *mut pg_sys::RangeTblEntry {
+        // SAFETY: the tag is that of the struct.
+        let mut entry = unsafe { pgrx::PgBox::<pg_sys::RangeTblEntry>::alloc_node(pg_sys::NodeTag::T_RangeTblEntry) };
+        entry.rtekind = pg_sys::RTEKind::RTE_RELATION;
+        entry.relid = self.table.oid();
+        entry.relkind = self.table.kind() as std::ffi::c_char;
+        entry.rellockmode = pg_sys::RowExclusiveLock as i32;
+        entry.into_pg()
+    }
+}
+
+/// Columns as PostgreSQL counts them in sets.
+pub(super) fn bitmap(columns: &[i16]) -> *mut pg_sys::Bitmapset {
+    let mut set = std::ptr::null_mut();
+    for number in columns {
+        let member = i32::from(*number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+        // SAFETY: null is the empty set; each call returns the set to go on with.
+        set = unsafe { pg_sys::bms_add_member(set, member) };
+    }
+    set
+}

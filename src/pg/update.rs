@@ -1,0 +1,223 @@
+//! New versions of rows that a plain heap table has: looked up by their key, put in their place as UPDATE does.
+
+use super::access::Access;
+use super::compat;
+use super::insert::{HeapInsert, clear, forget_expressions};
+use super::memory::Scratch;
+use pgrx::pg_sys;
+
+/// What other transactions have committed and this one has done, at one moment; in REPEATABLE READ and SERIALIZABLE
+/// the transaction's own. A row that it sees keeps its place while it is held.
+pub struct Snapshot(pg_sys::Snapshot);
+
+impl Snapshot {
+    /// Takes it. [`Snapshot::release`] gives it back, or the transaction's end after an error.
+    pub fn take() -> Snapshot {
+        // SAFETY: inside a transaction.
+        Snapshot(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot()) })
+    }
+
+    /// Gives it back.
+    pub fn release(self) {
+        // SAFETY: registered by `take`, once.
+        unsafe { pg_sys::UnregisterSnapshot(self.0) }
+    }
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(pg_sys::ItemPointerData);
+
+/// The version of a row that is being replaced.
+pub struct Old<'a> {
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl Old<'_> {
+    /// The value of a column, by its number; `None` for NULL. It may point into the page.
+    pub fn get(&self, column: i16) -> Option<pg_sys::Datum> {
+        let at = column as usize - 1;
+        (!self.nulls[at]).then(|| self.values[at])
+    }
+}
+
+/// Looks up rows of the table of a [`HeapInsert`] by a unique index of one column, and replaces them.
+pub struct HeapUpdate {
+    /// Open as long as the [`HeapInsert`].
+    index: pg_sys::Relation,
+    key: pg_sys::ScanKeyData,
+    /// The columns that get new values.
+    columns: Vec<i16>,
+    found: *mut pg_sys::TupleTableSlot,
+    new: *mut pg_sys::TupleTableSlot,
+    scratch: Scratch,
+}
+
+impl HeapUpdate {
+    /// Makes ready to update `access.updated`, which is checked by the caller. `index` is one of the table's B-trees.
+    pub fn new(insert: &HeapInsert, access: &Access, index: pg_sys::Oid) -> Option<HeapUpdate> {
+        // SAFETY: the insert's indexes are open; the slots' descriptor lives as long as it.
+        unsafe {
+            let info = &*insert.relation_info;
+            let indexes = std::slice::from_raw_parts(info.ri_IndexRelationDescs, info.ri_NumIndices.max(0) as usize);
+            let index = indexes.iter().copied().find(|open| (**open).rd_id == index)?;
+            Some(HeapUpdate {
+                index,
+                key: equals(index),
+                columns: access.updated.clone(),
+                found: pg_sys::MakeSingleTupleTableSlot(insert.descriptor, &raw const pg_sys::TTSOpsBufferHeapTuple),
+                new: pg_sys::MakeSingleTupleTableSlot(insert.descriptor, &raw const pg_sys::TTSOpsVirtual),
+                scratch: Scratch::new(),
+            })
+        }
+    }
+
+    /// Where the rows with these keys stand, of those that the snapshot sees.
+    pub fn find(
+        &mut self,
+        insert: &HeapInsert,
+        snapshot: &Snapshot,
+        keys: impl Iterator<Item = pg_sys::Datum>,
+    ) -> Vec<Option<Place>> {
+        let HeapUpdate { index, key, found, scratch, .. } = self;
+        scratch.run(|| {
+            // SAFETY: table and index are open, the keys are of the index's type; the slot holds no page when it ends.
+            unsafe {
+                let scan = compat::begin_index_scan(insert.table.raw(), *index, snapshot.0);
+                let places = keys
+                    .map(|value| {
+                        key.sk_argument = value;
+                        pg_sys::index_rescan(scan, key, 1, std::ptr::null_mut(), 0);
+                        let forward = pg_sys::ScanDirection::ForwardScanDirection;
+                        pg_sys::index_getnext_slot(scan, forward, *found).then(|| Place((**found).tts_tid))
+                    })
+                    .collect();
+                clear(*found);
+                pg_sys::index_endscan(scan);
+                places
+            }
+        })
+    }
+
+    /// Replaces the rows at these places, which the snapshot sees: `change` appends the new values of the columns, in
+    /// their order, `None` for NULL; other columns keep theirs. Which rows are left as they are, because another
+    /// session has replaced or deleted them meanwhile, is the answer. A unique key that is taken raises 23505.
+    pub fn replace(
+        &mut self,
+        insert: &HeapInsert,
+        snapshot: &Snapshot,
+        rows: &[(usize, Place)],
+        mut change: impl FnMut(usize, &Old<'_>, &mut Vec<Option<pg_sys::Datum>>),
+    ) -> Vec<usize> {
+        let mut left = Vec::new();
+        let HeapUpdate { columns, new, scratch, .. } = self;
+        // SAFETY: the table is open and locked.
+        unsafe { pg_sys::CheckCmdReplicaIdentity(insert.table.raw(), pg_sys::CmdType::CMD_UPDATE) }
+        let mut replacer = Replacer { insert, snapshot, columns, new: *new, values: Vec::with_capacity(columns.len()) };
+        scratch.run(|| {
+            for (row, place) in rows {
+                // SAFETY: the snapshot, which is held, sees the row; the slot has the table's columns.
+                if !unsafe { replacer.replace(*place, |old, new| change(*row, old, new)) } {
+                    left.push(*row);
+                }
+            }
+        });
+        // SAFETY: the insert's state is live.
+        unsafe { forget_expressions(insert.state) }
+        left
+    }
+
+    /// Ends the updating; what is needed after an error, the transaction's end does.
+    pub fn close(self) {
+        // SAFETY: both slots were made in `new`, and are dropped once.
+        unsafe {
+            pg_sys::ExecDropSingleTupleTableSlot(self.found);
+            pg_sys::ExecDropSingleTupleTableSlot(self.new);
+        }
+        self.scratch.delete();
+    }
+}
+
+/// What the replacements of a batch share.
+struct Replacer<'a> {
+    insert: &'a HeapInsert,
+    snapshot: &'a Snapshot,
+    columns: &'a [i16],
+    /// A virtual slot.
+    new: *mut pg_sys::TupleTableSlot,
+    /// New values of the columns.
+    values: Vec<Option<pg_sys::Datum>>,
+}
+
+impl Replacer<'_> {
+    /// Replaces one row by what `change` makes of it. Whether it is replaced.
+    ///
+    /// # Safety
+    /// The snapshot sees the row; the slot has the table's columns.
+    unsafe fn replace(&mut self, place: Place, change: impl FnOnce(&Old<'_>, &mut Vec<Option<pg_sys::Datum>>)) -> bool {
+        let Replacer { insert, snapshot, columns, new, values: changed } = self;
+        let HeapInsert { table, state, relation_info, has_constraints, .. } = insert;
+        let new = *new;
+        // SAFETY: by the caller; the old version's page stays pinned as long as its values are used. The descriptor is the
+        // relation's own, which knows the values of columns that are younger than the row.
+        unsafe {
+            let mut old = pg_sys::HeapTupleData { t_self: place.0, ..Default::default() };
+            let Some(page) = compat::fetch_row(table.raw(), snapshot.0, &mut old) else { return false };
+            let descriptor = (*table.raw()).rd_att;
+            let (values, nulls) = ((*new).tts_values, (*new).tts_isnull);
+            clear(new);
+            pg_sys::heap_deform_tuple(&mut old, descriptor, values, nulls);
+            let natts = (*descriptor).natts as usize;
+            let old_values = std::slice::from_raw_parts(values, natts);
+            changed.clear();
+            change(&Old { values: old_values, nulls: std::slice::from_raw_parts(nulls, natts) }, changed);
+            for (column, value) in columns.iter().zip(changed.iter()) {
+                let at = *column as usize - 1;
+                *nulls.add(at) = value.is_none();
+                *values.add(at) = value.unwrap_or(pg_sys::Datum::null());
+            }
+            pg_sys::ExecStoreVirtualTuple(new);
+            (*new).tts_tableOid = table.oid();
+            if *has_constraints {
+                pg_sys::ExecConstraints(*relation_info, new, *state);
+            }
+            let version = pg_sys::heap_form_tuple(descriptor, values, nulls);
+            (*version).t_tableOid = table.oid();
+            let entries = compat::update_row(table.raw(), &mut old.t_self, version);
+            if entries.is_some() {
+                (*new).tts_tid = (*version).t_self;
+                compat::insert_index_entries(*relation_info, new, *state, entries);
+            }
+            pg_sys::heap_freetuple(version);
+            clear(new);
+            pg_sys::ReleaseBuffer(page);
+            entries.is_some()
+        }
+    }
+}
+
+/// `index's first column = value`, the value to be set.
+///
+/// # Safety
+/// `index` is an open B-tree.
+unsafe fn equals(index: pg_sys::Relation) -> pg_sys::ScanKeyData {
+    // SAFETY: by the caller: its arrays have an element for each key column. Every B-tree operator family has `=`.
+    unsafe {
+        let (family, type_oid) = (*(*index).rd_opfamily, *(*index).rd_opcintype);
+        let strategy = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
+        let operator = pg_sys::get_opfamily_member(family, type_oid, type_oid, strategy as i16);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyEntryInitialize(
+            &mut key,
+            0,
+            1,
+            strategy,
+            pg_sys::InvalidOid,
+            *(*index).rd_indcollation,
+            pg_sys::get_opcode(operator),
+            pg_sys::Datum::null(),
+        );
+        key
+    }
+}
