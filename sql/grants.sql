@@ -6,6 +6,9 @@ REVOKE ALL ON FUNCTION bulk_load(text, text, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_create_table(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_write_path(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_export_identifiers(jsonb) FROM PUBLIC;
+-- Whoever may import may end imports; a status shows a role its own jobs only.
+REVOKE ALL ON FUNCTION bulk_import(jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_import_cancel(text) FROM PUBLIC;
 
 COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean) IS
     'All live resources of a type, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
@@ -21,3 +24,11 @@ COMMENT ON FUNCTION bulk_resource_types() IS
     'The resource types with a table that the current role may SELECT from';
 COMMENT ON FUNCTION bulk_create_table(text) IS
     'Makes the table of a resource type and its history table, unless they are there';
+COMMENT ON FUNCTION bulk_import(jsonb, boolean) IS
+    'Has NDJSON sources imported in the background once the transaction commits. Answers the job''s id';
+COMMENT ON FUNCTION bulk_import_status(text) IS
+    'How far an import of yours is, as a BulkImportStatus';
+COMMENT ON FUNCTION bulk_import_cancel(text) IS
+    'Ends an import of yours where it stands; what it has committed stays. False when it is not active';
+COMMENT ON FUNCTION bulk_job_subject() IS
+    'The sub of the token that the session works for (request.jwt.claims), which your jobs are kept apart by';

@@ -2,7 +2,7 @@
 //! out. Each module makes its own; here they become PostgreSQL's.
 
 use fhir_bulk_codec::{LineError, Reason, error::IdRule, jsonb::MAX_DEPTH};
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// An error on its way to the client.
@@ -58,9 +58,13 @@ impl Error {
     }
 
     /// Why, without the name of the thing: `403: Forbidden` of `could not read https://…: 403: Forbidden`.
-    #[expect(dead_code, reason = "for the status of background jobs")]
     pub fn reason(&self) -> &str {
         self.reason.as_deref().unwrap_or(&self.message)
+    }
+
+    /// The SQLSTATE.
+    pub fn code(&self) -> PgSqlErrorCode {
+        self.code
     }
 
     /// The SQLSTATE, five characters.
@@ -88,6 +92,22 @@ impl Error {
         match hint(error.reason) {
             Some(hint) => out.hint(hint),
             None => out,
+        }
+    }
+}
+
+/// What PostgreSQL raised, or a panic, caught where a process of ours goes on after it.
+impl From<CaughtError> for Error {
+    fn from(caught: CaughtError) -> Error {
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = caught;
+        Error {
+            code: report.sql_error_code(),
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+            hint: report.hint().map(str::to_owned),
+            reason: None,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! | floor | what is there |
 //! |---|---|
-//! | [`dump`], [`load`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`] | where the bytes of a load come from |
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
@@ -11,12 +12,15 @@
 //!
 //! Each floor uses only those below it.
 
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 mod arguments;
 mod dump;
 mod error;
 mod export;
+mod import;
+mod jobs;
 mod load;
 mod pg;
 mod settings;
@@ -28,6 +32,7 @@ mod tables;
 
 extension_sql_file!("../sql/prepare.sql", name = "prepare", bootstrap);
 extension_sql_file!("../sql/rejects.sql", name = "rejects");
+extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = [jobs::bulk_job_subject]);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by PostgreSQL when it loads the library.
@@ -35,4 +40,21 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 pub extern "C-unwind" fn _PG_init() {
     pg::session::hide_backtraces();
     settings::define();
+    jobs::start_launcher();
+}
+
+/// The process that works on background jobs in the database whose OID it gets.
+#[pg_guard]
+#[unsafe(no_mangle)]
+#[allow(unsafe_code, reason = "the server finds it by this name, which has the extension's before it")]
+pub extern "C-unwind" fn fhir_bulk_job_worker(database: pg_sys::Datum) {
+    jobs::work(pg_sys::Oid::from(database.value() as u32), &[import::KIND]);
+}
+
+/// The process that has jobs go on where the library is preloaded.
+#[pg_guard]
+#[unsafe(no_mangle)]
+#[allow(unsafe_code, reason = "the server finds it by this name, which has the extension's before it")]
+pub extern "C-unwind" fn fhir_bulk_launcher(_argument: pg_sys::Datum) {
+    jobs::launch();
 }

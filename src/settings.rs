@@ -63,6 +63,11 @@ static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static WRITE_PATH: GucSetting<WritePath> = GucSetting::<WritePath>::new(WritePath::Auto);
 static IDENTIFIER_INDEX: GucSetting<bool> = GucSetting::<bool>::new(false);
+static IMPORT_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static IMPORT_COMMIT_ROWS: GucSetting<i32> = GucSetting::<i32>::new(50_000);
+static JOB_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
+static LAUNCHER_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static LAUNCHER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_NEW_TABLES: GucSetting<i32> = GucSetting::<i32>::new(100);
 
 /// Makes the settings known; called once when the library is loaded.
@@ -189,6 +194,54 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.import_workers",
+        c"How many inputs of background jobs are worked on at once in a database.",
+        c"Each is a process that takes a core; max_worker_processes has to leave room for them.",
+        &IMPORT_WORKERS,
+        1,
+        64,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.import_commit_rows",
+        c"After how many resources an import in bulk mode commits.",
+        c"Fewer are sooner visible and repeated after a crash, and cost more commits.",
+        &IMPORT_COMMIT_ROWS,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.job_retention",
+        c"How long background jobs are remembered after they ended.",
+        c"Until then their status can be asked for and their id is taken.",
+        &JOB_RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MIN,
+    );
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.launcher_databases",
+        c"The databases, comma-separated, in which jobs go on by themselves when the server starts.",
+        c"It needs fhir_bulk in shared_preload_libraries; elsewhere jobs go on at the next call of a job's function.",
+        &LAUNCHER_DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.launcher_interval",
+        c"How often the launcher looks for jobs that nobody works on.",
+        c"Such are left when a worker was ended, or when the server had no process left for one.",
+        &LAUNCHER_INTERVAL,
+        1,
+        i32::MAX / 1000,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
     compat::reserve_settings_prefix(c"fhir_bulk");
 }
 
@@ -291,6 +344,34 @@ pub fn write_path() -> WritePath {
 /// `fhir_bulk.identifier_index`.
 pub fn identifier_index() -> bool {
     IDENTIFIER_INDEX.get()
+}
+
+/// `fhir_bulk.import_workers`.
+pub fn import_workers() -> u16 {
+    u16::try_from(IMPORT_WORKERS.get()).unwrap_or(1)
+}
+
+/// `fhir_bulk.import_commit_rows`.
+pub fn import_commit_rows() -> u64 {
+    u64::from(IMPORT_COMMIT_ROWS.get().unsigned_abs())
+}
+
+/// `fhir_bulk.job_retention`.
+pub fn job_retention_minutes() -> i32 {
+    JOB_RETENTION.get()
+}
+
+/// `fhir_bulk.launcher_databases`, one by one.
+pub fn launcher_databases() -> Vec<CString> {
+    let names = LAUNCHER_DATABASES.get().unwrap_or_default();
+    let names = names.to_string_lossy();
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.filter_map(|name| CString::new(name).ok()).collect()
+}
+
+/// `fhir_bulk.launcher_interval`.
+pub fn launcher_interval() -> Duration {
+    Duration::from_secs(u64::from(LAUNCHER_INTERVAL.get().unsigned_abs()))
 }
 
 /// `fhir_bulk.max_new_tables`.

@@ -66,7 +66,8 @@ impl<R: Read> Lines<R> {
         self.number
     }
 
-    /// After [`ReadError::LineTooLong`]: where the line starts in the stream.
+    /// How far the lines that were handed out reach, in bytes of the stream; after [`ReadError::LineTooLong`] where
+    /// that line starts.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -92,6 +93,28 @@ impl<R: Read> Lines<R> {
             }
             self.read_more()?;
         }
+    }
+
+    /// Passes over the first `number` lines, which reach to `offset`, of a stream that was read so far before.
+    /// False when the stream is shorter than that.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn skip_to(&mut self, number: u64, offset: u64) -> Result<bool, ReadError> {
+        while self.offset < offset {
+            if self.start == self.end {
+                self.read_more()?;
+            }
+            let wanted = usize::try_from(offset - self.offset).unwrap_or(usize::MAX);
+            let taken = wanted.min(self.end - self.start);
+            if taken == 0 {
+                return Ok(false);
+            }
+            self.start += taken;
+            self.offset += taken as u64;
+        }
+        self.number = number;
+        Ok(true)
     }
 
     /// The next line that is not blank; `None` at the end.
@@ -193,6 +216,29 @@ mod tests {
             buffer[..count].copy_from_slice(&self.0[..count]);
             self.0 = &self.0[count..];
             Ok(count)
+        }
+    }
+
+    /// An import that goes on where it was stopped must see each line once, under its own number.
+    #[test]
+    fn lines_go_on_where_an_earlier_reading_of_the_stream_came_to() {
+        let text = b"\xEF\xBB\xBF{1}\n\n{2}\r\n{3}\n{4}";
+        for piece in 1..text.len() {
+            let mut first = Lines::new(Pieces(text, piece), 1 << 20);
+            for _ in 0..2 {
+                first.next_line().unwrap().unwrap();
+            }
+            let mut again = Lines::new(Pieces(text, piece), 1 << 20);
+            assert!(again.skip_to(first.number(), first.offset()).unwrap());
+            loop {
+                let (expected, found) = (first.next_line().unwrap(), again.next_line().unwrap());
+                let parts = |line: Line<'_>| (line.number, line.offset, line.bytes.to_vec());
+                assert_eq!(found.map(parts), expected.map(parts));
+                if expected.is_none() {
+                    break;
+                }
+            }
+            assert!(!Lines::new(Pieces(text, piece), 1 << 20).skip_to(9, text.len() as u64 + 1).unwrap());
         }
     }
 

@@ -5,14 +5,15 @@ mod rejects;
 mod run;
 mod tables;
 
+pub use options::Options;
+pub use run::{Load, Plan, Position};
+
 use crate::arguments::required;
 use crate::error::{Result, or_raise};
 use crate::pg::session;
 use crate::store::ResourceType;
-use options::Options;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default};
-use run::{Load, Plan};
 use serde_json::{Map, Value, json};
 
 /// Loads a source; the answer is `{"total": n}` or the count of each type, and with `on_error` "skip" `errors`.
@@ -43,7 +44,7 @@ fn load(
 
     // Whoever waits for the answer decides whether to try again.
     let mut load = Load::open(url, Plan { resource_type, fhir, options, retries: 0 })?;
-    let counts = load.run()?;
+    let counts = load.batch(|_| false)?.counts;
     let mut answer = if typed {
         json!({"total": counts.values().sum::<u64>()})
     } else {

@@ -6,16 +6,17 @@ use serde_json::{Map, Value};
 const KNOWN: &str = "update, strip-nulls, merge, on_error, max_errors";
 
 /// What to do with a line that cannot be loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
     /// End the load.
+    #[default]
     Abort,
     /// Note it among the rejects and go on, up to so many.
     Skip { max_errors: u64 },
 }
 
 /// Options, checked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// Keep replaced versions in the history table.
     pub update: bool,

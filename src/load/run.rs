@@ -6,7 +6,7 @@ use super::tables::Tables;
 use crate::error::{Error, Result};
 use crate::pg::session;
 use crate::settings;
-use crate::source::{self, Interruptible, Source};
+use crate::source::{self, Interruptible, Progress, Source};
 use crate::store::{ResourceType, Stamp, next_txid};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::ndjson::{Line, Lines, ReadError};
@@ -34,6 +34,7 @@ pub struct Plan {
 /// A load under way.
 pub struct Load {
     name: String,
+    progress: Progress,
     lines: Lines<Interruptible<gzip::Reader<Box<dyn Read>>>>,
     encoder: Encoder,
     plan: Plan,
@@ -42,13 +43,30 @@ pub struct Load {
     rejects: Option<Rejects>,
 }
 
+/// How far into a source a load has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Lines, blank ones too.
+    pub lines: u64,
+    /// Bytes of the decompressed stream.
+    pub bytes: u64,
+}
+
+/// What a batch came to.
+pub struct Batch {
+    /// How many lines of each type are stored.
+    pub counts: BTreeMap<String, u64>,
+    /// There are no more lines.
+    pub at_end: bool,
+}
+
 impl Load {
     /// Opens `url` with the current role's rights, under its settings.
     ///
     /// # Errors
     /// Those of [`source::open`] and of reading the first bytes.
     pub fn open(url: &str, plan: Plan) -> Result<Load> {
-        let Source { name, bytes, .. } = source::open(url, plan.retries)?;
+        let Source { name, bytes, progress } = source::open(url, plan.retries)?;
         let bytes =
             gzip::Reader::new(bytes, READ_BYTES).map_err(|error| unreadable(&name, 1, &ReadError::Io(error)))?;
         let lines = Lines::new(Interruptible(bytes), settings::max_line_bytes());
@@ -67,26 +85,63 @@ impl Load {
             OnError::Abort => None,
             OnError::Skip { max_errors } => Some(Rejects::new(&name, max_errors)),
         };
-        Ok(Load { name, lines, encoder, plan, merged: Vec::new(), rejects })
+        Ok(Load { name, progress, lines, encoder, plan, merged: Vec::new(), rejects })
     }
 
-    /// Stores the lines in the current transaction; how many of each type. After an error the load can't go on.
+    /// Where the next batch begins.
+    pub fn position(&self) -> Position {
+        Position { lines: self.lines.number(), bytes: self.lines.offset() }
+    }
+
+    /// How much of the source, as it is stored, has been read.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Passes over what an earlier load of the same source has stored.
     ///
-    /// 1. take the load's number
+    /// # Errors
+    /// 22023 when the source is shorter by now; those of reading it.
+    pub fn skip_to(&mut self, position: Position) -> Result<()> {
+        let found = self.lines.skip_to(position.lines, position.bytes);
+        if found.map_err(|error| unreadable(&self.name, self.lines.number(), &error))? {
+            return Ok(());
+        }
+        Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{} is shorter than when it was first read", self.name),
+        )
+        .detail(format!("{} lines of it were stored then, {} bytes.", position.lines, position.bytes))
+        .hint("Import the source it is now as a new job."))
+    }
+
+    /// Stores lines in the current transaction until there are no more or `enough` says so of the number that this
+    /// batch has taken. After an error the load can't go on.
+    ///
+    /// 1. take the batch's number
     /// 2. each line: JSON text into jsonb bytes, identity taken out; its type decides the table
     /// 3. write what is left of each table's rows
     ///
     /// # Errors
     /// 22 for lines that can't be loaded, 54 for limits, with source and line; those of reading the source.
     /// PostgreSQL's own (42501, 23…) are raised.
-    pub fn run(&mut self) -> Result<BTreeMap<String, u64>> {
+    pub fn batch(&mut self, mut enough: impl FnMut(u64) -> bool) -> Result<Batch> {
         let stamp = Stamp { txid: next_txid()?, ts: session::transaction_start() };
         let mut tables = Tables::new(stamp, self.plan.options.update);
         if let Some(expected) = &self.plan.resource_type {
             tables.open(expected, true)?;
         }
-        while self.take_line(&mut tables)? {}
-        Ok(tables.finish())
+        let mut taken = 0;
+        let at_end = loop {
+            if enough(taken) {
+                break false;
+            }
+            if !self.take_line(&mut tables)? {
+                break true;
+            }
+            taken += 1;
+        };
+        Ok(Batch { counts: tables.finish(), at_end })
     }
 
     /// Writes what is left to write; how many lines were passed over, if they may be.
@@ -96,7 +151,7 @@ impl Load {
 
     /// False at the end.
     fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
-        let Load { name, lines, encoder, plan, merged, rejects } = self;
+        let Load { name, lines, encoder, plan, merged, rejects, .. } = self;
         let line = match lines.next_line() {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(false),

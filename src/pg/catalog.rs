@@ -9,6 +9,12 @@ pub fn schema(name: &CStr) -> Option<pg_sys::Oid> {
     valid(unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) })
 }
 
+/// A database's OID.
+pub fn database(name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: a C string; `true` answers InvalidOid when there is none.
+    valid(unsafe { pg_sys::get_database_oid(name.as_ptr(), true) })
+}
+
 /// The OID of a table, view, index or sequence in a schema.
 pub fn relation(name: &CStr, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: a C string.
@@ -41,23 +47,29 @@ pub fn accept_changes() {
 
 /// The extension, where and whose it is.
 pub struct Extension {
+    /// Its own OID.
+    pub oid: pg_sys::Oid,
     /// The schema of its objects.
     pub schema: CString,
     /// The role that made it.
     pub owner: pg_sys::Oid,
 }
 
-/// This extension in this database.
+/// This extension in this database, whose functions are being called.
 pub fn this_extension() -> Extension {
-    let query = c"SELECT pg_catalog.concat(e.extowner, ' ', n.nspname) FROM pg_catalog.pg_extension e \
+    find_this_extension().expect("its functions are being called")
+}
+
+/// This extension, unless this database has it no more: for those whom nobody calls.
+pub fn find_this_extension() -> Option<Extension> {
+    let query = c"SELECT pg_catalog.concat_ws(' ', e.oid, e.extowner, n.nspname) FROM pg_catalog.pg_extension e \
         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
         WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk'";
     let found = super::spi::texts(query, &[]);
-    let (owner, schema) = found.first().and_then(|row| row.split_once(' ')).expect("its functions are being called");
-    Extension {
-        schema: CString::new(schema).expect("names have no NUL"),
-        owner: owner.parse::<u32>().expect("an OID").into(),
-    }
+    let mut parts = found.first()?.splitn(3, ' ');
+    let mut oid = || parts.next().and_then(|number| number.parse::<u32>().ok()).expect("an OID").into();
+    let (oid, owner) = (oid(), oid());
+    Some(Extension { oid, owner, schema: CString::new(parts.next()?).expect("names have no NUL") })
 }
 
 /// A name as it must be written in SQL.

@@ -217,3 +217,19 @@ pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const p
         }
     }
 }
+
+/// All settings that this process knows.
+pub fn settings() -> &'static [*mut pg_sys::config_generic] {
+    // SAFETY: PostgreSQL's array of as many live entries; it changes only when settings are defined, which no caller
+    // does while it looks.
+    unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        let (array, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
+        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        let (array, count) = {
+            let mut count = 0;
+            (pg_sys::get_guc_variables(&mut count), count)
+        };
+        std::slice::from_raw_parts(array, count.unsigned_abs() as usize)
+    }
+}

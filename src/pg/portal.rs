@@ -2,7 +2,7 @@
 
 use super::datum;
 use super::memory::Scratch;
-use super::spi::Parameter;
+use super::spi::{Arguments, Parameter};
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
@@ -66,19 +66,18 @@ struct Receiver<'a> {
 impl Portal {
     /// Plans and opens `query`. Errors of the query are PostgreSQL's own.
     pub fn open(query: &CStr, parameters: &[Parameter]) -> Portal {
-        let mut types: Vec<pg_sys::Oid> = parameters.iter().map(|p| p.type_oid).collect();
-        let mut values: Vec<pg_sys::Datum> = parameters.iter().map(|p| p.value).collect();
-        // SAFETY: the arrays have `parameters.len()` elements and live through the call, which copies them; no
-        // nulls array means no NULLs. The portal outlives SPI's connection; its name is copied before that ends.
+        let mut arguments = Arguments::of(parameters);
+        // SAFETY: the arrays have `count` elements and live through the call, which copies them. The portal outlives
+        // SPI's connection; its name is copied before that ends.
         unsafe {
             pg_sys::SPI_connect();
             let portal = pg_sys::SPI_cursor_open_with_args(
                 std::ptr::null(),
                 query.as_ptr(),
-                parameters.len() as i32,
-                types.as_mut_ptr(),
-                values.as_mut_ptr(),
-                std::ptr::null(),
+                arguments.count(),
+                arguments.types.as_mut_ptr(),
+                arguments.values.as_mut_ptr(),
+                arguments.nulls.as_ptr(),
                 true,
                 pg_sys::CURSOR_OPT_NO_SCROLL as i32,
             );

@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// Keeps Rust backtraces out of the DETAIL of errors, where pgrx puts them when the server's environment has
 /// RUST_BACKTRACE. RUST_LIB_BACKTRACE, set on purpose, still has its way.
@@ -55,15 +56,64 @@ pub fn role_name() -> CString {
 
 /// Runs `work` as another role, from which it cannot become a third: SET ROLE is refused meanwhile.
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
-    let (mut before, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: as the server's own maintenance commands do. After an error the (sub)transaction's end restores both.
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut before, &mut context);
-        pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
-        let result = work();
-        pg_sys::SetUserIdAndSecContext(before, context);
-        result
+    let before = Identity::current();
+    // As the server's own maintenance commands do. After an error the (sub)transaction's end restores both.
+    Identity { role, context: before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 }.restore();
+    let result = work();
+    before.restore();
+    result
+}
+
+/// Who a process works as: the current role and what it may not do.
+#[derive(Clone, Copy)]
+pub struct Identity {
+    role: pg_sys::Oid,
+    context: i32,
+}
+
+impl Identity {
+    /// The one of now.
+    pub fn current() -> Identity {
+        let (mut role, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: both are locals.
+        unsafe { pg_sys::GetUserIdAndSecContext(&mut role, &mut context) };
+        Identity { role, context }
     }
+
+    /// A role from which user code can't become another: SET ROLE, RESET ROLE and their like are refused.
+    pub fn confined_to(role: pg_sys::Oid) -> Identity {
+        Identity { role, context: pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 }
+    }
+
+    /// Makes it the current one.
+    pub fn restore(self) {
+        // SAFETY: a role and a context that PostgreSQL gave, or a role that exists.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) }
+    }
+}
+
+/// The current role.
+pub fn role() -> pg_sys::Oid {
+    // SAFETY: always set.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether a role exists (still).
+pub fn role_exists(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalogue look-up inside a transaction.
+    unsafe { !pg_sys::GetUserNameFromId(role, true).is_null() }
+}
+
+/// Whether this is a standby, where nothing can be written.
+pub fn is_standby() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// The database's OID.
+pub fn database() -> pg_sys::Oid {
+    // SAFETY: set when the process connected.
+    unsafe { pg_sys::MyDatabaseId }
 }
 
 /// Runs `work` under other values of settings that any role may set; afterwards, also after an error, they are as before.
@@ -102,6 +152,18 @@ pub fn wait_readable(fd: BorrowedFd<'_>) {
     unsafe {
         let events = pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_EXIT_ON_PM_DEATH;
         pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, events as i32, fd.as_raw_fd(), -1, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    check_for_interrupts();
+}
+
+/// Waits until the time is over or a signal has set the latch; the server's end ends this process.
+pub fn wait_for_latch(time: Duration) {
+    // SAFETY: the latch is this backend's.
+    unsafe {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     check_for_interrupts();

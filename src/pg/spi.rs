@@ -2,38 +2,49 @@
 
 use super::datum;
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
 /// A statement's parameter.
 pub struct Parameter {
-    pub(super) type_oid: pg_sys::Oid,
-    pub(super) value: pg_sys::Datum,
+    type_oid: pg_sys::Oid,
+    /// NULL without.
+    value: Option<pg_sys::Datum>,
 }
 
 impl Parameter {
     /// A bigint.
     pub fn int8(value: i64) -> Parameter {
-        Parameter { type_oid: pg_sys::INT8OID, value: pg_sys::Datum::from(value) }
+        Parameter { type_oid: pg_sys::INT8OID, value: Some(pg_sys::Datum::from(value)) }
+    }
+
+    /// A bigint or NULL.
+    pub fn int8_or_null(value: Option<i64>) -> Parameter {
+        Parameter { type_oid: pg_sys::INT8OID, value: value.map(pg_sys::Datum::from) }
     }
 
     /// An oid.
     pub fn oid(value: pg_sys::Oid) -> Parameter {
-        Parameter { type_oid: pg_sys::OIDOID, value: value.into() }
+        Parameter { type_oid: pg_sys::OIDOID, value: Some(value.into()) }
     }
 
     /// A timestamptz, in microseconds since 2000-01-01T00:00:00Z.
     pub fn timestamptz(micros: i64) -> Parameter {
-        Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: pg_sys::Datum::from(micros) }
+        Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: Some(pg_sys::Datum::from(micros)) }
     }
 
     /// A text, whose datum must live through the statement.
     pub fn text(value: pg_sys::Datum) -> Parameter {
-        Parameter { type_oid: pg_sys::TEXTOID, value }
+        Parameter { type_oid: pg_sys::TEXTOID, value: Some(value) }
     }
 
     /// A text from Rust.
     pub fn string(text: &str) -> Parameter {
         Parameter::text(datum::new_varlena(text.as_bytes()))
+    }
+
+    /// A text from Rust or NULL.
+    pub fn string_or_null(text: Option<&str>) -> Parameter {
+        text.map_or(Parameter { type_oid: pg_sys::TEXTOID, value: None }, Parameter::string)
     }
 
     /// A bigint[].
@@ -70,6 +81,29 @@ impl Parameter {
     }
 }
 
+/// Parameters as SPI takes them: an array of each part.
+pub(super) struct Arguments {
+    pub types: Vec<pg_sys::Oid>,
+    pub values: Vec<pg_sys::Datum>,
+    /// `n` where NULL.
+    pub nulls: Vec<c_char>,
+}
+
+impl Arguments {
+    pub fn of(parameters: &[Parameter]) -> Arguments {
+        let null = |p: &Parameter| if p.value.is_some() { b' ' } else { b'n' } as c_char;
+        Arguments {
+            types: parameters.iter().map(|p| p.type_oid).collect(),
+            values: parameters.iter().map(|p| p.value.unwrap_or(pg_sys::Datum::null())).collect(),
+            nulls: parameters.iter().map(null).collect(),
+        }
+    }
+
+    pub fn count(&self) -> i32 {
+        self.types.len() as i32
+    }
+}
+
 fn array(
     type_oid: pg_sys::Oid,
     element: pg_sys::Oid,
@@ -93,7 +127,7 @@ fn array(
             align,
         )
     };
-    Parameter { type_oid, value: pg_sys::Datum::from(array) }
+    Parameter { type_oid, value: Some(pg_sys::Datum::from(array)) }
 }
 
 /// Runs a statement with the current role's rights; how many rows it processed. Its errors are PostgreSQL's own.
@@ -119,18 +153,17 @@ pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
 }
 
 fn run(statement: &CStr, parameters: &[Parameter], rows: impl FnOnce(*mut pg_sys::SPITupleTable)) -> u64 {
-    let mut types: Vec<_> = parameters.iter().map(|p| p.type_oid).collect();
-    let mut values: Vec<_> = parameters.iter().map(|p| p.value).collect();
-    // SAFETY: the arrays have `parameters.len()` elements; no nulls array means no NULLs. An error unwinds past
-    // SPI_finish; the transaction's end cleans up after it.
+    let mut arguments = Arguments::of(parameters);
+    // SAFETY: the arrays have `count` elements. An error unwinds past SPI_finish; the transaction's end cleans up after
+    // it.
     unsafe {
         pg_sys::SPI_connect();
         let status = pg_sys::SPI_execute_with_args(
             statement.as_ptr(),
-            parameters.len() as i32,
-            types.as_mut_ptr(),
-            values.as_mut_ptr(),
-            std::ptr::null(),
+            arguments.count(),
+            arguments.types.as_mut_ptr(),
+            arguments.values.as_mut_ptr(),
+            arguments.nulls.as_ptr(),
             false,
             0,
         );

@@ -17,7 +17,6 @@ pub struct Source {
     /// Its bytes as they are stored, compressed or not. Reading lets cancels and timeouts take effect.
     pub bytes: Box<dyn Read>,
     /// How far they have been read.
-    #[expect(dead_code, reason = "for the status of background jobs")]
     pub progress: Progress,
 }
 
@@ -33,13 +32,11 @@ struct Counts {
 
 impl Progress {
     /// Bytes read so far, as they are stored: compressed ones of a compressed source.
-    #[expect(dead_code, reason = "for the status of background jobs")]
     pub fn read_bytes(&self) -> u64 {
         self.0.read.get()
     }
 
     /// Bytes in all; known once the first are read, of files and of servers that tell.
-    #[expect(dead_code, reason = "for the status of background jobs")]
     pub fn total_bytes(&self) -> Option<u64> {
         self.0.total.get()
     }
@@ -59,13 +56,34 @@ impl Progress {
 /// # Errors
 /// 22023 for what is no URL of a known scheme; those of the scheme.
 pub fn open(url: &str, retries: u32) -> Result<Source> {
+    match scheme(url)? {
+        Scheme::File(rest) => file::open(url, rest),
+        Scheme::Http => http::open(url, retries),
+    }
+}
+
+/// Whether a URL is one of a known scheme, before anything is opened.
+///
+/// # Errors
+/// 22023 when it is not.
+pub fn check(url: &str) -> Result<()> {
+    scheme(url).map(|_| ())
+}
+
+enum Scheme<'a> {
+    /// With what follows `file://`.
+    File(&'a str),
+    Http,
+}
+
+fn scheme(url: &str) -> Result<Scheme<'_>> {
     let known = "Sources are file:///path/on/the/server, https://host/path and http://host/path.";
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(Error::invalid_argument(format!("source \"{}\" is not a URL", shown(url))).hint(known));
     };
     match scheme {
-        "file" => file::open(url, rest),
-        "http" | "https" => http::open(url, retries),
+        "file" => Ok(Scheme::File(rest)),
+        "http" | "https" => Ok(Scheme::Http),
         _ => Err(Error::invalid_argument(format!("source \"{}\" has the unknown scheme \"{scheme}\"", shown(url)))
             .hint(known)),
     }

@@ -1,0 +1,9 @@
+//! Tests of background jobs: what they do, whose rights they have, and what they survive.
+//!
+//! A test's name says what would break for whom. Tests that end servers have servers of their own.
+
+mod import;
+mod job;
+#[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
+#[path = "../outside/support.rs"]
+mod support;

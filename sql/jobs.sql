@@ -1,0 +1,91 @@
+-- Background jobs: what is asked for, and how far it has come. The tables are read and written by the extension alone,
+-- as its owner; the view shows each role its own jobs.
+CREATE TABLE @extschema@.bulk_job (
+    -- The order in which jobs were asked for.
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'),
+    -- What its owner calls it.
+    id text NOT NULL,
+    -- With whose rights it runs, and the sub of the token that asked for it, if there was one.
+    role oid NOT NULL,
+    subject text,
+    request jsonb NOT NULL,
+    -- What the session had set: name to value.
+    settings jsonb NOT NULL,
+    status text NOT NULL DEFAULT 'active',
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    ended_at timestamptz
+);
+CREATE UNIQUE INDEX bulk_job_id ON @extschema@.bulk_job (kind, id, role, COALESCE(subject, ''));
+CREATE INDEX bulk_job_active ON @extschema@.bulk_job (number) WHERE status OPERATOR(pg_catalog.=) 'active';
+
+CREATE TABLE @extschema@.bulk_job_task (
+    job bigint NOT NULL REFERENCES @extschema@.bulk_job ON DELETE CASCADE,
+    -- Counted from 1 within the job.
+    number integer NOT NULL,
+    input jsonb NOT NULL,
+    status text NOT NULL DEFAULT 'waiting',
+    -- Resources that are committed.
+    total bigint NOT NULL DEFAULT 0,
+    -- How far the input is committed: lines and bytes of its decompressed stream.
+    lines bigint NOT NULL DEFAULT 0,
+    stream_bytes bigint NOT NULL DEFAULT 0,
+    -- How much of the input as it is stored was read, and how much there is when that is known.
+    read_bytes bigint NOT NULL DEFAULT 0,
+    all_bytes bigint,
+    -- When it was begun, when it last changed, and when it ended.
+    started_at timestamptz,
+    changed_at timestamptz,
+    ended_at timestamptz,
+    error text,
+    -- The process that works on it; that it lives is told by its lock.
+    worker integer,
+    PRIMARY KEY (job, number)
+);
+REVOKE ALL ON @extschema@.bulk_job, @extschema@.bulk_job_task FROM PUBLIC;
+
+-- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
+CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
+    SELECT j.kind,
+           j.id,
+           pg_catalog.pg_get_userbyid(j.role) AS role,
+           j.subject,
+           CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.started_at IS NULL THEN 'waiting' ELSE j.status END
+               AS status,
+           j.created_at,
+           t.started_at,
+           j.ended_at,
+           t.inputs,
+           t.inputs_ended,
+           t.resources,
+           t.progress,
+           CASE WHEN t.seconds OPERATOR(pg_catalog.>) 0 THEN t.resources OPERATOR(pg_catalog./) t.seconds END
+               AS resources_per_second,
+           CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.progress OPERATOR(pg_catalog.>) 0 THEN
+               pg_catalog.make_interval(secs => t.seconds OPERATOR(pg_catalog.*)
+                   (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress)
+           END AS time_left
+    FROM @extschema@.bulk_job j,
+         LATERAL (
+             SELECT pg_catalog.count(*) AS inputs,
+                    pg_catalog.count(ended_at) AS inputs_ended,
+                    pg_catalog.sum(total)::bigint AS resources,
+                    pg_catalog.min(started_at) AS started_at,
+                    pg_catalog.date_part('epoch', COALESCE(j.ended_at, pg_catalog.clock_timestamp())
+                        OPERATOR(pg_catalog.-) pg_catalog.min(started_at)) AS seconds,
+                    -- From 0 to 1; an input whose size is not known counts when it has ended.
+                    pg_catalog.avg(CASE WHEN ended_at IS NOT NULL THEN 1
+                        WHEN all_bytes OPERATOR(pg_catalog.>) 0 THEN
+                            read_bytes::double precision OPERATOR(pg_catalog./) all_bytes
+                        ELSE 0
+                    END) AS progress
+             FROM @extschema@.bulk_job_task
+             WHERE job OPERATOR(pg_catalog.=) j.number
+         ) t
+    WHERE pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')
+       OR (pg_catalog.pg_get_userbyid(j.role) OPERATOR(pg_catalog.=) current_user
+           AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
+               @extschema@.bulk_job_subject() IS NULL));
+GRANT SELECT ON @extschema@.bulk_jobs TO PUBLIC;
+COMMENT ON VIEW @extschema@.bulk_jobs IS
+    'Background jobs of yours: how far they have come, how fast, and how long they may still take';

@@ -1,0 +1,56 @@
+//! `bulk_import`: NDJSON from many sources in the background, as Aidbox's `$import` has it.
+
+mod request;
+mod run;
+mod status;
+
+use crate::arguments::required;
+use crate::error::{Error, Result, or_raise};
+use crate::jobs::{self, Kind, NewJob};
+use crate::pg::session;
+use pgrx::prelude::*;
+use pgrx::{JsonB, PgSqlErrorCode, default};
+use request::Request;
+use serde_json::{Value, json};
+
+/// What these jobs are called in the queue.
+const NAME: &str = "import";
+/// How workers do them.
+pub const KIND: Kind = Kind { name: NAME, run: run::run };
+
+/// Has sources imported in the background once the transaction commits; the answer is the job's id.
+#[pg_extern(volatile, parallel_unsafe)]
+fn bulk_import(request: Option<JsonB>, fhir: default!(Option<bool>, "false")) -> String {
+    or_raise(import(request, fhir))
+}
+
+/// How far an import of the caller's is.
+#[pg_extern(stable, parallel_unsafe)]
+fn bulk_import_status(id: Option<&str>) -> JsonB {
+    JsonB(or_raise(required(id, "id").and_then(status)))
+}
+
+/// Ends an import of the caller's where it stands; what it has committed stays. False when it is not active.
+#[pg_extern(volatile, parallel_unsafe)]
+fn bulk_import_cancel(id: Option<&str>) -> bool {
+    session::prevent_if_read_only(c"bulk_import_cancel()");
+    or_raise(required(id, "id").and_then(|id| jobs::cancel(NAME, id)))
+}
+
+fn import(request: Option<JsonB>, fhir: Option<bool>) -> Result<String> {
+    session::prevent_if_read_only(c"bulk_import()");
+    let request = Request::parse(required(request, "request")?.0, required(fhir, "fhir")?)?;
+    let inputs: Vec<Value> = request.inputs.iter().map(|input| json!(input)).collect();
+    jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request), inputs: &inputs })?;
+    Ok(request.id)
+}
+
+fn status(id: &str) -> Result<Value> {
+    jobs::wake();
+    let job = jobs::find(NAME, id)?.ok_or_else(|| {
+        let shown: String = id.chars().take(80).collect();
+        Error::new(PgSqlErrorCode::ERRCODE_NO_DATA_FOUND, format!("there is no import \"{shown}\""))
+            .hint("SELECT * FROM bulk_jobs; shows your jobs.")
+    })?;
+    Ok(status::of(id, job))
+}

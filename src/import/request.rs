@@ -1,0 +1,143 @@
+//! What is to be imported: the body of Aidbox's `$import`.
+
+use crate::error::{Error, Result};
+use crate::pg::spi;
+use crate::store::ResourceType;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// More are no import any more; the queue counts them in 16 bits.
+const MAX_INPUTS: usize = 10_000;
+const MAX_RETRIES: u64 = 100;
+const DEFAULT_RETRIES: u64 = 2;
+const MAX_ID_BYTES: usize = 255;
+
+/// A request, checked; as JSON it is what the queue keeps of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// The caller's name for the job, or one made here. The queue has it beside the request.
+    #[serde(skip)]
+    pub id: String,
+    /// The lines are in FHIR's form, else in Aidbox's.
+    pub fhir: bool,
+    /// As the status repeats it; what a source is, its content tells.
+    pub content_encoding: Option<String>,
+    /// Each input is one transaction; else they commit batch by batch.
+    pub transaction: bool,
+    /// Keep replaced versions in the history table.
+    pub update: bool,
+    /// How often a source that can't be had is asked again.
+    pub retries: u32,
+    /// In order. The queue has each as a task's.
+    #[serde(skip)]
+    pub inputs: Vec<Input>,
+}
+
+/// A source.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Input {
+    /// The type of all its lines; without it each says its own.
+    pub resource_type: Option<String>,
+    pub url: String,
+}
+
+impl Request {
+    /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "allowedRetryCount", "inputs": [{"resourceType",
+    /// "url"}, …]}`.
+    ///
+    /// # Errors
+    /// 22023 with the name of what is missing, unknown or of another type.
+    pub fn parse(request: Value, fhir: bool) -> Result<Request> {
+        let Value::Object(mut members) = request else {
+            return Err(Error::invalid_argument("the request is not a JSON object"));
+        };
+        let id = match members.remove("id") {
+            None => random_id(),
+            Some(Value::String(id)) if is_id(&id) => id,
+            Some(_) => {
+                return Err(wrong("id", "a string of letters, digits, '-', '.', '_' and '~'")
+                    .hint(format!("It is part of URLs, and may have {MAX_ID_BYTES} of them.")));
+            }
+        };
+        let formats = ["application/fhir+ndjson", "application/ndjson", "application/x-ndjson", "ndjson"];
+        one_of(&mut members, "inputFormat", &formats)?;
+        let content_encoding = one_of(&mut members, "contentEncoding", &["gzip", "plain"])?;
+        let transaction = one_of(&mut members, "mode", &["bulk", "transaction"])?.as_deref() == Some("transaction");
+        let update = match members.remove("update") {
+            None => false,
+            Some(Value::Bool(update)) => update,
+            Some(_) => return Err(wrong("update", "true or false")),
+        };
+        let retries = match members.remove("allowedRetryCount") {
+            None => DEFAULT_RETRIES,
+            Some(count) => count
+                .as_u64()
+                .filter(|count| *count <= MAX_RETRIES)
+                .ok_or_else(|| wrong("allowedRetryCount", &format!("a number from 0 to {MAX_RETRIES}")))?,
+        };
+        let inputs = match members.remove("inputs") {
+            Some(Value::Array(inputs)) if (1..=MAX_INPUTS).contains(&inputs.len()) => inputs,
+            _ => return Err(wrong("inputs", &format!("an array of 1 to {MAX_INPUTS} inputs"))),
+        };
+        let inputs = inputs.into_iter().enumerate().map(|(at, input)| Input::parse(at + 1, input));
+        let inputs = inputs.collect::<Result<_>>()?;
+        nothing_else(&members, "", "id, inputFormat, contentEncoding, mode, update, allowedRetryCount and inputs")?;
+        let retries = u32::try_from(retries).unwrap_or(u32::MAX);
+        Ok(Request { id, fhir, content_encoding, transaction, update, retries, inputs })
+    }
+}
+
+impl Input {
+    fn parse(number: usize, input: Value) -> Result<Input> {
+        let place = format!("inputs[{number}]");
+        let Value::Object(mut members) = input else { return Err(wrong(&place, "an object")) };
+        let resource_type = match members.remove("resourceType") {
+            None => None,
+            Some(Value::String(name)) => Some(ResourceType::new(&name).map(|_| name)?),
+            Some(_) => return Err(wrong(&format!("{place}.resourceType"), "a string")),
+        };
+        let url = match members.remove("url") {
+            Some(Value::String(url)) => url,
+            _ => return Err(wrong(&format!("{place}.url"), "a string")),
+        };
+        crate::source::check(&url)?;
+        nothing_else(&members, &format!("{place}."), "resourceType and url")?;
+        Ok(Input { resource_type, url })
+    }
+}
+
+fn random_id() -> String {
+    spi::texts(c"SELECT pg_catalog.gen_random_uuid()", &[]).remove(0)
+}
+
+/// What needs no escape in a URL (RFC 3986, unreserved).
+fn is_id(id: &str) -> bool {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved)
+}
+
+fn one_of(members: &mut Map<String, Value>, name: &str, known: &[&str]) -> Result<Option<String>> {
+    match members.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(word)) if known.contains(&word.as_str()) => Ok(Some(word)),
+        Some(_) => Err(wrong(name, &format!("one of {}", known.join(", ")))),
+    }
+}
+
+fn nothing_else(members: &Map<String, Value>, place: &str, known: &str) -> Result<()> {
+    match members.keys().next() {
+        None => Ok(()),
+        Some(name) => Err(Error::invalid_argument(format!("the request has an unknown member \"{place}{name}\""))
+            .hint(format!("Known are {known}."))),
+    }
+}
+
+fn wrong(name: &str, expected: &str) -> Error {
+    Error::invalid_argument(format!("\"{name}\" of the request is not {expected}"))
+}
+
+/// What the queue keeps of a [`Request`] or an [`Input`], back.
+pub fn kept<T: DeserializeOwned>(json: Value) -> T {
+    serde_json::from_value(json).expect("the shape it was kept in")
+}

@@ -1,0 +1,69 @@
+//! `BulkImportStatus`, as Aidbox shows an import.
+
+use super::request::{Input, Request, kept};
+use crate::jobs::{Job, TaskState};
+use crate::pg::session;
+use fhir_bulk_codec::instant;
+use serde_json::{Value, json};
+
+/// The status of an import.
+pub fn of(id: &str, job: Job) -> Value {
+    let request: Request = kept(job.request);
+    let mut status = json!({
+        "resourceType": "BulkImportStatus",
+        "id": id,
+        "type": if request.fhir { "fhir" } else { "aidbox" },
+        "mode": if request.transaction { "transaction" } else { "bulk" },
+        "time": {"start": time(job.created_at)},
+        "status": job.status,
+    });
+    if let Some(encoding) = request.content_encoding {
+        status["contentEncoding"] = encoding.into();
+    }
+    match job.ended_at {
+        Some(at) => status["time"]["end"] = time(at).into(),
+        None => status["progress"] = progress(&job.tasks),
+    }
+    status["inputs"] = job.tasks.into_iter().map(input).collect();
+    status
+}
+
+fn input(task: TaskState) -> Value {
+    let Input { resource_type, url } = kept(task.input);
+    let mut input = json!({"url": url, "status": task.status, "total": task.total});
+    if let Some(resource_type) = resource_type {
+        input["resourceType"] = resource_type.into();
+    }
+    if let (Some(started), Some(changed)) = (task.started_at, task.changed_at) {
+        let until = task.ended_at.unwrap_or(changed);
+        input["duration"] = ((until - started) / 1000).into();
+        input["ts"] = time(until).into();
+    }
+    if let Some(error) = task.error {
+        input["error"] = error.into();
+    }
+    input
+}
+
+/// Bytes of the sources, as far as they were begun, and the rate since the first of them was.
+fn progress(tasks: &[TaskState]) -> Value {
+    let read: u64 = tasks.iter().map(|task| task.read_bytes).sum();
+    let all: Option<u64> = tasks.iter().map(|task| task.all_bytes).sum();
+    let begun = tasks.iter().filter_map(|task| task.started_at).min();
+    let changed = tasks.iter().filter_map(|task| task.changed_at).max();
+    let seconds = begun.zip(changed).map_or(0.0, |(begun, changed)| (changed - begun) as f64 / 1e6);
+    let resources: u64 = tasks.iter().map(|task| task.total).sum();
+    let mut progress = json!({"bytesRead": read});
+    if let Some(all) = all {
+        progress["bytesTotal"] = all.into();
+    }
+    if seconds > 0.0 {
+        progress["resourcesPerSecond"] = ((resources as f64 / seconds).round() as u64).into();
+    }
+    progress
+}
+
+/// In the session's time zone.
+fn time(at: i64) -> String {
+    instant::format(at, session::utc_offset(at))
+}

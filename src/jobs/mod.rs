@@ -1,0 +1,28 @@
+//! Background jobs: asked for by a role, done by workers of the server, whatever happens to those in between.
+//!
+//! A job is a row of `bulk_job` with one row of `bulk_job_task` for each of its inputs. [`add`] writes them in the
+//! caller's transaction and has workers started when it commits. A worker ([`work`]) holds a slot, of which there are
+//! `fhir_bulk.import_workers`, and takes open tasks in order, each with a lock that ends with the process: an active
+//! task whose lock nobody has is one whose worker died, and the next worker goes on with it.
+//!
+//! What a kind of job does, its own module says ([`Kind`]); nothing here knows of imports.
+
+mod launcher;
+mod queue;
+mod settings_of_caller;
+mod task;
+mod worker;
+
+pub use launcher::{launch, start_launcher};
+pub use queue::{Job, NewJob, Progress, TaskState, add, cancel, find};
+pub use task::Task;
+pub use worker::{Kind, wake, work};
+
+use crate::error::or_raise;
+use pgrx::prelude::*;
+
+/// The `sub` of the token that the session works for, in `request.jwt.claims`; for the views on jobs.
+#[pg_extern(stable, parallel_unsafe)]
+fn bulk_job_subject() -> Option<String> {
+    or_raise(queue::subject())
+}

@@ -1,0 +1,368 @@
+//! The tables of jobs and their tasks: read and written as the extension's owner, whoever calls.
+
+use super::settings_of_caller as caller;
+use crate::error::{Error, Result};
+use crate::pg::catalog::{self, Extension, quote_identifier};
+use crate::pg::lock::Key;
+use crate::pg::memory::with_scratch;
+use crate::pg::spi::{self, Parameter};
+use crate::pg::{guc, session, transaction, worker};
+use crate::settings;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::ffi::CString;
+
+/// How many open tasks are looked at at a time.
+const LOOK_AHEAD: i64 = 1000;
+
+/// A job to be added.
+pub struct NewJob<'a> {
+    /// Which [`Kind`](super::Kind) does it.
+    pub kind: &'static str,
+    /// Its owner's name for it, unique among the owner's jobs of the kind.
+    pub id: &'a str,
+    /// What was asked for.
+    pub request: &'a Value,
+    /// What each task works on; tasks are numbered from 1 in this order.
+    pub inputs: &'a [Value],
+}
+
+/// A job of the current role, with its tasks.
+#[derive(Deserialize)]
+pub struct Job {
+    /// What was asked for.
+    pub request: Value,
+    /// `active`, `finished`, `failed` or `cancelled`.
+    pub status: String,
+    /// Microseconds since 2000-01-01T00:00:00Z, as all times here.
+    pub created_at: i64,
+    pub ended_at: Option<i64>,
+    /// In order.
+    pub tasks: Vec<TaskState>,
+}
+
+/// How far a task is.
+#[derive(Deserialize)]
+pub struct TaskState {
+    pub input: Value,
+    /// `waiting`, `active`, `finished`, `failed` or `cancelled`.
+    pub status: String,
+    /// Resources that are committed.
+    pub total: u64,
+    /// Of the input as it is stored.
+    pub read_bytes: u64,
+    pub all_bytes: Option<u64>,
+    pub started_at: Option<i64>,
+    pub changed_at: Option<i64>,
+    pub ended_at: Option<i64>,
+    pub error: Option<String>,
+}
+
+/// A task as a worker takes it over.
+#[derive(Deserialize)]
+pub struct TaskRow {
+    pub job: i64,
+    pub number: i32,
+    pub kind: String,
+    pub id: String,
+    /// Its owner's OID.
+    pub role: u32,
+    pub request: Value,
+    pub settings: Map<String, Value>,
+    pub input: Value,
+    /// How many tasks the job has.
+    pub tasks: i32,
+    pub total: u64,
+    pub lines: u64,
+    pub stream_bytes: u64,
+}
+
+/// What a task has come to with a transaction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Resources that the transaction adds.
+    pub stored: u64,
+    /// Lines and bytes of the decompressed input that are done for good.
+    pub lines: u64,
+    pub stream_bytes: u64,
+    /// Of the input as it is stored.
+    pub read_bytes: u64,
+    pub all_bytes: Option<u64>,
+}
+
+/// The current token's `sub`, when the session has claims (`request.jwt.claims`) with one.
+///
+/// # Errors
+/// 22023 for claims that are no JSON object: whose jobs to show could not be told.
+pub fn subject() -> Result<Option<String>> {
+    let claims = guc::get(c"request.jwt.claims").unwrap_or_default();
+    let claims = claims.to_string_lossy();
+    if claims.is_empty() {
+        return Ok(None);
+    }
+    match serde_json::from_str::<Value>(&claims) {
+        Ok(Value::Object(claims)) => Ok(match claims.get("sub") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(subject)) => Some(subject.clone()),
+            Some(other) => Some(other.to_string()),
+        }),
+        _ => Err(Error::invalid_argument("setting request.jwt.claims is not a JSON object")),
+    }
+}
+
+/// Adds a job of the current role. It starts when the transaction commits, as soon as a worker is free.
+///
+/// # Errors
+/// 42710 when the role has a job of that id.
+pub fn add(job: &NewJob<'_>) -> Result<()> {
+    let (role, subject) = (session::role(), subject()?);
+    let settings = caller::settings();
+    let queue = Queue::of(catalog::this_extension());
+    let added: Vec<i64> = queue.rows(
+        "INSERT INTO {}.bulk_job (kind, id, role, subject, request, settings) \
+         VALUES ($1, $2, $3, $4, $5::pg_catalog.jsonb, $6::pg_catalog.jsonb) \
+         ON CONFLICT DO NOTHING RETURNING pg_catalog.to_jsonb(number)",
+        || {
+            vec![
+                Parameter::string(job.kind),
+                Parameter::string(job.id),
+                Parameter::int8(role.to_u32().into()),
+                Parameter::string_or_null(subject.as_deref()),
+                Parameter::string(&job.request.to_string()),
+                Parameter::string(&settings.to_string()),
+            ]
+        },
+    );
+    let Some(number) = added.first() else {
+        let message = format!("there is a bulk {} \"{}\" already", job.kind, job.id);
+        return Err(Error::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
+            .hint("Choose another id, or leave it out and one is made."));
+    };
+    queue.execute(
+        "INSERT INTO {}.bulk_job_task (job, number, input) \
+         SELECT $1, t.number, t.input FROM pg_catalog.jsonb_array_elements($2::pg_catalog.jsonb) \
+         WITH ORDINALITY AS t (input, number)",
+        || vec![Parameter::int8(*number), Parameter::string(&Value::Array(job.inputs.to_vec()).to_string())],
+    );
+    super::worker::wake_at_commit(job.inputs.len());
+    Ok(())
+}
+
+/// A job of the current role, and of its token's `sub` if it has one.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
+    let queue = Queue::of(catalog::this_extension());
+    let micros = |column: &str| {
+        format!(
+            "(pg_catalog.date_part('epoch', {column}) OPERATOR(pg_catalog.-) 946684800) OPERATOR(pg_catalog.*) 1000000"
+        )
+    };
+    let micros = |column: &str| format!("'{column}', pg_catalog.round(({})::pg_catalog.numeric)", micros(column));
+    let statement = format!(
+        "SELECT pg_catalog.jsonb_build_object('id', id, 'request', request, 'status', status, {}, {}, 'tasks', \
+            (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('input', input, 'status', status, \
+                'total', total, 'read_bytes', read_bytes, 'all_bytes', all_bytes, {}, {}, {}, 'error', error) \
+                ORDER BY number) \
+             FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number)) \
+         FROM {{}}.bulk_job j WHERE {OWN} ORDER BY number DESC LIMIT 1",
+        micros("created_at"),
+        micros("ended_at"),
+        micros("started_at"),
+        micros("changed_at"),
+        micros("ended_at"),
+    );
+    Ok(queue.rows(&statement, own(kind, id)?).into_iter().next())
+}
+
+/// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. False when
+/// there is none that is still active.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn cancel(kind: &str, id: &str) -> Result<bool> {
+    let queue = Queue::of(catalog::this_extension());
+    let cancelled: Vec<i64> = queue.rows(
+        &format!(
+            "UPDATE {{}}.bulk_job j SET status = 'cancelled', ended_at = pg_catalog.clock_timestamp() \
+             WHERE {OWN} AND status OPERATOR(pg_catalog.=) 'active' \
+             AND EXISTS (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
+             RETURNING pg_catalog.to_jsonb(number)"
+        ),
+        own(kind, id)?,
+    );
+    for number in &cancelled {
+        let workers: Vec<Option<i32>> = queue.rows(
+            &format!(
+                "UPDATE {{}}.bulk_job_task SET status = 'cancelled', changed_at = pg_catalog.clock_timestamp(), \
+                 ended_at = pg_catalog.clock_timestamp() \
+                 WHERE job OPERATOR(pg_catalog.=) $1 AND {OPEN} RETURNING pg_catalog.to_jsonb(worker)"
+            ),
+            || vec![Parameter::int8(*number)],
+        );
+        for pid in workers.into_iter().flatten() {
+            transaction::at_commit(move || worker::interrupt(pid));
+        }
+    }
+    Ok(!cancelled.is_empty())
+}
+
+/// Which jobs are the caller's: kind, id, role and sub are the first parameters.
+const OWN: &str = "kind OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.=) $2 \
+    AND role OPERATOR(pg_catalog.=) $3::pg_catalog.oid AND COALESCE(subject OPERATOR(pg_catalog.=) $4, $4 IS NULL)";
+/// Which tasks are not over.
+const OPEN: &str = "(status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active')";
+
+fn own(kind: &str, id: &str) -> Result<impl Fn() -> Vec<Parameter>> {
+    let (role, subject) = (session::role(), subject()?);
+    Ok(move || {
+        vec![
+            Parameter::string(kind),
+            Parameter::string(id),
+            Parameter::int8(role.to_u32().into()),
+            Parameter::string_or_null(subject.as_deref()),
+        ]
+    })
+}
+
+/// The queue of this database.
+pub struct Queue {
+    owner: pg_sys::Oid,
+    extension: pg_sys::Oid,
+    schema: String,
+}
+
+impl Queue {
+    /// The queue of the extension, in a transaction.
+    pub fn of(extension: Extension) -> Queue {
+        Queue { owner: extension.owner, extension: extension.oid, schema: quote_identifier(&extension.schema) }
+    }
+
+    /// The locks that workers at work hold one of each.
+    pub fn slots(&self) -> impl Iterator<Item = Key> + use<> {
+        let class = self.extension;
+        (1..=settings::import_workers()).map(move |part| Key { class, object: 0, part })
+    }
+
+    /// The lock that whoever works on a task holds.
+    pub fn task_lock(&self, (job, number): (i64, i32)) -> Key {
+        // Of two jobs that are 2³² apart one is long gone; inputs are limited to less than 2¹⁶.
+        Key { class: self.extension, object: job as u32, part: number as u16 }
+    }
+
+    /// Tasks that nobody works on, the ones to be done first at the front.
+    pub fn free_tasks(&self) -> Vec<(i64, i32)> {
+        let mut open: Vec<(i64, i32)> = self.rows(
+            &format!(
+                "SELECT pg_catalog.jsonb_build_array(t.job, t.number) FROM {{}}.bulk_job j JOIN {{}}.bulk_job_task t \
+                 ON t.job OPERATOR(pg_catalog.=) j.number WHERE j.status OPERATOR(pg_catalog.=) 'active' \
+                 AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') \
+                 ORDER BY t.job, t.number LIMIT {LOOK_AHEAD}"
+            ),
+            Vec::new,
+        );
+        open.retain(|key| self.task_lock(*key).is_free());
+        open
+    }
+
+    /// Takes a task over, whose lock the caller holds; `None` when it is over by now.
+    pub fn begin(&self, (job, number): (i64, i32)) -> Option<TaskRow> {
+        let statement = format!(
+            "UPDATE {{}}.bulk_job_task t SET status = 'active', worker = {}, \
+             started_at = COALESCE(started_at, pg_catalog.clock_timestamp()), \
+             changed_at = pg_catalog.clock_timestamp() FROM {{}}.bulk_job j \
+             WHERE t.job OPERATOR(pg_catalog.=) $1 AND t.number OPERATOR(pg_catalog.=) $2 \
+             AND j.number OPERATOR(pg_catalog.=) t.job AND j.status OPERATOR(pg_catalog.=) 'active' \
+             AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') \
+             RETURNING pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('kind', j.kind, \
+             'id', j.id, 'role', j.role::pg_catalog.int8, 'request', j.request, 'settings', j.settings, 'tasks', \
+             (SELECT pg_catalog.count(*) FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number))",
+            worker::pid()
+        );
+        self.rows(&statement, || vec![Parameter::int8(job), Parameter::int8(number.into())]).into_iter().next()
+    }
+
+    /// Notes what the current transaction adds to a task, `at_end` that it is the last; false when the task was
+    /// cancelled meanwhile.
+    pub fn advance(&self, (job, number): (i64, i32), progress: &Progress, at_end: bool) -> bool {
+        let statement = format!(
+            "UPDATE {{}}.bulk_job_task SET total = total OPERATOR(pg_catalog.+) $3, lines = $4, stream_bytes = $5, \
+             read_bytes = $6, all_bytes = $7, changed_at = pg_catalog.clock_timestamp(){} \
+             WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
+             AND status OPERATOR(pg_catalog.=) 'active'",
+            if at_end { ", status = 'finished', ended_at = pg_catalog.clock_timestamp()" } else { "" }
+        );
+        let counts = [progress.stored, progress.lines, progress.stream_bytes, progress.read_bytes];
+        let all = progress.all_bytes.map(|bytes| bytes as i64);
+        let touched = self.execute(&statement, || {
+            let counts = counts.iter().map(|count| Parameter::int8(*count as i64));
+            [Parameter::int8(job), Parameter::int8(number.into())]
+                .into_iter()
+                .chain(counts)
+                .chain([Parameter::int8_or_null(all)])
+                .collect()
+        });
+        touched == 1
+    }
+
+    /// Whether a task is still to be worked on.
+    pub fn is_active(&self, (job, number): (i64, i32)) -> bool {
+        let found: Vec<bool> = self.rows(
+            "SELECT pg_catalog.to_jsonb(true) FROM {}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) $1 \
+             AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
+            || vec![Parameter::int8(job), Parameter::int8(number.into())],
+        );
+        !found.is_empty()
+    }
+
+    /// Ends a task that failed.
+    pub fn fail(&self, (job, number): (i64, i32), error: &str) {
+        self.execute(
+            "UPDATE {}.bulk_job_task SET status = 'failed', error = $3, changed_at = pg_catalog.clock_timestamp(), \
+             ended_at = pg_catalog.clock_timestamp() WHERE job OPERATOR(pg_catalog.=) $1 \
+             AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
+            || vec![Parameter::int8(job), Parameter::int8(number.into()), Parameter::string(error)],
+        );
+    }
+
+    /// Ends the jobs whose tasks are all over, as failed when all of them failed; and forgets those that ended longer
+    /// ago than `fhir_bulk.job_retention`.
+    pub fn close_jobs(&self) {
+        self.execute(
+            &format!(
+                "UPDATE {{}}.bulk_job j SET ended_at = pg_catalog.clock_timestamp(), status = CASE WHEN EXISTS \
+                 (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number \
+                  AND status OPERATOR(pg_catalog.=) 'finished') THEN 'finished' ELSE 'failed' END \
+                 WHERE status OPERATOR(pg_catalog.=) 'active' AND NOT EXISTS \
+                 (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN})"
+            ),
+            Vec::new,
+        );
+        let minutes = i64::from(settings::job_retention_minutes());
+        self.execute(
+            "DELETE FROM {}.bulk_job WHERE ended_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() \
+             OPERATOR(pg_catalog.-) pg_catalog.make_interval(mins => $1::pg_catalog.int4))",
+            || vec![Parameter::int8(minutes)],
+        );
+    }
+
+    /// Runs a statement in which `{}` stands for the schema; how many rows it touched.
+    fn execute(&self, statement: &str, parameters: impl Fn() -> Vec<Parameter>) -> u64 {
+        let statement = self.sql(statement);
+        session::as_role(self.owner, || with_scratch(|| spi::execute(&statement, &parameters())))
+    }
+
+    /// Runs a query in which `{}` stands for the schema and whose only column is jsonb.
+    fn rows<T: DeserializeOwned>(&self, query: &str, parameters: impl Fn() -> Vec<Parameter>) -> Vec<T> {
+        let query = self.sql(query);
+        let texts = session::as_role(self.owner, || with_scratch(|| spi::texts(&query, &parameters())));
+        texts.iter().map(|text| serde_json::from_str(text).expect("the shape that the query makes")).collect()
+    }
+
+    fn sql(&self, text: &str) -> CString {
+        CString::new(text.replace("{}", &self.schema)).expect("statements have no NUL")
+    }
+}

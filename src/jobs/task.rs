@@ -1,0 +1,105 @@
+//! A task in the hands of its worker.
+
+use super::queue::{Progress, Queue, TaskRow};
+use super::settings_of_caller;
+use crate::error::{Error, Result};
+use crate::pg::lock::Key;
+use crate::pg::session::{self, Identity};
+use crate::pg::{catalog, transaction, worker};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
+
+/// What there is to do, and the ways to do it with its owner's rights.
+pub struct Task {
+    row: TaskRow,
+    /// The worker's slot and the task itself.
+    locks: [Key; 2],
+    over: Cell<bool>,
+}
+
+impl Task {
+    pub(super) fn new(row: TaskRow, slot: Key, lock: Key) -> Task {
+        Task { row, locks: [slot, lock], over: Cell::new(false) }
+    }
+
+    /// What the worker took over.
+    pub fn row(&self) -> &TaskRow {
+        &self.row
+    }
+
+    pub(super) fn key(&self) -> (i64, i32) {
+        (self.row.job, self.row.number)
+    }
+
+    /// Whose rights it has.
+    pub(super) fn role(&self) -> pg_sys::Oid {
+        self.row.role.into()
+    }
+
+    /// As messages and `pg_stat_activity` name it.
+    pub fn title(&self) -> String {
+        format!("fhir_bulk {} \"{}\", {} of {}", self.row.kind, self.row.id, self.row.number, self.row.tasks)
+    }
+
+    /// Runs `work` in a transaction of its own, with the owner's rights as they are now, confined to them, and under
+    /// the settings of the session that asked.
+    ///
+    /// # Errors
+    /// 42704 when the owner is gone; those of `work`, and what PostgreSQL raised in it or at the commit.
+    pub fn transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        worker::reload_if_asked();
+        self.locked(|| {
+            if !session::role_exists(self.role()) {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    format!("the role that asked for the bulk {} \"{}\" no longer exists", self.row.kind, self.row.id),
+                ));
+            }
+            settings_of_caller::apply(&self.row.settings);
+            Identity::confined_to(self.role()).restore();
+            work()
+        })
+    }
+
+    /// A transaction after whose failure the task is still this worker's, or over for it.
+    fn locked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = transaction::run(work);
+        if result.is_err() && !self.locks.iter().all(|lock| lock.keep()) {
+            // Another worker saw the task without a lock and goes on with it.
+            self.over.set(true);
+        }
+        result
+    }
+
+    /// Notes in the current transaction what it adds, and with `at_end` that it is the last.
+    ///
+    /// # Errors
+    /// 57014 when the task was cancelled: the transaction must not commit then.
+    pub fn advance(&self, progress: &Progress, at_end: bool) -> Result<()> {
+        let queue = catalog::find_this_extension().map(Queue::of);
+        if queue.is_some_and(|queue| queue.advance(self.key(), progress, at_end)) {
+            return Ok(());
+        }
+        self.over.set(true);
+        Err(Error::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, format!("{} was cancelled", self.title())))
+    }
+
+    /// Whether there is nothing more to do for this worker: the task was cancelled, the extension is gone, or another
+    /// worker has it.
+    pub fn is_over(&self) -> bool {
+        if !self.over.get() {
+            let active = self.locked(|| {
+                Ok(catalog::find_this_extension().map(Queue::of).is_some_and(|queue| queue.is_active(self.key())))
+            });
+            if matches!(active, Ok(false)) {
+                self.over.set(true);
+            }
+        }
+        self.over.get()
+    }
+
+    /// Leaves the task to others.
+    pub(super) fn release(&self) {
+        self.locks[1].release();
+    }
+}

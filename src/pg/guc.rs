@@ -1,0 +1,52 @@
+//! What a session has set, so that another process can work under the same settings.
+
+use super::compat;
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+
+/// The settings that `wanted` names, where this role or session has its own values; those of the server and of the
+/// database hold in another process anyway. Secrets stay out.
+pub fn of_session(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for &setting in compat::settings() {
+        // SAFETY: PostgreSQL's own array of live settings; GetConfigOption's result lives until its next call.
+        unsafe {
+            let setting = &*setting;
+            let Ok(name) = CStr::from_ptr(setting.name).to_str() else { continue };
+            let own = setting.source > pg_sys::GucSource::PGC_S_DATABASE;
+            if own && setting.flags & pg_sys::GUC_SUPERUSER_ONLY as i32 == 0 && wanted(name) {
+                let value = pg_sys::GetConfigOption(setting.name, true, false);
+                if !value.is_null() {
+                    found.push((name.to_owned(), CStr::from_ptr(value).to_string_lossy().into_owned()));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Gives a setting a value until the transaction ends, whoever may set it. Raises what PostgreSQL says to the value.
+pub fn set_local(name: &CStr, value: &CStr) {
+    // SAFETY: C strings that are copied.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// A setting's value as this session sees it; `None` when there is no such setting.
+pub fn get(name: &CStr) -> Option<CString> {
+    // SAFETY: the result lives until the next call; it is copied.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
+    }
+}

@@ -1,0 +1,68 @@
+//! Transactions of a process of ours, which has no client that begins and ends them; and the end of a client's.
+
+use super::session;
+use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgTryBuilder, pg_sys};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
+
+/// Runs `work` in a transaction of its own, committed when it succeeds. An error, PostgreSQL's too, undoes all of it.
+///
+/// The current role is that of before again afterwards.
+///
+/// # Errors
+/// Those of `work`, and what PostgreSQL raised in it or at the commit.
+pub fn run<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let role = session::Identity::current();
+    let failed = move |error: CaughtError| -> Result<T, E> {
+        abort();
+        Err(E::from(error))
+    };
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+        begin();
+        let result = work();
+        if result.is_ok() {
+            commit();
+        } else {
+            abort();
+        }
+        result
+    }))
+    .catch_others(failed)
+    .catch_rust_panic(failed)
+    .execute();
+    role.restore();
+    result
+}
+
+fn begin() {
+    // SAFETY: outside of a transaction; the snapshot is for what runs without one of its own, such as TOAST.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+}
+
+fn commit() {
+    // SAFETY: the snapshot is the one pushed above. Statistics are sent as a client's backend does between statements.
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommitTransactionCommand();
+        pg_sys::pgstat_report_stat(false);
+    }
+}
+
+fn abort() {
+    // SAFETY: does nothing when the transaction has ended already.
+    unsafe {
+        pg_sys::AbortCurrentTransaction();
+        pg_sys::pgstat_report_stat(false);
+    }
+}
+
+/// Has `work` done when the current transaction has committed; not at all when it does not. It must not fail: PostgreSQL
+/// can't undo anything by then.
+pub fn at_commit(work: impl FnOnce() + UnwindSafe + RefUnwindSafe + 'static) {
+    register_xact_callback(PgXactCallbackEvent::Commit, work);
+}
