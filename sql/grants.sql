@@ -14,6 +14,10 @@ COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean) IS
     'All live resources of a type, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
 COMMENT ON FUNCTION bulk_dump_chunks(text, timestamptz, boolean, boolean, integer) IS
     'All live resources of a type as NDJSON in pieces of chunk_bytes, gzipped on request';
+COMMENT ON FUNCTION dump_sql(text, text, jsonb) IS
+    'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk, one a row; the query only reads. Call it in the target list: SELECT dump_sql(''SELECT …'')';
+COMMENT ON FUNCTION dump_sql_chunks(text, text, boolean, jsonb, integer) IS
+    'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk in pieces of chunk_bytes, gzipped on request; the query only reads';
 COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
     'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
 COMMENT ON FUNCTION bulk_export_identifiers(jsonb) IS

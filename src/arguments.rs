@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
+use serde_json::{Map, Value};
+use std::ops::RangeInclusive;
 
 /// An argument that may have a default but may not be NULL.
 ///
@@ -11,4 +13,83 @@ pub fn required<T>(argument: Option<T>, name: &str) -> Result<T> {
     argument.ok_or_else(|| {
         Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument {name} must not be NULL"))
     })
+}
+
+/// The members of an argument `options`, taken one by one.
+pub struct Options(Map<String, Value>);
+
+impl Options {
+    /// # Errors
+    /// 22023 when it is no object.
+    pub fn new(options: Value) -> Result<Options> {
+        match options {
+            Value::Object(members) => Ok(Options(members)),
+            _ => Err(Error::invalid_argument("options is not a JSON object").hint("Leave it out, or pass '{}'.")),
+        }
+    }
+
+    /// A member that is true or false; false when it is not there.
+    ///
+    /// # Errors
+    /// 22023 for another value.
+    pub fn flag(&mut self, name: &str) -> Result<bool> {
+        match self.0.remove(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(_) => Err(wrong(name, "true or false")),
+        }
+    }
+
+    /// A member that is a string.
+    ///
+    /// # Errors
+    /// 22023 for another value.
+    pub fn string(&mut self, name: &str) -> Result<Option<String>> {
+        match self.0.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(wrong(name, "a string")),
+        }
+    }
+
+    /// A member that must be there, a string.
+    ///
+    /// # Errors
+    /// 22023 when it is not.
+    pub fn needed(&mut self, name: &str, by: &str, example: &str) -> Result<String> {
+        self.string(name)?.ok_or_else(|| {
+            Error::invalid_argument(format!("{by} needs the option {name}"))
+                .hint(format!("For example options => '{example}'."))
+        })
+    }
+
+    /// A member that is a whole number within bounds.
+    ///
+    /// # Errors
+    /// 22023 for another value.
+    pub fn count(&mut self, name: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>> {
+        let Some(value) = self.0.remove(name) else { return Ok(None) };
+        let count = value.as_u64().filter(|count| bounds.contains(count));
+        let expected = || format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        count.map(Some).ok_or_else(|| wrong(name, &expected()))
+    }
+
+    /// That there is no other member.
+    ///
+    /// # Errors
+    /// 22023 with the name of one, and those that `whose` knows.
+    pub fn end(self, whose: &str, known: &str) -> Result<()> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let known = if known.is_empty() { "none" } else { known };
+                Err(Error::invalid_argument(format!("unknown option \"{name}\""))
+                    .hint(format!("The options of {whose} are: {known}.")))
+            }
+        }
+    }
+}
+
+fn wrong(name: &str, expected: &str) -> Error {
+    Error::invalid_argument(format!("option {name} is not {expected}"))
 }

@@ -2,13 +2,14 @@
 //!
 //! | floor | what is there |
 //! |---|---|
-//! | [`dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`dump`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`] | where the bytes of a load come from |
 //! | [`store`] | resource tables: name, create, read, write |
+//! | [`stream`] | a body as rows or in pieces |
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
 //! | [`pg`] | PostgreSQL, wrapped; the only `unsafe` |
-//! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, gzip; no PostgreSQL |
+//! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
 //!
 //! Each floor uses only those below it.
 
@@ -25,7 +26,9 @@ mod load;
 mod pg;
 mod settings;
 mod source;
+mod sql_dump;
 mod store;
+mod stream;
 mod tables;
 
 ::pgrx::pg_module_magic!(name, version);
@@ -39,6 +42,7 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::session::hide_backtraces();
+    pg::read_only::install();
     settings::define();
     jobs::start_launcher();
 }

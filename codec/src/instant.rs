@@ -43,25 +43,63 @@ pub fn parse(text: &str) -> Option<Micros> {
 
 /// The text of an instant that is `offset` seconds east of UTC there, with six fraction digits; UTC as `Z`.
 pub fn format(at: Micros, offset: i64) -> String {
+    let (mut text, micros) = local(at, offset);
+    // Writing to a String cannot fail.
+    let _ = write!(text, ".{micros:06}");
+    if offset == 0 {
+        text.push('Z');
+    } else {
+        put_offset(offset, &mut text);
+    }
+    text
+}
+
+/// The text of a timestamp as PostgreSQL's `to_json` writes it, in ISO 8601: no more fraction digits than it has; with
+/// the seconds east of UTC where it has a time zone. Years before 1 are those of ISO 8601, 0 being 1 BC.
+pub fn format_timestamp(at: Micros, offset: Option<i64>) -> String {
+    let (mut text, micros) = local(at, offset.unwrap_or(0));
+    if micros != 0 {
+        let _ = write!(text, ".{micros:06}");
+        text.truncate(text.trim_end_matches('0').len());
+    }
+    if let Some(offset) = offset {
+        put_offset(offset, &mut text);
+    }
+    text
+}
+
+/// The text of a date, counted in days from 2000-01-01.
+pub fn format_date(days: i32) -> String {
+    let mut text = String::new();
+    put_date(days.into(), &mut text);
+    text
+}
+
+/// Date and time to the second, and the microseconds of the second.
+fn local(at: Micros, offset: i64) -> (String, i128) {
     let local = i128::from(at) + i128::from(offset) * i128::from(PER_SECOND);
     let (seconds, micros) = (local.div_euclid(1_000_000) as i64, local.rem_euclid(1_000_000));
     let (days, of_day) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
+    let mut text = String::with_capacity(40);
+    put_date(days, &mut text);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let _ = write!(text, "T{hour:02}:{minute:02}:{second:02}");
+    (text, micros)
+}
+
+fn put_date(days: i64, text: &mut String) {
     let (year, month, day) = civil_from_days(days);
     let sign = if year < 0 { "-" } else { "" };
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let mut text = format!("{sign}{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}", year.abs());
-    if offset == 0 {
-        text.push('Z');
-        return text;
-    }
+    let _ = write!(text, "{sign}{:04}-{month:02}-{day:02}", year.abs());
+}
+
+fn put_offset(offset: i64, text: &mut String) {
     let east = offset.abs();
     let sign = if offset < 0 { '-' } else { '+' };
-    // Writing to a String cannot fail.
     let _ = write!(text, "{sign}{:02}:{:02}", east / 3600, east / 60 % 60);
     if east % 60 != 0 {
         let _ = write!(text, ":{:02}", east % 60);
     }
-    text
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {
@@ -198,6 +236,29 @@ mod tests {
             ("12021-03-01T12:00:00.000000Z", 0),
         ] {
             assert_eq!(format(parse(text).unwrap(), offset), text);
+        }
+    }
+
+    #[test]
+    fn timestamps_and_dates_are_those_of_to_json() {
+        for (micros, offset, text) in [
+            (0, None, "2000-01-01T00:00:00"),
+            (0, Some(0), "2000-01-01T00:00:00+00:00"),
+            (500_000, Some(19_800), "2000-01-01T05:30:00.5+05:30"),
+            (676_628_770_707_454, Some(-34_200), "2021-06-09T22:56:10.707454-09:30"),
+            (10, None, "2000-01-01T00:00:00.00001"),
+            (-1, None, "1999-12-31T23:59:59.999999"),
+        ] {
+            assert_eq!(format_timestamp(micros, offset), text);
+        }
+        for (days, text) in [
+            (0, "2000-01-01"),
+            (-1, "1999-12-31"),
+            (7829, "2021-06-08"),
+            (-730_485, "0000-01-01"),
+            (3_652_425, "12000-01-01"),
+        ] {
+            assert_eq!(format_date(days), text);
         }
     }
 

@@ -1,5 +1,5 @@
 //! What `fhir_bulk` does to bytes, without PostgreSQL: JSON text into jsonb bytes and back, the stored form of
-//! a FHIR resource, NDJSON lines, gzip.
+//! a FHIR resource, NDJSON lines, gzip, and how the formats of a query's rows are written.
 //!
 //! Two passes carry the product, and each touches a byte of the data once:
 //! - load: [`ndjson::Lines`] → [`resource::Encoder`] (JSON text → jsonb bytes, identity taken out);
@@ -16,5 +16,6 @@ pub mod instant;
 pub mod jsonb;
 pub mod ndjson;
 pub mod resource;
+pub mod rows;
 
 pub use error::{LineError, Reason};

@@ -78,6 +78,21 @@ pub fn quote_identifier(name: &CStr) -> String {
     unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_string_lossy().into_owned()
 }
 
+/// A name as SQL writes it, qualified or not, in its parts: unquoted ones in lower case, quoted ones as they are. `None`
+/// when it is no name.
+pub fn split_name(name: &CStr) -> Option<Vec<String>> {
+    let mut parts = std::ptr::null_mut();
+    // SAFETY: a palloc'd copy, which is cut into the parts; a list of pointers to C strings, or null for none.
+    unsafe {
+        if !pg_sys::SplitIdentifierString(pg_sys::pstrdup(name.as_ptr()), b'.' as std::ffi::c_char, &mut parts) {
+            return None;
+        }
+        let count = if parts.is_null() { 0 } else { (*parts).length as usize };
+        let part = |at| CStr::from_ptr((*(*parts).elements.add(at)).ptr_value.cast()).to_string_lossy().into_owned();
+        Some((0..count).map(part).collect())
+    }
+}
+
 fn valid(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }

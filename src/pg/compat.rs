@@ -233,3 +233,100 @@ pub fn settings() -> &'static [*mut pg_sys::config_generic] {
         std::slice::from_raw_parts(array, count.unsigned_abs() as usize)
     }
 }
+
+/// Parses what a query means and applies rules and policies to it: its one raw statement in, queries out.
+///
+/// # Safety
+/// `statement` is a raw statement of `text`. Not pgrx's wrapper: to be called as [`super::whole::call`] says.
+pub unsafe fn analyze(statement: *mut pg_sys::RawStmt, text: *const std::ffi::c_char) -> *mut pg_sys::List {
+    #[cfg(any(feature = "pg13", feature = "pg14"))]
+    unsafe extern "C-unwind" {
+        #[link_name = "pg_analyze_and_rewrite"]
+        fn pg_analyze_and_rewrite_fixedparams(
+            statement: *mut pg_sys::RawStmt,
+            text: *const std::ffi::c_char,
+            types: *mut pg_sys::Oid,
+            count: std::ffi::c_int,
+            environment: *mut pg_sys::QueryEnvironment,
+        ) -> *mut pg_sys::List;
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+    unsafe extern "C-unwind" {
+        fn pg_analyze_and_rewrite_fixedparams(
+            statement: *mut pg_sys::RawStmt,
+            text: *const std::ffi::c_char,
+            types: *const pg_sys::Oid,
+            count: std::ffi::c_int,
+            environment: *mut pg_sys::QueryEnvironment,
+        ) -> *mut pg_sys::List;
+    }
+    // SAFETY: by the caller; no parameters.
+    unsafe { pg_analyze_and_rewrite_fixedparams(statement, text, std::ptr::null_mut(), 0, std::ptr::null_mut()) }
+}
+
+/// The text of a query as a list of raw statements.
+///
+/// # Safety
+/// As [`analyze`].
+pub unsafe fn parse(text: *const std::ffi::c_char) -> *mut pg_sys::List {
+    unsafe extern "C-unwind" {
+        fn pg_parse_query(text: *const std::ffi::c_char) -> *mut pg_sys::List;
+    }
+    // SAFETY: by the caller.
+    unsafe { pg_parse_query(text) }
+}
+
+/// Defines the hook on statements that have no plan, with the arguments of this version.
+macro_rules! utility_hook {
+    ($($argument:ident: $kind:ty),*) => {
+        type UtilityHook = unsafe extern "C-unwind" fn(*mut pg_sys::PlannedStmt, $($kind),*);
+
+        static mut NEXT_UTILITY: Option<UtilityHook> = None;
+
+        unsafe extern "C-unwind" {
+            fn standard_ProcessUtility(statement: *mut pg_sys::PlannedStmt, $($argument: $kind),*);
+        }
+
+        unsafe extern "C-unwind" fn on_utility(statement: *mut pg_sys::PlannedStmt, $($argument: $kind),*) {
+            // SAFETY: arguments are passed on as they came; set once, in `install_utility_hook`.
+            unsafe {
+                if super::read_only::is_active() {
+                    super::read_only::check_utility(statement);
+                }
+                match NEXT_UTILITY {
+                    Some(next) => next(statement, $($argument),*),
+                    None => standard_ProcessUtility(statement, $($argument),*),
+                }
+            }
+        }
+    };
+}
+
+#[cfg(feature = "pg13")]
+utility_hook!(
+    text: *const std::ffi::c_char,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion
+);
+#[cfg(not(feature = "pg13"))]
+utility_hook!(
+    text: *const std::ffi::c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion
+);
+
+/// Puts the hook that checks statements without a plan in front of those that are there.
+///
+/// # Safety
+/// Called once, in _PG_init.
+pub unsafe fn install_utility_hook() {
+    // SAFETY: by the caller; a backend has one thread.
+    unsafe { NEXT_UTILITY = (&raw mut pg_sys::ProcessUtility_hook).replace(Some(on_utility)) }
+}

@@ -23,22 +23,8 @@ impl Scratch {
     /// Runs `work` with this context as the current one, then frees what `work` made in it. What PostgreSQL
     /// pallocs inside must not be kept.
     pub fn run<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        /// Back to the old context, also when `work` unwinds.
-        struct Back(pg_sys::MemoryContext);
-        impl Drop for Back {
-            fn drop(&mut self) {
-                // SAFETY: assigns a global of this backend; the context outlives this call, being a parent.
-                unsafe { pg_sys::CurrentMemoryContext = self.0 }
-            }
-        }
-        // SAFETY: both contexts are live; single-threaded backend.
-        let back = unsafe {
-            let old = pg_sys::CurrentMemoryContext;
-            pg_sys::CurrentMemoryContext = self.0;
-            Back(old)
-        };
-        let result = work();
-        drop(back);
+        // SAFETY: the context lives as long as `self`.
+        let result = unsafe { in_context(self.0, work) };
         // SAFETY: the context is live and no longer current.
         unsafe { pg_sys::MemoryContextReset(self.0) }
         result
@@ -49,6 +35,26 @@ impl Scratch {
         // SAFETY: the context is live; nothing runs in it.
         unsafe { pg_sys::MemoryContextDelete(self.0) }
     }
+}
+
+/// Runs `work` with a context as the current one.
+///
+/// # Safety
+/// `context` is live and stays so.
+pub unsafe fn in_context<T>(context: pg_sys::MemoryContext, work: impl FnOnce() -> T) -> T {
+    /// Back to the old context, also when `work` unwinds.
+    struct Back(pg_sys::MemoryContext);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            // SAFETY: assigns a global of this backend; who called us keeps the context alive.
+            unsafe { pg_sys::CurrentMemoryContext = self.0 }
+        }
+    }
+    // SAFETY: by the caller; single-threaded backend.
+    let back = unsafe { Back((&raw mut pg_sys::CurrentMemoryContext).replace(context)) };
+    let result = work();
+    drop(back);
+    result
 }
 
 /// Runs `work`, and frees what PostgreSQL pallocated in it.

@@ -1,10 +1,10 @@
 //! A query whose rows are handled one by one where the executor leaves them, without copies or a tuple table.
 
-use super::datum;
 use super::memory::Scratch;
 use super::spi::{Arguments, Parameter};
+use super::{datum, whole};
 use pgrx::{pg_guard, pg_sys};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_long};
 use std::ops::ControlFlow;
 
 /// An open read-only portal under the snapshot of the statement that opened it. It is remembered by its name:
@@ -28,7 +28,8 @@ pub enum Fetched {
 pub struct Row<'a>(&'a pg_sys::TupleTableSlot);
 
 impl<'a> Row<'a> {
-    fn value(&self, column: usize) -> Option<pg_sys::Datum> {
+    /// A column's datum; `None` for NULL.
+    pub(super) fn value(&self, column: usize) -> Option<pg_sys::Datum> {
         assert!(column < self.0.tts_nvalid as usize, "no such column");
         // SAFETY: `tts_nvalid` columns are deformed; the arrays hold at least as many.
         unsafe { (!*self.0.tts_isnull.add(column)).then(|| *self.0.tts_values.add(column)) }
@@ -52,6 +53,16 @@ impl<'a> Row<'a> {
         // SAFETY: as for text.
         self.value(column).map(|value| unsafe { datum::varlena_bytes(value) })
     }
+}
+
+unsafe extern "C-unwind" {
+    // pquery.h; not pgrx's wrapper, as `whole` asks.
+    fn PortalRunFetch(
+        portal: pg_sys::Portal,
+        direction: pg_sys::FetchDirection::Type,
+        count: c_long,
+        receiver: *mut pg_sys::DestReceiver,
+    ) -> u64;
 }
 
 /// What PostgreSQL hands rows to. The first member is PostgreSQL's own struct, as it expects.
@@ -87,6 +98,15 @@ impl Portal {
         }
     }
 
+    /// A portal that has been started.
+    ///
+    /// # Safety
+    /// `portal` is live.
+    pub(super) unsafe fn of(portal: pg_sys::Portal) -> Portal {
+        // SAFETY: by the caller; every portal has a name.
+        Portal { name: unsafe { CStr::from_ptr((*portal).name) }.to_owned() }
+    }
+
     /// Hands rows to `each` until it breaks or there are no more. What is pallocated in `each` is freed after
     /// its row.
     pub fn fetch(&mut self, mut each: impl FnMut(&Row<'_>) -> ControlFlow<()>) -> Fetched {
@@ -108,12 +128,10 @@ impl Portal {
             if portal.is_null() {
                 return Fetched::Lost;
             }
-            pg_sys::PortalRunFetch(
-                portal,
-                pg_sys::FetchDirection::FETCH_FORWARD,
-                std::ffi::c_long::MAX,
-                (&raw mut receiver).cast(),
-            );
+            let (query, receiver_base) = (CStr::from_ptr((*portal).sourceText), (&raw mut receiver).cast());
+            whole::call(query, || {
+                PortalRunFetch(portal, pg_sys::FetchDirection::FETCH_FORWARD, c_long::MAX, receiver_base)
+            });
             receiver.scratch.delete();
             if receiver.paused {
                 // PortalRunSelect takes an early stop for the end of the rows. The executor's state stands right

@@ -10,7 +10,7 @@ mod types;
 mod write;
 
 pub use name::ResourceType;
-pub use read::{More, Reader, Rows};
+pub use read::{Reader, Rows};
 pub use rejects::{Reject, add_rejects};
 pub use table::{ResourceTable, next_txid, unknown};
 pub use types::readable_types;

@@ -6,22 +6,12 @@ use crate::error::{Error, Result};
 use crate::pg::portal::{Fetched, Portal, Row};
 use crate::pg::session;
 use crate::pg::spi::Parameter;
+use crate::pg::value::INFINITE_TIMES;
+use crate::stream::{Lines, More, rolled_back};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ops::ControlFlow;
-
-/// PostgreSQL's `infinity` and `-infinity`, which ISO 8601 cannot write.
-const INFINITE: [i64; 2] = [i64::MAX, i64::MIN];
-
-/// Whether a reader has more to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum More {
-    /// It paused.
-    Yes,
-    /// All rows are read.
-    No,
-}
 
 /// Which of a table's live rows are read.
 #[derive(Clone, Copy)]
@@ -87,17 +77,6 @@ impl Reader {
         self.portal.close_with_statement(fcinfo);
     }
 
-    /// Appends lines, without their newlines, to `out` until `pause`, called after each, says so.
-    ///
-    /// # Errors
-    /// 22023 for a row whose `resource` is not an object.
-    pub fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
-        self.each(|stored| {
-            stored.write(out)?;
-            Ok(if pause(out) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
-    }
-
     /// Hands resources to `handle` until it breaks.
     ///
     /// # Errors
@@ -122,12 +101,18 @@ impl Reader {
                 portal.close();
                 Ok(More::No)
             }
-            Fetched::Lost => Err(Error::new(
-                PgSqlErrorCode::ERRCODE_INVALID_CURSOR_STATE,
-                format!("the dump of {resource_type} was rolled back before its end"),
-            )
-            .hint("Read a dump within the subtransaction that it was started in.")),
+            Fetched::Lost => Err(rolled_back(resource_type)),
         }
+    }
+}
+
+impl Lines for Reader {
+    /// Fails as [`Reader::each`], and with 22023 for a row whose `resource` is not an object.
+    fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
+        self.each(|stored| {
+            stored.write(out)?;
+            Ok(if pause(out) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
     }
 }
 
@@ -193,7 +178,7 @@ struct Instant {
 
 impl Instant {
     fn text(&mut self, micros: Option<i64>) -> Option<&str> {
-        let micros = micros.filter(|at| !INFINITE.contains(at))?;
+        let micros = micros.filter(|at| !INFINITE_TIMES.contains(at))?;
         if self.micros != Some(micros) {
             self.text = instant::format(micros, session::utc_offset(micros));
             self.micros = Some(micros);

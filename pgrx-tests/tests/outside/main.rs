@@ -14,4 +14,5 @@ mod interrupts;
 mod load;
 mod memory;
 mod rights;
+mod sql_dump;
 mod support;

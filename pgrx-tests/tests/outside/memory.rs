@@ -67,6 +67,13 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
         "bulk_dump_chunks('Patient', fhir => true)",
         "bulk_dump_chunks('Patient', gzip => true)",
         "bulk_dump_chunks('Patient', gzip => true, chunk_bytes => 1024)",
+        "dump_sql('TABLE patient')",
+        "dump_sql('SELECT *, ARRAY[ts, cts], patient FROM patient', 'ndjson')",
+        "dump_sql_chunks('TABLE patient', 'json')",
+        "dump_sql_chunks('TABLE patient', 'sql', options => '{\"table\": \"t\"}')",
+        "dump_sql_chunks('TABLE patient', 'elastic-bulk', options => '{\"index\": \"i\", \"id_column\": \"id\"}')",
+        // A query within the query, for each row.
+        "dump_sql('SELECT id, query_to_xml(''SELECT 1'', true, true, '''')::text FROM patient')",
     ] {
         let read = |client: &mut Client| {
             let mut body = client.copy_out(&format!("COPY (SELECT {dump}) TO STDOUT WITH (FORMAT binary)")).unwrap();
@@ -100,6 +107,11 @@ fn one_huge_resource_does_not_keep_its_memory() {
             rows(&mut client, "SELECT sum(length(line)) > 40000000 FROM (SELECT bulk_dump('Patient') AS line) AS d"),
             ["t"]
         );
+        for format in ["'csv'", "'ndjson'", "'sql', '{\"table\": \"t\"}'"] {
+            let dump = format!("dump_sql('TABLE patient', {format}) AS line");
+            let sum = format!("SELECT sum(length(line)) > 40000000 FROM (SELECT {dump}) AS d");
+            assert_eq!(rows(&mut client, &sum), ["t"]);
+        }
     }
     let kept = anonymous(pid) - before;
     assert!(kept < GROWTH, "the backend keeps {} MB", kept >> 20);

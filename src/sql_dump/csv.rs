@@ -1,0 +1,73 @@
+//! Rows as CSV.
+
+use super::{KEEP_BYTES, Writer};
+use crate::error::Result;
+use crate::pg::query::QueryRow;
+use crate::pg::value::{Content, Value};
+use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
+use fhir_bulk_codec::rows::csv::Csv;
+use fhir_bulk_codec::rows::write_integer;
+
+/// Writes what `COPY … (FORMAT csv)` does.
+pub struct CsvWriter {
+    csv: Csv,
+    /// The names of the columns, if they go first.
+    header: Option<Vec<String>>,
+    jsonb: TextWriter,
+    scratch: Vec<u8>,
+}
+
+impl CsvWriter {
+    /// With `header`, the names go first.
+    pub fn new(csv: Csv, header: Option<&[&str]>) -> CsvWriter {
+        let header = header.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        CsvWriter { csv, header, jsonb: TextWriter::new(Spacing::Postgres), scratch: Vec::new() }
+    }
+
+    fn value(&mut self, value: &Value<'_>, only: bool, out: &mut Vec<u8>) {
+        self.scratch.clear();
+        let text = match value.content() {
+            Content::Bool(true) => b"t",
+            Content::Bool(false) => b"f",
+            Content::Text(text) | Content::Json(text) => text,
+            Content::Int(number) => {
+                write_integer(number, &mut self.scratch);
+                &self.scratch[..]
+            }
+            Content::Jsonb(bytes) => {
+                self.jsonb.write(bytes, &mut self.scratch);
+                &self.scratch[..]
+            }
+            _ => value.text(),
+        };
+        self.csv.field(text, only, out);
+        self.scratch.shrink_to(KEEP_BYTES);
+    }
+}
+
+impl Writer for CsvWriter {
+    fn start(&mut self, out: &mut Vec<u8>) -> bool {
+        let Some(names) = self.header.take() else { return false };
+        for (at, name) in names.iter().enumerate() {
+            if at > 0 {
+                self.csv.delimiter(out);
+            }
+            self.csv.field(name.as_bytes(), names.len() == 1, out);
+        }
+        true
+    }
+
+    fn row(&mut self, row: &QueryRow<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        let only = row.len() == 1;
+        for (at, value) in row.values().enumerate() {
+            if at > 0 {
+                self.csv.delimiter(out);
+            }
+            match value {
+                Some(value) => self.value(&value, only, out),
+                None => self.csv.null(out),
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,163 @@
+//! The arguments `format` and `options`.
+
+use super::Writer;
+use super::csv::CsvWriter;
+use super::json::{BulkWriter, JsonWriter, Objects};
+use super::sql::SqlWriter;
+use crate::arguments::Options;
+use crate::error::{Error, Result};
+use crate::pg::catalog;
+use crate::pg::query::Settings;
+use crate::pg::value::Column;
+use fhir_bulk_codec::rows::bulk::{Action, Actions};
+use fhir_bulk_codec::rows::csv::Csv;
+use fhir_bulk_codec::rows::sql::{Inserts, write_identifier};
+use pgrx::PgSqlErrorCode;
+use serde_json::Value;
+use std::ffi::CString;
+
+const KNOWN: &str = "csv, tsv, ndjson, json, sql, elastic-bulk";
+const ROWS_PER_INSERT: u64 = 100;
+const MAX_ROWS_PER_INSERT: u64 = 1_000_000;
+
+/// A format with its options, checked.
+pub enum Format {
+    /// `csv` and `tsv`.
+    Csv { csv: Csv, header: bool },
+    /// An object on each line.
+    Ndjson,
+    /// One array of objects.
+    Json,
+    /// `INSERT`s into a table, its name in quotes.
+    Sql { table: String, rows_per_insert: usize },
+    /// The body of a `_bulk` request.
+    ElasticBulk { actions: Actions, id_column: Option<String> },
+}
+
+impl Format {
+    /// # Errors
+    /// 22023 with what is unknown, missing, or of another type than it should be.
+    pub fn parse(name: &str, options: Value) -> Result<Format> {
+        let mut options = Options::new(options)?;
+        let (format, known) = match name {
+            "csv" => (csv(&mut options, ",")?, "header, delimiter, null"),
+            "tsv" => (csv(&mut options, "\t")?, "header, delimiter, null"),
+            "ndjson" => (Format::Ndjson, ""),
+            "json" => (Format::Json, ""),
+            "sql" => (sql(&mut options)?, "table, rows_per_insert"),
+            "elastic-bulk" => (elastic_bulk(&mut options)?, "index, id_column, action"),
+            _ => {
+                return Err(Error::invalid_argument(format!("unknown format \"{name}\""))
+                    .hint(format!("The formats are {KNOWN}.")));
+            }
+        };
+        options.end(&format!("format {name}"), known)?;
+        Ok(format)
+    }
+
+    /// Settings to have while the query is read: numbers with all their digits, times as ISO 8601 and SQL know them.
+    /// CSV prints values as the session does.
+    pub fn settings(&self) -> Settings {
+        match self {
+            Format::Csv { .. } => &[],
+            Format::Ndjson | Format::Json | Format::ElasticBulk { .. } => {
+                &[(c"datestyle", c"ISO"), (c"extra_float_digits", c"3")]
+            }
+            // What pg_dump sets.
+            Format::Sql { .. } => {
+                &[(c"datestyle", c"ISO"), (c"intervalstyle", c"postgres"), (c"extra_float_digits", c"3")]
+            }
+        }
+    }
+
+    /// The writer of rows with such columns.
+    ///
+    /// # Errors
+    /// 42701 for a repeated column, except in CSV; 42703 for an `id_column` that is none; 22023 for an `INSERT` of no
+    /// columns.
+    pub fn writer(self, columns: &[&str]) -> Result<Box<dyn Writer>> {
+        Ok(match self {
+            Format::Csv { csv, header } => Box::new(CsvWriter::new(csv, header.then_some(columns))),
+            Format::Ndjson => Box::new(Objects::new(columns)?),
+            Format::Json => Box::new(JsonWriter::new(Objects::new(columns)?)),
+            Format::Sql { table, rows_per_insert } => {
+                different(columns)?;
+                if columns.is_empty() {
+                    return Err(Error::invalid_argument("format sql needs a query with columns"));
+                }
+                Box::new(SqlWriter::new(Inserts::new(&table, columns.iter().copied(), rows_per_insert)))
+            }
+            Format::ElasticBulk { actions, id_column } => {
+                let id = id_column.map(|name| id_column_of(name, columns)).transpose()?;
+                Box::new(BulkWriter::new(actions, id, Objects::new(columns)?))
+            }
+        })
+    }
+}
+
+/// # Errors
+/// 42701 with a name that two columns have.
+pub fn different(columns: &[&str]) -> Result<()> {
+    Column::repeated(columns.iter().copied()).map_or(Ok(()), |name| {
+        Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_COLUMN,
+            format!("column \"{name}\" appears more than once in the query"),
+        )
+        .hint("Give each column a name of its own with AS."))
+    })
+}
+
+fn csv(options: &mut Options, delimiter: &str) -> Result<Format> {
+    let header = options.flag("header")?;
+    let delimiter = options.string("delimiter")?.unwrap_or_else(|| delimiter.to_owned());
+    let null = options.string("null")?.unwrap_or_default();
+    let csv = Csv::new(&delimiter, &null).map_err(|reason| Error::invalid_argument(format!("option {reason}")))?;
+    Ok(Format::Csv { csv, header })
+}
+
+fn sql(options: &mut Options) -> Result<Format> {
+    let name = options.needed("table", "format sql", r#"{"table": "public.patient_copy"}"#)?;
+    let rows = options.count("rows_per_insert", 1..=MAX_ROWS_PER_INSERT)?.unwrap_or(ROWS_PER_INSERT);
+    Ok(Format::Sql { table: quoted(&name)?, rows_per_insert: rows as usize })
+}
+
+/// A table's name as SQL writes it, each of its parts in quotes.
+fn quoted(name: &str) -> Result<String> {
+    let parts = CString::new(name).ok().and_then(|name| catalog::split_name(&name));
+    let parts = parts.filter(|parts| (1..=3).contains(&parts.len())).ok_or_else(|| {
+        Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("option table is not a table's name: {name}"))
+            .hint(r#"Write it as in SQL: patient_copy, public.patient_copy, "Patient Copy"."#)
+    })?;
+    let mut out = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        write_identifier(part, &mut out);
+    }
+    Ok(String::from_utf8(out).expect("made of strings"))
+}
+
+fn elastic_bulk(options: &mut Options) -> Result<Format> {
+    let index = options.needed("index", "format elastic-bulk", r#"{"index": "patients"}"#)?;
+    let action = match options.string("action")?.as_deref() {
+        None | Some("index") => Action::Index,
+        Some("create") => Action::Create,
+        Some(_) => return Err(Error::invalid_argument("option action is not \"index\" or \"create\"")),
+    };
+    let actions = Actions::new(action, &index).map_err(|rule| {
+        Error::invalid_argument(format!("option index is no name of an index: {index}"))
+            .hint(format!("Such a name {rule}."))
+    })?;
+    Ok(Format::ElasticBulk { actions, id_column: options.string("id_column")? })
+}
+
+fn id_column_of(name: String, columns: &[&str]) -> Result<usize> {
+    columns.iter().position(|column| *column == name).ok_or_else(|| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("the query has no column \"{name}\", which option id_column names"),
+        )
+        .hint(format!("Its columns are {}.", columns.join(", ")))
+    })
+}

@@ -1,0 +1,125 @@
+//! `dump_sql` and `dump_sql_chunks`: the rows of any query as CSV, JSON, `INSERT`s, or the body of a `_bulk` request.
+
+mod csv;
+mod format;
+mod json;
+mod sql;
+
+use crate::arguments::required;
+use crate::error::{Error, Result, or_raise};
+use crate::pg::datum::{Bytea, Text};
+use crate::pg::portal::Fetched;
+use crate::pg::query::{Query, QueryRow};
+use crate::pg::whole::reporting;
+use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size, rolled_back};
+use format::Format;
+use pgrx::prelude::*;
+use pgrx::{JsonB, default, pg_sys};
+use std::ffi::CString;
+use std::ops::ControlFlow;
+
+/// A buffer that a huge value made larger than this is given back.
+const KEEP_BYTES: usize = 4 << 20;
+
+/// One line of the body a row; an `INSERT`, a pair of lines of a `_bulk` request, and a record whose values have
+/// newlines are one row too.
+#[pg_extern(stable, parallel_unsafe)]
+fn dump_sql(
+    query: Option<&str>,
+    format: default!(Option<&str>, "'csv'"),
+    options: default!(Option<JsonB>, "'{}'"),
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> SetOfIterator<'static, Text> {
+    let reader = reporting(|| or_raise(open(query, format, options, fcinfo)));
+    LineStream::new(reader).rows()
+}
+
+/// The body in pieces.
+#[pg_extern(stable, parallel_unsafe)]
+fn dump_sql_chunks(
+    query: Option<&str>,
+    format: default!(Option<&str>, "'csv'"),
+    gzip: default!(Option<bool>, "false"),
+    options: default!(Option<JsonB>, "'{}'"),
+    chunk_bytes: default!(Option<i32>, "65536"),
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> SetOfIterator<'static, Bytea> {
+    let chunk_bytes = or_raise(chunk_size(chunk_bytes));
+    let gzip = or_raise(required(gzip, "gzip"));
+    let reader = reporting(|| or_raise(open(query, format, options, fcinfo)));
+    ChunkStream::new(reader, gzip, chunk_bytes).rows()
+}
+
+/// 1. check the arguments
+/// 2. plan and start the query, in which nothing can be written
+/// 3. see whether its columns suit the format
+fn open(
+    query: Option<&str>,
+    format: Option<&str>,
+    options: Option<JsonB>,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Result<Reader> {
+    let text = CString::new(required(query, "query")?).map_err(|_| Error::invalid_argument("the query has a NUL"))?;
+    let format = Format::parse(required(format, "format")?, required(options, "options")?.0)?;
+    let query = Query::open(&text, format.settings())?;
+    query.close_with_statement(fcinfo);
+    let writer = format.writer(&query.columns().collect::<Vec<_>>())?;
+    Ok(Reader { query, writer, at_start: true })
+}
+
+/// How a format writes rows. What ends with a newline in the body is appended without it, and answered with `true`.
+trait Writer {
+    /// What goes before the first row.
+    fn start(&mut self, _out: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    /// A row.
+    ///
+    /// # Errors
+    /// 22004 and 22023 for a value that the format cannot have.
+    fn row(&mut self, row: &QueryRow<'_>, out: &mut Vec<u8>) -> Result<bool>;
+
+    /// What goes behind the last row.
+    fn end(&mut self, _out: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
+/// An open query and the format of its rows.
+struct Reader {
+    query: Query,
+    writer: Box<dyn Writer>,
+    at_start: bool,
+}
+
+impl Lines for Reader {
+    fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
+        let Reader { query, writer, at_start } = self;
+        if std::mem::take(at_start) && writer.start(out) && pause(out) {
+            return Ok(More::Yes);
+        }
+        let mut failed = None;
+        let fetched = query.fetch(|row| match writer.row(row, out) {
+            Ok(ended) if ended && pause(out) => ControlFlow::Break(()),
+            Ok(_) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        match fetched {
+            Fetched::Paused => Ok(More::Yes),
+            Fetched::End => {
+                if writer.end(out) {
+                    pause(out);
+                }
+                Ok(More::No)
+            }
+            Fetched::Lost => Err(rolled_back("a query")),
+        }
+    }
+}

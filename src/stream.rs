@@ -1,0 +1,178 @@
+//! Lines of a body as rows, or the body in pieces.
+
+use crate::arguments::required;
+use crate::error::{Error, Result, or_raise};
+use crate::pg::datum::{Bytea, Text};
+use crate::pg::whole::reporting;
+use crate::settings;
+use fhir_bulk_codec::gzip::Compressor;
+use pgrx::PgSqlErrorCode;
+use pgrx::iter::SetOfIterator;
+
+/// How many bytes of lines are made ahead of the rows that carry them.
+const AHEAD_BYTES: usize = 64 << 10;
+/// Buffers that a huge line made larger than this are given back.
+const KEEP_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: std::ops::RangeInclusive<i32> = 1024..=16 << 20;
+
+/// Whether there is more to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// The reader paused.
+    Yes,
+    /// All is read.
+    No,
+}
+
+/// What a body is read from.
+pub trait Lines {
+    /// Appends lines, without their newlines, to `out` until `pause`, called after each, says so.
+    ///
+    /// # Errors
+    /// Those of what is read.
+    fn read(&mut self, out: &mut Vec<u8>, pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More>;
+}
+
+/// The error of a reader whose portal was gone before the last row.
+pub fn rolled_back(what: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_INVALID_CURSOR_STATE,
+        format!("the dump of {what} was rolled back before its end"),
+    )
+    .hint("Read a dump within the subtransaction that it was started in.")
+}
+
+fn rows<T: 'static>(mut next: impl FnMut() -> Result<Option<T>> + 'static) -> SetOfIterator<'static, T> {
+    SetOfIterator::new(std::iter::from_fn(move || reporting(|| or_raise(next()))))
+}
+
+/// The argument `chunk_bytes`.
+///
+/// # Errors
+/// 22023 outside of its bounds, 22004 for NULL.
+pub fn chunk_size(bytes: Option<i32>) -> Result<usize> {
+    let bytes = required(bytes, "chunk_bytes")?;
+    if !CHUNK_BYTES.contains(&bytes) {
+        return Err(Error::invalid_argument(format!("chunk_bytes is {bytes}")).hint(format!(
+            "It may be {} to {}.",
+            CHUNK_BYTES.start(),
+            CHUNK_BYTES.end()
+        )));
+    }
+    Ok(bytes.unsigned_abs() as usize)
+}
+
+/// Lines, made some ahead of their rows.
+pub struct LineStream<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    /// Where each line ends.
+    ends: Vec<usize>,
+    next: usize,
+    at_end: bool,
+}
+
+impl<R: Lines> LineStream<R> {
+    /// The lines of `reader`.
+    pub fn new(reader: R) -> LineStream<R> {
+        LineStream { reader, buffer: Vec::new(), ends: Vec::new(), next: 0, at_end: false }
+    }
+
+    /// A line a row.
+    pub fn rows(mut self) -> SetOfIterator<'static, Text>
+    where
+        R: 'static,
+    {
+        rows(move || Ok(self.line()?.map(Text::new)))
+    }
+
+    fn line(&mut self) -> Result<Option<&[u8]>> {
+        if self.next == self.ends.len() {
+            if self.at_end {
+                return Ok(None);
+            }
+            self.buffer.clear();
+            self.buffer.shrink_to(KEEP_BYTES);
+            self.ends.clear();
+            self.next = 0;
+            let ends = &mut self.ends;
+            let more = self.reader.read(&mut self.buffer, |out| {
+                ends.push(out.len());
+                out.len() >= AHEAD_BYTES
+            })?;
+            self.at_end = more == More::No;
+            if self.ends.is_empty() {
+                return Ok(None);
+            }
+        }
+        let start = if self.next == 0 { 0 } else { self.ends[self.next - 1] };
+        self.next += 1;
+        Ok(Some(&self.buffer[start..self.ends[self.next - 1]]))
+    }
+}
+
+/// Pieces of the body, compressed or not, each of `chunk_bytes` but the last.
+pub struct ChunkStream<R> {
+    reader: R,
+    compressor: Option<Compressor>,
+    chunk_bytes: usize,
+    /// Lines on their way into the compressor.
+    lines: Vec<u8>,
+    buffer: Vec<u8>,
+    /// How much of `buffer` is gone.
+    sent: usize,
+    at_end: bool,
+}
+
+impl<R: Lines> ChunkStream<R> {
+    /// The body that the lines of a reader make, gzipped or not; `chunk_bytes` as [`chunk_size`] has checked them.
+    pub fn new(reader: R, gzip: bool, chunk_bytes: usize) -> ChunkStream<R> {
+        let compressor = gzip.then(|| Compressor::new(settings::gzip_level()));
+        ChunkStream { reader, compressor, chunk_bytes, lines: Vec::new(), buffer: Vec::new(), sent: 0, at_end: false }
+    }
+
+    /// A piece a row.
+    pub fn rows(mut self) -> SetOfIterator<'static, Bytea>
+    where
+        R: 'static,
+    {
+        rows(move || Ok(self.chunk()?.map(Bytea::new)))
+    }
+
+    fn chunk(&mut self) -> Result<Option<&[u8]>> {
+        while !self.at_end && self.buffer.len() - self.sent < self.chunk_bytes {
+            self.buffer.drain(..self.sent);
+            self.buffer.shrink_to(KEEP_BYTES.max(self.chunk_bytes * 2));
+            self.sent = 0;
+            self.fill()?;
+        }
+        let end = self.buffer.len().min(self.sent + self.chunk_bytes);
+        let start = std::mem::replace(&mut self.sent, end);
+        Ok((start < end).then(|| &self.buffer[start..end]))
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let ahead = self.chunk_bytes.max(AHEAD_BYTES);
+        let lines = if self.compressor.is_some() { &mut self.lines } else { &mut self.buffer };
+        let more = self.reader.read(lines, |out| {
+            out.push(b'\n');
+            out.len() >= ahead
+        })?;
+        self.at_end = more == More::No;
+        let failed = |error: std::io::Error| {
+            Error::new(PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, format!("gzip failed: {error}"))
+        };
+        if let Some(compressor) = &mut self.compressor {
+            compressor.write(&self.lines).map_err(failed)?;
+            self.buffer.append(compressor.pending());
+            self.lines.clear();
+            self.lines.shrink_to(KEEP_BYTES);
+        }
+        if self.at_end
+            && let Some(compressor) = self.compressor.take()
+        {
+            self.buffer.append(&mut compressor.finish().map_err(failed)?);
+        }
+        Ok(())
+    }
+}
