@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test bench fmt lint
+.PHONY: help setup build install demo stop clean-demo test bench profile fmt lint
 
 include_env := . scripts/env.sh &&
 
@@ -31,6 +31,9 @@ test: ## all tests
 
 bench: install ## measure dump and load against plain COPY and SQL
 	@$(include_env) cargo run --release -p fhir_bulk_bench --bin bench -- $(ARGS)
+
+profile: ## count and show the instructions of the codec's hot loops
+	@scripts/profile.sh
 
 fmt: ## format the sources
 	@cargo fmt --all

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server and its headers,
-# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs, pgspot in a folder of its own
-# below target/. Says what it does; safe to run again; touches no cluster.
+# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, and pgspot in a
+# folder of its own below target/. Says what it does; safe to run again; touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -33,6 +33,7 @@ missing_packages() {
   command -v curl >/dev/null 2>&1 || echo curl
   if [ "$with_tests" = --tests ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    command -v valgrind >/dev/null 2>&1 || echo valgrind
   fi
 }
 

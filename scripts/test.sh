@@ -32,6 +32,7 @@ run "formatting" cargo fmt --all --check
 run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
 # The extension itself links only within a server: it is tested from outside.
 run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_tests
+run "instructions of the hot loops, against those recorded" scripts/profile.sh --check
 run "install the release extension" scripts/install.sh
 run "tests from outside, on real servers" cargo test -p fhir_bulk_tests
 run "pgspot on the install script" check_install_script

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use fhir_bulk_bench::measure::{self, Options};
 
 const USAGE: &str = "\
-usage: bench [--data DIR] [--resources N] [--runs N] [--only TEXT] [--memory-mb N] [--out DIR]
+usage: bench [--size small|medium] [--data DIR] [--resources N] [--runs N] [--only TEXT] [--memory-mb N] [--out DIR]
+  --size SIZE      small: a sample of 5000 and 3 runs, under a minute, to see that all works; medium: the defaults
   --data DIR       measure the largest <Type>.ndjson[.gz] of this folder instead of a sample
   --resources N    how many Observations the sample has (default 100000)
   --runs N         how often each operation and its baseline take turns (default 5)
   --only TEXT      only the rows whose name or baseline has TEXT in it, and no memory rows
   --memory-mb N    how much NDJSON the memory rows move (default 1024)
-  --out DIR        where report.md and report.json go (default bench/results)";
+  --out DIR        where report.md, .svg and .json go (default bench/results)";
 
 fn main() -> ExitCode {
     let options = match parse(std::env::args().skip(1)) {
@@ -46,6 +47,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number"));
         match argument.as_str() {
+            "--size" => match value()?.as_str() {
+                "small" => options = Options { resources: 5000, runs: 3, memory_bytes: 32 << 20, ..options },
+                "medium" => {}
+                other => return Err(format!("unknown size {other:?}")),
+            },
             "--data" => options.data = Some(value()?.into()),
             "--resources" => options.resources = number(value()?)?.max(1),
             "--runs" => options.runs = number(value()?)?.max(1) as usize,

@@ -24,7 +24,7 @@ pub(super) fn measure(bench: &mut Bench, bytes: u64) -> Outcome<Vec<Grown>> {
         if written >= bytes {
             break;
         }
-        written += Sample::new(seed, 400_000).write(ResourceType::Observation, &mut file)?.bytes;
+        written += Sample::new(seed, 40_000).write(ResourceType::Observation, &mut file)?.bytes;
     }
     io::Write::flush(&mut file)?;
     fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;

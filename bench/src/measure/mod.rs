@@ -1,6 +1,8 @@
 //! Measures `fhir_bulk` against what its users run today: each row is an operation and its baseline, in turn, on the
 //! same server, data and machine. Medians count, and only their ratio means something elsewhere.
 
+mod chart;
+mod machine;
 mod memory;
 mod report;
 mod rows;
@@ -69,7 +71,8 @@ struct Bench {
 /// Those of files, of the server, and of a row that moved other data than its baseline.
 pub fn run(options: &Options) -> Outcome<()> {
     let mut bench = Bench::prepare(options)?;
-    let mut report = Report::new(&bench.resource_type, bench.resources, bench.source_bytes, options.runs);
+    let machine = machine::describe(&mut bench.client)?;
+    let mut report = Report::new(machine, &bench.resource_type, bench.resources, bench.source_bytes, options.runs);
     let chosen = |row: &&Row| row.name.contains(&options.only) || row.baseline.contains(&options.only);
     for row in rows::ROWS.iter().filter(chosen) {
         eprint!("{} … ", row.name);

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::chart::{self, Bar};
+
 /// An operation beside its baseline.
 pub(super) struct Measured {
     name: &'static str,
@@ -29,6 +31,7 @@ pub(super) struct Grown {
 
 /// All rows of one measurement.
 pub(super) struct Report {
+    machine: String,
     resource_type: String,
     resources: i64,
     bytes: u64,
@@ -48,23 +51,21 @@ impl Measured {
         let ratio = median(&ours) / median(&baseline_runs);
         Measured { name, baseline, bound, ours, baseline_runs, ratio }
     }
+
+    fn bar(&self) -> Bar {
+        Bar { label: format!("{} : {}", self.name, self.baseline), ratio: self.ratio, bound: self.bound }
+    }
 }
 
 impl Report {
-    pub(super) fn new(resource_type: &str, resources: i64, bytes: u64, runs: usize) -> Report {
+    pub(super) fn new(machine: String, resource_type: &str, resources: i64, bytes: u64, runs: usize) -> Report {
         let (measured, memory) = (Vec::new(), Vec::new());
-        Report { resource_type: resource_type.to_owned(), resources, bytes, runs, measured, memory }
+        Report { machine, resource_type: resource_type.to_owned(), resources, bytes, runs, measured, memory }
     }
 
     /// A Markdown table, which reads well on a screen too.
     pub(super) fn table(&self) -> String {
-        let mut text = format!(
-            "\n{} {} resources, {:.0} MB of NDJSON; medians of {} alternating runs\n\n",
-            self.resources,
-            self.resource_type,
-            self.bytes as f64 / 1e6,
-            self.runs
-        );
+        let mut text = format!("\n{}\n\n", self.title());
         let head = ["operation", "baseline", "s (min–max)", "baseline s (min–max)", "ratio", "at most", ""];
         let mut rows = vec![head.map(str::to_owned)];
         for row in &self.measured {
@@ -106,10 +107,20 @@ impl Report {
         text
     }
 
-    /// Writes `report.md` and `report.json` into a folder.
+    fn title(&self) -> String {
+        let Report { machine, resources, resource_type, runs, .. } = self;
+        let mb = self.bytes as f64 / 1e6;
+        format!(
+            "{resources} {resource_type} resources, {mb:.0} MB of NDJSON; medians of {runs} alternating runs; {machine}"
+        )
+    }
+
+    /// Writes `report.md`, `report.svg` and `report.json` into a folder.
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
-        fs::write(folder.join("report.md"), self.table())?;
+        fs::write(folder.join("report.md"), format!("![ratios](report.svg)\n{}", self.table()))?;
+        let bars: Vec<Bar> = self.measured.iter().map(Measured::bar).collect();
+        fs::write(folder.join("report.svg"), chart::svg(&self.title(), &bars))?;
         let json = serde_json::to_string_pretty(&self.json())?;
         fs::write(folder.join("report.json"), json + "\n")
     }
@@ -124,7 +135,7 @@ impl Report {
             json!({"name": row.name, "bytes": row.bytes, "growthMB": row.growth_mb, "boundMB": row.bound_mb,
                    "pass": row.growth_mb <= row.bound_mb})
         });
-        json!({"resourceType": self.resource_type, "resources": self.resources, "bytes": self.bytes,
+        json!({"machine": self.machine, "resourceType": self.resource_type, "resources": self.resources, "bytes": self.bytes,
                "runs": self.runs, "rows": measured.collect::<Vec<_>>(), "memory": memory.collect::<Vec<_>>()})
     }
 }
@@ -154,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_slower_operation_is_over_its_bound() {
-        let mut report = Report::new("Patient", 1, 1, 3);
+        let mut report = Report::new(String::new(), "Patient", 1, 1, 3);
         report.measured.push(Measured::new("a", "b", 0.5, vec![0.6, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
         report.measured.push(Measured::new("c", "d", 0.5, vec![0.1, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
         assert_eq!(report.json()["rows"][0]["pass"], false);

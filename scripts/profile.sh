@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# How many instructions the hot loops take for a byte of NDJSON, counted by callgrind, which gives the same number
+# whatever else the machine does; then where they go. With --check only the count, compared with bench/instructions.txt:
+# fails when a loop takes more than a quarter more. With --record writes that file.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+mode=${1:-}
+recorded=bench/instructions.txt
+loops=(encode-aidbox encode-fhir write-aidbox write-fhir)
+out=${CARGO_TARGET_DIR:-target}/profile
+mkdir -p "$out"
+
+command -v valgrind >/dev/null 2>&1 || { echo "profile: needs valgrind (apt-get install valgrind)" >&2; exit 1; }
+# Symbols for callgrind_annotate; the code is that of a release.
+CARGO_PROFILE_RELEASE_DEBUG=line-tables-only cargo build --release --quiet -p fhir_bulk_bench --bin loops --target-dir "$out/build"
+program=$out/build/release/loops
+
+# instructions LOOP RUNS: of the whole process.
+instructions() {
+  valgrind --tool=callgrind --callgrind-out-file="$out/$1.$2.callgrind" "$program" "$1" "$2" 2>&1 >"$out/bytes" |
+    awk '/Collected/ { print $4 }'
+}
+
+for loop in "${loops[@]}"; do
+  # What two runs take more than one is a run without its preparation.
+  one=$(instructions "$loop" 1)
+  two=$(instructions "$loop" 2)
+  awk -v loop="$loop" -v count=$((two - one)) -v bytes="$(cat "$out/bytes")" \
+    'BEGIN { printf "%-14s %6.2f instructions a byte\n", loop, count / bytes }'
+done | tee "$out/instructions.txt"
+
+case $mode in
+  --record) cp "$out/instructions.txt" "$recorded" ;;
+  --check)
+    awk 'NR == FNR { before[$1] = $2; next }
+      !($1 in before) { printf "profile: %s is not in bench/instructions.txt\n", $1; bad = 1; next }
+      $2 > before[$1] * 1.25 { printf "profile: %s takes %.2f instructions a byte, %.2f before\n", $1, $2, before[$1]; bad = 1 }
+      END { exit bad }' "$recorded" "$out/instructions.txt"
+    ;;
+  *)
+    for loop in "${loops[@]}"; do
+      printf '\n%s\n' "$loop"
+      callgrind_annotate --threshold=90 "$out/$loop.2.callgrind" | grep -E '^ *[0-9,]+ \(' | head -15 | cut -c1-150
+    done
+    ;;
+esac
