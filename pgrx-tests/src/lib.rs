@@ -2,6 +2,8 @@
 //!
 //! PostgreSQL refuses to run as root; where the tests do, its programs run as user `postgres`.
 
+pub mod proxy;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

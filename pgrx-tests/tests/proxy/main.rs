@@ -1,0 +1,12 @@
+//! Tests of the HTTP proxy over real connections, in front of a server that asks for passwords.
+//!
+//! A test's name says what would break for whom. All share one server; each has a database and a proxy of its own.
+
+mod auth;
+mod dump;
+mod identifiers;
+mod load;
+mod operations;
+mod refusals;
+mod streams;
+mod support;

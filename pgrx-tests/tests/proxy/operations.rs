@@ -1,0 +1,179 @@
+//! Running it: health, metrics, flags, TLS, and stopping.
+
+use std::process::Command;
+
+use fhir_bulk_tests::proxy::{Proxy, Request, program};
+use fhir_bulk_tests::wait_for;
+
+use crate::support::{PASSWORD, Service, aidbox_rows, file, target};
+
+#[test]
+fn health_and_metrics_need_no_credentials_and_count_what_was_done() {
+    let service = Service::new();
+    aidbox_rows(&mut service.connect());
+    let health = service.proxy.send(&Request::get("/health"));
+    assert_eq!((health.status, health.json()["status"].as_str()), (200, Some("ok")));
+    assert_eq!(service.send(Request::get("/Patient/$dump")).status, 200);
+    assert_eq!(service.send(Request::get("/Patient/$dump?gzip=true")).status, 200);
+    assert_eq!(service.send(Request::get("/Nothing/$dump")).status, 404);
+    let mut text = String::new();
+    let mut metric = |line: &str| {
+        wait_for(line, || {
+            text = service.proxy.send(&Request::get("/metrics")).text();
+            text.lines().any(|found| found == line)
+        });
+    };
+    metric(r#"fhir_bulk_proxy_requests_total{method="GET",route="/{type}/$dump",status="200"} 2"#);
+    metric(r#"fhir_bulk_proxy_requests_total{method="GET",route="/{type}/$dump",status="404"} 1"#);
+    metric(r#"fhir_bulk_proxy_rows_total{direction="out"} 3"#);
+    metric(r#"fhir_bulk_proxy_connections{state="used"} 0"#);
+    metric(r#"fhir_bulk_proxy_connections{state="idle"} 1"#);
+    // Itself.
+    metric("fhir_bulk_proxy_running_requests 1");
+    for line in text.lines() {
+        assert!(line.starts_with('#') || line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn sigterm_lets_a_running_dump_finish_and_takes_no_new_requests() {
+    let service = Service::new();
+    let client = &mut service.connect();
+    client
+        .batch_execute(
+            "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource)
+             SELECT 'p-' || n, 1, 'created', jsonb_build_object('text', repeat('x', 100000)) FROM generate_series(1, 500) n",
+        )
+        .unwrap();
+    let mut exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
+    assert_eq!(exchange.head().status, 200);
+    service.proxy.terminate();
+    wait_for("the door to be closed", || std::net::TcpStream::connect(service.proxy.address()).is_err());
+    assert_eq!(service.proxy.ended(), None);
+    let mut lines = 0;
+    loop {
+        let chunk = exchange.chunk().unwrap().expect("a whole body");
+        if chunk.is_empty() {
+            break;
+        }
+        lines += chunk.iter().filter(|byte| **byte == b'\n').count();
+    }
+    assert_eq!(lines, 500);
+    wait_for("the proxy to end", || service.proxy.ended() == Some(true));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_and_leaves_no_query_behind() {
+    let service = Service::with(|_| ["--shutdown-timeout", "200ms"].map(str::to_owned).to_vec());
+    service
+        .connect()
+        .batch_execute(
+            "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource) VALUES ('p', 1, 'created', '{}');
+             ALTER TABLE patient ENABLE ROW LEVEL SECURITY; ALTER TABLE patient FORCE ROW LEVEL SECURITY;
+             CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)",
+        )
+        .unwrap();
+    let _exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
+    let mut client = service.database.connect();
+    let mut asleep = move || -> i64 {
+        let query =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        client.query_one(query, &[]).unwrap().get(0)
+    };
+    wait_for("the dump to stall", || asleep() == 1);
+    service.proxy.terminate();
+    wait_for("the proxy to end", || service.proxy.ended() == Some(true));
+    wait_for("the query to end", || asleep() == 0);
+}
+
+#[test]
+fn flags_go_before_the_environment_and_that_before_the_file() {
+    let service = Service::new();
+    aidbox_rows(&mut service.connect());
+    let good = target(&service.database, "");
+    let config =
+        file(&service.database, "proxy.yaml", "listen: 127.0.0.1:0\ndatabase: host=127.0.0.1 port=1\nlog: debug\n");
+    let start = |flag: Option<&str>, environment: Option<&str>| {
+        let mut command = Command::new(program(false));
+        command.args(["--config", &config]);
+        flag.iter().for_each(|value| {
+            command.args(["--database", value]);
+        });
+        environment.iter().for_each(|value| {
+            command.env("FHIR_BULK_DATABASE", value);
+        });
+        Proxy::spawn(&mut command)
+    };
+    let bad = "host=127.0.0.1 port=1";
+    for (flag, environment, status) in [
+        (None, None, 503),
+        (None, Some(good.as_str()), 200),
+        (Some(good.as_str()), Some(bad), 200),
+        (Some(bad), Some(&good), 503),
+    ] {
+        let proxy = start(flag, environment);
+        assert_eq!(
+            proxy.send(&service.signed(Request::get("/Patient/$dump"))).status,
+            status,
+            "{flag:?} {environment:?}"
+        );
+    }
+}
+
+#[test]
+fn mistakes_in_the_configuration_are_told_at_the_start() {
+    let service = Service::new();
+    let good = target(&service.database, "");
+    let path = |name: &str, content: &str| file(&service.database, name, content);
+    let unknown = path("unknown.yaml", "databse: x\n");
+    let short = path("short", "too short");
+    let keys = path("keys.yaml", "- sha256: abc\n  role: x\n");
+    let with_user = format!("{good} user=x");
+    for (flags, reason) in [
+        (vec![], "--database"),
+        (vec!["--config", &unknown], "databse"),
+        (vec!["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (vec!["--database", "nonsense"], "--database"),
+        (vec!["--database", &good, "--anonymous-role", "x"], "need a user in --database"),
+        (vec!["--database", &with_user, "--jwt-secret-file", &short], "fewer than 32 bytes"),
+        (vec!["--database", &with_user, "--api-keys-file", &keys], "64 hexadecimal digits"),
+        (vec!["--database", &good, "--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"], "/nowhere.pem"),
+        (vec!["--database", &good, "--wait", "5"], "a time is a number with"),
+    ] {
+        let output = Command::new(program(false)).args(&flags).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(reason), "{flags:?}: {error}");
+    }
+    let help = Command::new(program(false)).arg("--help").output().unwrap();
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("FHIR_BULK_DATABASE"));
+}
+
+#[test]
+fn with_a_certificate_it_speaks_https_only() {
+    let mut flags = Vec::new();
+    let service = Service::with(|database| {
+        let (cert, key) = (database.path("cert.pem"), database.path("key.pem"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&cert)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        flags = vec!["--tls-cert".into(), cert.display().to_string(), "--tls-key".into(), key.display().to_string()];
+        flags.clone()
+    });
+    aidbox_rows(&mut service.connect());
+    let user = format!("{}:{PASSWORD}", service.client);
+    let curl = |scheme: &str| {
+        let url = format!("{scheme}://{}/Patient/$dump", service.proxy.address());
+        Command::new("curl").args(["-s", "--cacert", &flags[1], "-u", &user, &url]).output().unwrap()
+    };
+    let output = curl("https");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 3);
+    assert!(!curl("http").status.success());
+}

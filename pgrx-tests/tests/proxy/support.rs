@@ -1,0 +1,147 @@
+//! A server that asks for passwords, databases on it, and a proxy in front of each.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fhir_bulk_tests::proxy::{Proxy, Request, Response};
+use fhir_bulk_tests::{Client, Cluster, Database};
+use serde_json::Value;
+
+/// The password of every role of these tests.
+pub const PASSWORD: &str = "correct horse: battery";
+
+/// Roles named `…trusting…` connect without a password; all others need theirs.
+fn server() -> &'static Cluster {
+    static SERVER: OnceLock<Cluster> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let cluster = Cluster::start(&["max_connections = 100", "TimeZone = 'UTC'"]);
+        let mut client = cluster.connect("postgres", "postgres");
+        client.batch_execute("CREATE ROLE trusting NOLOGIN").unwrap();
+        let rules =
+            "local all all trust\nhost all +trusting 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(cluster.data().join("pg_hba.conf"), rules).unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").unwrap();
+        cluster
+    })
+}
+
+/// A database, a role `client` that owns its schema and may load, and a proxy.
+pub struct Service {
+    pub database: Database,
+    pub proxy: Proxy,
+    /// A role of all rights on the data.
+    pub client: String,
+}
+
+impl Service {
+    /// With no flags but those that it needs.
+    pub fn new() -> Service {
+        Service::with(|_| Vec::new())
+    }
+
+    /// With flags, which may depend on the database and its roles.
+    pub fn with(flags: impl FnOnce(&Database) -> Vec<String>) -> Service {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let database = server().database(&format!("proxy_{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let client = role(&database, "client");
+        database
+            .connect()
+            .batch_execute(&format!(
+                "ALTER SCHEMA public OWNER TO {client}; GRANT pg_read_server_files TO {client};
+                 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {client}"
+            ))
+            .unwrap();
+        let flags = flags(&database);
+        let has_database = flags.iter().any(|flag| flag == "--database");
+        let target = target(&database, "");
+        let mut all: Vec<&str> = if has_database { Vec::new() } else { vec!["--database", &target] };
+        all.extend(flags.iter().map(String::as_str));
+        Service { proxy: Proxy::start(&all), database, client }
+    }
+
+    /// Sends a request as `client`.
+    pub fn send(&self, request: Request) -> Response {
+        self.proxy.send(&self.signed(request))
+    }
+
+    /// A request with the credentials of `client`.
+    pub fn signed(&self, request: Request) -> Request {
+        request.basic(&self.client, PASSWORD)
+    }
+
+    /// A session of `client`'s, beside the proxy.
+    pub fn connect(&self) -> Client {
+        self.database.connect_as(&self.client)
+    }
+}
+
+/// How a proxy reaches a database over TCP; `more` may name a user.
+pub fn target(database: &Database, more: &str) -> String {
+    format!("host=127.0.0.1 port={} dbname={} {more}", database.cluster().port(), database.name())
+}
+
+/// A role with the password of these tests.
+pub fn role(database: &Database, name: &str) -> String {
+    let role = database.role(name);
+    database.connect().batch_execute(&format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'")).unwrap();
+    role
+}
+
+/// Three patients and three appointments, as the pages about `$dump` print them.
+pub fn aidbox_rows(client: &mut Client) {
+    client
+        .batch_execute(
+            r#"SELECT bulk_create_table('Patient'), bulk_create_table('Appointment');
+            INSERT INTO patient (id, txid, cts, ts, status, resource)
+            SELECT id, txid, '2021-06-10T08:26:10.707454Z', '2021-06-10T08:26:10.707454Z', 'created', resource::jsonb
+            FROM (VALUES ('pt-1', 481, '{"name": [{"given": ["Alice"]}]}'),
+                ('pt-2', 482, '{"name": [{"given": ["Bob"]}]}'),
+                ('pt-3', 483, '{"name": [{"given": ["Charles"]}], "citizenship": [{"code": {"text": "ru"}}]}'))
+                AS row (id, txid, resource);
+            INSERT INTO appointment (id, txid, cts, ts, status, resource)
+            SELECT id, txid, '2021-06-10T08:26:10.707454Z', '2021-06-10T08:26:10.707454Z', 'created',
+                jsonb_build_object('status', state, 'participant', jsonb_build_array(jsonb_build_object(
+                    'actor', jsonb_build_object('id', patient, 'resourceType', 'Patient'), 'status', 'accepted')))
+            FROM (VALUES ('ap-1', 484, 'fulfilled', 'pt-1'), ('ap-2', 485, 'booked', 'pt-1'),
+                ('ap-3', 486, 'fulfilled', 'pt-2')) AS row (id, txid, state, patient)"#,
+        )
+        .unwrap();
+}
+
+/// Writes a file that only the proxy needs; its path.
+pub fn file(database: &Database, name: &str, content: &str) -> String {
+    let path = database.path(name);
+    fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+/// The only value of a query.
+pub fn value(client: &mut Client, query: &str) -> String {
+    client.query_one(&format!("SELECT ({query})::text"), &[]).unwrap().get(0)
+}
+
+/// Asserts that an answer is an OperationOutcome of a status, and gives its text.
+#[track_caller]
+pub fn outcome(response: &Response, status: u16) -> String {
+    assert_eq!(response.status, status, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/fhir+json"), "{response:?}");
+    let body = response.json();
+    assert_eq!(body["resourceType"], "OperationOutcome", "{body}");
+    assert_eq!(body["issue"][0]["severity"], "error", "{body}");
+    assert!(matches!(&body["issue"][0]["code"], Value::String(code) if !code.is_empty()), "{body}");
+    body["issue"][0]["diagnostics"].as_str().unwrap().to_owned()
+}
+
+/// How many kilobytes a process has that are its own.
+pub fn anonymous_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Another proxy in front of a database.
+pub fn proxy_of(database: &Database) -> Proxy {
+    Proxy::start(&["--database", &target(database, "")])
+}

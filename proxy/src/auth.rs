@@ -1,0 +1,153 @@
+//! Who calls: a role with its password, which PostgreSQL checks, or a role that a token or a key stands for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::error::{Problem, Result};
+use crate::jwt::Keys;
+
+/// On whose behalf a request runs.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A role that logs in with its own password.
+    Login { role: String, password: String },
+    /// A role that the proxy's own user takes on, with the claims that policies may look at, as JSON.
+    Assumed { role: String, claims: String },
+}
+
+impl Caller {
+    /// The role whose rights count.
+    pub fn role(&self) -> &str {
+        match self {
+            Caller::Login { role, .. } | Caller::Assumed { role, .. } => role,
+        }
+    }
+}
+
+/// What credentials are checked with.
+pub struct Authenticator {
+    tokens: Keys,
+    api_keys: HashMap<[u8; 32], ApiKey>,
+    anonymous_role: Option<String>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApiKey {
+    sha256: String,
+    role: String,
+    #[serde(default)]
+    claims: BTreeMap<String, Value>,
+}
+
+impl Authenticator {
+    /// Reads the files of keys.
+    ///
+    /// # Errors
+    /// What is wrong with them; keys without a user in --database who could take on their roles.
+    pub fn read(config: &Config) -> std::result::Result<Authenticator, Box<dyn Error>> {
+        let api_keys = config.api_keys_file.as_deref().map(read_api_keys).transpose()?.unwrap_or_default();
+        let tokens = Keys::read(config)?;
+        let anonymous_role = config.anonymous_role.clone();
+        let assumes_roles = !tokens.is_empty() || !api_keys.is_empty() || anonymous_role.is_some();
+        if assumes_roles && config.database.get_user().is_none() {
+            return Err("tokens, API keys and anonymous callers need a user in --database".into());
+        }
+        Ok(Authenticator { tokens, api_keys, anonymous_role })
+    }
+
+    /// The caller of a request.
+    ///
+    /// # Errors
+    /// 401 for missing or bad credentials. A role's password is not checked here but when it logs in.
+    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller> {
+        if let Some(value) = headers.get(header::AUTHORIZATION) {
+            let value = value.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
+            let (scheme, credentials) = value.split_once(' ').unwrap_or((value, ""));
+            return match scheme.to_ascii_lowercase().as_str() {
+                "basic" => basic(credentials.trim()),
+                "bearer" => self.bearer(credentials.trim()),
+                _ => Err(Problem::unauthorized("the Authorization header is neither Basic nor Bearer")),
+            };
+        }
+        if let Some(key) = headers.get("x-api-key") {
+            return self.api_key(key.as_bytes());
+        }
+        match &self.anonymous_role {
+            Some(role) => Ok(assume(role, Map::new())),
+            None => Err(Problem::unauthorized("this needs credentials: Basic, Bearer or x-api-key")),
+        }
+    }
+
+    fn bearer(&self, token: &str) -> Result<Caller> {
+        if self.tokens.is_empty() {
+            return Err(Problem::unauthorized("this server accepts no bearer tokens"));
+        }
+        let refused =
+            |why: &dyn ToString| Problem::unauthorized("the bearer token is not valid").because(why.to_string());
+        let claims = self.tokens.claims(token).map_err(|error| refused(&error))?;
+        match (claims.get("role"), &self.anonymous_role) {
+            (Some(Value::String(role)), _) => Ok(assume(&role.clone(), claims)),
+            (None, Some(role)) => Ok(assume(role, claims)),
+            _ => Err(refused(&"it has no role claim")),
+        }
+    }
+
+    fn api_key(&self, key: &[u8]) -> Result<Caller> {
+        // Looked up by its digest: how long that takes says nothing of the keys there are.
+        let known = <[u8; 32]>::try_from(digest(&SHA256, key).as_ref()).ok().and_then(|key| self.api_keys.get(&key));
+        match known {
+            Some(ApiKey { role, claims, .. }) => Ok(assume(role, claims.clone().into_iter().collect())),
+            None => Err(Problem::unauthorized("the x-api-key is not known")),
+        }
+    }
+}
+
+/// What policies see of a caller: PostgREST's `request.jwt.claims`, which has the role in any case.
+fn assume(role: &str, mut claims: Map<String, Value>) -> Caller {
+    claims.insert("role".into(), role.into());
+    Caller::Assumed { role: role.to_owned(), claims: Value::Object(claims).to_string() }
+}
+
+fn basic(credentials: &str) -> Result<Caller> {
+    let decoded = BASE64_STANDARD.decode(credentials).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match decoded.as_deref().and_then(|text| text.split_once(':')) {
+        // An empty password is none; a NUL would end the name early.
+        Some((role, password)) if !role.is_empty() && !password.is_empty() && !role.contains('\0') => {
+            Ok(Caller::Login { role: role.to_owned(), password: password.to_owned() })
+        }
+        _ => Err(Problem::unauthorized("Basic credentials are base64 of role:password")),
+    }
+}
+
+fn read_api_keys(path: &Path) -> std::result::Result<HashMap<[u8; 32], ApiKey>, Box<dyn Error>> {
+    let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| in_file(&error))?;
+    let keys: Vec<ApiKey> = serde_saphyr::from_str(&text).map_err(|error| in_file(&error))?;
+    let with_digest = |key: ApiKey| match sha256_from_hex(&key.sha256) {
+        Some(digest) => Ok((digest, key)),
+        None => Err(in_file(&"sha256 is not 64 hexadecimal digits: printf %s KEY | sha256sum").into()),
+    };
+    keys.into_iter().map(with_digest).collect()
+}
+
+fn sha256_from_hex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(digest)
+}

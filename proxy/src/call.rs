@@ -1,0 +1,115 @@
+//! A request of a known caller.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Version, header};
+use serde_json::{Map, Value};
+
+use crate::App;
+use crate::auth::Caller;
+use crate::error::{Blame, Problem, Result};
+use crate::observe::RequestId;
+use crate::request::{self, Parameters};
+use crate::session::{Access, Session};
+
+/// What handlers work with.
+pub struct Call {
+    pub app: Arc<App>,
+    pub headers: HeaderMap,
+    pub parameters: Parameters,
+    pub id: RequestId,
+    caller: Caller,
+    version: Version,
+}
+
+impl FromRequestParts<Arc<App>> for Call {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Call> {
+        let caller = app.authenticator.caller(&parts.headers)?;
+        tracing::Span::current().record("role", caller.role());
+        Ok(Call {
+            app: app.clone(),
+            headers: parts.headers.clone(),
+            parameters: Parameters::parse(parts.uri.query().unwrap_or_default())?,
+            id: parts.extensions.get().cloned().unwrap_or_default(),
+            caller,
+            version: parts.version,
+        })
+    }
+}
+
+impl Call {
+    /// Checks that no parameter is left and that the caller takes what the answer will be, under any of its names.
+    ///
+    /// # Errors
+    /// 400, 406.
+    pub fn answers(&mut self, types: &[&str]) -> Result<()> {
+        std::mem::take(&mut self.parameters).finish()?;
+        request::accepts(&self.headers, types)
+    }
+
+    /// Checks that the caller would notice a body that is not whole. HTTP/1.0 ends every body alike.
+    ///
+    /// # Errors
+    /// 505.
+    pub fn streams(&self) -> Result<()> {
+        if self.version >= Version::HTTP_11 {
+            return Ok(());
+        }
+        let why = "this needs HTTP/1.1, in which a body that breaks off differs from one that ends";
+        Err(Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, why))
+    }
+
+    /// The JSON or YAML object in a body.
+    ///
+    /// # Errors
+    /// 400, 413, 415.
+    pub async fn object(&self, body: Body) -> Result<Map<String, Value>> {
+        let object = request::object(&self.headers, body, self.app.config.max_body);
+        let too_slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly");
+        tokio::time::timeout(self.app.config.idle_timeout, object).await.map_err(too_slow)?
+    }
+
+    /// A transaction of the caller's.
+    ///
+    /// # Errors
+    /// 401, 403, 429, 503.
+    pub async fn begin(&self, access: Access, blame: Blame) -> Result<Session> {
+        let connection = self.app.pool.get(&self.caller).await?;
+        Session::begin(connection, &self.caller, access, blame, self.id.as_str()).await
+    }
+
+    /// Whether a Prefer header says so.
+    pub fn prefers(&self, what: &str) -> bool {
+        let values = self.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split([',', ';'])).any(|word| word.trim().eq_ignore_ascii_case(what))
+    }
+
+    /// The URL of a path of ours, as this caller reaches it.
+    pub fn url(&self, path: &[&str]) -> String {
+        let base = match &self.app.config.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => {
+                let scheme = if self.app.config.tls_cert.is_some() { "https" } else { "http" };
+                let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+                host.map(|host| format!("{scheme}://{host}")).unwrap_or_default()
+            }
+        };
+        path.iter().fold(base, |url, part| url + "/" + &encoded(part))
+    }
+}
+
+/// One part of a path, with everything escaped that could mean something in a URL.
+fn encoded(part: &str) -> String {
+    part.bytes().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'$' => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+        text
+    })
+}

@@ -1,0 +1,227 @@
+//! Settings: flags, then the environment, then a file, then defaults.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+
+/// Serves the bulk FHIR endpoints of a PostgreSQL database with the fhir_bulk extension.
+///
+/// Every request runs as a PostgreSQL role, in a transaction of its own; what it may read and write is that role's
+/// grants and policies. Basic credentials are a role and its password, checked by PostgreSQL. For bearer tokens, API
+/// keys and anonymous callers, the proxy connects as the user of --database, which must be a member of the roles they
+/// stand for.
+///
+/// Each flag may also be a line of the file that --config names: `listen: 0.0.0.0:8080`.
+#[derive(Debug, Parser)]
+#[command(name = "fhir_bulk_proxy", version, max_term_width = 110)]
+pub struct Config {
+    #[command(flatten)]
+    pub file: File,
+
+    /// Where to listen
+    #[arg(long, env = "FHIR_BULK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The database, as libpq writes it: "host=127.0.0.1 dbname=fhir user=authenticator", or a postgresql:// URL. A
+    /// user is needed for tokens, API keys and anonymous callers only
+    #[arg(long, env = "FHIR_BULK_DATABASE", value_name = "DSN", hide_env_values = true)]
+    pub database: tokio_postgres::Config,
+
+    /// A file with the password of the user of --database
+    #[arg(long, env = "FHIR_BULK_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
+
+    /// How clients reach the proxy, for the URLs in its answers; by default the request's Host
+    #[arg(long, env = "FHIR_BULK_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+
+    /// A PEM file with the certificate chain; serves https
+    #[arg(long, env = "FHIR_BULK_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// A PEM file with the certificate's private key
+    #[arg(long, env = "FHIR_BULK_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// A file with the secret of HS256 tokens, at least 32 bytes
+    #[arg(long, env = "FHIR_BULK_JWT_SECRET_FILE", value_name = "FILE")]
+    pub jwt_secret_file: Option<PathBuf>,
+
+    /// A JWK set with the public keys of RS256 and ES256 tokens
+    #[arg(long, env = "FHIR_BULK_JWKS_FILE", value_name = "FILE")]
+    pub jwks_file: Option<PathBuf>,
+
+    /// The audience that tokens must be for
+    #[arg(long, env = "FHIR_BULK_JWT_AUDIENCE", value_name = "NAME")]
+    pub jwt_audience: Option<String>,
+
+    /// API keys: a YAML list of {sha256: the key's digest in hex, role: …, claims: {…}}
+    #[arg(long, env = "FHIR_BULK_API_KEYS_FILE", value_name = "FILE")]
+    pub api_keys_file: Option<PathBuf>,
+
+    /// The role of requests without credentials, which are refused otherwise
+    #[arg(long, env = "FHIR_BULK_ANONYMOUS_ROLE", value_name = "ROLE")]
+    pub anonymous_role: Option<String>,
+
+    /// The most requests that one role may have running; more wait, then get 429
+    #[arg(long, env = "FHIR_BULK_CONNECTIONS_PER_ROLE", value_name = "N", default_value_t = 32,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_per_role: u32,
+
+    /// The most connections to the database; more requests wait, then get 503
+    #[arg(long, env = "FHIR_BULK_CONNECTIONS", value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: u32,
+
+    /// How long a request waits for its turn
+    #[arg(long, env = "FHIR_BULK_WAIT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+
+    /// How long a pooled connection is used. A changed password or a revoked login counts from then on
+    #[arg(long, env = "FHIR_BULK_CONNECTION_AGE", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub connection_age: Duration,
+
+    /// How long a client may neither send nor take anything of a body
+    #[arg(long, env = "FHIR_BULK_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub idle_timeout: Duration,
+
+    /// The largest JSON or YAML body
+    #[arg(long, env = "FHIR_BULK_MAX_BODY", value_name = "SIZE", default_value = "1MB", value_parser = size)]
+    pub max_body: u64,
+
+    /// How long running requests may go on after SIGTERM
+    #[arg(long, env = "FHIR_BULK_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub shutdown_timeout: Duration,
+
+    /// How log lines are written, to standard error
+    #[arg(long, env = "FHIR_BULK_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, or a filter of the tracing-subscriber crate
+    #[arg(long, env = "FHIR_BULK_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// The flag that names the file is read before all others.
+#[derive(Args, Debug)]
+pub struct File {
+    /// A YAML file with any of these flags
+    #[arg(long, env = "FHIR_BULK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: a JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads flags, environment and file; ends the process where clap does: `--help`, `--version`, bad flags.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or with one that it names.
+    pub fn read() -> Result<Config, Box<dyn Error>> {
+        let only_file = clap::Command::new("file").ignore_errors(true).disable_help_flag(true);
+        let found = File::augment_args(only_file).get_matches();
+        let mut lines = match found.get_one::<PathBuf>("config") {
+            Some(path) => read_file(path)?,
+            None => BTreeMap::new(),
+        };
+        // The file's lines become the defaults of their flags, which everything else goes before.
+        let command = Config::command().mut_args(|arg| match arg.get_long().and_then(|name| lines.remove(name)) {
+            Some(line) => arg.default_value(line).required(false),
+            None => arg,
+        });
+        if let Some(name) = lines.keys().next() {
+            return Err(format!("the file of --config has \"{name}\", which is no flag").into());
+        }
+        let mut config = Config::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+        if let Some(path) = &config.database_password_file {
+            config.database.password(read_secret(path)?);
+        }
+        Ok(config)
+    }
+}
+
+fn read_file(path: &Path) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let lines: BTreeMap<String, serde_json::Value> =
+        serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let line = |(name, value): (String, serde_json::Value)| match value {
+        serde_json::Value::String(text) => Ok((name, text)),
+        serde_json::Value::Number(number) => Ok((name, number.to_string())),
+        _ => Err(format!("{}: {name} is neither text nor a number", path.display()).into()),
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// A file's text without the line break that editors end it with.
+///
+/// # Errors
+/// Those of the file, with its name.
+pub fn read_secret(path: &Path) -> Result<String, Box<dyn Error>> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// `500ms`, `30s`, `5m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text)?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a time is a number with ms, s, m or h".into()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or("too long".into())
+}
+
+/// `65536`, `64kB`, `1MB`, `16GB`: PostgreSQL's units, powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_unit(text)?;
+    let bytes = match unit {
+        "" | "B" => 1,
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        "TB" => 1_u64 << 40,
+        _ => return Err("a size is a number with B, kB, MB, GB or TB".into()),
+    };
+    number.checked_mul(bytes).ok_or("too large".into())
+}
+
+fn split_unit(text: &str) -> Result<(u64, &str), String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number = text[..end].parse().map_err(|_| format!("\"{text}\" starts with no whole number"))?;
+    Ok((number, text[end..].trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_fit_together() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2 h"), Ok(Duration::from_secs(7200)));
+        assert!(duration("30").is_err() && duration("s").is_err() && duration("99999999999999999h").is_err());
+        assert_eq!(size("1MB"), Ok(1 << 20));
+        assert_eq!(size("12"), Ok(12));
+        assert!(size("1mb").is_err() && size("-1MB").is_err() && size("99999999TB").is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! What callers are told when something is wrong: a status and why. SQLSTATEs become statuses here, in one place.
+
+use std::fmt::Write as _;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tokio_postgres::error::{DbError, ErrorPosition};
+
+/// An answer other than success. `observe` writes it out, in the form of the API that was called.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The status.
+    pub status: StatusCode,
+    /// What the caller is told.
+    pub message: String,
+    /// What only the log is told.
+    pub cause: Option<String>,
+}
+
+/// What handlers return.
+pub type Result<T> = std::result::Result<T, Problem>;
+
+/// What errors that the extension itself raises give as their routine.
+const OUR_ROUTINE: &str = "fhir_bulk";
+
+/// Whose mistake an error of the database may be, which decides what the caller is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The arguments of the request.
+    Request,
+    /// The resources it brings, or where it says they are.
+    Data,
+}
+
+impl Problem {
+    /// A problem with its status.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Problem {
+        Problem { status, message: message.into(), cause: None }
+    }
+
+    /// A request that cannot be understood.
+    pub fn bad_request(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// Missing or wrong credentials.
+    pub fn unauthorized(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// The database cannot be asked now.
+    pub fn unavailable(cause: impl ToString) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached now").because(cause)
+    }
+
+    /// Adds what the log is told.
+    pub fn because(mut self, cause: impl ToString) -> Problem {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// The code of HL7's issue-type value set that is nearest to the status.
+    pub fn issue_type(&self) -> &'static str {
+        match self.status.as_u16() {
+            400 => "invalid",
+            401 => "login",
+            403 => "forbidden",
+            404 => "not-found",
+            405 | 406 | 415 | 505 => "not-supported",
+            409 => "conflict",
+            413 => "too-long",
+            422 => "processing",
+            429 => "throttled",
+            503 => "transient",
+            _ => "exception",
+        }
+    }
+
+    /// An error of a statement.
+    pub fn of_statement(error: &tokio_postgres::Error, blame: Blame) -> Problem {
+        let Some(error) = error.as_db_error() else { return Problem::unavailable(error) };
+        let is_ours = error.routine() == Some(OUR_ROUTINE);
+        match status(error.code().code(), is_ours, blame) {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                let message = "the database cannot do this now; try again later";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).because(in_full(error))
+            }
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                let message = "the database failed to do this; the log of the proxy says why";
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).because(in_full(error))
+            }
+            status => Problem::new(status, for_callers(error)).because(error.code().code()),
+        }
+    }
+
+    /// An error of logging in to the database, by a role that the caller named.
+    pub fn of_login(error: &tokio_postgres::Error) -> Problem {
+        let Some(database_error) = error.as_db_error() else { return Problem::unavailable(error) };
+        match database_error.code().code() {
+            "28P01" | "28000" => Problem::unauthorized("unknown role or wrong password"),
+            "42501" => Problem::new(StatusCode::FORBIDDEN, "this role may not connect to the database"),
+            _ => Problem::unavailable(error),
+        }
+        .because(in_full(database_error))
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)?;
+        self.cause.iter().try_for_each(|cause| write!(f, " ({cause})"))
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The status of an SQLSTATE. What `is_ours` is about the arguments of a function of the extension; what is not may
+/// come from any trigger or policy that the function ran into, and speak of what the caller need not know.
+fn status(code: &str, is_ours: bool, blame: Blame) -> StatusCode {
+    match (code, blame) {
+        ("42501" | "25006", _) => return StatusCode::FORBIDDEN,
+        // A resource type without a table, a job that nobody knows.
+        ("42P01" | "P0002", Blame::Request) if is_ours => return StatusCode::NOT_FOUND,
+        ("23505" | "40001" | "40P01" | "55P03", _) => return StatusCode::CONFLICT,
+        ("53400" | "54000", _) => return StatusCode::PAYLOAD_TOO_LARGE,
+        _ => {}
+    }
+    match (code.get(..2).unwrap_or_default(), blame) {
+        ("42", _) if !is_ours => StatusCode::INTERNAL_SERVER_ERROR,
+        // What a source says or holds: the request itself was understood.
+        ("08" | "0A" | "22" | "23" | "42" | "54" | "58" | "P0", Blame::Data) => StatusCode::UNPROCESSABLE_ENTITY,
+        ("0A" | "22" | "23" | "42" | "54" | "P0", Blame::Request) => StatusCode::BAD_REQUEST,
+        ("53" | "57" | "58", _) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Message, detail and hint; never the context, the statement or names of source files.
+fn for_callers(error: &DbError) -> String {
+    let mut text = error.message().to_owned();
+    if let Some(ErrorPosition::Original(at) | ErrorPosition::Internal { position: at, .. }) = error.position() {
+        let _ = write!(text, " (at character {at} of the query)");
+    }
+    for more in [error.detail(), error.hint()].into_iter().flatten() {
+        let _ = write!(text, ". {}", more.trim_end_matches('.'));
+    }
+    text
+}
+
+fn in_full(error: &DbError) -> String {
+    format!("{}: {}", error.code().code(), for_callers(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_whose_mistake_it_is() {
+        let of = |code: &str, is_ours, blame| status(code, is_ours, blame).as_u16();
+        assert_eq!(of("42P01", true, Blame::Request), 404);
+        assert_eq!(of("42P01", false, Blame::Request), 500);
+        assert_eq!(of("42P01", false, Blame::Data), 500);
+        assert_eq!(of("42883", false, Blame::Request), 500);
+        assert_eq!(of("42703", true, Blame::Request), 400);
+        assert_eq!(of("22P02", false, Blame::Request), 400);
+        assert_eq!(of("22P02", true, Blame::Data), 422);
+        assert_eq!(of("08006", true, Blame::Data), 422);
+        assert_eq!(of("08006", true, Blame::Request), 500);
+        assert_eq!(of("54000", true, Blame::Data), 413);
+        assert_eq!(of("23505", false, Blame::Request), 409);
+        assert_eq!(of("57014", false, Blame::Request), 503);
+        assert_eq!(of("XX000", true, Blame::Request), 500);
+    }
+}

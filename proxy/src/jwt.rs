@@ -1,0 +1,151 @@
+//! Bearer tokens: HS256 by a shared secret, RS256 and ES256 by public keys of a JWK set.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fs;
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::signature::{self, Verifier};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation};
+use ring::hmac;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256};
+use ring::signature::{RsaPublicKeyComponents, UnparsedPublicKey};
+use serde_json::{Map, Value};
+
+use crate::config::{Config, read_secret};
+
+/// How far apart clocks may be, in seconds; PostgREST's figure.
+const LEEWAY: u64 = 30;
+/// An HS256 secret shorter than its hash can be guessed (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// The keys that tokens are checked with.
+pub struct Keys {
+    keys: Vec<Key>,
+    audience: Option<String>,
+}
+
+struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl Keys {
+    /// Reads the secret and the JWK set, as far as they are configured.
+    ///
+    /// # Errors
+    /// What is wrong with a file; a secret that is too short; a key of another kind.
+    pub fn read(config: &Config) -> Result<Keys, Box<dyn Error>> {
+        // Only fails when it is done already.
+        let _ = PROVIDER.install_default();
+        let mut keys = Vec::new();
+        if let Some(path) = &config.jwt_secret_file {
+            let secret = read_secret(path)?;
+            if secret.len() < MIN_SECRET_BYTES {
+                return Err(format!("{}: the secret has fewer than {MIN_SECRET_BYTES} bytes", path.display()).into());
+            }
+            let key = DecodingKey::from_secret(secret.as_bytes());
+            keys.push(Key { id: None, algorithm: Algorithm::HS256, key });
+        }
+        if let Some(path) = &config.jwks_file {
+            let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            let set: JwkSet =
+                serde_json::from_str(&fs::read_to_string(path).map_err(|e| in_file(&e))?).map_err(|e| in_file(&e))?;
+            for jwk in &set.keys {
+                let key = DecodingKey::from_jwk(jwk).map_err(|e| in_file(&e))?;
+                let algorithm = match key.family() {
+                    AlgorithmFamily::Rsa => Algorithm::RS256,
+                    AlgorithmFamily::Ec => Algorithm::ES256,
+                    _ => return Err(in_file(&"keys for RS256 and ES256 only, please").into()),
+                };
+                keys.push(Key { id: jwk.common.key_id.clone(), algorithm, key });
+            }
+        }
+        Ok(Keys { keys, audience: config.jwt_audience.clone() })
+    }
+
+    /// Whether any token can be good.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The claims of a token that a key of ours signed, and that is valid now and for us.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn claims(&self, token: &str) -> Result<Map<String, Value>, JwtError> {
+        let header = jsonwebtoken::decode_header(token)?;
+        let mut refused = ErrorKind::InvalidAlgorithm.into();
+        // A key is only ever used with its own algorithm: a public key is never taken for an HMAC secret.
+        for key in self.keys.iter().filter(|key| key.algorithm == header.alg) {
+            if header.kid.is_some() && key.id.is_some() && header.kid != key.id {
+                continue;
+            }
+            match jsonwebtoken::decode(token, &key.key, &self.validation(key.algorithm)) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = LEEWAY;
+        validation.validate_nbf = true;
+        // As PostgREST does: a token without `exp` is valid for as long as its key.
+        validation.required_spec_claims = HashSet::new();
+        match &self.audience {
+            Some(name) => {
+                validation.set_audience(&[name]);
+                validation.required_spec_claims.insert("aud".into());
+            }
+            None => validation.validate_aud = false,
+        }
+        validation
+    }
+}
+
+/// `jsonwebtoken` with the cryptography that TLS brings along anyway.
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
+    verifier_factory: |algorithm, key| match algorithm {
+        Algorithm::HS256 | Algorithm::RS256 | Algorithm::ES256 => {
+            Ok(Box::new(RingVerifier { algorithm: *algorithm, key: key.clone() }))
+        }
+        _ => Err(ErrorKind::UnsupportedAlgorithm.into()),
+    },
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+struct RingVerifier {
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl Verifier<Vec<u8>> for RingVerifier {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        let verified = match (self.algorithm, self.key.family(), self.key.kind()) {
+            (Algorithm::HS256, AlgorithmFamily::Hmac, DecodingKeyKind::SecretOrDer(secret)) => {
+                hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret), message, signature)
+            }
+            (Algorithm::RS256, AlgorithmFamily::Rsa, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+                RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
+            }
+            (Algorithm::ES256, AlgorithmFamily::Ec, DecodingKeyKind::SecretOrDer(point)) => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature)
+            }
+            _ => Err(ring::error::Unspecified),
+        };
+        verified.map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for RingVerifier {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+}

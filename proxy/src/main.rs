@@ -1,0 +1,73 @@
+//! `fhir_bulk_proxy`: HTTP in front of the SQL functions of fhir_bulk. It keeps connections and nothing else.
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`routes`] | the endpoints, each with the function that answers it |
+//! | [`call`], [`request`] | what a request says and brings |
+//! | [`auth`], [`jwt`] | on whose behalf it runs |
+//! | [`session`], [`pool`] | its transaction, on a connection of its role |
+//! | [`error`], [`observe`], [`metrics`] | what callers, log and monitoring are told |
+//! | [`config`], [`serve`] | flags; listening and stopping |
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod call;
+mod config;
+mod error;
+mod jwt;
+mod metrics;
+mod observe;
+mod pool;
+mod request;
+mod routes;
+mod serve;
+mod session;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+
+use auth::Authenticator;
+use config::{Config, LogFormat};
+use metrics::Metrics;
+use pool::Pool;
+
+/// What all requests share.
+pub struct App {
+    config: Config,
+    authenticator: Authenticator,
+    pool: Arc<Pool>,
+    metrics: Metrics,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fhir_bulk_proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let config = Config::read()?;
+    log(&config)?;
+    let (authenticator, pool) = (Authenticator::read(&config)?, Pool::new(&config));
+    let app = Arc::new(App { config, authenticator, pool, metrics: Metrics::default() });
+    serve::serve(&app.config, routes::router(app.clone())).await
+}
+
+fn log(config: &Config) -> Result<(), Box<dyn Error>> {
+    let filter = EnvFilter::try_new(&config.log)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match config.log_format {
+        LogFormat::Text => lines.with_ansi(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Around every request: its id, its line in the log, its counters, and the form in which problems are told.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use ring::rand::SecureRandom as _;
+use serde_json::{Value, json};
+use tracing::{Instrument as _, Span, field};
+
+use crate::App;
+use crate::error::Problem;
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// What a request is called in the log, in the answer, and in pg_stat_activity.
+#[derive(Clone, Debug, Default)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// The caller's own if it is one that a log can show, else a new one.
+    fn of(headers: &HeaderMap) -> RequestId {
+        let sane = |id: &&str| {
+            (1..=64).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        };
+        if let Some(id) = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane) {
+            return RequestId(id.to_owned());
+        }
+        let mut random = [0; 16];
+        // Without random numbers the id is of no use, but the request may still be answered.
+        let _ = ring::rand::SystemRandom::new().fill(&mut random);
+        RequestId(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Names the request, runs it, writes out the problem if there is one, and counts the answer to its end.
+pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let path = request.uri().path().to_owned();
+    let span = tracing::info_span!("request", id = id.as_str(), method = %request.method(), path, role = field::Empty);
+    request.extensions_mut().insert(id.clone());
+    let mut record = Record::new(app, &request, span.clone());
+
+    let mut response = next.run(request).instrument(span).await;
+    if let Some(problem) = problem_of(&response) {
+        let headers = std::mem::take(response.headers_mut());
+        response = told(&problem, &path, &id);
+        response.headers_mut().extend(headers.into_iter().filter(|(name, _)| name.as_ref() == Some(&header::ALLOW)));
+        record.cause = problem.cause;
+    }
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    record.status = Some(response.status());
+    response.map(|body| Body::new(Observed { body, record }))
+}
+
+/// The problem that a handler returned, or that axum found before one was called.
+fn problem_of(response: &Response) -> Option<Problem> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
+    Some(response.extensions().get::<Problem>().cloned().unwrap_or_else(|| match status {
+        StatusCode::NOT_FOUND => Problem::new(status, "there is nothing at this address"),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(status, "this address is not for this method"),
+        _ => Problem::new(status, status.canonical_reason().unwrap_or("the request failed")),
+    }))
+}
+
+/// A problem in the form of the API that was called: FHIR's, or that of the `/v1` endpoints.
+fn told(problem: &Problem, path: &str, id: &RequestId) -> Response {
+    let (content_type, body) = if path.starts_with("/v1/") {
+        let error = json!({"code": problem.issue_type(), "message": problem.message});
+        ("application/json", json!({"error": error, "meta": meta(id, problem.status)}))
+    } else {
+        let issue = json!({"severity": "error", "code": problem.issue_type(), "diagnostics": problem.message});
+        ("application/fhir+json", json!({"resourceType": "OperationOutcome", "issue": [issue]}))
+    };
+    let mut response = (problem.status, [(header::CONTENT_TYPE, content_type)], body.to_string()).into_response();
+    let headers = response.headers_mut();
+    match problem.status {
+        StatusCode::UNAUTHORIZED => {
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"fhir_bulk\""));
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fhir_bulk\""));
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// What the `/v1` endpoints say beside their data.
+pub fn meta(id: &RequestId, status: StatusCode) -> Value {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    json!({"requestId": id.as_str(), "timestamp": timestamp(since_1970), "status": status.as_u16()})
+}
+
+/// ISO 8601 in UTC, with milliseconds.
+fn timestamp(since_1970: Duration) -> String {
+    let seconds = since_1970.as_secs();
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since_1970.subsec_millis())
+}
+
+/// The date of a day counted from 1970-01-01: years of 400 in which the rules repeat, each starting in March, so that
+/// the leap day comes last.
+fn civil(day: u64) -> (u64, u64, u64) {
+    let from_march_0000 = day + 719_468;
+    let (era, in_era) = (from_march_0000 / 146_097, from_march_0000 % 146_097);
+    let year_in_era = (in_era - in_era / 1460 + in_era / 36_524 - in_era / 146_096) / 365;
+    let in_year = in_era - (365 * year_in_era + year_in_era / 4 - year_in_era / 100);
+    let from_march = (5 * in_year + 2) / 153;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year_in_era + u64::from(month <= 2), month, in_year - (153 * from_march + 2) / 5 + 1)
+}
+
+/// A request until the end of its answer. Its drop writes the line in the log.
+struct Record {
+    app: Arc<App>,
+    span: Span,
+    method: Method,
+    route: String,
+    start: Instant,
+    /// None until there is an answer.
+    status: Option<StatusCode>,
+    bytes: u64,
+    is_whole: bool,
+    cause: Option<String>,
+}
+
+impl Record {
+    fn new(app: Arc<App>, request: &Request, span: Span) -> Record {
+        app.metrics.begun();
+        let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+        let (method, start) = (request.method().clone(), Instant::now());
+        Record { app, span, method, route, start, status: None, bytes: 0, is_whole: false, cause: None }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let time = self.start.elapsed();
+        // 499: nginx's number for a client that did not wait for its answer.
+        let status = self.status.map_or(499, |status| status.as_u16());
+        let labels = (self.method.to_string(), std::mem::take(&mut self.route), status);
+        self.app.metrics.ended(labels, self.bytes, time, !self.is_whole);
+        let _in_span = self.span.enter();
+        let (bytes, seconds) = (self.bytes, time.as_secs_f64());
+        let cause = self.cause.as_deref().map(field::display);
+        match (self.is_whole, status) {
+            (true, ..500) => tracing::info!(status, bytes, seconds, cause, "answered"),
+            (true, _) => tracing::error!(status, bytes, seconds, cause, "answered"),
+            (false, _) if self.cause.is_some() => tracing::error!(status, bytes, seconds, cause, "broke off"),
+            (false, _) => tracing::info!(status, bytes, seconds, "the client went away"),
+        }
+    }
+}
+
+/// A body whose bytes are counted.
+struct Observed {
+    body: Body,
+    record: Record,
+}
+
+impl HttpBody for Observed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Observed { body, record } = &mut *self;
+        let _in_span = record.span.enter();
+        let frame = std::task::ready!(Pin::new(&mut *body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(error)) => record.cause = Some(error.to_string()),
+            None => record.is_whole = true,
+        }
+        // A body of known length may never be asked for its end.
+        record.is_whole |= body.is_end_stream();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_dates_of_the_calendar() {
+        let at = |seconds| timestamp(Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59.000Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000Z");
+        assert_eq!(at(951_868_800), "2000-03-01T00:00:00.000Z");
+        assert_eq!(at(4_107_542_399), "2100-02-28T23:59:59.000Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000Z");
+    }
+}

@@ -1,0 +1,317 @@
+//! Connections to the database: opened as the roles that requests come from, kept for a while, bounded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use ring::hmac;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{CancelToken, Client, NoTls};
+
+use crate::auth::Caller;
+use crate::config::Config;
+use crate::error::{Problem, Result};
+
+/// How long the server may take to open, to cancel or to clean up.
+const SERVER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often connections are looked through for old ones.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Who a connection is logged in as. Passwords are only kept as a digest under a key of this process.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Login {
+    role: String,
+    password: Vec<u8>,
+}
+
+/// All connections.
+pub struct Pool {
+    database: tokio_postgres::Config,
+    own_user: Option<String>,
+    max_age: Duration,
+    wait: Duration,
+    per_role: u32,
+    connections: u32,
+    digest_key: hmac::Key,
+    /// One permit for each connection in use.
+    all: Arc<Semaphore>,
+    /// The same for each role with requests.
+    roles: Mutex<HashMap<String, Weak<Semaphore>>>,
+    idle: Mutex<HashMap<Login, Vec<Open>>>,
+}
+
+/// A connection that is open.
+struct Open {
+    client: Client,
+    /// Carries its bytes. It ends with the connection; aborting it closes the socket.
+    driver: JoinHandle<()>,
+    /// Where the extension's functions are, quoted.
+    schema: String,
+    born: Instant,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Whatever the server still sends, nobody reads it.
+        self.driver.abort();
+    }
+}
+
+/// A connection in the hands of one request.
+pub struct Connection {
+    pool: Arc<Pool>,
+    login: Login,
+    open: Open,
+    /// What counts it: one of the role's and one of all. Held until the connection is put back or gone.
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Pool {
+    /// A pool without connections; a task that closes old ones runs for as long as it lives.
+    pub fn new(config: &Config) -> Arc<Pool> {
+        let mut database = config.database.clone();
+        database.application_name("fhir_bulk_proxy");
+        if database.get_connect_timeout().is_none() {
+            database.connect_timeout(SERVER_PATIENCE);
+        }
+        let pool = Arc::new(Pool {
+            own_user: database.get_user().map(str::to_owned),
+            database,
+            max_age: config.connection_age,
+            wait: config.wait,
+            per_role: config.connections_per_role,
+            connections: config.connections,
+            digest_key: hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new())
+                .expect("the system has random numbers"),
+            all: Arc::new(Semaphore::new(config.connections as usize)),
+            roles: Mutex::default(),
+            idle: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&pool);
+        tokio::spawn(async move {
+            while let Some(pool) = weak.upgrade() {
+                pool.sweep();
+                drop(pool);
+                tokio::time::sleep(SWEEP).await;
+            }
+        });
+        pool
+    }
+
+    /// A connection for a caller: logged in as its role, or as the proxy's own user.
+    ///
+    /// # Errors
+    /// 401 for a wrong password; 429 when the role has as many requests running as it may; 503 when all have, or
+    /// when the database cannot be reached.
+    pub async fn get(self: &Arc<Pool>, caller: &Caller) -> Result<Connection> {
+        let start = Instant::now();
+        let role = self.role(caller.role());
+        let busy = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "this role has too many requests running");
+        let for_role = permit(&role, self.wait).await.ok_or_else(busy)?;
+        let left = self.wait.saturating_sub(start.elapsed());
+        let all_busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are running");
+        let for_all = permit(&self.all, left).await.ok_or_else(all_busy)?;
+        let login = self.login(caller)?;
+        let open = match self.take_idle(&login) {
+            Some(open) => open,
+            None => self.open(caller).await?,
+        };
+        Ok(Connection { pool: self.clone(), login, open, _permits: [for_role, for_all] })
+    }
+
+    /// Whether the server answers: not how, only that it would let somebody in.
+    pub async fn server_answers(&self) -> bool {
+        let mut config = self.database.clone();
+        if self.own_user.is_none() {
+            config.user("fhir_bulk_proxy_health");
+        }
+        match timeout(SERVER_PATIENCE, config.connect(NoTls)).await {
+            Ok(Ok(_)) => true,
+            // It asked for a password, or knows no such role: it is there. "57P03": it starts or stops.
+            Ok(Err(error)) => match error.as_db_error() {
+                Some(error) => error.code().code().starts_with("28"),
+                None => std::error::Error::source(&error).is_some_and(|cause| !cause.is::<std::io::Error>()),
+            },
+            Err(_) => false,
+        }
+    }
+
+    /// How many connections are in use and how many idle.
+    pub fn counts(&self) -> (usize, usize) {
+        let idle = lock(&self.idle).values().map(Vec::len).sum();
+        (self.connections as usize - self.all.available_permits(), idle)
+    }
+
+    fn role(&self, name: &str) -> Arc<Semaphore> {
+        let mut roles = lock(&self.roles);
+        if let Some(role) = roles.get(name).and_then(Weak::upgrade) {
+            return role;
+        }
+        let role = Arc::new(Semaphore::new(self.per_role as usize));
+        roles.insert(name.to_owned(), Arc::downgrade(&role));
+        role
+    }
+
+    fn login(&self, caller: &Caller) -> Result<Login> {
+        match caller {
+            Caller::Login { role, password } => {
+                let password = hmac::sign(&self.digest_key, password.as_bytes()).as_ref().to_vec();
+                Ok(Login { role: role.clone(), password })
+            }
+            Caller::Assumed { .. } => {
+                let role = self.own_user.clone().ok_or_else(|| Problem::unavailable("--database names no user"))?;
+                Ok(Login { role, password: Vec::new() })
+            }
+        }
+    }
+
+    fn take_idle(&self, login: &Login) -> Option<Open> {
+        let mut idle = lock(&self.idle);
+        // The one that was used last: what is not needed grows old.
+        let found = std::iter::from_fn(|| idle.get_mut(login)?.pop()).find(|open| self.is_good(open));
+        // Idle ones of others count among the server's connections; the oldest makes room.
+        if found.is_none() && idle.values().map(Vec::len).sum::<usize>() > self.all.available_permits() {
+            let oldest =
+                idle.iter().filter_map(|(login, all)| Some((all.first()?.born, login.clone()))).min_by_key(|o| o.0);
+            if let Some(all) = oldest.and_then(|(_, login)| idle.get_mut(&login)) {
+                all.remove(0);
+            }
+        }
+        found
+    }
+
+    fn is_good(&self, open: &Open) -> bool {
+        !open.client.is_closed() && open.born.elapsed() < self.max_age
+    }
+
+    fn sweep(&self) {
+        lock(&self.idle).retain(|_, all| {
+            all.retain(|open| self.is_good(open));
+            !all.is_empty()
+        });
+        lock(&self.roles).retain(|_, role| role.strong_count() > 0);
+    }
+
+    /// 1. a role must need its password: where the server asks for none, one would prove nothing
+    /// 2. log in
+    /// 3. find the extension
+    async fn open(&self, caller: &Caller) -> Result<Open> {
+        let mut config = self.database.clone();
+        if let Caller::Login { role, password } = caller {
+            config.user(role);
+            // Without a password: that of --database is the proxy's own.
+            let mut probe = tokio_postgres::Config::new();
+            copy_target(&config, &mut probe);
+            probe.user(role);
+            match connect(&probe).await {
+                Ok(_) => {
+                    let why = format!(
+                        "role \"{role}\" connects without a password (trust, peer or cert in pg_hba.conf), so a \
+                                       password proves nothing"
+                    );
+                    return Err(Problem::unauthorized("this role cannot log in by password").because(why));
+                }
+                Err(error) if error.as_db_error().is_some() => return Err(Problem::of_login(&error)),
+                // It was asked for one. An unreachable server is found to be so below.
+                Err(_) => {}
+            }
+            config.password(password);
+        }
+        let (client, driver) = connect(&config).await.map_err(|error| match caller {
+            Caller::Login { .. } => Problem::of_login(&error),
+            Caller::Assumed { .. } => Problem::unavailable(format!("the user of --database cannot log in: {error:?}")),
+        })?;
+        let schema = find_extension(&client).await?;
+        Ok(Open { client, driver, schema, born: Instant::now() })
+    }
+}
+
+/// The server's address and the database's name, without user and password.
+fn copy_target(from: &tokio_postgres::Config, to: &mut tokio_postgres::Config) {
+    for host in from.get_hosts() {
+        match host {
+            tokio_postgres::config::Host::Tcp(name) => to.host(name),
+            tokio_postgres::config::Host::Unix(path) => to.host_path(path),
+        };
+    }
+    for address in from.get_hostaddrs() {
+        to.hostaddr(*address);
+    }
+    for port in from.get_ports() {
+        to.port(*port);
+    }
+    if let Some(name) = from.get_dbname() {
+        to.dbname(name);
+    }
+    if let Some(time) = from.get_connect_timeout() {
+        to.connect_timeout(*time);
+    }
+    to.ssl_mode(from.get_ssl_mode());
+}
+
+async fn connect(
+    config: &tokio_postgres::Config,
+) -> std::result::Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to the database ended");
+        }
+    });
+    Ok((client, driver))
+}
+
+async fn find_extension(client: &Client) -> Result<String> {
+    let query = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
+         WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk'";
+    let row = client.query_typed_opt(query, &[]).await.map_err(Problem::unavailable)?;
+    let missing = || Problem::unavailable("the database has no extension fhir_bulk: CREATE EXTENSION fhir_bulk");
+    row.map(|row| row.get(0)).ok_or_else(missing)
+}
+
+impl Connection {
+    /// The connection's client.
+    pub fn client(&self) -> &Client {
+        &self.open.client
+    }
+
+    /// The schema of the extension's functions, quoted.
+    pub fn schema(&self) -> &str {
+        &self.open.schema
+    }
+
+    /// Puts the connection back, with nothing left in it of this request. It must be outside of a transaction.
+    pub fn put_back(self) {
+        tokio::spawn(async move {
+            let clean = timeout(SERVER_PATIENCE, self.open.client.batch_execute("DISCARD ALL")).await;
+            if let (Ok(Ok(())), true) = (clean, self.pool.is_good(&self.open)) {
+                lock(&self.pool.idle).entry(self.login).or_default().push(self.open);
+            }
+        });
+    }
+
+    /// Ends what the connection is doing, and the connection.
+    pub fn cancel(self) {
+        let token: CancelToken = self.open.client.cancel_token();
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = timeout(SERVER_PATIENCE, token.cancel_query(NoTls)).await {
+                tracing::warn!(%error, "a query could not be cancelled");
+            }
+            // Its permits are held until here: who comes next finds the server's load as it is counted.
+            drop(self);
+        });
+    }
+}
+
+async fn permit(semaphore: &Arc<Semaphore>, wait: Duration) -> Option<OwnedSemaphorePermit> {
+    timeout(wait, semaphore.clone().acquire_owned()).await.ok()?.ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind the locks is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

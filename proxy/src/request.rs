@@ -1,0 +1,262 @@
+//! What a request says: its parameters, its JSON or YAML body, and which answers it takes.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use crate::error::{Problem, Result};
+
+/// The parameters after the `?`, each taken once; what nobody takes is a mistake.
+#[derive(Default)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Decodes a query string, where `+` is a space.
+    ///
+    /// # Errors
+    /// 400 for a parameter that is there twice.
+    pub fn parse(query: &str) -> Result<Parameters> {
+        let all: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        for (at, (name, _)) in all.iter().enumerate() {
+            if all[..at].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Problem::bad_request(format!("the parameter {name} is there twice")));
+            }
+        }
+        Ok(Parameters(all))
+    }
+
+    /// A parameter's text.
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(given, _)| given == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// A parameter that is `true` or `false`, which it is when it is not there.
+    ///
+    /// # Errors
+    /// 400 for anything else.
+    pub fn flag(&mut self, name: &str) -> Result<bool> {
+        match self.text(name).as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::bad_request(format!("the parameter {name} is neither true nor false"))),
+        }
+    }
+
+    /// A point in time, as PostgreSQL reads it.
+    ///
+    /// # Errors
+    /// 400 for what is no ISO 8601 date or instant. That 30 February does not exist, PostgreSQL finds.
+    pub fn instant(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let wrong = || Problem::bad_request(format!("the parameter {name} is not an ISO 8601 date or instant: {text}"));
+        instant(&text).map(Some).ok_or_else(wrong)
+    }
+
+    /// Sees that no parameter is left.
+    ///
+    /// # Errors
+    /// 400 with the name of one that is: passed over, it would change what the answer means.
+    pub fn finish(self) -> Result<()> {
+        match self.0.first() {
+            Some((name, _)) => Err(Problem::bad_request(format!("the parameter {name} is not known here"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks the shape of `2021-04-02`, or of `2021-04-02T16:03:31.057462+03:00` where seconds, their fraction and the
+/// offset may be missing. A `+` that was sent as it is has become a space, and becomes a `+` again.
+fn instant(text: &str) -> Option<String> {
+    let (date, time) = match text.split_once(['T', 't']) {
+        Some((date, time)) => (date, Some(time)),
+        None => (text, None),
+    };
+    if !has_shape(date, "0000-00-00") {
+        return None;
+    }
+    let Some(time) = time else { return Some(date.to_owned()) };
+    let (clock, offset) = match time.find(['Z', 'z', '+', '-', ' ']) {
+        Some(at) => time.split_at(at),
+        None => (time, ""),
+    };
+    let (whole, fraction) = clock.split_once('.').map_or((clock, None), |(whole, fraction)| (whole, Some(fraction)));
+    let clock_is_good = match fraction {
+        None => has_shape(whole, "00:00") || has_shape(whole, "00:00:00"),
+        Some(digits) => {
+            has_shape(whole, "00:00:00") && !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
+        }
+    };
+    let offset = match offset.strip_prefix(' ') {
+        Some(rest) => format!("+{rest}"),
+        None => offset.to_uppercase(),
+    };
+    let offset_is_good = offset.is_empty()
+        || offset == "Z"
+        || offset.strip_prefix(['+', '-']).is_some_and(|o| ["00:00", "0000", "00"].iter().any(|s| has_shape(o, s)));
+    (clock_is_good && offset_is_good).then(|| format!("{date}T{clock}{offset}"))
+}
+
+/// Whether `text` has a digit wherever `shape` has one, and the same characters elsewhere.
+fn has_shape(text: &str, shape: &str) -> bool {
+    text.len() == shape.len()
+        && text.bytes().zip(shape.bytes()).all(|(t, s)| if s == b'0' { t.is_ascii_digit() } else { t == s })
+}
+
+/// What a body is, by its Content-Type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An object that says what to do.
+    Json,
+    /// The same, as the documentation of Aidbox writes it.
+    Yaml,
+}
+
+/// # Errors
+/// 415 for a type that is none of these.
+fn kind(headers: &HeaderMap) -> Result<Option<Kind>> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+    let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    match media_type {
+        "application/json" | "application/fhir+json" => Ok(Some(Kind::Json)),
+        "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Some(Kind::Yaml)),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("the Content-Type {media_type} is not known here; application/json and text/yaml are"),
+        )),
+    }
+}
+
+/// A body that is one JSON or YAML object.
+///
+/// # Errors
+/// 400 for what is none, 413 for one of more than `max_bytes`, 415 for another Content-Type.
+pub async fn object(headers: &HeaderMap, body: Body, max_bytes: u64) -> Result<Map<String, Value>> {
+    let kind = kind(headers)?;
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a compressed body is not understood here"));
+    }
+    let limit = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    let bytes = Limited::new(body, limit).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_bytes} bytes"));
+        }
+        Problem::bad_request("the body did not come whole").because(error)
+    })?;
+    let bytes = bytes.to_bytes();
+    let is_json = || bytes.trim_ascii_start().starts_with(b"{");
+    match kind {
+        Some(Kind::Json) => json(&bytes),
+        None if is_json() => json(&bytes),
+        None | Some(Kind::Yaml) => yaml(&bytes),
+    }
+}
+
+fn json(bytes: &[u8]) -> Result<Map<String, Value>> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::bad_request(format!("the body is not a JSON object: {error}")))
+}
+
+fn yaml(bytes: &[u8]) -> Result<Map<String, Value>> {
+    let wrong = |why: &dyn std::fmt::Display| Problem::bad_request(format!("the body is not a YAML object: {why}"));
+    let text = std::str::from_utf8(bytes).map_err(|error| wrong(&error))?;
+    serde_saphyr::from_str(text).map_err(|error| {
+        let whole = error.to_string();
+        wrong(&whole.lines().next().unwrap_or_default())
+    })
+}
+
+/// A member of the body that must be text, taken out of it.
+///
+/// # Errors
+/// 400 when it is missing or something else.
+pub fn take_text(body: &mut Map<String, Value>, name: &str) -> Result<String> {
+    match body.remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(Problem::bad_request(format!("{name} is not a text"))),
+        None => Err(Problem::bad_request(format!("{name} is missing"))),
+    }
+}
+
+/// Checks that the caller takes what will be sent, `types` being other names of it as well.
+///
+/// # Errors
+/// 406.
+pub fn accepts(headers: &HeaderMap, types: &[&str]) -> Result<()> {
+    let mut ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    if ranges.peek().is_none() {
+        return Ok(());
+    }
+    let takes = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let refused = parts.any(|part| {
+            part.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()).is_some_and(|weight| weight == 0.0)
+        });
+        let group = name.strip_suffix('*').filter(|group| group.ends_with('/'));
+        let matches = |offered: &&str| {
+            let offered = offered.to_ascii_lowercase();
+            name == "*/*" || name == offered || group.is_some_and(|group| offered.starts_with(group))
+        };
+        !refused && types.iter().any(matches)
+    };
+    if ranges.flat_map(|value| value.split(',')).any(|range| takes(range.trim())) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::NOT_ACCEPTABLE, format!("the answer would be {}, which Accept rules out", types[0])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plus_that_became_a_space_is_a_plus_again() {
+        assert_eq!(instant("2021-04-02T16:03:31.057 03:00").as_deref(), Some("2021-04-02T16:03:31.057+03:00"));
+        assert_eq!(instant("2021-04-02T16:03:31-03").as_deref(), Some("2021-04-02T16:03:31-03"));
+        assert_eq!(instant("2021-04-02t16:03z").as_deref(), Some("2021-04-02T16:03Z"));
+        assert_eq!(instant("2021-04-02").as_deref(), Some("2021-04-02"));
+    }
+
+    #[test]
+    fn words_that_only_postgresql_takes_for_times_are_refused() {
+        for text in [
+            "now",
+            "yesterday",
+            "infinity",
+            "epoch",
+            "",
+            "2021",
+            "2021-04",
+            "02.04.2021",
+            "2021-04-02 16:03",
+            "2021-04-02T",
+            "2021-04-02T16",
+            "2021-04-02T16:03:31.",
+            "2021-04-02T16:03:31+3",
+            "2021-04-02T16:03.5Z",
+            "2021-04-02T16:03:31Z BC",
+            "2021-04-02T16:03:31 Europe/Berlin",
+            "٢٠٢١-04-02",
+        ] {
+            assert_eq!(instant(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_accept_header_that_rules_the_answer_out_is_heeded() {
+        let takes = |accept: &str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            accepts(&headers, &["application/ndjson", "application/fhir+ndjson"]).is_ok()
+        };
+        for good in ["*/*", "application/*", "application/NDJSON", "text/html, application/fhir+ndjson;q=0.5"] {
+            assert!(takes(good), "{good}");
+        }
+        for bad in ["text/html", "application/json", "application/ndjson;q=0", "application/ndjsonx"] {
+            assert!(!takes(bad), "{bad}");
+        }
+        assert!(accepts(&HeaderMap::new(), &["application/ndjson"]).is_ok());
+    }
+}

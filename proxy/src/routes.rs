@@ -1,0 +1,149 @@
+//! The endpoints. Each handler names the function that answers it, and does nothing that the function could do.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::TryStreamExt as _;
+use serde_json::Value;
+use tokio_postgres::types::Type;
+
+use crate::App;
+use crate::call::Call;
+use crate::error::{Blame, Problem, Result};
+use crate::observe;
+use crate::request::take_text;
+use crate::session::{Access, Pieces};
+
+const NDJSON: &[&str] = &["application/ndjson", "application/x-ndjson", "application/fhir+ndjson"];
+const JSON: &[&str] = &["application/json", "application/fhir+json"];
+
+/// All there is.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/{type}/$dump", get(dump))
+        .route("/$load", post(|call: Call, body: Body| load(call, None, false, body)))
+        .route("/fhir/$load", post(|call: Call, body: Body| load(call, None, true, body)))
+        .route("/{type}/$load", post(|call: Call, Path(name), body: Body| load(call, Some(name), false, body)))
+        .route("/fhir/{type}/$load", post(|call: Call, Path(name), body: Body| load(call, Some(name), true, body)))
+        .route("/$import", post(|call: Call, body: Body| import(call, false, body)))
+        .route("/fhir/$import", post(|call: Call, body: Body| import(call, true, body)))
+        .route("/BulkImportStatus/{id}", get(import_status).delete(cancel_import))
+        .route("/$bulk/export", post(export_identifiers))
+        .route("/api/v2/spp/$bulk/export", post(export_identifiers))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))
+        .with_state(app)
+}
+
+async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<Response> {
+    let (since, fhir, gzip) =
+        (call.parameters.instant("_since")?, call.parameters.flag("fhir")?, call.parameters.flag("gzip")?);
+    call.answers(NDJSON)?;
+    call.streams()?;
+    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
+    let pieces = session
+        .pieces(
+            "bulk_dump_chunks($1, $2::pg_catalog.timestamptz, $3, $4)",
+            &[(&resource_type, Type::TEXT), (&since, Type::TEXT), (&fhir, Type::BOOL), (&gzip, Type::BOOL)],
+        )
+        .await?;
+    Ok(stream(&call, NDJSON[0], gzip, pieces))
+}
+
+/// What the body has beside the source are the options of the load.
+async fn load(mut call: Call, resource_type: Option<String>, fhir: bool, body: Body) -> Result<Response> {
+    let mut options = call.object(body).await?;
+    let source = take_text(&mut options, "source")?;
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadWrite, Blame::Data).await?;
+    let options = Value::Object(options).to_string();
+    let answer = session
+        .value(
+            "bulk_load($1, $2, $3, $4::pg_catalog.jsonb)",
+            &[(&source, Type::TEXT), (&resource_type, Type::TEXT), (&fhir, Type::BOOL), (&options, Type::TEXT)],
+        )
+        .await?;
+    session.commit().await?;
+    call.app.metrics.loaded(&answer);
+    Ok(json(StatusCode::OK, answer))
+}
+
+async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
+    let request = Value::Object(call.object(body).await?).to_string();
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    let id =
+        session.value("bulk_import($1::pg_catalog.jsonb, $2)", &[(&request, Type::TEXT), (&fhir, Type::BOOL)]).await?;
+    let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+    session.commit().await?;
+    call.app.metrics.job_started("import");
+    let code = if call.prefers("respond-async") { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(([(header::CONTENT_LOCATION, call.url(&["BulkImportStatus", &id]))], json(code, status)).into_response())
+}
+
+async fn import_status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+    session.commit().await?;
+    Ok(json(StatusCode::OK, status))
+}
+
+async fn cancel_import(call: Call, Path(id): Path<String>) -> Result<Response> {
+    let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    if session.value("bulk_import_cancel($1)", &[(&id, Type::TEXT)]).await? != "true" {
+        // Nobody knows it, which asking for it says; or it has ended.
+        session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+        return Err(Problem::new(StatusCode::CONFLICT, "this import has ended"));
+    }
+    session.commit().await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+async fn export_identifiers(mut call: Call, body: Body) -> Result<Response> {
+    let request = Value::Object(call.object(body).await?).to_string();
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
+    let answer = session.value("bulk_export_identifiers($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;
+    session.commit().await?;
+    Ok(json(StatusCode::OK, answer))
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    let (code, status) = match app.pool.server_answers().await {
+        true => (StatusCode::OK, r#"{"status": "ok"}"#),
+        false => (StatusCode::SERVICE_UNAVAILABLE, r#"{"status": "the database cannot be reached"}"#),
+    };
+    json(code, status.into())
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.text(app.pool.counts())).into_response()
+}
+
+fn json(code: StatusCode, text: String) -> Response {
+    (code, [(header::CONTENT_TYPE, JSON[0])], text).into_response()
+}
+
+/// A body in chunks, each sent as it comes.
+fn stream(call: &Call, content_type: &str, gzip: bool, pieces: Pieces) -> Response {
+    let encoding: Option<(HeaderName, &str)> = gzip.then_some((header::CONTENT_ENCODING, "gzip"));
+    let app = call.app.clone();
+    let counts_rows = !gzip && content_type == NDJSON[0];
+    let pieces = pieces.inspect_ok(move |piece| {
+        if counts_rows {
+            app.metrics.dumped(memchr::memchr_iter(b'\n', piece).count());
+        }
+    });
+    let mut response = ([(header::CONTENT_TYPE, content_type)], Body::from_stream(pieces)).into_response();
+    if let Some((name, value)) = encoding {
+        response.headers_mut().insert(name, value.parse().expect("ASCII"));
+    }
+    response
+}

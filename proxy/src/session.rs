@@ -1,0 +1,155 @@
+//! A request's transaction: begun as the caller, committed at its end, cancelled when the request is given up.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, RowStream};
+
+use crate::auth::Caller;
+use crate::error::{Blame, Problem, Result};
+use crate::pool::Connection;
+
+/// Whether a transaction may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It may not, whatever the role may.
+    ReadOnly,
+    /// What the role may.
+    ReadWrite,
+}
+
+/// An argument of a function with its type.
+pub type Argument<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// A transaction. Dropped before its commit, it is cancelled within a moment and its connection closed.
+pub struct Session {
+    connection: Option<Connection>,
+    blame: Blame,
+}
+
+impl Session {
+    /// Begins a transaction as `caller`. The server shows the request's id as the session's application_name.
+    ///
+    /// # Errors
+    /// 403 when the proxy's user may not take on the role; 503.
+    pub async fn begin(
+        connection: Connection,
+        caller: &Caller,
+        access: Access,
+        blame: Blame,
+        request_id: &str,
+    ) -> Result<Session> {
+        let session = Session { connection: Some(connection), blame };
+        let begin = match access {
+            Access::ReadOnly => "BEGIN READ ONLY",
+            Access::ReadWrite => "BEGIN READ WRITE",
+        };
+        let client = session.connection().client();
+        client.batch_execute(begin).await.map_err(Problem::unavailable)?;
+        let name = format!("fhir_bulk_proxy {request_id}");
+        let set_name = "SELECT pg_catalog.set_config('application_name', $1, true)";
+        // The role comes last: what is set before is set by the proxy's own user.
+        let set_caller = "SELECT pg_catalog.set_config('application_name', $1, true), \
+             pg_catalog.set_config('request.jwt.claims', $2, true), pg_catalog.set_config('role', $3, true)";
+        match caller {
+            Caller::Login { .. } => client.query_typed(set_name, &[(&name, Type::TEXT)]).await,
+            Caller::Assumed { role, claims } => {
+                client.query_typed(set_caller, &[(&name, Type::TEXT), (claims, Type::TEXT), (role, Type::TEXT)]).await
+            }
+        }
+        .map_err(|error| match error.as_db_error() {
+            Some(_) => {
+                Problem::new(axum::http::StatusCode::FORBIDDEN, "the credentials stand for a role that cannot be used")
+                    .because(format!("SET ROLE \"{}\": {error:?}", caller.role()))
+            }
+            None => Problem::unavailable(error),
+        })?;
+        Ok(session)
+    }
+
+    /// The only value of a call of one of the extension's functions: `name($1, …)`; NULL is "null", as JSON has it.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub async fn value(&self, call: &str, arguments: &[Argument<'_>]) -> Result<String> {
+        let query = format!("SELECT {}.{call}::pg_catalog.text", self.connection().schema());
+        let row = self.connection().client().query_typed_one(&query, arguments).await;
+        let row = row.map_err(|error| Problem::of_statement(&error, self.blame))?;
+        Ok(row.get::<_, Option<String>>(0).unwrap_or_else(|| "null".into()))
+    }
+
+    /// The rows of a call, each a piece of a body. They come as fast as they are taken, and only as fast: what is not
+    /// taken stops the server from sending, and then from working.
+    ///
+    /// # Errors
+    /// Those that come before the first row. Later ones end the stream.
+    pub async fn pieces(self, call: &str, arguments: &[Argument<'_>]) -> Result<Pieces> {
+        let query = format!("SELECT {}.{call}", self.connection().schema());
+        let rows = self.connection().client().query_typed_raw(&query, arguments.iter().map(|(v, t)| (*v, t.clone())));
+        let mut rows = Box::pin(rows.await.map_err(|error| Problem::of_statement(&error, self.blame))?);
+        let Some(first) = rows.next().await else {
+            self.commit().await?;
+            return Ok(stream::empty().boxed());
+        };
+        let first = first.map_err(|error| Problem::of_statement(&error, self.blame))?;
+        let rest = stream::try_unfold(Some((rows, self)), next_piece);
+        Ok(stream::once(async { Ok(piece(first)) }).chain(rest).boxed())
+    }
+
+    /// Ends the transaction and gives the connection back.
+    ///
+    /// # Errors
+    /// What deferred constraints and triggers find.
+    pub async fn commit(mut self) -> Result<()> {
+        let result = self.connection().client().batch_execute("COMMIT").await;
+        result.map_err(|error| Problem::of_statement(&error, self.blame))?;
+        if let Some(connection) = self.connection.take() {
+            connection.put_back();
+        }
+        Ok(())
+    }
+
+    /// The connection it holds until it is committed.
+    pub fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("held until commit, which consumes the session")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.cancel();
+        }
+    }
+}
+
+/// Pieces of a body; an error means that the body is not whole.
+pub type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+type Running = Option<(Pin<Box<RowStream>>, Session)>;
+
+async fn next_piece(running: Running) -> Result<Option<(Bytes, Running)>> {
+    let Some((mut rows, session)) = running else { return Ok(None) };
+    match rows.next().await {
+        Some(Ok(row)) => Ok(Some((piece(row), Some((rows, session))))),
+        Some(Err(error)) => {
+            // What came before is sent first: hyper drops what it holds when a body fails.
+            tokio::task::yield_now().await;
+            Err(Problem::of_statement(&error, session.blame))
+        }
+        None => session.commit().await.map(|()| None),
+    }
+}
+
+/// The row's only column, without a copy.
+fn piece(row: Row) -> Bytes {
+    struct Column(Row);
+    impl AsRef<[u8]> for Column {
+        fn as_ref(&self) -> &[u8] {
+            self.0.get::<_, Option<&[u8]>>(0).unwrap_or_default()
+        }
+    }
+    Bytes::from_owner(Column(row))
+}
