@@ -6,13 +6,15 @@ use std::process::ExitCode;
 use fhir_bulk_bench::measure::{self, Options};
 
 const USAGE: &str = "\
-usage: bench [--size small|medium] [--data DIR] [--resources N] [--runs N] [--only TEXT] [--memory-mb N] [--out DIR]
+usage: bench [--size small|medium] [--data DIR] [--resources N] [--runs N] [--only TEXT] [--memory-mb N]
+             [--scale N] [--out DIR]
   --size SIZE      small: a sample of 5000 and 3 runs, under a minute, to see that all works; medium: the defaults
   --data DIR       measure the largest <Type>.ndjson[.gz] of this folder instead of a sample
   --resources N    how many Observations the sample has (default 100000)
   --runs N         how often each operation and its baseline take turns (default 5)
   --only TEXT      only the rows whose name or baseline has TEXT in it, and no memory rows
   --memory-mb N    how much NDJSON the memory rows move (default 1024)
+  --scale N        also the cost of a resource among N small ones, against 100000 (try 10000000)
   --out DIR        where report.md, .svg and .json go (default bench/results)";
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         runs: 5,
         only: String::new(),
         memory_bytes: 1 << 30,
+        scale: None,
         out: PathBuf::from("bench/results"),
     };
     while let Some(argument) = arguments.next() {
@@ -57,6 +60,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--runs" => options.runs = number(value()?)?.max(1) as usize,
             "--only" => options.only = value()?,
             "--memory-mb" => options.memory_bytes = number(value()?)? << 20,
+            "--scale" => options.scale = Some(number(value()?)?.max(1000)),
             "--out" => options.out = value()?.into(),
             other => return Err(format!("unknown argument {other:?}")),
         }

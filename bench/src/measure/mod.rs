@@ -6,6 +6,7 @@ mod machine;
 mod memory;
 mod report;
 mod rows;
+mod scale;
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -34,6 +35,8 @@ pub struct Options {
     pub only: String,
     /// How many bytes of NDJSON the memory rows move.
     pub memory_bytes: u64,
+    /// How many small resources the scale rows compare with few; none without.
+    pub scale: Option<u64>,
     /// Where the report is written.
     pub out: PathBuf,
 }
@@ -87,6 +90,10 @@ pub fn run(options: &Options) -> Outcome<()> {
     }
     if options.only.is_empty() {
         report.memory = memory::measure(&mut bench, options.memory_bytes)?;
+    }
+    if let Some(resources) = options.scale {
+        eprintln!("scale: {resources} resources");
+        report.scaled = scale::measure(&mut bench, resources, options.runs)?;
     }
     print!("{}", report.table());
     report.write(&options.out)?;

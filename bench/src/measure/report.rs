@@ -29,6 +29,23 @@ pub(super) struct Grown {
     pub(super) bound_mb: f64,
 }
 
+/// What a resource costs among few and among many, in microseconds.
+pub(super) struct Scaled {
+    pub(super) name: &'static str,
+    /// How many are many.
+    pub(super) resources: u64,
+    /// In the order of the runs.
+    pub(super) few: Vec<f64>,
+    pub(super) many: f64,
+    pub(super) bound: f64,
+}
+
+impl Scaled {
+    fn ratio(&self) -> f64 {
+        self.many / median(&self.few)
+    }
+}
+
 /// All rows of one measurement.
 pub(super) struct Report {
     machine: String,
@@ -38,6 +55,7 @@ pub(super) struct Report {
     runs: usize,
     pub(super) measured: Vec<Measured>,
     pub(super) memory: Vec<Grown>,
+    pub(super) scaled: Vec<Scaled>,
 }
 
 impl Measured {
@@ -59,8 +77,8 @@ impl Measured {
 
 impl Report {
     pub(super) fn new(machine: String, resource_type: &str, resources: i64, bytes: u64, runs: usize) -> Report {
-        let (measured, memory) = (Vec::new(), Vec::new());
-        Report { machine, resource_type: resource_type.to_owned(), resources, bytes, runs, measured, memory }
+        let (measured, memory, scaled) = (Vec::new(), Vec::new(), Vec::new());
+        Report { machine, resource_type: resource_type.to_owned(), resources, bytes, runs, measured, memory, scaled }
     }
 
     /// A Markdown table, which reads well on a screen too.
@@ -88,6 +106,17 @@ impl Report {
                 format!("+{:.0} MB", row.growth_mb),
                 format!("{:.0} MB", row.bound_mb),
                 verdict(row.growth_mb <= row.bound_mb).into(),
+            ]);
+        }
+        for row in &self.scaled {
+            rows.push([
+                format!("scale: {}, µs a resource of {}", row.name, row.resources),
+                "a resource of 100000".into(),
+                format!("{:.2}", row.many),
+                spread(&row.few),
+                format!("{:.2}", row.ratio()),
+                format!("{:.2}", row.bound),
+                verdict(row.ratio() <= row.bound).into(),
             ]);
         }
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -135,8 +164,13 @@ impl Report {
             json!({"name": row.name, "bytes": row.bytes, "growthMB": row.growth_mb, "boundMB": row.bound_mb,
                    "pass": row.growth_mb <= row.bound_mb})
         });
+        let scaled = self.scaled.iter().map(|row| {
+            json!({"name": row.name, "resources": row.resources, "microsAmongFew": row.few, "microsAmongMany": row.many,
+                   "ratio": row.ratio(), "bound": row.bound, "pass": row.ratio() <= row.bound})
+        });
         json!({"machine": self.machine, "resourceType": self.resource_type, "resources": self.resources, "bytes": self.bytes,
-               "runs": self.runs, "rows": measured.collect::<Vec<_>>(), "memory": memory.collect::<Vec<_>>()})
+               "runs": self.runs, "rows": measured.collect::<Vec<_>>(), "memory": memory.collect::<Vec<_>>(),
+               "scale": scaled.collect::<Vec<_>>()})
     }
 }
 
