@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Runs every command of the README: each sh block in a shell, each sql block in psql against the demo's database.
-# The README's /srv/fhir is the demo's sample here, and its `loader` a role of this test.
+# Runs every command of the README and of docs/: each sh block in a shell, each sql block in psql against the demo's
+# database, document by document and in their order. Where a text block follows a block, it is what that prints.
+# The README's /srv/fhir is the demo's sample here, its `loader` a role of this test, and its python3 the one with the
+# packages of the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -8,38 +10,55 @@ cd "$(dirname "$0")/.."
 folder=${FHIR_BULK_DIR:?the demo folder}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export PATH=$PWD/target/venv/bin:$PATH PGTZ=UTC
 
-# Block after block into files 001.sh, 002.sql, …, in the README's order.
+# Block after block into files 1001.sh, 1002.sql, …; with what it prints beside it in 1002.sql.expected. The blocks of
+# the first document are the thousands, those of the second the two thousands, …
 awk -v dir="$work" '
-  /^```(sh|sql)$/ { count++; file = sprintf("%s/%03d.%s", dir, count, substr($0, 4)); next }
+  FNR == 1        { document++; count = 0; file = "" }
+  /^```(sh|sql)$/ { file = block = sprintf("%s/%d%03d.%s", dir, document, ++count, substr($0, 4)); next }
+  /^```text$/     { file = block ".expected"; next }
   /^```/          { file = ""; next }
   file            { print > file }
-' README.md
+' README.md docs/*.md
 
-run_sql() {
-  sed "s#file:///srv/fhir/#file://$folder/sample/#g" "$1" >"$1.run"
-  # The extension is there from the demo; the README shows how it came.
-  sed -i 's/^CREATE EXTENSION fhir_bulk;/CREATE EXTENSION IF NOT EXISTS fhir_bulk;/' "$1.run"
-  psql -X -q -v ON_ERROR_STOP=1 -d fhir -f "$1.run" >"$1.out" 2>&1
+# Where the demo's server is, from its own snippet; once there is a demo.
+connect() {
+  . "$folder/env.sh"
+  psql -X -q -d fhir -c "DROP ROLE IF EXISTS loader" -c "CREATE ROLE loader" 2>/dev/null
+}
+
+run_sh() { # FILE
+  # The tests are what runs this.
+  grep -v '^make test$' "$1" >"$1.run"
+  # Only make needs the checkout; what others write stays out of it.
+  if grep -q '^make ' "$1"; then bash -euo pipefail "$1.run"
+  else (cd "$work" && bash -euo pipefail "$1.run")
+  fi
+}
+
+run_sql() { # FILE
+  sed "s#file:///srv/fhir/#file://$folder/sample/#g" "$1" |
+    # The extension is there from the demo; the README shows how it came.
+    sed 's/^CREATE EXTENSION fhir_bulk;/CREATE EXTENSION IF NOT EXISTS fhir_bulk;/' |
+    psql -X -q -At -v ON_ERROR_STOP=1 -d fhir
 }
 
 count=0
-for block in "$work"/*.sh "$work"/*.sql; do
-  count=$((count + 1))
+for block in "$work"/*.sh "$work"/*.sql; do printf '%s\n' "$block"; done | sort >"$work/blocks"
+while IFS= read -r block <&3; do
   case $block in
-    # The tests are what runs this.
-    *.sh) grep -v '^make test$' "$block" >"$block.run"; bash -euo pipefail "$block.run" >"$block.out" 2>&1 ;;
-    *.sql)
-      if [ ! -e "$work/connected" ]; then
-        # The demo's own snippet says where its server is.
-        . "$folder/env.sh"
-        psql -X -q -d fhir -c "DROP ROLE IF EXISTS loader" -c "CREATE ROLE loader" 2>/dev/null
-        touch "$work/connected"
-      fi
-      run_sql "$block"
-      ;;
-  esac || { printf 'README block failed:\n'; cat "$block" "$block.out"; exit 1; }
+    *.sh) run_sh "$block" ;;
+    *.sql) run_sql "$block" ;;
+  esac >"$block.out" 2>&1 </dev/null || { printf 'block failed:\n'; cat "$block" "$block.out"; exit 1; }
+  if [ -e "$block.expected" ] && ! diff -u "$block.expected" "$block.out"; then
+    printf 'this block prints something else than is said:\n'
+    cat "$block"
+    exit 1
+  fi
+  if [ "$count" = 0 ]; then connect; fi
+  count=$((count + 1))
   printf '.'
-done
+done 3<"$work/blocks"
 psql -X -q -d fhir -c "DROP OWNED BY loader" -c "DROP ROLE loader"
-printf '\nREADME: %d passed, 0 failed\n' "$count"
+printf '\nREADME and docs: %d passed, 0 failed\n' "$count"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server and its headers,
-# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, and pgspot in a
-# folder of its own below target/. Says what it does; safe to run again; touches no cluster.
+# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, and tools of PyPI in a
+# folder of their own below target/. Says what it does; safe to run again; touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -64,13 +64,15 @@ install_packages() {
   note_installed "${packages[@]}"
 }
 
-install_pgspot() {
+install_python_tools() {
   local venv=target/venv
-  if [ "$("$venv/bin/pgspot" --version 2>/dev/null)" = "pgspot $PGSPOT_VERSION" ]; then return; fi
-  say "installing pgspot $PGSPOT_VERSION into $venv"
+  if [ "$(cat "$venv/tools" 2>/dev/null)" = "${PYTHON_TOOLS[*]}" ]; then return; fi
+  say "installing ${PYTHON_TOOLS[*]} into $venv"
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "pgspot==$PGSPOT_VERSION"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "${PYTHON_TOOLS[@]}"
+  # Written last: an installation that broke off is done again.
+  printf '%s\n' "${PYTHON_TOOLS[*]}" >"$venv/tools"
 }
 
 mkdir -p target
@@ -86,7 +88,7 @@ if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ]; then
   cargo install cargo-pgrx --version "$PGRX_VERSION" --locked $quiet
   note_installed "cargo-pgrx $PGRX_VERSION (cargo install)"
 fi
-if [ "$with_tests" = --tests ]; then install_pgspot; fi
+if [ "$with_tests" = --tests ]; then install_python_tools; fi
 
 # What `cargo pgrx init` would write, without the server it would start: pgrx only needs to know the pg_config.
 mkdir -p "$PGRX_HOME"

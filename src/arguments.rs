@@ -28,12 +28,17 @@ impl Options {
         }
     }
 
+    /// A member of any kind.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
     /// A member that is true or false; false when it is not there.
     ///
     /// # Errors
     /// 22023 for another value.
     pub fn flag(&mut self, name: &str) -> Result<bool> {
-        match self.0.remove(name) {
+        match self.take(name) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(flag),
             Some(_) => Err(wrong(name, "true or false")),
@@ -45,7 +50,7 @@ impl Options {
     /// # Errors
     /// 22023 for another value.
     pub fn string(&mut self, name: &str) -> Result<Option<String>> {
-        match self.0.remove(name) {
+        match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(wrong(name, "a string")),
@@ -68,7 +73,7 @@ impl Options {
     /// # Errors
     /// 22023 for another value.
     pub fn count(&mut self, name: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>> {
-        let Some(value) = self.0.remove(name) else { return Ok(None) };
+        let Some(value) = self.take(name) else { return Ok(None) };
         let count = value.as_u64().filter(|count| bounds.contains(count));
         let expected = || format!("a whole number from {} to {}", bounds.start(), bounds.end());
         count.map(Some).ok_or_else(|| wrong(name, &expected()))
@@ -82,14 +87,18 @@ impl Options {
         match self.0.keys().next() {
             None => Ok(()),
             Some(name) => {
-                let known = if known.is_empty() { "none" } else { known };
-                Err(Error::invalid_argument(format!("unknown option \"{name}\""))
-                    .hint(format!("The options of {whose} are: {known}.")))
+                let hint = if known.is_empty() {
+                    format!("There are no options of {whose}.")
+                } else {
+                    format!("The options of {whose} are {known}.")
+                };
+                Err(Error::invalid_argument(format!("unknown option \"{name}\"")).hint(hint))
             }
         }
     }
 }
 
-fn wrong(name: &str, expected: &str) -> Error {
+/// The error of an option with a value of another kind than `expected` says (22023).
+pub fn wrong(name: &str, expected: &str) -> Error {
     Error::invalid_argument(format!("option {name} is not {expected}"))
 }

@@ -1,7 +1,8 @@
 //! The `options` of a load.
 
+use crate::arguments::{self, wrong};
 use crate::error::{Error, Result};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 const KNOWN: &str = "update, strip-nulls, merge, on_error, max_errors";
 
@@ -34,17 +35,15 @@ impl Options {
     /// # Errors
     /// 22023 with the name of what is unknown or of another type.
     pub fn parse(options: Value) -> Result<Options> {
-        let Value::Object(mut options) = options else {
-            return Err(Error::invalid_argument("options is not a JSON object").hint("Leave it out, or pass '{}'."));
-        };
-        let update = flag(&mut options, "update")?;
-        let strip_nulls = flag(&mut options, "strip-nulls")?;
-        let merge = merge(options.remove("merge"))?;
-        let max_errors = match options.remove("max_errors") {
+        let mut options = arguments::Options::new(options)?;
+        let update = options.flag("update")?;
+        let strip_nulls = options.flag("strip-nulls")?;
+        let merge = merge(options.take("merge"))?;
+        let max_errors = match options.take("max_errors") {
             None => None,
             Some(value) => Some(value.as_u64().ok_or_else(|| wrong("max_errors", "a whole number, 0 or more"))?),
         };
-        let on_error = match options.remove("on_error") {
+        let on_error = match options.take("on_error") {
             None => OnError::Abort,
             Some(Value::String(word)) if word == "abort" => OnError::Abort,
             Some(Value::String(word)) if word == "skip" => OnError::Skip { max_errors: max_errors.unwrap_or(u64::MAX) },
@@ -53,19 +52,8 @@ impl Options {
         if max_errors.is_some() && on_error == OnError::Abort {
             return Err(Error::invalid_argument("option max_errors needs on_error \"skip\""));
         }
-        if let Some(name) = options.keys().next() {
-            return Err(Error::invalid_argument(format!("unknown option \"{name}\""))
-                .hint(format!("The options of a load are {KNOWN}.")));
-        }
+        options.end("a load", KNOWN)?;
         Ok(Options { update, strip_nulls, merge, on_error })
-    }
-}
-
-fn flag(options: &mut Map<String, Value>, name: &str) -> Result<bool> {
-    match options.remove(name) {
-        None => Ok(false),
-        Some(Value::Bool(flag)) => Ok(flag),
-        Some(_) => Err(wrong(name, "true or false")),
     }
 }
 
@@ -81,8 +69,4 @@ fn merge(value: Option<Value>) -> Result<String> {
         }
         Some(_) => Err(wrong("merge", "an object")),
     }
-}
-
-fn wrong(name: &str, expected: &str) -> Error {
-    Error::invalid_argument(format!("option {name} is not {expected}"))
 }

@@ -244,3 +244,33 @@ fn a_client_that_goes_away_in_a_dump_ends_the_query() {
         wait_for("the query to end", || count(&mut client, running) == 0);
     }
 }
+
+#[test]
+fn a_dump_of_a_query_can_be_cancelled_within_a_row_and_between_rows() {
+    let database = Database::new();
+    let running = |client: &mut Client| {
+        count(
+            client,
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT count(*)%dump_sql%'
+             AND datname = current_database() AND clock_timestamp() - query_start > interval '0.2 s'",
+        ) > 0
+    };
+    for (query, format) in [
+        ("SELECT pg_sleep(3600)", "csv"),
+        ("SELECT count(*) FROM generate_series(1, 1000000000000)", "csv"),
+        (
+            "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n) SELECT i, repeat(''x'', 1000) FROM n",
+            "ndjson",
+        ),
+    ] {
+        let sql = format!("SELECT count(*) FROM (SELECT dump_sql_chunks('{query}', '{format}', gzip => true)) AS d");
+        assert_cancelled(&database, &sql, running);
+    }
+    // A function of the query cannot keep it from ending: it may catch errors, not a cancel.
+    run(
+        &mut database.connect(),
+        "CREATE FUNCTION stays() RETURNS integer LANGUAGE plpgsql AS
+         $$ BEGIN LOOP BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $$",
+    );
+    assert_cancelled(&database, "SELECT count(*) FROM (SELECT dump_sql('SELECT stays()')) AS d", running);
+}

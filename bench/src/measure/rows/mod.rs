@@ -2,6 +2,7 @@
 
 mod dump;
 mod load;
+mod sql_dump;
 
 use super::{Bench, Row};
 
@@ -34,6 +35,34 @@ pub(super) const ROWS: &[Row] = &[
         bound: 0.45,
         run: dump::dump_gzip,
         run_baseline: dump::copy_piped_to_gzip,
+    },
+    Row {
+        name: "dump_sql: csv of the table",
+        baseline: "COPY (query) TO STDOUT (FORMAT csv)",
+        bound: 1.10,
+        run: sql_dump::csv_stored,
+        run_baseline: sql_dump::copy_csv_stored,
+    },
+    Row {
+        name: "dump_sql: csv of scalars",
+        baseline: "COPY (query) TO STDOUT (FORMAT csv)",
+        bound: 1.10,
+        run: sql_dump::csv_flat,
+        run_baseline: sql_dump::copy_csv_flat,
+    },
+    Row {
+        name: "dump_sql: ndjson of the table",
+        baseline: "COPY (SELECT row_to_json(q) FROM (query) q) TO STDOUT",
+        bound: 1.00,
+        run: sql_dump::ndjson_stored,
+        run_baseline: sql_dump::copy_row_to_json_stored,
+    },
+    Row {
+        name: "dump_sql: ndjson of scalars",
+        baseline: "COPY (SELECT row_to_json(q) FROM (query) q) TO STDOUT",
+        bound: 1.00,
+        run: sql_dump::ndjson_flat,
+        run_baseline: sql_dump::copy_row_to_json_flat,
     },
     Row {
         name: "load: bulk_load, FHIR file",

@@ -1,7 +1,7 @@
 //! What the author of a query is told.
 
 use super::dump_sql;
-use crate::support::{assert_error, assert_error_with_hint, fails, rows, run};
+use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, fails, rows, run};
 use fhir_bulk_tests::{Client, Database, DbError};
 use postgres::error::ErrorPosition;
 
@@ -137,5 +137,28 @@ fn what_is_not_one_query_is_named() {
     for size in [1023, 16_777_217] {
         let error = fails(&mut client, &format!("SELECT dump_sql_chunks('SELECT 1', chunk_bytes => {size})"));
         assert_error_with_hint(&error, "22023", &["chunk_bytes"]);
+    }
+}
+
+#[test]
+fn bulk_dump_too_keeps_what_a_policy_raises() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let role = database.role("reader");
+    aidbox_tables(&mut client, &["Patient"]);
+    run(
+        &mut client,
+        &format!(
+            "INSERT INTO patient (id, txid, status, resource) VALUES ('a', 1, 'created', '{{}}');
+             CREATE FUNCTION checks() RETURNS boolean LANGUAGE plpgsql AS
+               $$ BEGIN RAISE EXCEPTION 'no consent' USING ERRCODE = 'PT403'; END $$;
+             ALTER TABLE patient ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON patient USING (checks());
+             GRANT SELECT ON patient TO {role}"
+        ),
+    );
+    for sql in ["SELECT bulk_dump('Patient')", "SELECT bulk_dump_chunks('Patient')"] {
+        let error = fails(&mut database.connect_as(&role), sql);
+        assert_error(&error, "PT403", &["no consent"]);
+        assert_eq!(error.where_(), Some("PL/pgSQL function checks() line 1 at RAISE"));
     }
 }

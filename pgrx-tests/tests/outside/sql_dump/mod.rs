@@ -9,6 +9,7 @@ mod read_only;
 mod rights;
 mod sql;
 mod stream;
+mod tools;
 
 use fhir_bulk_tests::Client;
 use std::io::Read as _;
