@@ -1,9 +1,11 @@
 //! Settings: `SET fhir_bulk.… = …`, or in postgresql.conf. Each says what it does and why one would change it.
 
+pub mod s3;
+
 use crate::error::{Error, Result};
 use crate::pg::compat;
 use fhir_bulk_codec::fhir::Version;
-use fhir_bulk_fetch::{Authorities, Policy};
+use fhir_bulk_transfer::{Authorities, Policy};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, PostgresGucEnum};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -152,8 +154,8 @@ pub fn define() {
     );
     GucRegistry::define_string_guc(
         c"fhir_bulk.allowed_sources",
-        c"The URLs that loads may read: scheme://host[:port][/prefix], *.host, addresses and networks, comma-separated.",
-        c"Empty allows https to public addresses; private ones need their exact host or a network here.",
+        c"The URLs that loads may read: scheme://host[:port][/prefix], *.host, networks, s3://bucket[/prefix], comma-separated.",
+        c"Empty allows https to public addresses; private ones and S3 objects need an entry here.",
         &ALLOWED_SOURCES,
         GucContext::Suset,
         GucFlags::default(),
@@ -242,6 +244,7 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    s3::define();
     compat::reserve_settings_prefix(c"fhir_bulk");
 }
 

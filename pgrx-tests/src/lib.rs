@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 pub use postgres::Client;
 pub use postgres::error::DbError;
 
+pub mod http;
+pub mod s3;
+
 /// How long a test waits for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -4,7 +4,7 @@ use super::{Progress, Source};
 use crate::error::{Error, Result};
 use crate::pg::session;
 use crate::settings;
-use fhir_bulk_fetch::{Client, Download, Event, FetchError, Limits};
+use fhir_bulk_transfer::{Client, Download, Event, Limits, Origin, Policy, TransferError};
 use pgrx::PgSqlErrorCode;
 use std::io::{self, Read};
 
@@ -16,11 +16,17 @@ const REDIRECTS: usize = 5;
 /// 42501 for one that it does not; 08006 when the server does not answer with the body, `retries` times after the
 /// first; 55000 when it changes between two times; 22023 for a bad URL; those of the settings.
 pub fn open(url: &str, retries: u32) -> Result<Source> {
+    let name = super::shown(url);
+    let origin = Origin::url(url).map_err(|error| failure(&name, &error))?;
+    start(name, origin, settings::allowed_sources()?, retries)
+}
+
+/// Starts to read where `policy` allows.
+pub fn start(name: String, origin: Origin, policy: Policy, retries: u32) -> Result<Source> {
     let limits =
         Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS, retries };
-    let client = Client::new(settings::allowed_sources()?, limits, settings::authorities()?);
-    let name = super::shown(url);
-    let download = Download::start(url, client).map_err(|error| {
+    let client = Client::new(policy, limits, settings::authorities()?);
+    let download = Download::start(origin, client).map_err(|error| {
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;
     let progress = Progress::default();
@@ -29,23 +35,23 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
 }
 
 /// The error of a download, in PostgreSQL's terms.
-pub fn failure(name: &str, error: &FetchError) -> Error {
+pub fn failure(name: &str, error: &TransferError) -> Error {
     let new = |code| Error::new(code, format!("could not read {name}: {error}")).with_reason(error.to_string());
     match error {
-        FetchError::BadUrl(_) => new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE),
-        FetchError::Refused(why) => {
+        TransferError::BadUrl(_) => new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE),
+        TransferError::Refused(why) => {
             Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied to read {name}"))
                 .with_reason(format!("permission denied: {why}"))
                 .detail(format!("{why}."))
                 .hint("A superuser can allow it in fhir_bulk.allowed_sources.")
         }
-        FetchError::Status { code, .. } => {
+        TransferError::Status { code, .. } => {
             new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE).detail(format!("The server answered with status {code}."))
         }
-        FetchError::UnknownAuthority => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE)
+        TransferError::UnknownAuthority => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE)
             .hint("If it is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file."),
-        FetchError::Network(_) => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE),
-        FetchError::Changed => new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+        TransferError::Network(_) => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE),
+        TransferError::Changed => new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
             .detail("The connection broke; read again, the source was not what it had been before.")
             .hint("Load it again when it no longer changes."),
     }

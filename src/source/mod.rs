@@ -2,10 +2,11 @@
 
 mod file;
 mod http;
+mod s3;
 
 use crate::error::{Error, Result};
 use crate::pg::session;
-use fhir_bulk_fetch::FetchError;
+use fhir_bulk_transfer::TransferError;
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -59,6 +60,7 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
     match scheme(url)? {
         Scheme::File(rest) => file::open(url, rest),
         Scheme::Http => http::open(url, retries),
+        Scheme::S3 => s3::open(url, retries),
     }
 }
 
@@ -74,16 +76,18 @@ enum Scheme<'a> {
     /// With what follows `file://`.
     File(&'a str),
     Http,
+    S3,
 }
 
 fn scheme(url: &str) -> Result<Scheme<'_>> {
-    let known = "Sources are file:///path/on/the/server, https://host/path and http://host/path.";
+    let known = "Sources are file:///path/on/the/server, https://host/path, http://host/path and s3://bucket/key.";
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(Error::invalid_argument(format!("source \"{}\" is not a URL", shown(url))).hint(known));
     };
     match scheme {
         "file" => Ok(Scheme::File(rest)),
         "http" | "https" => Ok(Scheme::Http),
+        "s3" => Ok(Scheme::S3),
         _ => Err(Error::invalid_argument(format!("source \"{}\" has the unknown scheme \"{scheme}\"", shown(url)))
             .hint(known)),
     }
@@ -124,6 +128,6 @@ impl<R: Read> Read for Counted<R> {
 
 /// A source's own failure behind an error of reading it; `None` for one of the file system or of a decoder.
 pub fn failure(name: &str, error: &io::Error) -> Option<Error> {
-    let inner = error.get_ref()?.downcast_ref::<FetchError>()?;
+    let inner = error.get_ref()?.downcast_ref::<TransferError>()?;
     Some(http::failure(name, inner))
 }

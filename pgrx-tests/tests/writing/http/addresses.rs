@@ -1,7 +1,7 @@
 //! Which addresses may be read: those that a superuser allows, whatever they are called.
 
-use super::server::{Server, ok};
 use crate::support::{assert_error, assert_error_with_hint, fails, load, load_fails, load_sql, patients, run, value};
+use fhir_bulk_tests::http::{Server, ok};
 use fhir_bulk_tests::{Cluster, Database};
 use std::io::Write as _;
 use std::sync::OnceLock;

@@ -1,8 +1,8 @@
 //! Bodies that come whole in every way a server may send them, and those that do not come whole.
 
 use super::allowed;
-use super::server::{Server, chunked, hold, ok, resetting, status, with_headers};
 use crate::support::{assert_error, count, load, load_fails, patients, rows, run, value};
+use fhir_bulk_tests::http::{Server, chunked, hold, ok, resetting, status, with_headers};
 use fhir_bulk_tests::{Client, DbError, gzip};
 use std::io::Write as _;
 use std::net::TcpListener;

@@ -1,8 +1,8 @@
 //! A load that waits for its source can be ended at any time, and leaves nothing behind.
 
 use super::allowed;
-use super::server::{Server, hold, ok, status};
 use crate::support::{assert_error, count, load, load_fails, load_sql, patients, run, value};
+use fhir_bulk_tests::http::{Server, hold, ok, status};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use std::fs;
 use std::io::Write as _;

@@ -4,7 +4,7 @@ mod addresses;
 mod bodies;
 mod interrupts;
 mod redirects;
-mod server;
+mod s3;
 mod tls;
 
 use crate::support::run;

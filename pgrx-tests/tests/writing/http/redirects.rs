@@ -1,8 +1,8 @@
 //! Redirects are followed by hand: a few, each checked anew, without anything of the request before.
 
 use super::allowed;
-use super::server::{Server, ok, status};
 use crate::support::{assert_error, load, load_fails, patients, run};
+use fhir_bulk_tests::http::{Server, ok, status};
 use std::io::Write as _;
 use std::sync::Arc;
 

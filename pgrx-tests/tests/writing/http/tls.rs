@@ -1,7 +1,7 @@
 //! https: which servers are trusted, and what is said of those that are not.
 
-use super::server::{Server, ok, status};
 use crate::support::{assert_error, assert_error_with_hint, load, load_fails, patients, run, value};
+use fhir_bulk_tests::http::{Server, ok, status};
 use fhir_bulk_tests::{Client, Database, DbError};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
@@ -173,7 +173,7 @@ fn plain_text() -> String {
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.write_all(&status("400 Bad Request", ""));
-            super::server::hold(&mut stream);
+            fhir_bulk_tests::http::hold(&mut stream);
         }
     });
     format!("https://127.0.0.1:{port}/Patient.ndjson")

@@ -3,8 +3,8 @@
 //! With a validator that is strong (RFC 9110, 8.8) the server is asked for the rest, on condition that it is still the
 //! same. Else the whole is read again, and what was handed over before is compared by its digest and skipped.
 
-use crate::download::{Event, Hand};
-use crate::error::{Failure, FetchError};
+use crate::download::{Event, Hand, Origin};
+use crate::error::{Failure, TransferError};
 use crate::request::{Client, Response, Status};
 use sha2::{Digest, Sha256};
 use std::io::{self, Read as _};
@@ -13,14 +13,13 @@ use ureq::http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
     LAST_MODIFIED, RANGE,
 };
-use url::Url;
 
 /// A body is handed over in pieces of at most this many bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// What is known of a body, and how much of it was handed over.
 pub(crate) struct Body {
-    url: Url,
+    origin: Origin,
     handed_over: u64,
     /// Of what was handed over.
     digest: Sha256,
@@ -31,14 +30,14 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    pub fn new(url: Url) -> Body {
-        Body { url, handed_over: 0, digest: Sha256::new(), length: None, validator: None }
+    pub fn new(origin: Origin) -> Body {
+        Body { origin, handed_over: 0, digest: Sha256::new(), length: None, validator: None }
     }
 
     /// Asks for what is left and hands it over; `Ok` when it is whole or nobody wants more of it.
     pub fn attempt(&mut self, client: &Client, hand: &Hand) -> Result<(), Failure> {
         let rest = self.range();
-        let response = client.get(&self.url, &rest)?;
+        let response = client.get(&self.origin.request(), &rest)?;
         let asked_for_rest = !rest.is_empty();
         match response.status() {
             Status::OK if self.handed_over == 0 => {
@@ -50,7 +49,7 @@ impl Body {
                 }
                 self.hand_over(response, 0, client, hand)
             }
-            Status::OK if content_length(response.headers()) != self.length => Err(FetchError::Changed.into()),
+            Status::OK if content_length(response.headers()) != self.length => Err(TransferError::Changed.into()),
             Status::OK => self.hand_over(response, self.handed_over, client, hand),
             Status::PARTIAL_CONTENT if asked_for_rest && self.is_rest(response.headers()) => {
                 self.hand_over(response, 0, client, hand)
@@ -59,7 +58,7 @@ impl Body {
                 self.validator = None;
                 Err(Failure::passing("the connection broke, and the server did not go on where it broke"))
             }
-            status => Err(Failure::of_status(status, response.headers())),
+            _ => Err(self.origin.failure(response)),
         }
     }
 
@@ -97,7 +96,7 @@ impl Body {
             let at_end = piece.is_empty();
             if known.left > 0 {
                 if at_end {
-                    return Err(FetchError::Changed.into());
+                    return Err(TransferError::Changed.into());
                 }
                 known.strip(&mut piece, &self.digest)?;
                 if piece.is_empty() && hand.is_wanted() {
@@ -126,13 +125,13 @@ struct Known {
 
 impl Known {
     /// Takes it off the front of a piece; once it is complete, it must be what `before` is the digest of.
-    fn strip(&mut self, piece: &mut Vec<u8>, before: &Sha256) -> Result<(), FetchError> {
+    fn strip(&mut self, piece: &mut Vec<u8>, before: &Sha256) -> Result<(), TransferError> {
         let count = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.digest.update(&piece[..count]);
         piece.drain(..count);
         self.left -= count as u64;
         if self.left == 0 && self.digest.clone().finalize() != before.clone().finalize() {
-            return Err(FetchError::Changed);
+            return Err(TransferError::Changed);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Bytes from http and https URLs, for a process that must never wait where it can't be interrupted.
+//! Bytes from http and https URLs and from S3 services, for a process that must never wait where it can't be interrupted.
 //!
 //! [`Download::start`] reads on a thread of its own, with all signals blocked, into a bounded channel, and writes to
 //! [`Download::wake_fd`] whenever there is something to take. Where its [`Client`] may go is decided by [`Policy`], on the
@@ -12,10 +12,12 @@ mod download;
 mod error;
 mod policy;
 mod request;
+mod s3;
 mod tls;
 
-pub use download::{Download, Event};
-pub use error::FetchError;
+pub use download::{Download, Event, Origin};
+pub use error::TransferError;
 pub use policy::{InvalidPolicy, Policy};
 pub use request::{Client, Limits};
+pub use s3::{Keys, Object, ObjectName, Service};
 pub use tls::{Authorities, InvalidAuthorities};

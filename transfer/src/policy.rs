@@ -1,5 +1,6 @@
 //! Which URLs may be read: by name, and by the address that the name stands for.
 
+use crate::s3::{Object, ObjectName, is_bucket};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
@@ -11,7 +12,9 @@ use url::{Host, Url};
 ///   which no `%2F` may hide a way out of it;
 /// - `host`: this host, http and https, on any port;
 /// - `*.host`, `scheme://*.host[:port][/prefix]`: the hosts below it;
-/// - an address or a network (`10.1.0.0/16`, `fd00::/8`): whatever resolves into it.
+/// - an address or a network (`10.1.0.0/16`, `fd00::/8`): whatever resolves into it;
+/// - `s3://bucket[/prefix]`: the objects of this bucket whose keys start with the prefix, letter by letter. No other
+///   rule allows an object: it is read with the server's credentials, not the caller's.
 ///
 /// Addresses that are not public (loopback, link-local, private and the like) need a rule with the exact host or
 /// with a network.
@@ -24,6 +27,7 @@ pub struct Policy {
 enum Rule {
     Name { scheme: Option<String>, host: HostRule, port: Option<u16>, prefix: String },
     Network { address: IpAddr, bits: u32 },
+    Objects { bucket: String, prefix: String },
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +42,11 @@ pub struct InvalidPolicy(pub String);
 
 impl fmt::Display for InvalidPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" is neither scheme://host[:port][/prefix], nor a host, nor a network", self.0)
+        write!(
+            f,
+            "\"{}\" is neither scheme://host[:port][/prefix], nor a host, nor a network, nor s3://bucket[/prefix]",
+            self.0
+        )
     }
 }
 
@@ -64,6 +72,25 @@ impl Policy {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let rules = entries.map(|entry| rule(entry).ok_or_else(|| InvalidPolicy(entry.to_owned())));
         Ok(Policy { rules: rules.collect::<Result<_, _>>()? })
+    }
+
+    /// Whether this object may be read.
+    pub fn allows_object(&self, name: ObjectName<'_>) -> bool {
+        self.rules.iter().any(|rule| {
+            matches!(rule, Rule::Objects { bucket, prefix } if bucket == name.bucket && name.key.starts_with(prefix))
+        })
+    }
+
+    /// Allows where the objects of a bucket are, too.
+    pub fn and_bucket_of(mut self, object: &Object) -> Policy {
+        let url = object.bucket.base_url();
+        self.rules.push(Rule::Name {
+            scheme: Some(url.scheme().to_owned()),
+            host: HostRule::Exact(host_text(url)),
+            port: url.port_or_known_default(),
+            prefix: url.path().to_owned(),
+        });
+        self
     }
 
     pub(crate) fn by_name(&self, url: &Url) -> ByName {
@@ -145,6 +172,10 @@ pub(crate) fn host_text(url: &Url) -> String {
 fn rule(entry: &str) -> Option<Rule> {
     if let Some(network) = network(entry) {
         return Some(network);
+    }
+    if let Some(objects) = entry.strip_prefix("s3://") {
+        let (bucket, prefix) = objects.split_once('/').unwrap_or((objects, ""));
+        return is_bucket(bucket).then(|| Rule::Objects { bucket: bucket.to_owned(), prefix: prefix.to_owned() });
     }
     let (scheme, rest) = match entry.split_once("://") {
         Some((scheme @ ("http" | "https"), rest)) => (Some(scheme.to_owned()), rest),
@@ -326,8 +357,51 @@ mod tests {
     }
 
     #[test]
+    fn an_object_needs_a_rule_for_its_bucket_and_the_start_of_its_key() {
+        let allowed = |list: &str, url| Policy::parse(list).unwrap().allows_object(ObjectName::parse(url).unwrap());
+        for (list, url) in [
+            ("s3://data", "s3://data/a"),
+            ("s3://data/", "s3://data/a"),
+            ("https://h, s3://data/in/", "s3://data/in/a"),
+            ("s3://data/in", "s3://data/inner/a"),
+            ("s3://data//in", "s3://data//in/a"),
+        ] {
+            assert!(allowed(list, url), "{list} {url}");
+        }
+        for (list, url) in [
+            ("", "s3://data/a"),
+            ("0.0.0.0/0, ::/0, *.amazonaws.com, https://data", "s3://data/a"),
+            ("s3://data", "s3://data2/a"),
+            ("s3://data", "s3://Data/a"),
+            ("s3://data/in/", "s3://data/in"),
+            ("s3://data/in/", "s3://data/IN/a"),
+            ("s3://data/in/", "s3://data//in/a"),
+            ("s3://data/in/", "s3://data/in%2Fa"),
+        ] {
+            assert!(!allowed(list, url), "{list} {url}");
+        }
+        // And none for an object allows a URL.
+        assert!(!allowed_url("s3://data", "https://data/a"));
+    }
+
+    fn allowed_url(policy: &str, url: &str) -> bool {
+        allowed(policy, url, "93.184.215.14")
+    }
+
+    #[test]
     fn what_is_no_rule_is_named() {
-        for entry in ["ftp://h", "h:80", "https://", "https://u:p@h", "10.0.0.0/33", "a*.org", "https://h/?q=1"] {
+        for entry in [
+            "ftp://h",
+            "h:80",
+            "https://",
+            "https://u:p@h",
+            "10.0.0.0/33",
+            "a*.org",
+            "https://h/?q=1",
+            "s3://",
+            "s3:///a",
+            "s3://*",
+        ] {
             assert_eq!(Policy::parse(&format!("example.org, {entry}")).unwrap_err().0, entry);
         }
     }

@@ -22,10 +22,13 @@ pub fn resetting(part: Vec<u8>) -> String {
 /// The head of a request as it came.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// Path and query.
     pub path: String,
+    /// All lines up to the empty one.
     pub head: String,
 }
 
+/// The server; it goes on until the process ends.
 pub struct Server {
     address: String,
     port: u16,
@@ -41,10 +44,12 @@ impl Server {
         })
     }
 
+    /// On 127.0.0.1, answering as a function does.
     pub fn new(answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
         Server::at("127.0.0.1:0", answer)
     }
 
+    /// As [`Server::new`], on another address.
     pub fn at(address: &str, answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind(address).unwrap();
         let bound = listener.local_addr().unwrap();
@@ -65,6 +70,7 @@ impl Server {
         Server { address: bound.ip().to_string(), port: bound.port(), seen }
     }
 
+    /// Its port.
     pub fn port(&self) -> u16 {
         self.port
     }

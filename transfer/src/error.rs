@@ -15,7 +15,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// Why there is no (more) body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchError {
+pub enum TransferError {
     /// Not a URL that can be read.
     BadUrl(String),
     /// The allowlist does not allow it; says what.
@@ -35,25 +35,25 @@ pub enum FetchError {
     Changed,
 }
 
-impl fmt::Display for FetchError {
+impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FetchError::BadUrl(why) | FetchError::Refused(why) | FetchError::Network(why) => f.write_str(why),
-            FetchError::Status { code, reason } => write!(f, "{code}: {reason}"),
-            FetchError::UnknownAuthority => {
+            TransferError::BadUrl(why) | TransferError::Refused(why) | TransferError::Network(why) => f.write_str(why),
+            TransferError::Status { code, reason } => write!(f, "{code}: {reason}"),
+            TransferError::UnknownAuthority => {
                 f.write_str("the server's certificate is from an authority that is not trusted")
             }
-            FetchError::Changed => f.write_str("it changed while it was read"),
+            TransferError::Changed => f.write_str("it changed while it was read"),
         }
     }
 }
 
-impl std::error::Error for FetchError {}
+impl std::error::Error for TransferError {}
 
 /// A failed attempt.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub error: FetchError,
+    pub error: TransferError,
     again: Again,
 }
 
@@ -67,9 +67,9 @@ enum Again {
     After(Duration),
 }
 
-impl From<FetchError> for Failure {
+impl From<TransferError> for Failure {
     /// One that another attempt would not change.
-    fn from(error: FetchError) -> Failure {
+    fn from(error: TransferError) -> Failure {
         Failure { error, again: Again::Never }
     }
 }
@@ -77,7 +77,7 @@ impl From<FetchError> for Failure {
 impl Failure {
     /// Of the network: it may pass.
     pub fn passing(why: impl Into<String>) -> Failure {
-        Failure { error: FetchError::Network(why.into()), again: Again::Later }
+        Failure { error: TransferError::Network(why.into()), again: Again::Later }
     }
 
     /// Of the client or of a body.
@@ -94,7 +94,7 @@ impl Failure {
             ureq::Error::Io(inner) => inner.to_string(),
             _ => error.to_string(),
         };
-        Failure { error: FetchError::Network(format!("{what}{why}")), again }
+        Failure { error: TransferError::Network(format!("{what}{why}")), again }
     }
 
     /// Of a server that answers with this status. 429 and 5xx may pass, other 4xx are its decision.
@@ -104,7 +104,7 @@ impl Failure {
             _ => Again::Never,
         };
         let reason = status.canonical_reason().unwrap_or("no reason given").to_owned();
-        Failure { error: FetchError::Status { code: status.as_u16(), reason }, again }
+        Failure { error: TransferError::Status { code: status.as_u16(), reason }, again }
     }
 
     /// How long to wait before the next attempt, after `retries` of them; `None` when it would fail alike.

@@ -1,11 +1,7 @@
 //! Downloads from a server that fails in all the ways that pass, and in those that do not.
 
-#[allow(dead_code, reason = "shared with the tests of the extension, where all of it is used")]
-#[path = "../../pgrx-tests/tests/writing/http/server.rs"]
-mod server;
-
-use fhir_bulk_fetch::{Authorities, Client, Download, Event, FetchError, Limits, Policy};
-use server::{Request, Server, chunked, hold, ok, resetting, status, with_headers};
+use fhir_bulk_tests::http::{Request, Server, chunked, hold, ok, resetting, status, with_headers};
+use fhir_bulk_transfer::{Authorities, Client, Download, Event, Limits, Origin, Policy, TransferError};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,11 +16,15 @@ fn limits(retries: u32) -> Limits {
 }
 
 fn start(url: &str, limits: Limits) -> Download {
-    Download::start(url, Client::new(Policy::parse("127.0.0.1").unwrap(), limits, Authorities::default())).unwrap()
+    Download::start(
+        Origin::url(url).unwrap(),
+        Client::new(Policy::parse("127.0.0.1").unwrap(), limits, Authorities::default()),
+    )
+    .unwrap()
 }
 
 /// The whole body and the length that was announced.
-fn read(url: &str, retries: u32) -> Result<(Vec<u8>, Option<u64>), FetchError> {
+fn read(url: &str, retries: u32) -> Result<(Vec<u8>, Option<u64>), TransferError> {
     let mut download = start(url, limits(retries));
     let (mut body, mut length, since) = (Vec::new(), None, Instant::now());
     loop {
@@ -189,7 +189,7 @@ fn a_source_that_changes_between_two_attempts_is_never_mixed() {
             let answer = if turn == 0 { cut(&first, 700_000) } else { second.clone() };
             let _ = stream.write_all(&answer);
         });
-        assert_eq!(read(&server.url("/"), 5), Err(FetchError::Changed), "{name}");
+        assert_eq!(read(&server.url("/"), 5), Err(TransferError::Changed), "{name}");
         assert_eq!(server.seen().len(), 2, "{name}");
     }
 }
@@ -202,7 +202,7 @@ fn a_chunked_source_that_became_shorter_is_an_error_too() {
             if turn == 0 { cut(&chunked(&whole, 1000, true), 700_000) } else { chunked(&whole[..100_000], 1000, true) };
         let _ = stream.write_all(&answer);
     });
-    assert_eq!(read(&server.url("/"), 5), Err(FetchError::Changed));
+    assert_eq!(read(&server.url("/"), 5), Err(TransferError::Changed));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn what_a_server_decided_is_asked_once() {
         assert_eq!(server.seen().len(), 1, "{line}");
     }
     let server = Server::answering(status("302 Found", "Location: http://127.0.0.2/\r\n"));
-    assert!(matches!(read(&server.url("/"), 5), Err(FetchError::Refused(_))));
+    assert!(matches!(read(&server.url("/"), 5), Err(TransferError::Refused(_))));
     assert_eq!(server.seen().len(), 1);
 }
 
@@ -252,7 +252,7 @@ fn what_a_server_decided_is_asked_once() {
 fn a_server_that_is_not_there_yet_is_found_when_it_is() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}/");
-    assert!(matches!(read(&url, 1), Err(FetchError::Network(_))));
+    assert!(matches!(read(&url, 1), Err(TransferError::Network(_))));
     let later = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
         Server::at(&format!("127.0.0.1:{port}"), |_, stream| {
@@ -266,9 +266,9 @@ fn a_server_that_is_not_there_yet_is_found_when_it_is() {
 #[test]
 fn a_reset_is_tried_again() {
     let whole = body();
-    assert!(matches!(read(&resetting(ok(&whole)[..700_000].to_vec()), 0), Err(FetchError::Network(_))));
+    assert!(matches!(read(&resetting(ok(&whole)[..700_000].to_vec()), 0), Err(TransferError::Network(_))));
     let start = Instant::now();
-    assert!(matches!(read(&resetting(ok(&whole)[..700_000].to_vec()), 1), Err(FetchError::Network(_))));
+    assert!(matches!(read(&resetting(ok(&whole)[..700_000].to_vec()), 1), Err(TransferError::Network(_))));
     assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
 }
 

@@ -1,19 +1,57 @@
 //! One download: a thread of its own that hands the body over.
 
 use crate::body::Body;
-use crate::error::FetchError;
-use crate::request::{Client, parse};
+use crate::error::{Failure, TransferError};
+use crate::request::{Client, Response, parse};
+use crate::s3::{self, Object};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use std::borrow::Cow;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
+use url::Url;
 
 /// How many pieces of a body wait to be taken.
 const PIECES: usize = 8;
+
+/// Where a body is.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// At a URL.
+    Url(Url),
+    /// In an S3 service.
+    Object(Object),
+}
+
+impl Origin {
+    /// An http or https URL.
+    ///
+    /// # Errors
+    /// What is none, or has a user or password.
+    pub fn url(text: &str) -> Result<Origin, TransferError> {
+        parse(text).map(Origin::Url)
+    }
+
+    /// What to ask for now.
+    pub(crate) fn request(&self) -> Cow<'_, Url> {
+        match self {
+            Origin::Url(url) => Cow::Borrowed(url),
+            Origin::Object(object) => Cow::Owned(object.get()),
+        }
+    }
+
+    /// What an answer that is not the body means.
+    pub(crate) fn failure(&self, response: Response) -> Failure {
+        match self {
+            Origin::Url(_) => Failure::of_status(response.status(), response.headers()),
+            Origin::Object(_) => s3::failure(response),
+        }
+    }
+}
 
 /// What a download has to hand over.
 #[derive(Debug)]
@@ -25,7 +63,7 @@ pub enum Event {
     /// The body is whole.
     End,
     /// There is no more of it.
-    Failed(FetchError),
+    Failed(TransferError),
 }
 
 /// A body on its way. Dropped, it ends its connection and its thread.
@@ -42,21 +80,21 @@ impl Drop for Download {
 }
 
 impl Download {
-    /// Starts to read `url`, with a client of its own.
+    /// Starts to read, with a client of its own.
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(url: &str, client: Client) -> io::Result<Download> {
+    pub fn start(origin: Origin, client: Client) -> io::Result<Download> {
         let (sender, events) = sync_channel(PIECES);
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
-        let (url, of_thread) = (url.to_owned(), client.clone());
+        let of_thread = client.clone();
         // The new thread inherits the mask of the one that makes it, so it never runs a signal handler.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let spawned = thread::Builder::new().name("fhir_bulk fetch".into()).spawn(move || {
+        let spawned = thread::Builder::new().name("fhir_bulk read".into()).spawn(move || {
             let hand = Hand { sender, waker };
-            let last = match read(&url, &of_thread, &hand) {
+            let last = match read(origin, &of_thread, &hand) {
                 Ok(()) => Event::End,
                 Err(error) => Event::Failed(error),
             };
@@ -81,7 +119,7 @@ impl Download {
             Ok(event) => Some(event),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
-                Some(Event::Failed(FetchError::Network("the download ended without a word".into())))
+                Some(Event::Failed(TransferError::Network("the download ended without a word".into())))
             }
         }
     }
@@ -117,8 +155,8 @@ impl Hand {
 }
 
 /// Attempts until the body is whole, nobody wants it any more, or it would not help.
-fn read(url: &str, client: &Client, hand: &Hand) -> Result<(), FetchError> {
-    let mut body = Body::new(parse(url)?);
+fn read(origin: Origin, client: &Client, hand: &Hand) -> Result<(), TransferError> {
+    let mut body = Body::new(origin);
     let mut retries = 0;
     loop {
         let Err(failure) = body.attempt(client, hand) else { return Ok(()) };

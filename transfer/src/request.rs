@@ -1,7 +1,7 @@
 //! One request, and where it may go: by name, then by the address that is asked, again after each redirect.
 
 use crate::connect::Strict;
-use crate::error::{Failure, FetchError};
+use crate::error::{Failure, TransferError};
 use crate::policy::{Policy, host_text};
 use crate::tls::Authorities;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::{HeaderName, HeaderValue, Uri, header};
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector as _, DefaultConnector, NextTimeout};
 use url::Url;
@@ -55,6 +55,7 @@ impl Client {
             .timeout_connect(Some(limits.connect))
             .timeout_recv_response(Some(limits.idle))
             .timeout_per_read(Some(limits.idle))
+            .timeout_per_write(Some(limits.idle))
             .user_agent("fhir_bulk")
             .build();
         let pinned = Pinned::default();
@@ -72,13 +73,13 @@ impl Client {
     pub(crate) fn get(&self, url: &Url, headers: &[(HeaderName, HeaderValue)]) -> Result<Response, Failure> {
         let mut url = url.clone();
         for _ in 0..=self.limits.redirects {
-            let response = self.ask(&url, self.resolve(&url)?, headers)?;
+            let response = self.send(Method::GET, &url, headers, None)?;
             match redirect(&url, response.status(), response.headers())? {
                 Some(next) => url = next,
                 None => return Ok(response),
             }
         }
-        Err(FetchError::Network(format!("more than {} redirects", self.limits.redirects)).into())
+        Err(TransferError::Network(format!("more than {} redirects", self.limits.redirects)).into())
     }
 
     /// The addresses of a URL's host that may be used.
@@ -96,48 +97,65 @@ impl Client {
             let addresses = refused.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
             let of_host = if addresses == host { host } else { format!("{host} ({addresses})") };
             let why = format!("{}://{of_host} is not among the allowed sources", url.scheme());
-            return Err(FetchError::Refused(why).into());
+            return Err(TransferError::Refused(why).into());
         }
         Ok(allowed)
     }
 
-    /// Asks one of these addresses, and nobody else what the host's address is.
-    fn ask(
+    /// One request, which is not redirected, to an address that is allowed.
+    pub(crate) fn send(
         &self,
+        method: Method,
         url: &Url,
-        addresses: Vec<SocketAddr>,
         headers: &[(HeaderName, HeaderValue)],
+        body: Option<&[u8]>,
+    ) -> Result<Response, Failure> {
+        self.send_to(self.resolve(url)?, method, url, headers, body)
+    }
+
+    /// Asks one of these addresses, and nobody else what the host's address is.
+    fn send_to(
+        &self,
+        addresses: Vec<SocketAddr>,
+        method: Method,
+        url: &Url,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Option<&[u8]>,
     ) -> Result<Response, Failure> {
         *self.pinned.addresses() = addresses;
-        let mut request = self.agent.get(url.as_str());
+        let mut request = Request::builder().method(method).uri(url.as_str());
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        request.call().map_err(|error| Failure::of_transport("", &error))
+        let sent = match body {
+            Some(body) => request.body(body).map_err(ureq::Error::from).and_then(|request| self.agent.run(request)),
+            None => request.body(()).map_err(ureq::Error::from).and_then(|request| self.agent.run(request)),
+        };
+        sent.map_err(|error| Failure::of_transport("", &error))
     }
 }
 
 /// Reads a URL that can be asked for.
-pub(crate) fn parse(url: &str) -> Result<Url, FetchError> {
-    let url = Url::parse(url).map_err(|error| FetchError::BadUrl(format!("not a URL: {error}")))?;
+pub(crate) fn parse(url: &str) -> Result<Url, TransferError> {
+    let url = Url::parse(url).map_err(|error| TransferError::BadUrl(format!("not a URL: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(FetchError::BadUrl(format!("{}:// cannot be read", url.scheme())));
+        return Err(TransferError::BadUrl(format!("{}:// cannot be read", url.scheme())));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(FetchError::BadUrl("a URL with a user or password is not read; use a signed URL".into()));
+        return Err(TransferError::BadUrl("a URL with a user or password is not read; use a signed URL".into()));
     }
     Ok(url)
 }
 
-fn redirect(url: &Url, status: Status, headers: &header::HeaderMap) -> Result<Option<Url>, FetchError> {
+fn redirect(url: &Url, status: Status, headers: &header::HeaderMap) -> Result<Option<Url>, TransferError> {
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     let Some(location) = location else {
-        return Err(FetchError::Network(format!("{status} without a location")));
+        return Err(TransferError::Network(format!("{status} without a location")));
     };
-    let next = url.join(location).map_err(|error| FetchError::BadUrl(format!("redirected to no URL: {error}")))?;
+    let next = url.join(location).map_err(|error| TransferError::BadUrl(format!("redirected to no URL: {error}")))?;
     parse(next.as_str()).map(Some)
 }
 
@@ -193,7 +211,8 @@ mod tests {
         let limits =
             Limits { connect: Duration::from_secs(10), idle: Duration::from_secs(10), redirects: 0, retries: 0 };
         let client = Client::new(Policy::default(), limits, Authorities::default());
-        let body = client.ask(&url, vec![address], &[]).unwrap().into_body().read_to_string().unwrap();
+        let body =
+            client.send_to(vec![address], Method::GET, &url, &[], None).unwrap().into_body().read_to_string().unwrap();
         assert_eq!(body, "ok");
         assert_eq!(served.join().unwrap(), format!("name.invalid:{}", address.port()));
     }

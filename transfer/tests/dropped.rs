@@ -1,11 +1,7 @@
 //! What becomes of a download that nobody wants any more. Alone in its process, whose threads it counts.
 
-#[allow(dead_code, reason = "shared with the tests of the extension, where all of it is used")]
-#[path = "../../pgrx-tests/tests/writing/http/server.rs"]
-mod server;
-
-use fhir_bulk_fetch::{Authorities, Client, Download, Limits, Policy};
-use server::{Server, hold, ok, status};
+use fhir_bulk_tests::http::{Server, hold, ok, status};
+use fhir_bulk_transfer::{Authorities, Client, Download, Limits, Origin, Policy};
 use std::fs;
 use std::io::Write as _;
 use std::thread;
@@ -15,7 +11,7 @@ fn downloading() -> bool {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks
         .map(|task| fs::read_to_string(task.path().join("comm")).unwrap_or_default())
-        .any(|name| name.trim_end() == "fhir_bulk fetch")
+        .any(|name| name.trim_end() == "fhir_bulk read")
 }
 
 #[test]
@@ -33,7 +29,7 @@ fn a_dropped_download_ends_its_thread_wherever_that_is() {
         let seconds = Duration::from_secs(100);
         let limits = Limits { connect: seconds, idle: seconds, redirects: 0, retries: 9 };
         let download = Download::start(
-            &server.url("/"),
+            Origin::url(&server.url("/")).unwrap(),
             Client::new(Policy::parse("127.0.0.1").unwrap(), limits, Authorities::default()),
         )
         .unwrap();

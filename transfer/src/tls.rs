@@ -1,6 +1,6 @@
 //! Whom https trusts, and what is wrong with a certificate, in words.
 
-use crate::error::FetchError;
+use crate::error::TransferError;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{CertificateError, Error, RootCertStore};
@@ -69,12 +69,12 @@ impl Authorities {
 }
 
 /// What an error of TLS means for who reads a URL.
-pub(crate) fn meaning(error: &Error) -> FetchError {
-    let of_certificate = |what: &str| FetchError::Network(format!("the server's certificate {what}"));
+pub(crate) fn meaning(error: &Error) -> TransferError {
+    let of_certificate = |what: &str| TransferError::Network(format!("the server's certificate {what}"));
     match error {
         // A bad signature: an authority has the name of one that is trusted, but not its key.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            FetchError::UnknownAuthority
+            TransferError::UnknownAuthority
         }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             of_certificate("has expired")
@@ -90,7 +90,7 @@ pub(crate) fn meaning(error: &Error) -> FetchError {
             of_certificate(&format!("is not for host \"{}\" but for {presented}", expected.to_str()))
         }
         Error::InvalidCertificate(error) => of_certificate(&format!("is not valid: {error}")),
-        Error::InvalidMessage(error) => FetchError::Network(format!("the server does not speak TLS ({error:?})")),
-        error => FetchError::Network(format!("TLS: {error}")),
+        Error::InvalidMessage(error) => TransferError::Network(format!("the server does not speak TLS ({error:?})")),
+        error => TransferError::Network(format!("TLS: {error}")),
     }
 }

@@ -1,0 +1,106 @@
+//! The S3 service that `s3://bucket/key` means, and who asks it.
+
+use crate::error::{Error, Result};
+use fhir_bulk_transfer::{Keys, Service};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode};
+use std::env;
+use std::ffi::CString;
+
+static ENDPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static REGION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static PATH_STYLE: GucSetting<bool> = GucSetting::<bool>::new(true);
+static ACCESS_KEY_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static SECRET_ACCESS_KEY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static SESSION_TOKEN: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Makes the settings known.
+pub fn define() {
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.s3_endpoint",
+        c"The URL of the S3 service that s3:// means.",
+        c"Empty means AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL of the server's environment, then AWS itself.",
+        &ENDPOINT,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.s3_region",
+        c"The region of the S3 service.",
+        c"Empty means AWS_REGION or AWS_DEFAULT_REGION of the server's environment, then us-east-1.",
+        &REGION,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"fhir_bulk.s3_path_style",
+        c"Whether a bucket is a path of the service's URL, else a name before its host.",
+        c"Turn it off for services that have a host for each bucket only.",
+        &PATH_STYLE,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    // In a configuration file only: what ALTER ROLE and ALTER DATABASE set, pg_db_role_setting shows to everybody.
+    for (name, what, setting) in [
+        (c"fhir_bulk.s3_access_key_id", c"The id of the access key for the S3 service.", &ACCESS_KEY_ID),
+        (c"fhir_bulk.s3_secret_access_key", c"The secret access key for the S3 service.", &SECRET_ACCESS_KEY),
+        (c"fhir_bulk.s3_session_token", c"The session token of temporary S3 access keys.", &SESSION_TOKEN),
+    ] {
+        GucRegistry::define_string_guc(
+            name,
+            what,
+            c"Empty means the variable AWS_… of this name in the server's environment.",
+            setting,
+            GucContext::Sighup,
+            GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL,
+        );
+    }
+}
+
+/// The service.
+///
+/// # Errors
+/// 22023 for an endpoint that is no URL and for half a key, 55000 when there is no key at all.
+pub fn service() -> Result<Service> {
+    let region = text(&REGION)
+        .or_else(|| variable("AWS_REGION"))
+        .or_else(|| variable("AWS_DEFAULT_REGION"))
+        .unwrap_or_else(|| "us-east-1".into());
+    let endpoint = text(&ENDPOINT)
+        .or_else(|| variable("AWS_ENDPOINT_URL_S3"))
+        .or_else(|| variable("AWS_ENDPOINT_URL"))
+        .unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+    Service::new(&endpoint, &region, PATH_STYLE.get(), keys()?)
+        .map_err(|error| Error::invalid_argument(format!("fhir_bulk.s3_endpoint: {error}")))
+}
+
+/// The settings' key, or else the environment's; never half of each.
+fn keys() -> Result<Keys> {
+    match (text(&ACCESS_KEY_ID), text(&SECRET_ACCESS_KEY)) {
+        (Some(id), Some(secret)) => return Ok(Keys { id, secret, token: text(&SESSION_TOKEN) }),
+        (None, None) => {}
+        (id, _) => {
+            let missing = if id.is_none() { "s3_access_key_id" } else { "s3_secret_access_key" };
+            return Err(Error::invalid_argument(format!("fhir_bulk.{missing} is empty"))
+                .hint("The two are set together, in the server's configuration file."));
+        }
+    }
+    match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+        (Some(id), Some(secret)) => Ok(Keys { id, secret, token: variable("AWS_SESSION_TOKEN") }),
+        _ => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "there is no access key for the S3 service",
+        )
+        .hint(
+            "A superuser sets fhir_bulk.s3_access_key_id and fhir_bulk.s3_secret_access_key in the server's \
+             configuration file.",
+        )),
+    }
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    setting.get().map(|text| text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,24 @@
+//! `s3://bucket/key`: an object of the S3 service in the settings, read with the server's credentials.
+
+use super::{Source, http};
+use crate::error::Result;
+use crate::settings;
+use fhir_bulk_transfer::{ObjectName, Origin, TransferError};
+
+/// Opens an object that `fhir_bulk.allowed_sources` allows by its bucket and key. The service itself needs no entry
+/// there: it is a superuser's setting.
+///
+/// # Errors
+/// As of [`http::open`].
+pub fn open(url: &str, retries: u32) -> Result<Source> {
+    let name = super::shown(url);
+    let failed = |error| http::failure(&name, &error);
+    let policy = settings::allowed_sources()?;
+    let object = ObjectName::parse(url).map_err(failed)?;
+    if !policy.allows_object(object) {
+        return Err(failed(TransferError::Refused(format!("{name} is not among the allowed sources"))));
+    }
+    let object = settings::s3::service()?.object(object).map_err(failed)?;
+    let policy = policy.and_bucket_of(&object);
+    http::start(name, Origin::Object(object), policy, retries)
+}
