@@ -127,3 +127,22 @@ fn a_timeout_ends_a_query_that_returns_nothing_for_long() {
     assert!(start.elapsed() < Duration::from_secs(30));
     run(&mut client, "RESET statement_timeout; CREATE TABLE writes_again ()");
 }
+
+#[test]
+fn a_procedure_that_commits_while_it_reads_gets_every_row() {
+    let mut client = Database::new().connect();
+    run(
+        &mut client,
+        "CREATE TABLE t (a integer);
+         CREATE PROCEDURE copies() LANGUAGE plpgsql AS $$
+         DECLARE line text;
+         BEGIN
+           FOR line IN SELECT dump_sql('SELECT g FROM generate_series(1, 30000) AS g') LOOP
+             INSERT INTO t VALUES (line::integer);
+             IF line::integer % 10000 = 0 THEN COMMIT; END IF;
+           END LOOP;
+         END $$",
+    );
+    run(&mut client, "CALL copies()");
+    assert_eq!(rows(&mut client, "SELECT count(*), max(a) FROM t"), ["30000|30000"]);
+}
