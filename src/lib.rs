@@ -10,6 +10,7 @@
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
 //! | [`pg`] | PostgreSQL, wrapped; the only `unsafe` |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
+//! | `fhir_bulk_transfer` | bytes from URLs and S3 objects, and into the latter; no PostgreSQL |
 //!
 //! Each floor uses only those below it.
 

@@ -3,9 +3,10 @@
 //! With a validator that is strong (RFC 9110, 8.8) the server is asked for the rest, on condition that it is still the
 //! same. Else the whole is read again, and what was handed over before is compared by its digest and skipped.
 
-use crate::download::{Event, Hand, Origin};
+use crate::download::{Event, Origin};
 use crate::error::{Failure, TransferError};
 use crate::request::{Client, Response, Status};
+use crate::thread::Hand;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read as _};
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl Body {
     }
 
     /// Asks for what is left and hands it over; `Ok` when it is whole or nobody wants more of it.
-    pub fn attempt(&mut self, client: &Client, hand: &Hand) -> Result<(), Failure> {
+    pub fn attempt(&mut self, client: &Client, hand: &Hand<Event>) -> Result<(), Failure> {
         let rest = self.range();
         let response = client.get(&self.origin.request(), &rest)?;
         let asked_for_rest = !rest.is_empty();
@@ -88,7 +89,13 @@ impl Body {
     }
 
     /// Hands over what comes after the first `known` bytes, which must be those that were handed over before.
-    fn hand_over(&mut self, response: Response, known: u64, client: &Client, hand: &Hand) -> Result<(), Failure> {
+    fn hand_over(
+        &mut self,
+        response: Response,
+        known: u64,
+        client: &Client,
+        hand: &Hand<Event>,
+    ) -> Result<(), Failure> {
         let mut body = response.into_body().into_reader();
         let mut known = Known { left: known, digest: Sha256::new() };
         loop {

@@ -38,6 +38,7 @@ pub struct Client {
     agent: Agent,
     pinned: Pinned,
     policy: Policy,
+    authorities: Authorities,
     pub(crate) limits: Limits,
 }
 
@@ -46,7 +47,7 @@ impl Client {
     pub fn new(policy: Policy, limits: Limits, authorities: Authorities) -> Client {
         let config = Config::builder()
             .proxy(None)
-            .tls_config(authorities.config())
+            .tls_config(authorities.clone().config())
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -60,12 +61,42 @@ impl Client {
             .build();
         let pinned = Pinned::default();
         let agent = Agent::with_parts(config, DefaultConnector::default().chain(Strict), pinned.clone());
-        Client { agent, pinned, policy, limits }
+        Client { agent, pinned, policy, authorities, limits }
     }
 
     /// Ends what goes on in any thread, and fails what would come.
     pub(crate) fn shut_down(&self) {
         self.agent.clone().shutdown();
+    }
+
+    /// Another client with the same rules, for what is left to do when this one is shut down.
+    pub(crate) fn renewed(&self) -> Client {
+        Client::new(self.policy.clone(), self.limits, self.authorities.clone())
+    }
+
+    /// Attempts until one succeeds or another would not help; `None` when `wait`, which gets the time to wait before
+    /// the next, says that nobody wants it any more.
+    pub(crate) fn again<T>(
+        &self,
+        wait: impl Fn(Duration) -> bool,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<Option<T>, TransferError> {
+        let mut retries = 0;
+        loop {
+            let failure = match attempt() {
+                Ok(done) => return Ok(Some(done)),
+                Err(failure) => failure,
+            };
+            match failure.wait(retries) {
+                Some(time) if retries < self.limits.retries => {
+                    retries += 1;
+                    if !wait(time) {
+                        return Ok(None);
+                    }
+                }
+                _ => return Err(failure.error),
+            }
+        }
     }
 
     /// Asks for `url` and what it redirects to: 1. check the URL by name; 2. resolve it and keep the addresses that

@@ -99,9 +99,22 @@ impl Service {
     /// # Errors
     /// When the bucket cannot be part of a host's name, but has to.
     pub fn object(&self, name: ObjectName<'_>) -> Result<Object, TransferError> {
-        let bucket = Bucket::new(self.endpoint.clone(), self.style, name.bucket.to_owned(), self.region.clone());
-        let bucket = bucket.map_err(|error| TransferError::BadUrl(format!("bucket \"{}\": {error}", name.bucket)))?;
-        Ok(Object { bucket, credentials: self.credentials.clone(), key: name.key.to_owned() })
+        Ok(Object {
+            bucket: self.bucket(name.bucket)?,
+            credentials: self.credentials.clone(),
+            key: name.key.to_owned(),
+        })
+    }
+}
+
+impl Service {
+    pub(crate) fn bucket(&self, name: &str) -> Result<Bucket, TransferError> {
+        Bucket::new(self.endpoint.clone(), self.style, name.to_owned(), self.region.clone())
+            .map_err(|error| TransferError::BadUrl(format!("bucket \"{name}\": {error}")))
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 }
 
@@ -143,7 +156,7 @@ pub(crate) fn failure(response: Response) -> Failure {
     failure
 }
 
-fn code(document: &str) -> Option<&str> {
+pub(crate) fn code(document: &str) -> Option<&str> {
     let (_, rest) = document.split_once("<Code>")?;
     let (code, _) = rest.split_once("</Code>")?;
     (code.len() < 100 && !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(code)
