@@ -94,6 +94,10 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_MAX_BODY", value_name = "SIZE", default_value = "1MB", value_parser = size)]
     pub max_body: u64,
 
+    /// The largest NDJSON body, as it is sent
+    #[arg(long, env = "FHIR_BULK_MAX_UPLOAD", value_name = "SIZE", default_value = "16GB", value_parser = size)]
+    pub max_upload: u64,
+
     /// How long running requests may go on after SIGTERM
     #[arg(long, env = "FHIR_BULK_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub shutdown_timeout: Duration,

@@ -30,6 +30,8 @@ pub enum Blame {
     Request,
     /// The resources it brings, or where it says they are.
     Data,
+    /// An SQL query of the caller's own, whose errors are the caller's to see.
+    Query,
 }
 
 impl Problem {
@@ -134,12 +136,14 @@ fn status(code: &str, is_ours: bool, blame: Blame) -> StatusCode {
         _ => {}
     }
     match (code.get(..2).unwrap_or_default(), blame) {
-        ("42", _) if !is_ours => StatusCode::INTERNAL_SERVER_ERROR,
+        ("42", Blame::Request | Blame::Data) if !is_ours => StatusCode::INTERNAL_SERVER_ERROR,
         // What a source says or holds: the request itself was understood.
         ("08" | "0A" | "22" | "23" | "42" | "54" | "58" | "P0", Blame::Data) => StatusCode::UNPROCESSABLE_ENTITY,
         ("0A" | "22" | "23" | "42" | "54" | "P0", Blame::Request) => StatusCode::BAD_REQUEST,
         ("53" | "57" | "58", _) => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+        ("XX", _) | (_, Blame::Request | Blame::Data) => StatusCode::INTERNAL_SERVER_ERROR,
+        // Whatever else goes wrong in a query is its author's to mend.
+        (_, Blame::Query) => StatusCode::BAD_REQUEST,
     }
 }
 
@@ -169,6 +173,8 @@ mod tests {
         assert_eq!(of("42P01", true, Blame::Request), 404);
         assert_eq!(of("42P01", false, Blame::Request), 500);
         assert_eq!(of("42P01", false, Blame::Data), 500);
+        assert_eq!(of("42P01", false, Blame::Query), 400);
+        assert_eq!(of("42601", false, Blame::Query), 400);
         assert_eq!(of("42883", false, Blame::Request), 500);
         assert_eq!(of("42703", true, Blame::Request), 400);
         assert_eq!(of("22P02", false, Blame::Request), 400);

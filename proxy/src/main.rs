@@ -3,7 +3,7 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`routes`] | the endpoints, each with the function that answers it |
-//! | [`call`], [`request`] | what a request says and brings |
+//! | [`call`], [`request`], [`upload`] | what a request says and brings |
 //! | [`auth`], [`jwt`] | on whose behalf it runs |
 //! | [`session`], [`pool`] | its transaction, on a connection of its role |
 //! | [`error`], [`observe`], [`metrics`] | what callers, log and monitoring are told |
@@ -23,6 +23,7 @@ mod request;
 mod routes;
 mod serve;
 mod session;
+mod upload;
 
 use std::error::Error;
 use std::process::ExitCode;

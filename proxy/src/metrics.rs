@@ -15,6 +15,7 @@ pub struct Metrics {
     jobs: Mutex<BTreeMap<&'static str, u64>>,
     rows_out: AtomicU64,
     rows_in: AtomicU64,
+    bytes_in: AtomicU64,
     running: AtomicI64,
 }
 
@@ -58,6 +59,11 @@ impl Metrics {
         self.rows_in.fetch_add(rows, Relaxed);
     }
 
+    /// A body of resources came.
+    pub fn uploaded(&self, bytes: u64) {
+        self.bytes_in.fetch_add(bytes, Relaxed);
+    }
+
     /// A job was started.
     pub fn job_started(&self, kind: &'static str) {
         *self.jobs.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
@@ -81,6 +87,8 @@ impl Metrics {
 
         out.head("fhir_bulk_proxy_running_requests", "gauge", "Requests whose answers are not yet whole.");
         out.line("fhir_bulk_proxy_running_requests", "", self.running.load(Relaxed) as f64);
+        out.head("fhir_bulk_proxy_upload_bytes_total", "counter", "Bytes of resources in the bodies of requests.");
+        out.line("fhir_bulk_proxy_upload_bytes_total", "", self.bytes_in.load(Relaxed) as f64);
         out.head("fhir_bulk_proxy_rows_total", "counter", "Resources loaded, and lines dumped without gzip.");
         out.line("fhir_bulk_proxy_rows_total", "{direction=\"in\"}", self.rows_in.load(Relaxed) as f64);
         out.line("fhir_bulk_proxy_rows_total", "{direction=\"out\"}", self.rows_out.load(Relaxed) as f64);

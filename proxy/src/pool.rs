@@ -284,10 +284,15 @@ impl Connection {
         &self.open.schema
     }
 
-    /// Puts the connection back, with nothing left in it of this request. It must be outside of a transaction.
-    pub fn put_back(self) {
+    /// Puts the connection back, with nothing left in it of this request. `end` ends its transaction, if it is in one.
+    pub fn put_back(self, end: &'static str) {
         tokio::spawn(async move {
-            let clean = timeout(SERVER_PATIENCE, self.open.client.batch_execute("DISCARD ALL")).await;
+            let clean = async {
+                // DISCARD ALL must be alone in its message.
+                self.open.client.batch_execute(end).await?;
+                self.open.client.batch_execute("DISCARD ALL").await
+            };
+            let clean = timeout(SERVER_PATIENCE, clean).await;
             if let (Ok(Ok(())), true) = (clean, self.pool.is_good(&self.open)) {
                 lock(&self.pool.idle).entry(self.login).or_default().push(self.open);
             }

@@ -106,22 +106,29 @@ fn has_shape(text: &str, shape: &str) -> bool {
 
 /// What a body is, by its Content-Type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     /// An object that says what to do.
     Json,
     /// The same, as the documentation of Aidbox writes it.
     Yaml,
+    /// Resources, a line each, perhaps compressed.
+    Ndjson,
 }
 
 /// # Errors
 /// 415 for a type that is none of these.
-fn kind(headers: &HeaderMap) -> Result<Option<Kind>> {
+pub fn kind(headers: &HeaderMap) -> Result<Option<Kind>> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
     let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     match media_type {
         "application/json" | "application/fhir+json" => Ok(Some(Kind::Json)),
         "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Some(Kind::Yaml)),
+        "application/ndjson"
+        | "application/x-ndjson"
+        | "application/fhir+ndjson"
+        | "application/gzip"
+        | "application/x-gzip" => Ok(Some(Kind::Ndjson)),
         _ => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             format!("the Content-Type {media_type} is not known here; application/json and text/yaml are"),
@@ -136,7 +143,7 @@ fn kind(headers: &HeaderMap) -> Result<Option<Kind>> {
 pub async fn object(headers: &HeaderMap, body: Body, max_bytes: u64) -> Result<Map<String, Value>> {
     let kind = kind(headers)?;
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a compressed body is not understood here"));
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a compressed body is understood as NDJSON only"));
     }
     let limit = usize::try_from(max_bytes).unwrap_or(usize::MAX);
     let bytes = Limited::new(body, limit).collect().await.map_err(|error| {
@@ -151,6 +158,9 @@ pub async fn object(headers: &HeaderMap, body: Body, max_bytes: u64) -> Result<M
         Some(Kind::Json) => json(&bytes),
         None if is_json() => json(&bytes),
         None | Some(Kind::Yaml) => yaml(&bytes),
+        Some(Kind::Ndjson) => {
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this takes a JSON or YAML body, not NDJSON"))
+        }
     }
 }
 
@@ -177,6 +187,18 @@ pub fn take_text(body: &mut Map<String, Value>, name: &str) -> Result<String> {
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(Problem::bad_request(format!("{name} is not a text"))),
         None => Err(Problem::bad_request(format!("{name} is missing"))),
+    }
+}
+
+/// A member of the body that is true or false, which it is when it is not there, taken out of it.
+///
+/// # Errors
+/// 400 when it is something else.
+pub fn take_flag(body: &mut Map<String, Value>, name: &str) -> Result<bool> {
+    match body.remove(name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(Problem::bad_request(format!("{name} is neither true nor false"))),
     }
 }
 

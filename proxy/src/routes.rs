@@ -16,8 +16,9 @@ use crate::App;
 use crate::call::Call;
 use crate::error::{Blame, Problem, Result};
 use crate::observe;
-use crate::request::take_text;
+use crate::request::{self, Kind, take_flag, take_text};
 use crate::session::{Access, Pieces};
+use crate::upload;
 
 const NDJSON: &[&str] = &["application/ndjson", "application/x-ndjson", "application/fhir+ndjson"];
 const JSON: &[&str] = &["application/json", "application/fhir+json"];
@@ -26,6 +27,7 @@ const JSON: &[&str] = &["application/json", "application/fhir+json"];
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/{type}/$dump", get(dump))
+        .route("/$dump-sql", post(dump_sql))
         .route("/$load", post(|call: Call, body: Body| load(call, None, false, body)))
         .route("/fhir/$load", post(|call: Call, body: Body| load(call, None, true, body)))
         .route("/{type}/$load", post(|call: Call, Path(name), body: Body| load(call, Some(name), false, body)))
@@ -56,12 +58,47 @@ async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<Respo
     Ok(stream(&call, NDJSON[0], gzip, pieces))
 }
 
-/// What the body has beside the source are the options of the load.
+async fn dump_sql(mut call: Call, body: Body) -> Result<Response> {
+    let mut body = call.object(body).await?;
+    let query = take_text(&mut body, "query")?;
+    let format = if body.contains_key("format") { take_text(&mut body, "format")? } else { "csv".into() };
+    let gzip = take_flag(&mut body, "gzip")?;
+    let content_type = match format.as_str() {
+        "csv" => "application/CSV",
+        "tsv" => "text/tab-separated-values",
+        "json" => JSON[0],
+        "sql" => "application/sql",
+        "elastic-bulk" => NDJSON[1],
+        // An unknown one never gets as far as an answer.
+        _ => NDJSON[0],
+    };
+    call.answers(&[content_type])?;
+    call.streams()?;
+    let session = call.begin(Access::ReadOnly, Blame::Query).await?;
+    let options = Value::Object(body).to_string();
+    let pieces = session
+        .pieces(
+            "dump_sql_chunks($1, $2, $3, $4::pg_catalog.jsonb)",
+            &[(&query, Type::TEXT), (&format, Type::TEXT), (&gzip, Type::BOOL), (&options, Type::TEXT)],
+        )
+        .await?;
+    Ok(stream(&call, content_type, gzip, pieces))
+}
+
+/// The source is a URL in the body, or the body itself.
 async fn load(mut call: Call, resource_type: Option<String>, fhir: bool, body: Body) -> Result<Response> {
-    let mut options = call.object(body).await?;
-    let source = take_text(&mut options, "source")?;
+    let is_source = request::kind(&call.headers)? == Some(Kind::Ndjson);
+    let (source, options, body) = if is_source {
+        (upload::SOURCE.to_owned(), upload::options(&mut call.parameters)?, Some(body))
+    } else {
+        let mut request = call.object(body).await?;
+        (take_text(&mut request, "source")?, request, None)
+    };
     call.answers(JSON)?;
     let session = call.begin(Access::ReadWrite, Blame::Data).await?;
+    if let Some(body) = body {
+        upload::stage(&call, &session, body).await?;
+    }
     let options = Value::Object(options).to_string();
     let answer = session
         .value(

@@ -1,6 +1,7 @@
 //! A request's transaction: begun as the caller, committed at its end, cancelled when the request is given up.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -23,10 +24,12 @@ pub enum Access {
 /// An argument of a function with its type.
 pub type Argument<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// A transaction. Dropped before its commit, it is cancelled within a moment and its connection closed.
+/// A transaction. Dropped before its commit, it is rolled back; what it is at then is cancelled within a moment.
 pub struct Session {
     connection: Option<Connection>,
     blame: Blame,
+    /// The server may be at work for it.
+    is_busy: AtomicBool,
 }
 
 impl Session {
@@ -41,7 +44,7 @@ impl Session {
         blame: Blame,
         request_id: &str,
     ) -> Result<Session> {
-        let session = Session { connection: Some(connection), blame };
+        let session = Session { connection: Some(connection), blame, is_busy: AtomicBool::new(true) };
         let begin = match access {
             Access::ReadOnly => "BEGIN READ ONLY",
             Access::ReadWrite => "BEGIN READ WRITE",
@@ -66,6 +69,7 @@ impl Session {
             }
             None => Problem::unavailable(error),
         })?;
+        session.is_busy.store(false, Relaxed);
         Ok(session)
     }
 
@@ -75,7 +79,9 @@ impl Session {
     /// Those of the function.
     pub async fn value(&self, call: &str, arguments: &[Argument<'_>]) -> Result<String> {
         let query = format!("SELECT {}.{call}::pg_catalog.text", self.connection().schema());
+        self.is_busy.store(true, Relaxed);
         let row = self.connection().client().query_typed_one(&query, arguments).await;
+        self.is_busy.store(false, Relaxed);
         let row = row.map_err(|error| Problem::of_statement(&error, self.blame))?;
         Ok(row.get::<_, Option<String>>(0).unwrap_or_else(|| "null".into()))
     }
@@ -87,13 +93,14 @@ impl Session {
     /// Those that come before the first row. Later ones end the stream.
     pub async fn pieces(self, call: &str, arguments: &[Argument<'_>]) -> Result<Pieces> {
         let query = format!("SELECT {}.{call}", self.connection().schema());
+        self.is_busy.store(true, Relaxed);
         let rows = self.connection().client().query_typed_raw(&query, arguments.iter().map(|(v, t)| (*v, t.clone())));
-        let mut rows = Box::pin(rows.await.map_err(|error| Problem::of_statement(&error, self.blame))?);
+        let mut rows = Box::pin(rows.await.map_err(|error| self.failed(&error))?);
         let Some(first) = rows.next().await else {
             self.commit().await?;
             return Ok(stream::empty().boxed());
         };
-        let first = first.map_err(|error| Problem::of_statement(&error, self.blame))?;
+        let first = first.map_err(|error| self.failed(&error))?;
         let rest = stream::try_unfold(Some((rows, self)), next_piece);
         Ok(stream::once(async { Ok(piece(first)) }).chain(rest).boxed())
     }
@@ -103,12 +110,20 @@ impl Session {
     /// # Errors
     /// What deferred constraints and triggers find.
     pub async fn commit(mut self) -> Result<()> {
+        *self.is_busy.get_mut() = true;
         let result = self.connection().client().batch_execute("COMMIT").await;
+        *self.is_busy.get_mut() = false;
         result.map_err(|error| Problem::of_statement(&error, self.blame))?;
         if let Some(connection) = self.connection.take() {
-            connection.put_back();
+            connection.put_back("");
         }
         Ok(())
+    }
+
+    /// The problem of a query whose rows have ended with an error, and the server's work with them.
+    fn failed(&self, error: &tokio_postgres::Error) -> Problem {
+        self.is_busy.store(false, Relaxed);
+        Problem::of_statement(error, self.blame)
     }
 
     /// The connection it holds until it is committed.
@@ -119,8 +134,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.cancel();
+        match self.connection.take() {
+            Some(connection) if *self.is_busy.get_mut() => connection.cancel(),
+            Some(connection) => connection.put_back("ROLLBACK"),
+            None => {}
         }
     }
 }
@@ -137,7 +154,7 @@ async fn next_piece(running: Running) -> Result<Option<(Bytes, Running)>> {
         Some(Err(error)) => {
             // What came before is sent first: hyper drops what it holds when a body fails.
             tokio::task::yield_now().await;
-            Err(Problem::of_statement(&error, session.blame))
+            Err(session.failed(&error))
         }
         None => session.commit().await.map(|()| None),
     }

@@ -3,6 +3,7 @@
 mod options;
 mod rejects;
 mod run;
+mod stage;
 mod tables;
 
 pub use options::Options;

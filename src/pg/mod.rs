@@ -22,6 +22,7 @@ mod refused;
 pub mod session;
 pub mod spi;
 pub mod subtransaction;
+pub mod temporary;
 pub mod transaction;
 pub mod update;
 pub mod value;

@@ -3,6 +3,7 @@
 mod file;
 mod http;
 mod s3;
+pub mod staged;
 
 use crate::error::{Error, Result};
 use crate::pg::session;
@@ -61,15 +62,21 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
         Scheme::File(rest) => file::open(url, rest),
         Scheme::Http => http::open(url, retries),
         Scheme::S3 => s3::open(url, retries),
+        Scheme::Staged => staged::open(),
     }
 }
 
-/// Whether a URL is one of a known scheme, before anything is opened.
+/// Whether a URL is one that any session can open, of a known scheme, before anything is opened.
 ///
 /// # Errors
 /// 22023 when it is not.
 pub fn check(url: &str) -> Result<()> {
-    scheme(url).map(|_| ())
+    match scheme(url)? {
+        Scheme::Staged => {
+            Err(Error::invalid_argument("staged bytes can only be loaded by the transaction that has them"))
+        }
+        Scheme::File(_) | Scheme::Http | Scheme::S3 => Ok(()),
+    }
 }
 
 enum Scheme<'a> {
@@ -77,9 +84,14 @@ enum Scheme<'a> {
     File(&'a str),
     Http,
     S3,
+    /// Only of the current transaction.
+    Staged,
 }
 
 fn scheme(url: &str) -> Result<Scheme<'_>> {
+    if url == staged::URL {
+        return Ok(Scheme::Staged);
+    }
     let known = "Sources are file:///path/on/the/server, https://host/path, http://host/path and s3://bucket/key.";
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(Error::invalid_argument(format!("source \"{}\" is not a URL", shown(url))).hint(known));

@@ -1,10 +1,12 @@
 //! `$load`, in its four forms.
 
-use fhir_bulk_tests::gzip;
+use std::io::Write as _;
+
 use fhir_bulk_tests::proxy::Request;
+use fhir_bulk_tests::{gzip, wait_for};
 use serde_json::json;
 
-use crate::support::{Service, outcome, value};
+use crate::support::{Service, anonymous_kb, outcome, value};
 
 fn patients(count: usize) -> String {
     (1..=count)
@@ -69,4 +71,88 @@ fn a_load_that_fails_says_where_and_leaves_nothing() {
     // Not everybody may have the server fetch.
     let text = outcome(&load("/fhir/Patient/$load", "http://127.0.0.1:1/x"), 403);
     assert!(text.contains("permission denied"), "{text}");
+}
+
+#[test]
+fn resources_in_the_body_itself_load_plain_and_gzipped_on_all_four_routes() {
+    let service = Service::new();
+    let lines = patients(50);
+    for (path, expected) in [
+        ("/fhir/Patient/$load", json!({"total": 50})),
+        ("/Patient/$load", json!({"total": 50})),
+        ("/fhir/$load", json!({"Patient": 50})),
+        ("/$load", json!({"Patient": 50})),
+    ] {
+        for request in [
+            Request::post(path, "application/ndjson", &lines),
+            Request::post(path, "application/x-ndjson", &lines),
+            Request::post(path, "application/fhir+ndjson; charset=utf-8", &lines),
+            Request::post(path, "application/gzip", gzip(lines.as_bytes())),
+            Request::post(path, "application/ndjson", gzip(lines.as_bytes())).header("Content-Encoding", "gzip"),
+        ] {
+            let response = service.send(request);
+            assert_eq!(response.status, 200, "{}", response.text());
+            assert_eq!(response.json(), expected);
+        }
+    }
+    assert_eq!(service.send(Request::post("/Patient/$load", "application/ndjson", "")).json(), json!({"total": 0}));
+    let body = "{\"id\":\"x\",\"a\":null}\nnonsense\n";
+    let path = "/Patient/$load?on_error=skip&max_errors=1&strip-nulls=true&update=true";
+    let response = service.send(Request::post(path, "application/ndjson", body));
+    assert_eq!(response.json(), json!({"total": 1, "errors": 1}));
+}
+
+#[test]
+fn a_large_body_goes_through_without_staying_in_memory() {
+    let service = Service::new();
+    let line = format!("{{\"id\":\"p\",\"text\":\"{}\"}}\n", "x".repeat(100_000));
+    let before = anonymous_kb(service.proxy.pid());
+    // Sent in chunks as it is made: nobody knows how long it will be.
+    let request = service.signed(Request::new("POST", "/Patient/$load")).header("Content-Type", "application/ndjson");
+    let mut exchange = service.proxy.open(&request.header("Transfer-Encoding", "chunked"));
+    let mut most = 0;
+    for at in 0..3000 {
+        let stream = exchange.reader().get_mut();
+        stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
+        if at % 100 == 0 {
+            most = most.max(anonymous_kb(service.proxy.pid()));
+        }
+    }
+    exchange.reader().get_mut().write_all(b"0\r\n\r\n").unwrap();
+    assert_eq!(exchange.read().json(), json!({"total": 3000}));
+    assert!(most < 50 << 10, "the proxy had {most} kB, and {before} kB before");
+}
+
+#[test]
+fn a_body_that_is_bad_breaks_off_or_is_too_large_leaves_nothing() {
+    let service = Service::with(|_| ["--max-upload", "1MB"].map(str::to_owned).to_vec());
+    let mut client = service.connect();
+    let post = |body: &[u8]| service.send(Request::post("/Patient/$load", "application/ndjson", body));
+    let text = outcome(&post((patients(5) + "{\"id\":\n").as_bytes()), 422);
+    assert!(text.contains("line 6"), "{text}");
+    outcome(&post(&[b'\n'; (1 << 20) + 1]), 413);
+    let chunked = service.signed(Request::new("POST", "/Patient/$load")).header("Content-Type", "application/ndjson");
+    let chunked = chunked.header("Transfer-Encoding", "chunked");
+    let mut exchange = service.proxy.open(&chunked);
+    let lines = patients(1000).repeat(50);
+    let _ = exchange.reader().get_mut().write_all(format!("{:x}\r\n{lines}\r\n0\r\n\r\n", lines.len()).as_bytes());
+    assert_eq!(exchange.head().status, 413);
+    // A client that is cut off in the middle of a line that is whole so far.
+    let mut exchange = service.proxy.open(&chunked);
+    let lines = patients(1000);
+    exchange.reader().get_mut().write_all(format!("{:x}\r\n{lines}", lines.len() + 100).as_bytes()).unwrap();
+    drop(exchange);
+    wait_for("the broken body to be given up", || {
+        service.proxy.log().lines().any(|line| {
+            line.contains("did not come whole") || line.contains("the client went away") || line.contains("status=400")
+        })
+    });
+    assert_eq!(value(&mut client, "SELECT to_regclass('patient') IS NULL"), "true");
+    let encoded = Request::post("/Patient/$load", "application/ndjson", "x").header("Content-Encoding", "br");
+    outcome(&service.send(encoded), 415);
+    // Not everybody may load.
+    let other = crate::support::role(&service.database, "other");
+    let request =
+        Request::post("/Patient/$load", "application/ndjson", patients(5)).basic(&other, crate::support::PASSWORD);
+    outcome(&service.proxy.send(&request), 403);
 }

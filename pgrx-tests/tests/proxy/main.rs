@@ -4,6 +4,7 @@
 
 mod auth;
 mod dump;
+mod dump_sql;
 mod identifiers;
 mod load;
 mod operations;
