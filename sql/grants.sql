@@ -7,6 +7,10 @@ REVOKE ALL ON FUNCTION bulk_load_stage(bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_create_table(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_write_path(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_export_identifiers(jsonb) FROM PUBLIC;
+-- Exports take the server's disk, and whoever serves files of theirs asks for them by signed URLs.
+REVOKE ALL ON FUNCTION bulk_export(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_export_cancel(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_export_file(text) FROM PUBLIC;
 -- Whoever may import may end imports; a status shows a role its own jobs only.
 REVOKE ALL ON FUNCTION bulk_import(jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_import_cancel(text) FROM PUBLIC;
@@ -37,5 +41,13 @@ COMMENT ON FUNCTION bulk_import_status(text) IS
     'How far an import of yours is, as a BulkImportStatus';
 COMMENT ON FUNCTION bulk_import_cancel(text) IS
     'Ends an import of yours where it stands; what it has committed stays. False when it is not active';
+COMMENT ON FUNCTION bulk_export(jsonb) IS
+    'Has resources exported to files in the background once the transaction commits. Answers the job''s id';
+COMMENT ON FUNCTION bulk_export_status(text) IS
+    'How far an export of yours is; with HL7''s manifest, or a downloadUrl, when it is done';
+COMMENT ON FUNCTION bulk_export_cancel(text) IS
+    'Ends an export of yours and removes its files. False when it is not active';
+COMMENT ON FUNCTION bulk_export_file(text) IS
+    'The bytes of an exported file in pieces, by the signed URL that a status gave';
 COMMENT ON FUNCTION bulk_job_subject() IS
     'The sub of the token that the session works for (request.jwt.claims), which your jobs are kept apart by';

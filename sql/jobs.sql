@@ -38,6 +38,8 @@ CREATE TABLE @extschema@.bulk_job_task (
     changed_at timestamptz,
     ended_at timestamptz,
     error text,
+    -- What it came to, as its kind of job has it.
+    result jsonb,
     -- The process that works on it; that it lives is told by its lock.
     worker integer,
     PRIMARY KEY (job, number)

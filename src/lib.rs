@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`dump`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
-//! | [`source`] | where the bytes of a load come from |
+//! | [`source`], [`sink`] | where the bytes of a load come from, where those of an export go |
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`stream`] | a body as rows or in pieces |
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
@@ -21,11 +21,13 @@ mod arguments;
 mod dump;
 mod error;
 mod export;
+mod file_url;
 mod import;
 mod jobs;
 mod load;
 mod pg;
 mod settings;
+mod sink;
 mod source;
 mod sql_dump;
 mod store;
@@ -37,6 +39,7 @@ mod tables;
 extension_sql_file!("../sql/prepare.sql", name = "prepare", bootstrap);
 extension_sql_file!("../sql/rejects.sql", name = "rejects");
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = [jobs::bulk_job_subject]);
+extension_sql_file!("../sql/exports.sql", name = "exports");
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by PostgreSQL when it loads the library.
@@ -53,7 +56,16 @@ pub extern "C-unwind" fn _PG_init() {
 #[unsafe(no_mangle)]
 #[allow(unsafe_code, reason = "the server finds it by this name, which has the extension's before it")]
 pub extern "C-unwind" fn fhir_bulk_job_worker(database: pg_sys::Datum) {
-    jobs::work(pg_sys::Oid::from(database.value() as u32), &[import::KIND]);
+    jobs::work(pg_sys::Oid::from(database.value() as u32), &[import::KIND, export::KIND]);
+}
+
+/// A process that helps with an export, in the transaction of the one that it helps.
+#[pg_guard]
+#[unsafe(no_mangle)]
+#[allow(unsafe_code, reason = "the server finds it by this name, and calls it with these")]
+pub extern "C-unwind" fn fhir_bulk_export_helper(_segment: *mut pg_sys::dsm_segment, toc: *mut pg_sys::shm_toc) {
+    // SAFETY: PostgreSQL calls it as what parallel::run() names.
+    unsafe { pg::parallel::help(toc, export::help) }
 }
 
 /// The process that has jobs go on where the library is preloaded.

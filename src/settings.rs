@@ -1,5 +1,6 @@
 //! Settings: `SET fhir_bulk.… = …`, or in postgresql.conf. Each says what it does and why one would change it.
 
+pub mod export;
 pub mod s3;
 
 use crate::error::{Error, Result};
@@ -245,6 +246,7 @@ pub fn define() {
         GucFlags::UNIT_S,
     );
     s3::define();
+    export::define();
     compat::reserve_settings_prefix(c"fhir_bulk");
 }
 

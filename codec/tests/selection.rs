@@ -32,7 +32,7 @@ fn written(stored: &common::Stored, selection: Selection) -> String {
 
 fn of(list: &str) -> Selection {
     let elements = Some(elements(list).map(str::to_owned).collect());
-    Selection { elements, id: false, meta: false, type_member: "resourceType" }
+    Selection { elements, id: false, meta: false, type_member: "resourceType", subsetted: false }
 }
 
 #[test]
@@ -54,6 +54,24 @@ fn id_and_meta_come_out_when_they_are_asked_for() {
     let both = Selection { id: true, meta: true, ..of("") };
     assert_eq!(part(OBSERVATION, both), r#"{"id":"o","meta":{"versionId":"7"},"resourceType":"Observation"}"#);
     assert_eq!(part(OBSERVATION, of("id,meta")), r#"{"resourceType":"Observation"}"#);
+}
+
+#[test]
+fn a_part_that_may_be_written_back_is_marked_as_one() {
+    const TAG: &str = r#"{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}"#;
+    let marked = || Selection { id: true, meta: true, subsetted: true, ..of("") };
+    for (stored, written) in [
+        ("{}", format!(r#"{{"versionId":"7","tag":[{TAG}]}}"#)),
+        (r#"{"tag":[]}"#, format!(r#"{{"versionId":"7","tag":[{TAG}]}}"#)),
+        (
+            r#"{"tag":[{"code":"a"}],"source":"s","extension":[{"url":"u"}]}"#,
+            format!(r#"{{"versionId":"7","source":"s","tag":[{{"code":"a"}},{TAG}],"extension":[{{"url":"u"}}]}}"#),
+        ),
+        (r#"{"tag":"no list"}"#, r#"{"versionId":"7","tag":"no list"}"#.to_owned()),
+    ] {
+        let line = format!(r#"{{"resourceType":"Basic","id":"b","meta":{stored}}}"#);
+        assert_eq!(part(&line, marked()), format!(r#"{{"id":"b","meta":{written},"resourceType":"Basic"}}"#));
+    }
 }
 
 #[test]

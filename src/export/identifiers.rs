@@ -78,6 +78,7 @@ fn writer(resource_type: &str, elements: Option<Vec<String>>) -> Writer {
         id,
         meta,
         type_member,
+        subsetted: false,
     })
 }
 

@@ -1,4 +1,98 @@
-//! Exports: resources by their identifiers, at once.
+//! Exports: resources by their identifiers, at once; types as files, in the background, as HL7's Bulk Data Access has
+//! it.
 
+mod deletions;
+mod download;
+mod files;
+mod horizon;
 mod identifiers;
+mod kickoff;
 mod request;
+mod run;
+mod signature;
+mod status;
+
+pub use run::help;
+
+use crate::arguments::required;
+use crate::error::{Error, Result, or_raise};
+use crate::jobs::{self, Job, Kind, NewJob};
+use crate::pg::session;
+use crate::sink::Location;
+use crate::{settings, store};
+use kickoff::Kickoff;
+use pgrx::prelude::*;
+use pgrx::{JsonB, PgSqlErrorCode};
+use run::Target;
+use serde_json::{Value, json};
+use signature::Signer;
+
+const MICROS_PER_MINUTE: i64 = 60_000_000;
+/// What these jobs are called in the queue.
+const NAME: &str = "export";
+/// How workers do them.
+pub const KIND: Kind =
+    Kind { name: NAME, run: run::run, forget: run::forget, retention_minutes: settings::export::retention_minutes };
+
+/// Has resources exported in the background once the transaction commits; the answer is the job's id.
+#[pg_extern(volatile, parallel_unsafe)]
+fn bulk_export(request: Option<JsonB>) -> String {
+    session::prevent_if_read_only(c"bulk_export()");
+    or_raise(required(request, "request").and_then(|request| export(request.0)))
+}
+
+/// How far an export of the caller's is; with its manifest when it is done.
+#[pg_extern(stable, parallel_unsafe)]
+fn bulk_export_status(id: Option<&str>) -> JsonB {
+    JsonB(or_raise(required(id, "id").and_then(status)))
+}
+
+/// Ends an export of the caller's and removes its files. False when it is not active.
+#[pg_extern(volatile, parallel_unsafe)]
+fn bulk_export_cancel(id: Option<&str>) -> bool {
+    session::prevent_if_read_only(c"bulk_export_cancel()");
+    or_raise(required(id, "id").and_then(|id| jobs::cancel(NAME, id)))
+}
+
+/// 1. check the request and that there is a place for the files
+/// 2. add the job, with one task: all of it is one transaction
+fn export(request: Value) -> Result<String> {
+    let kickoff = Kickoff::parse(request)?;
+    let id = jobs::random_id();
+    let target = Target {
+        location: settings::export::location(),
+        owner: signer().owner(),
+        folder: id.clone(),
+        file_bytes: settings::export::file_bytes(),
+        gzip: kickoff.gzip.then(settings::gzip_level),
+    };
+    target.location()?;
+    jobs::add(&NewJob { kind: NAME, id: &id, request: &json!(kickoff), inputs: &[json!(target)] })?;
+    Ok(id)
+}
+
+fn status(id: &str) -> Result<Value> {
+    jobs::wake();
+    let found = jobs::find(NAME, id)?;
+    let retention = i64::from(settings::export::retention_minutes()) * MICROS_PER_MINUTE;
+    let is_expired = |job: &Job| job.ended_at.is_some_and(|ended| session::clock() - ended > retention);
+    if found.as_ref().is_some_and(is_expired) {
+        jobs::start_worker();
+    }
+    let job = found.filter(|job| !is_expired(job)).ok_or_else(|| {
+        let shown: String = id.chars().take(80).collect();
+        Error::new(PgSqlErrorCode::ERRCODE_NO_DATA_FOUND, format!("there is no export \"{shown}\""))
+            .hint("SELECT * FROM bulk_jobs; shows your jobs.")
+    })?;
+    Ok(status::of(id, &job, &signer()))
+}
+
+/// What signs for this database.
+fn signer() -> Signer {
+    Signer::new(store::secret(), session::database().to_u32())
+}
+
+/// Where the files of this database's exports are now.
+fn location() -> Result<Location> {
+    Location::parse(&settings::export::location(), &signer().owner())
+}

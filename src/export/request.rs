@@ -17,6 +17,11 @@ impl Request {
         }
     }
 
+    /// Whether there is such a member.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// A string.
     ///
     /// # Errors

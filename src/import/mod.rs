@@ -8,6 +8,7 @@ use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
 use crate::jobs::{self, Kind, NewJob};
 use crate::pg::session;
+use crate::settings;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode, default};
 use request::Request;
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 /// What these jobs are called in the queue.
 const NAME: &str = "import";
 /// How workers do them.
-pub const KIND: Kind = Kind { name: NAME, run: run::run };
+pub const KIND: Kind =
+    Kind { name: NAME, run: run::run, forget: |_| Ok(()), retention_minutes: settings::job_retention_minutes };
 
 /// Has sources imported in the background once the transaction commits; the answer is the job's id.
 #[pg_extern(volatile, parallel_unsafe)]

@@ -1,7 +1,7 @@
 //! What is to be imported: the body of Aidbox's `$import`.
 
 use crate::error::{Error, Result};
-use crate::pg::spi;
+use crate::jobs::random_id;
 use crate::store::ResourceType;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -105,10 +105,6 @@ impl Input {
         nothing_else(&members, &format!("{place}."), "resourceType and url")?;
         Ok(Input { resource_type, url })
     }
-}
-
-fn random_id() -> String {
-    spi::texts(c"SELECT pg_catalog.gen_random_uuid()", &[]).remove(0)
 }
 
 /// What needs no escape in a URL (RFC 3986, unreserved).

@@ -16,13 +16,19 @@ mod worker;
 pub use launcher::{launch, start_launcher};
 pub use queue::{Job, NewJob, Progress, TaskState, add, cancel, find};
 pub use task::Task;
-pub use worker::{Kind, wake, work};
+pub use worker::{Kind, start_worker, wake, work};
 
 use crate::error::or_raise;
+use crate::pg::spi;
 use pgrx::prelude::*;
 
 /// The `sub` of the token that the session works for, in `request.jwt.claims`; for the views on jobs.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_job_subject() -> Option<String> {
     or_raise(queue::subject())
+}
+
+/// An id for a job whose owner chose none.
+pub fn random_id() -> String {
+    spi::texts(c"SELECT pg_catalog.gen_random_uuid()", &[]).remove(0)
 }

@@ -58,6 +58,10 @@ pub struct TaskState {
     pub changed_at: Option<i64>,
     pub ended_at: Option<i64>,
     pub error: Option<String>,
+    /// What [`Task::finish`](super::Task::finish) noted.
+    pub result: Option<Value>,
+    /// The process that works on it, or was when it ended.
+    pub worker: Option<i32>,
 }
 
 /// A task as a worker takes it over.
@@ -77,6 +81,28 @@ pub struct TaskRow {
     pub total: u64,
     pub lines: u64,
     pub stream_bytes: u64,
+}
+
+/// A task that is over.
+#[derive(Deserialize)]
+pub struct EndedTask {
+    pub job: i64,
+    pub number: i32,
+    pub kind: String,
+    pub input: Value,
+}
+
+impl EndedTask {
+    pub fn key(&self) -> (i64, i32) {
+        (self.job, self.number)
+    }
+}
+
+/// A job that is to be forgotten.
+#[derive(Deserialize)]
+pub struct ExpiredJob {
+    pub number: i64,
+    pub inputs: Vec<Value>,
 }
 
 /// What a task has come to with a transaction.
@@ -165,7 +191,8 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
     let statement = format!(
         "SELECT pg_catalog.jsonb_build_object('id', id, 'request', request, 'status', status, {}, {}, 'tasks', \
             (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('input', input, 'status', status, \
-                'total', total, 'read_bytes', read_bytes, 'all_bytes', all_bytes, {}, {}, {}, 'error', error) \
+                'total', total, 'read_bytes', read_bytes, 'all_bytes', all_bytes, {}, {}, {}, 'error', error, \
+                'result', result, 'worker', worker) \
                 ORDER BY number) \
              FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number)) \
          FROM {{}}.bulk_job j WHERE {OWN} ORDER BY number DESC LIMIT 1",
@@ -308,6 +335,21 @@ impl Queue {
         touched == 1
     }
 
+    /// Notes that a task is done; false when it was cancelled meanwhile.
+    pub fn finish(&self, (job, number): (i64, i32), total: u64, result: &Value) -> bool {
+        let touched = self.execute(
+            "UPDATE {}.bulk_job_task SET total = $3, result = $4::pg_catalog.jsonb, status = 'finished', \
+             changed_at = pg_catalog.clock_timestamp(), ended_at = pg_catalog.clock_timestamp() \
+             WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
+             AND status OPERATOR(pg_catalog.=) 'active'",
+            || {
+                let (job, number) = (Parameter::int8(job), Parameter::int8(number.into()));
+                vec![job, number, Parameter::int8(total as i64), Parameter::string(&result.to_string())]
+            },
+        );
+        touched == 1
+    }
+
     /// Whether a task is still to be worked on.
     pub fn is_active(&self, (job, number): (i64, i32)) -> bool {
         let found: Vec<bool> = self.rows(
@@ -328,8 +370,20 @@ impl Queue {
         );
     }
 
-    /// Ends the jobs whose tasks are all over, as failed when all of them failed; and forgets those that ended longer
-    /// ago than `fhir_bulk.job_retention`.
+    /// Whether there are jobs whose tasks are all over, and nobody has said so.
+    pub fn has_open_ends(&self) -> bool {
+        let found: Vec<bool> = self.rows(
+            &format!(
+                "SELECT pg_catalog.to_jsonb(true) FROM {{}}.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' \
+                 AND NOT EXISTS (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
+                 LIMIT 1"
+            ),
+            Vec::new,
+        );
+        !found.is_empty()
+    }
+
+    /// Ends the jobs whose tasks are all over, as failed when all of them failed.
     pub fn close_jobs(&self) {
         self.execute(
             &format!(
@@ -341,12 +395,51 @@ impl Queue {
             ),
             Vec::new,
         );
-        let minutes = i64::from(settings::job_retention_minutes());
-        self.execute(
-            "DELETE FROM {}.bulk_job WHERE ended_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() \
-             OPERATOR(pg_catalog.-) pg_catalog.make_interval(mins => $1::pg_catalog.int4))",
-            || vec![Parameter::int8(minutes)],
+    }
+
+    /// Tasks that failed or were cancelled, and whose worker is gone without having said that nothing is left of them.
+    pub fn left_behind(&self) -> Vec<EndedTask> {
+        let mut ended: Vec<EndedTask> = self.rows(
+            &format!(
+                "SELECT pg_catalog.jsonb_build_object('job', t.job, 'number', t.number, 'kind', j.kind, 'input', t.input) \
+                 FROM {{}}.bulk_job_task t JOIN {{}}.bulk_job j ON j.number OPERATOR(pg_catalog.=) t.job \
+                 WHERE t.worker IS NOT NULL AND (t.status OPERATOR(pg_catalog.=) 'failed' \
+                 OR t.status OPERATOR(pg_catalog.=) 'cancelled') ORDER BY t.job, t.number LIMIT {LOOK_AHEAD}"
+            ),
+            Vec::new,
         );
+        ended.retain(|task| self.task_lock(task.key()).is_free());
+        ended
+    }
+
+    /// Nothing is left of a task.
+    pub fn forget_worker(&self, (job, number): (i64, i32)) {
+        self.execute(
+            "UPDATE {}.bulk_job_task SET worker = NULL WHERE job OPERATOR(pg_catalog.=) $1 \
+             AND number OPERATOR(pg_catalog.=) $2",
+            || vec![Parameter::int8(job), Parameter::int8(number.into())],
+        );
+    }
+
+    /// Jobs of a kind that ended longer ago.
+    pub fn expired(&self, kind: &str, minutes: i32) -> Vec<ExpiredJob> {
+        self.rows(
+            &format!(
+                "SELECT pg_catalog.jsonb_build_object('number', number, 'inputs', (SELECT pg_catalog.jsonb_agg(input) \
+                 FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number)) FROM {{}}.bulk_job j \
+                 WHERE kind OPERATOR(pg_catalog.=) $1 AND ended_at OPERATOR(pg_catalog.<) \
+                 (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
+                 pg_catalog.make_interval(mins => $2::pg_catalog.int4)) ORDER BY number LIMIT {LOOK_AHEAD}"
+            ),
+            || vec![Parameter::string(kind), Parameter::int8(minutes.into())],
+        )
+    }
+
+    /// Deletes a job and its tasks.
+    pub fn delete(&self, number: i64) {
+        self.execute("DELETE FROM {}.bulk_job WHERE number OPERATOR(pg_catalog.=) $1", || {
+            vec![Parameter::int8(number)]
+        });
     }
 
     /// Runs a statement in which `{}` stands for the schema; how many rows it touched.

@@ -7,6 +7,7 @@ use crate::pg::lock::Key;
 use crate::pg::session::{self, Identity};
 use crate::pg::{catalog, transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use serde_json::Value;
 use std::cell::Cell;
 
 /// What there is to do, and the ways to do it with its owner's rights.
@@ -48,22 +49,33 @@ impl Task {
     /// 42704 when the owner is gone; those of `work`, and what PostgreSQL raised in it or at the commit.
     pub fn transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         worker::reload_if_asked();
-        self.locked(|| {
-            if !session::role_exists(self.role()) {
-                return Err(Error::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                    format!("the role that asked for the bulk {} \"{}\" no longer exists", self.row.kind, self.row.id),
-                ));
-            }
-            settings_of_caller::apply(&self.row.settings);
-            Identity::confined_to(self.role()).restore();
-            work()
-        })
+        self.keeping_locks(|| transaction::run(|| self.as_owner(work)))
+    }
+
+    /// As [`Task::transaction`], with one snapshot from its beginning to its end.
+    ///
+    /// # Errors
+    /// As [`Task::transaction`].
+    pub fn frozen_transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        worker::reload_if_asked();
+        self.keeping_locks(|| transaction::run_frozen(|| self.as_owner(work)))
+    }
+
+    fn as_owner<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if !session::role_exists(self.role()) {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("the role that asked for the bulk {} \"{}\" no longer exists", self.row.kind, self.row.id),
+            ));
+        }
+        settings_of_caller::apply(&self.row.settings);
+        Identity::confined_to(self.role()).restore();
+        work()
     }
 
     /// A transaction after whose failure the task is still this worker's, or over for it.
-    fn locked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let result = transaction::run(work);
+    fn keeping_locks<T>(&self, transaction: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = transaction();
         if result.is_err() && !self.locks.iter().all(|lock| lock.keep()) {
             // Another worker saw the task without a lock and goes on with it.
             self.over.set(true);
@@ -77,7 +89,21 @@ impl Task {
     /// 57014 when the task was cancelled: the transaction must not commit then.
     pub fn advance(&self, progress: &Progress, at_end: bool) -> Result<()> {
         let queue = catalog::find_this_extension().map(Queue::of);
-        if queue.is_some_and(|queue| queue.advance(self.key(), progress, at_end)) {
+        self.unless_cancelled(queue.is_some_and(|queue| queue.advance(self.key(), progress, at_end)))
+    }
+
+    /// Notes in the current transaction that the task is done, how many resources it came to, and what else there is to
+    /// say of it.
+    ///
+    /// # Errors
+    /// As [`Task::advance`].
+    pub fn finish(&self, total: u64, result: &Value) -> Result<()> {
+        let queue = catalog::find_this_extension().map(Queue::of);
+        self.unless_cancelled(queue.is_some_and(|queue| queue.finish(self.key(), total, result)))
+    }
+
+    fn unless_cancelled(&self, noted: bool) -> Result<()> {
+        if noted {
             return Ok(());
         }
         self.over.set(true);
@@ -88,9 +114,9 @@ impl Task {
     /// worker has it.
     pub fn is_over(&self) -> bool {
         if !self.over.get() {
-            let active = self.locked(|| {
-                Ok(catalog::find_this_extension().map(Queue::of).is_some_and(|queue| queue.is_active(self.key())))
-            });
+            let is_active =
+                || catalog::find_this_extension().map(Queue::of).is_some_and(|queue| queue.is_active(self.key()));
+            let active = self.keeping_locks(|| transaction::run(|| Ok(is_active())));
             if matches!(active, Ok(false)) {
                 self.over.set(true);
             }

@@ -3,10 +3,12 @@
 use super::queue::Queue;
 use super::task::Task;
 use crate::error::Result;
+use crate::pg::catalog::Extension;
 use crate::pg::lock::Key;
 use crate::pg::worker::{self, Worker};
 use crate::pg::{catalog, session, transaction};
 use pgrx::pg_sys;
+use serde_json::Value;
 use std::cell::Cell;
 
 /// A kind of job and what does its tasks.
@@ -15,6 +17,11 @@ pub struct Kind {
     pub name: &'static str,
     /// Does a task to its end. The error is kept with the task as its reason.
     pub run: fn(&Task) -> std::result::Result<(), String>,
+    /// Removes what a task with this input left outside of the database: when it failed or was cancelled, and when it
+    /// is long over. May come again for the same input.
+    pub forget: fn(&Value) -> Result<()>,
+    /// How long jobs are remembered after they ended.
+    pub retention_minutes: fn() -> i32,
 }
 
 thread_local! {
@@ -43,7 +50,15 @@ pub fn wake() {
     let queue = Queue::of(catalog::this_extension());
     let free = queue.slots().filter(|slot| slot.is_free()).count();
     if free > 0 {
-        start(queue.free_tasks().len().min(free));
+        let tidies = queue.has_open_ends() || !queue.left_behind().is_empty();
+        start(queue.free_tasks().len().max(usize::from(tidies)).min(free));
+    }
+}
+
+/// Starts a worker for what is to be forgotten.
+pub fn start_worker() {
+    if !session::is_standby() {
+        start(1);
     }
 }
 
@@ -64,8 +79,10 @@ pub(super) fn start_one(database: pg_sys::Oid) -> bool {
 pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
     worker::connect(Some(database));
     while let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take())).flatten() {
+        tidy(kinds);
         while let Some(task) = in_queue(|queue| take_task(queue, slot)).flatten() {
             run(&task, kinds);
+            tidy(kinds);
         }
         slot.release();
         if in_queue(|queue| queue.free_tasks()).is_none_or(|tasks| tasks.is_empty()) {
@@ -90,7 +107,6 @@ fn take_task(queue: &Queue, slot: Key) -> Option<Task> {
     if !slot.keep() {
         return None;
     }
-    queue.close_jobs();
     queue.free_tasks().into_iter().find_map(|key| {
         let lock = queue.task_lock(key);
         if !lock.try_take() {
@@ -117,6 +133,41 @@ fn run(task: &Task, kinds: &[Kind]) {
         in_queue(|queue| queue.fail(task.key(), &reason));
     }
     task.release();
-    in_queue(Queue::close_jobs);
+    if let (Ok(None), Some(kind)) = (extension(), kind) {
+        // Nobody else remembers the task.
+        forget(kind, &task.row().input);
+    }
     worker::report(None);
+}
+
+fn extension() -> Result<Option<Extension>> {
+    transaction::run(|| Ok(catalog::find_this_extension()))
+}
+
+/// Ends jobs whose tasks are over, and forgets what is to be forgotten.
+fn tidy(kinds: &[Kind]) {
+    in_queue(|queue| {
+        queue.close_jobs();
+        for task in queue.left_behind() {
+            if kinds.iter().filter(|kind| kind.name == task.kind).all(|kind| forget(kind, &task.input)) {
+                queue.forget_worker(task.key());
+            }
+        }
+        for kind in kinds {
+            for job in queue.expired(kind.name, (kind.retention_minutes)()) {
+                if job.inputs.iter().all(|input| forget(kind, input)) {
+                    queue.delete(job.number);
+                }
+            }
+        }
+    });
+}
+
+/// False when it has to be tried again later.
+fn forget(kind: &Kind, input: &Value) -> bool {
+    let result = (kind.forget)(input);
+    if let Err(error) = &result {
+        worker::log(&format!("fhir_bulk job worker: {}", error.message()));
+    }
+    result.is_ok()
 }

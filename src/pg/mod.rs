@@ -15,6 +15,7 @@ pub mod guc;
 pub mod insert;
 pub mod lock;
 pub mod memory;
+pub mod parallel;
 pub mod portal;
 pub mod query;
 pub mod read_only;

@@ -33,6 +33,32 @@ pub fn transaction_start() -> i64 {
     unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
 }
 
+/// The instant at which clocks of the session's TimeZone show what those of UTC show at `micros`.
+pub fn in_time_zone(micros: i64) -> i64 {
+    const PER_SECOND: i64 = 1_000_000;
+    // The offset is that of the result, which near a change of the clocks differs from that of the argument.
+    let near = micros - utc_offset(micros) * PER_SECOND;
+    micros - utc_offset(near) * PER_SECOND
+}
+
+/// The time of now, in microseconds since 2000-01-01T00:00:00Z.
+pub fn clock() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// The time of now, in seconds since 1970-01-01T00:00:00Z.
+pub fn unix_time() -> i64 {
+    const FROM_1970_TO_2000: i64 = 946_684_800;
+    clock().div_euclid(1_000_000) + FROM_1970_TO_2000
+}
+
+/// Whether files are to survive a crash of the machine (setting `fsync`).
+pub fn syncs_files() -> bool {
+    // SAFETY: reads a setting.
+    unsafe { pg_sys::enableFsync }
+}
+
 /// Raises 25006 in a READ ONLY transaction (and in recovery), 25000 in a parallel worker.
 pub fn prevent_if_read_only(command: &std::ffi::CStr) {
     // SAFETY: a C string that lives through the calls.
@@ -114,6 +140,11 @@ pub fn is_standby() -> bool {
 pub fn database() -> pg_sys::Oid {
     // SAFETY: set when the process connected.
     unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Runs `work` as the role that the server was made with, for what only superusers see of other sessions.
+pub fn as_bootstrap_superuser<T>(work: impl FnOnce() -> T) -> T {
+    as_role(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), work)
 }
 
 /// Runs `work` under other values of settings that any role may set; afterwards, also after an error, they are as before.

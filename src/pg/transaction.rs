@@ -13,13 +13,25 @@ use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 /// # Errors
 /// Those of `work`, and what PostgreSQL raised in it or at the commit.
 pub fn run<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    run_in(None, work)
+}
+
+/// As [`run`], with one snapshot from its beginning to its end (`REPEATABLE READ`).
+///
+/// # Errors
+/// As [`run`].
+pub fn run_frozen<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    run_in(Some(pg_sys::XACT_REPEATABLE_READ as i32), work)
+}
+
+fn run_in<T, E: From<CaughtError>>(isolation: Option<i32>, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let role = session::Identity::current();
     let failed = move |error: CaughtError| -> Result<T, E> {
         abort();
         Err(E::from(error))
     };
     let result = PgTryBuilder::new(AssertUnwindSafe(|| {
-        begin();
+        begin(isolation);
         let result = work();
         if result.is_ok() {
             commit();
@@ -35,11 +47,15 @@ pub fn run<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Resu
     result
 }
 
-fn begin() {
-    // SAFETY: outside of a transaction; the snapshot is for what runs without one of its own, such as TOAST.
+fn begin(isolation: Option<i32>) {
+    // SAFETY: outside of a transaction; the snapshot is for what runs without one of its own, such as TOAST. The level is
+    // set before the first snapshot, as SET TRANSACTION has it.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
+        if let Some(level) = isolation {
+            pg_sys::XactIsoLevel = level;
+        }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
 }

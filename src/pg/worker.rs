@@ -1,6 +1,7 @@
 //! Background workers: processes of the server that work without a client.
 
 use super::session;
+use super::spi::{self, Parameter};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, ereport, pg_sys};
@@ -105,6 +106,34 @@ pub fn report(activity: Option<&str>) {
     unsafe { pg_sys::pgstat_report_activity(state, text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr())) }
 }
 
+/// Shows in `pg_stat_progress_copy` that this process copies rows out, until [`end_progress`] or an error.
+pub fn start_progress() {
+    // SAFETY: this process's own entry in shared memory.
+    unsafe {
+        pg_sys::pgstat_progress_start_command(pg_sys::ProgressCommandType::PROGRESS_COMMAND_COPY, pg_sys::InvalidOid)
+    }
+}
+
+/// Shows how many rows it has copied.
+pub fn report_progress(rows: u64) {
+    // SAFETY: as above.
+    unsafe { pg_sys::pgstat_progress_update_param(pg_sys::PROGRESS_COPY_TUPLES_PROCESSED as c_int, rows as i64) }
+}
+
+/// Shows that it copies no more.
+pub fn end_progress() {
+    // SAFETY: as above.
+    unsafe { pg_sys::pgstat_progress_end_command() }
+}
+
+/// How many rows another process shows.
+pub fn progress_of(pid: i32) -> Option<u64> {
+    let query = c"SELECT tuples_processed FROM pg_catalog.pg_stat_progress_copy \
+        WHERE pid OPERATOR(pg_catalog.=) $1::pg_catalog.int4";
+    let found = session::as_bootstrap_superuser(|| spi::texts(query, &[Parameter::int8(pid.into())]));
+    found.first().and_then(|rows| rows.parse().ok())
+}
+
 /// Writes a line into the server's log.
 pub fn log(message: &str) {
     ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned());
@@ -117,8 +146,14 @@ pub fn wait(time: Duration) {
 
 /// Takes over a role for good, as if it had connected: `session_user` is it too. [`leave_role`] goes back.
 pub fn become_role(role: pg_sys::Oid) {
-    // SAFETY: between transactions, without a security context, in a process that connected as a superuser.
-    unsafe { pg_sys::SetSessionAuthorization(role, pg_sys::superuser_arg(role)) }
+    // SAFETY: between transactions, without a security context, in a process that connected as a superuser. What a role
+    // is, the catalogue says, in a transaction only.
+    unsafe {
+        pg_sys::StartTransactionCommand();
+        let is_superuser = pg_sys::superuser_arg(role);
+        pg_sys::CommitTransactionCommand();
+        pg_sys::SetSessionAuthorization(role, is_superuser);
+    }
 }
 
 /// Back to who connected, with nothing left of what was done in between: settings, temporary tables, prepared

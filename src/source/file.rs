@@ -2,12 +2,11 @@
 
 use super::{Counted, Interruptible, Progress, Source};
 use crate::error::{Error, Result};
+use crate::file_url;
 use crate::pg::session;
 use pgrx::{PgSqlErrorCode, pg_sys};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 
 /// Opens `file://` + `rest`.
 ///
@@ -15,11 +14,10 @@ use std::os::unix::ffi::OsStringExt;
 /// 22023 for a URL without an absolute path; 42501 without the rights of `pg_read_server_files` or of the
 /// server's user; 58P01 when there is no such file; 42809 when it is no regular file; 58030 otherwise.
 pub fn open(url: &str, rest: &str) -> Result<Source> {
-    let path = rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
-    if !path.starts_with('/') {
-        return Err(Error::invalid_argument(format!("source \"{url}\" has no absolute path"))
-            .hint("Three slashes: file:///path/to/Patient.ndjson.gz"));
-    }
+    let path = file_url::path(rest).ok_or_else(|| {
+        Error::invalid_argument(format!("source \"{url}\" has no absolute path"))
+            .hint("Three slashes: file:///path/to/Patient.ndjson.gz")
+    })?;
     if !session::has_role(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES)) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -28,7 +26,6 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
         .detail("Only roles with the privileges of pg_read_server_files may read files of the server.")
         .hint("GRANT pg_read_server_files TO …;"));
     }
-    let path = percent_decoded(path);
     let failed = |error: &io::Error| {
         let code = match error.kind() {
             io::ErrorKind::NotFound => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
@@ -48,25 +45,4 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
     progress.set_total(metadata.len());
     let bytes = Counted { bytes: Interruptible(file), progress: progress.clone() };
     Ok(Source { name: url.to_owned(), bytes: Box::new(bytes), progress })
-}
-
-/// `%41` is `A`, as in any URL; a `%` that starts no such triple stays.
-fn percent_decoded(path: &str) -> OsString {
-    let bytes = path.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |offset: usize| bytes.get(at + offset).and_then(|b| (*b as char).to_digit(16));
-        match (bytes[at], hex(1), hex(2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, ..) => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    OsString::from_vec(decoded)
 }

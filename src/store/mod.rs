@@ -1,17 +1,21 @@
 //! Resource tables, as Aidbox and fhirbase lay them out: `Patient` lives in `patient`, its older versions in
 //! `patient_history`, `id`, `resourceType` and what `meta` says of the version in columns, the rest in `resource`.
 
+mod deleted;
 mod identifiers;
 mod name;
 mod read;
 mod rejects;
+mod secret;
 mod table;
 mod types;
 mod write;
 
+pub use deleted::deleted;
 pub use name::ResourceType;
 pub use read::{Reader, Rows};
 pub use rejects::{Reject, add_rejects};
+pub use secret::secret;
 pub use table::{ResourceTable, next_txid, unknown};
 pub use types::readable_types;
 pub use write::{Stamp, TableWriter, path_into};

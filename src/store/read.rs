@@ -20,6 +20,8 @@ pub enum Rows<'a> {
     All,
     /// Those created after an instant.
     CreatedAfter(i64),
+    /// Those last changed at or after `from` and before `until`.
+    ChangedWithin { from: Option<i64>, until: Option<i64> },
     /// At least those that have one of these identifiers; more where no index finds them.
     Identified(&'a [Identifier<'a>]),
 }
@@ -32,6 +34,14 @@ pub struct Reader {
     resource_type: String,
     last_updated: Instant,
     created_at: Instant,
+    zone: Zone,
+}
+
+/// In which time instants are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Zone {
+    Session,
+    Utc,
 }
 
 impl Reader {
@@ -55,6 +65,16 @@ impl Reader {
                 query.push_str(" AND cts OPERATOR(pg_catalog.>) $1");
                 Portal::open(&sql(query), &[Parameter::timestamptz(at)])
             }
+            Rows::ChangedWithin { from, until } => {
+                let mut parameters = Vec::new();
+                for (at, operator) in [(from, ">="), (until, "<")] {
+                    if let Some(at) = at {
+                        parameters.push(Parameter::timestamptz(at));
+                        query.push_str(&format!(" AND ts OPERATOR(pg_catalog.{operator}) ${}", parameters.len()));
+                    }
+                }
+                Portal::open(&sql(query), &parameters)
+            }
             Rows::Identified(wanted) => match identifiers::indexed(table, wanted) {
                 None => Portal::open(&sql(query), &[]),
                 Some((condition, patterns)) => {
@@ -69,7 +89,13 @@ impl Reader {
             resource_type: resource_type.to_owned(),
             last_updated: Instant::default(),
             created_at: Instant::default(),
+            zone: Zone::Session,
         })
+    }
+
+    /// Writes instants in UTC, whatever the session's TimeZone.
+    pub fn in_utc(self) -> Reader {
+        Reader { zone: Zone::Utc, ..self }
     }
 
     /// Has the portal closed when the calling statement ends.
@@ -82,9 +108,11 @@ impl Reader {
     /// # Errors
     /// Those of `handle`; 22004 for a row without an id or a resource.
     pub fn each(&mut self, mut handle: impl FnMut(&Stored<'_>) -> Result<ControlFlow<()>>) -> Result<More> {
-        let Reader { portal, writer, resource_type, last_updated, created_at } = self;
+        let Reader { portal, writer, resource_type, last_updated, created_at, zone } = self;
         let mut failed = None;
         let fetched = portal.fetch(|row| {
+            let (last_updated, created_at) =
+                (last_updated.text(row.int8(2), *zone), created_at.text(row.int8(3), *zone));
             stored(row, writer, resource_type, last_updated, created_at)
                 .and_then(|stored| handle(&stored))
                 .unwrap_or_else(|error| {
@@ -142,8 +170,8 @@ fn stored<'a>(
     row: &'a Row<'_>,
     writer: &'a Writer,
     resource_type: &'a str,
-    last_updated: &'a mut Instant,
-    created_at: &'a mut Instant,
+    last_updated: Option<&'a str>,
+    created_at: Option<&'a str>,
 ) -> Result<Stored<'a>> {
     let null = |column: &str| {
         Error::new(
@@ -155,8 +183,8 @@ fn stored<'a>(
         id: row.text(0).ok_or_else(|| null("id"))?,
         resource_type: row.text(4).unwrap_or(resource_type),
         version_id: row.int8(1),
-        last_updated: last_updated.text(row.int8(2)),
-        created_at: created_at.text(row.int8(3)),
+        last_updated,
+        created_at,
     };
     Ok(Stored { envelope, resource: row.jsonb(5).ok_or_else(|| null("resource"))?, writer })
 }
@@ -177,10 +205,11 @@ struct Instant {
 }
 
 impl Instant {
-    fn text(&mut self, micros: Option<i64>) -> Option<&str> {
+    fn text(&mut self, micros: Option<i64>, zone: Zone) -> Option<&str> {
         let micros = micros.filter(|at| !INFINITE_TIMES.contains(at))?;
         if self.micros != Some(micros) {
-            self.text = instant::format(micros, session::utc_offset(micros));
+            let offset = if zone == Zone::Utc { 0 } else { session::utc_offset(micros) };
+            self.text = instant::format(micros, offset);
             self.micros = Some(micros);
         }
         Some(&self.text)

@@ -52,22 +52,31 @@ impl ResourceTable {
         ResourceTable::find(resource_type)?.ok_or_else(|| unknown(resource_type.as_str()))
     }
 
+    /// The table of a type's older versions, if there is one.
+    ///
+    /// # Errors
+    /// 3F000.
+    pub fn find_history(resource_type: &ResourceType) -> Result<Option<ResourceTable>> {
+        let schema = settings::data_schema()?;
+        let name = resource_type.history_name();
+        let oid = catalog::relation(&name, schema_oid(&schema)?);
+        Ok(oid.map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+    }
+
     /// The table of a type's older versions.
     ///
     /// # Errors
     /// 42P01 when there is none; 3F000.
     pub fn history(resource_type: &ResourceType) -> Result<ResourceTable> {
         let schema = settings::data_schema()?;
-        let name = resource_type.history_name();
-        let sql_name = qualified(&schema, &name);
-        match catalog::relation(&name, schema_oid(&schema)?) {
-            Some(oid) => Ok(ResourceTable { oid, sql_name }),
-            None => Err(Error::new(
+        ResourceTable::find_history(resource_type)?.ok_or_else(|| {
+            let sql_name = qualified(&schema, &resource_type.history_name());
+            Error::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
                 format!("there is no history table {sql_name} to keep replaced versions in"),
             )
-            .hint("Create it with the columns of the resource table and primary key (id, txid).")),
-        }
+            .hint("Create it with the columns of the resource table and primary key (id, txid).")
+        })
     }
 
     /// The table of a type, made now with its history table when it is not there.
@@ -109,6 +118,14 @@ impl ResourceTable {
              AND NOT pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))"
         ));
         Ok(!spi::texts(&query, &[Parameter::oid(schema), Parameter::oid(self.oid)]).is_empty())
+    }
+
+    /// The size of a table that reading runs no code of: one of PostgreSQL's own, without policies for the current role.
+    pub fn plain_bytes(&self) -> Option<u64> {
+        let query = c"SELECT pg_catalog.pg_table_size(oid) FROM pg_catalog.pg_class \
+            WHERE oid OPERATOR(pg_catalog.=) $1 AND (relkind OPERATOR(pg_catalog.=) 'r' \
+            OR relkind OPERATOR(pg_catalog.=) 'm') AND NOT pg_catalog.row_security_active(oid)";
+        spi::texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
     }
 
     /// Whether the table has a column.

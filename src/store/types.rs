@@ -12,14 +12,8 @@ use crate::settings;
 /// 3F000 when there is no such schema.
 pub fn readable_types() -> Result<Vec<ResourceType>> {
     let schema = schema_oid(&settings::data_schema()?)?;
-    // A table's name is in lower case; how a type of one's own is spelt, the default of its column says.
     let query = sql(format!(
-        "SELECT pg_catalog.concat(c.relname, ' ', pg_catalog.pg_get_expr(d.adbin, d.adrelid)) \
-         FROM pg_catalog.pg_class c \
-         JOIN pg_catalog.pg_attribute t ON t.attrelid OPERATOR(pg_catalog.=) c.oid \
-         AND t.attname OPERATOR(pg_catalog.=) 'resource_type' AND NOT t.attisdropped \
-         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid OPERATOR(pg_catalog.=) c.oid \
-         AND d.adnum OPERATOR(pg_catalog.=) t.attnum \
+        "SELECT pg_catalog.concat(c.oid, ' ', c.relname) FROM pg_catalog.pg_class c \
          WHERE c.relnamespace OPERATOR(pg_catalog.=) $1 AND NOT c.relispartition \
          AND c.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f}}'::pg_catalog.\"char\"[]) \
          AND pg_catalog.has_schema_privilege($1, 'USAGE') \
@@ -30,16 +24,25 @@ pub fn readable_types() -> Result<Vec<ResourceType>> {
          ORDER BY c.relname"
     ));
     let rows = spi::texts(&query, &[Parameter::oid(schema)]);
-    Ok(rows.iter().filter_map(|row| named(row)).collect())
+    Ok(rows.iter().filter_map(|row| row.split_once(' ')).filter_map(|(oid, table)| type_of(oid, table)).collect())
 }
 
-/// The type of a table `name` whose column `resource_type` has a default such as `'Patient'::text`. None for a table
-/// whose name can be no type's, `patient_history` among them.
-fn named(row: &str) -> Option<ResourceType> {
-    let (table, default) = row.split_once(' ')?;
-    let of_table =
-        ResourceType::new(table).ok().filter(|of_table| of_table.table_name().to_bytes() == table.as_bytes())?;
+/// The type of a table; none for one whose name can be no type's, `patient_history` among them.
+fn type_of(oid: &str, table: &str) -> Option<ResourceType> {
+    let of_table = ResourceType::new(table).ok().filter(|found| found.table_name().to_bytes() == table.as_bytes())?;
+    if of_table.canonical() != table {
+        return ResourceType::new(of_table.canonical()).ok();
+    }
+    // How a type of one's own is spelt, the default of its column says, such as 'Individual'::text. It waits for whoever
+    // changes the table, so it is asked for these only.
+    let query = sql(format!(
+        "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid \
+         AND a.attnum OPERATOR(pg_catalog.=) d.adnum AND a.attname OPERATOR(pg_catalog.=) 'resource_type' \
+         WHERE d.adrelid OPERATOR(pg_catalog.=) {oid}"
+    ));
+    let default = spi::texts(&query, &[]).pop().unwrap_or_default();
     let spelt = default.strip_prefix('\'').and_then(|text| text.split('\'').next());
     let spelt = spelt.filter(|spelt| spelt.eq_ignore_ascii_case(table)).and_then(|spelt| ResourceType::new(spelt).ok());
-    ResourceType::new(spelt.as_ref().unwrap_or(&of_table).canonical()).ok()
+    Some(spelt.unwrap_or(of_table))
 }

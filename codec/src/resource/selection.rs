@@ -17,6 +17,8 @@ pub struct Selection {
     pub meta: bool,
     /// The name of the member that says the type: FHIR's `resourceType`, or what other formats have in its place.
     pub type_member: &'static str,
+    /// Whether `meta.tag` says that it is a part, as FHIR asks of servers whose clients may write it back.
+    pub subsetted: bool,
 }
 
 impl Selection {

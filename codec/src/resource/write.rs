@@ -325,39 +325,44 @@ impl<'j> Members<'_, 'j> {
     fn fhir_meta(&mut self, row: &Envelope<'_>, mut stored: Container<'j>) {
         self.own_meta(OwnMeta::VersionId, row);
         self.own_meta(OwnMeta::LastUpdated, row);
-        let (mut extensions, mut is_list) = (None, true);
+        let subsetted = self.writer.selection.as_ref().is_some_and(|selection| selection.subsetted);
+        let (mut extensions, mut tags) = (List::default(), List::default());
         while let Some((name, value)) = stored.next_member() {
-            match (name.as_bytes(), value.container()) {
-                (b"extension", Some(list)) if !list.is_object() => extensions = Some(list),
-                (key, _) if is_of_row(key) => {}
-                (key, _) => {
-                    is_list &= key != b"extension";
-                    self.value(name, value, &stored);
-                }
+            let taken = match name.as_bytes() {
+                b"extension" => extensions.take(value),
+                b"tag" if subsetted => tags.take(value),
+                key => is_of_row(key),
+            };
+            if !taken {
+                self.value(name, value, &stored);
             }
         }
-        // An `extension` that is no list is not FHIR; it stays as it is, and nothing can be added to it.
-        if is_list && (extensions.is_some() || row.created_at.is_some()) {
-            self.meta_extension(row, extensions);
+        if subsetted && tags.can_grow {
+            self.meta_tag(tags.stored);
+        }
+        if extensions.can_grow && (extensions.stored.is_some() || row.created_at.is_some()) {
+            self.meta_extension(row, extensions.stored);
         }
     }
 
+    /// What is stored, and that this is a part of the resource.
+    fn meta_tag(&mut self, stored: Option<Container<'j>>) {
+        self.text.name(Slice::of(b"tag"), !std::mem::replace(&mut self.any, true));
+        self.text.put(b"[");
+        if self.elements(stored, NodeId::ELEMENT, |_, _| true) {
+            self.text.comma();
+        }
+        self.text.put(SUBSETTED);
+        self.text.put(b"]");
+    }
+
     /// What is stored, and the creation time last.
-    fn meta_extension(&mut self, row: &Envelope<'_>, mut stored: Option<Container<'j>>) {
+    fn meta_extension(&mut self, row: &Envelope<'_>, stored: Option<Container<'j>>) {
         self.name(&self.writer.names.extension);
         self.text.put(b"[");
-        let mut any = false;
-        while let Some(value) = stored.as_mut().and_then(Container::next_element) {
-            if row.created_at.is_some() && self.is_created_at(value) {
-                continue;
-            }
-            if any {
-                self.text.comma();
-            }
-            any = true;
-            let node = if self.node == NodeId::UNKNOWN { self.node } else { NodeId::EXTENSION };
-            self.to_fhir.element(node, value, self.text);
-        }
+        let node = if self.node == NodeId::UNKNOWN { self.node } else { NodeId::EXTENSION };
+        let is_wanted = |writer: &Writer, value| row.created_at.is_none() || !writer.is_created_at(value);
+        let any = self.elements(stored, node, is_wanted);
         if let Some(at) = row.created_at {
             if any {
                 self.text.comma();
@@ -371,12 +376,60 @@ impl<'j> Members<'_, 'j> {
         self.text.put(b"]");
     }
 
+    /// The elements of a stored list; whether there are any.
+    fn elements(
+        &mut self,
+        mut stored: Option<Container<'j>>,
+        node: NodeId,
+        is_wanted: impl Fn(&Writer, Value<'j>) -> bool,
+    ) -> bool {
+        let mut any = false;
+        while let Some(value) = stored.as_mut().and_then(Container::next_element) {
+            if !is_wanted(self.writer, value) {
+                continue;
+            }
+            if std::mem::replace(&mut any, true) {
+                self.text.comma();
+            }
+            self.to_fhir.element(node, value, self.text);
+        }
+        any
+    }
+}
+
+impl Writer {
     /// A stored extension that says what the column says.
     fn is_created_at(&self, extension: Value<'_>) -> bool {
         let url = extension.container().filter(Container::is_object).and_then(|extension| extension.member(b"url"));
-        url.is_some_and(|url| url.string() == Some(&self.writer.created_at_url))
+        url.is_some_and(|url| url.string() == Some(&self.created_at_url))
     }
 }
+
+/// A list of `meta` that something may be added to.
+struct List<'j> {
+    stored: Option<Container<'j>>,
+    /// False for what is no list: that is not FHIR; it stays as it is, and nothing can be added to it.
+    can_grow: bool,
+}
+
+impl Default for List<'_> {
+    fn default() -> Self {
+        List { stored: None, can_grow: true }
+    }
+}
+
+impl<'j> List<'j> {
+    /// Takes the stored value, if it is a list.
+    fn take(&mut self, value: Value<'j>) -> bool {
+        self.stored = value.container().filter(|list| !list.is_object());
+        self.can_grow = self.stored.is_some();
+        self.can_grow
+    }
+}
+
+/// What FHIR marks a part of a resource with (search, `_elements`).
+const SUBSETTED: &[u8; 89] =
+    br#"{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}"#;
 
 /// Members of `meta` that only the columns may say.
 fn is_of_row(key: &[u8]) -> bool {

@@ -2,7 +2,12 @@
 //!
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
+mod endings;
 mod identifiers;
+mod job;
+mod manifest;
+mod rights;
+mod snapshots;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]
 mod support;

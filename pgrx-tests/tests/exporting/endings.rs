@@ -1,0 +1,133 @@
+//! However an export ends: its files are all there, or none is.
+
+use crate::job::{
+    done, export, files, finish, gated, ids, own_server, patients_and_observations, status, wait_for_no_files,
+    wait_for_readers, with_location, with_location_on,
+};
+use crate::support::{assert_error, count, fails, rows, run, value};
+use fhir_bulk_tests::{Client, wait_for};
+use serde_json::json;
+
+fn wait_until_processing(client: &mut Client, id: &str) {
+    wait_for("the export to be worked on", || status(client, id)["status"] == "processing");
+}
+
+#[test]
+fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 1000);
+    // Patients are written by the time; observations are not.
+    let gate = gated(&mut client, &database, "Observation");
+    let id = export(&mut client, &json!({}));
+    wait_for("the first file", || !files(&database).is_empty());
+    assert!(
+        files(&database).iter().all(|file| !file.contains(&format!("/{id}/"))),
+        "a file is there before all are whole"
+    );
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    assert_eq!(status(&mut client, &id)["status"], "cancelled");
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "f");
+    wait_for_no_files(&database);
+    gate.open();
+    // One that waits for a worker has done nothing, and never will.
+    run(&mut client, "BEGIN");
+    let id = export(&mut client, &json!({}));
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    run(&mut client, "COMMIT");
+    assert_eq!(finish(&mut client, &id)["status"], "cancelled");
+    // A finished one stays.
+    let id = done(&mut client, &json!({}))["jobId"].as_str().unwrap().to_owned();
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "f");
+    assert_eq!(files(&database).len(), 2);
+}
+
+#[test]
+fn a_helper_that_is_ended_has_the_export_begin_anew() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 100);
+    let gate = gated(&mut client, &database, "Patient");
+    std::mem::forget(gated(&mut client, &database, "Observation"));
+    let id = export(&mut client, &json!({}));
+    wait_for_readers(&mut client, 2);
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'parallel worker'";
+    assert_eq!(count(&mut client, end), 1);
+    wait_for_readers(&mut client, 2);
+    gate.open();
+    let status = finish(&mut client, &id);
+    assert_eq!(status["status"], "completed", "{status}");
+    assert_eq!(ids(&mut client, &status, "Patient").len(), 100);
+    assert_eq!(files(&database).len(), 2);
+}
+
+#[test]
+fn a_worker_that_is_ended_has_the_next_one_begin_anew() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 100);
+    let gate = gated(&mut client, &database, "Patient");
+    let id = export(&mut client, &json!({}));
+    wait_for_readers(&mut client, 1);
+    let worker = "FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'fhir_bulk job worker'";
+    let pid = value(&mut client, &format!("SELECT pid {worker}"));
+    run(&mut client, &format!("SELECT pg_terminate_backend({pid})"));
+    wait_for("the worker to end", || rows(&mut client, &format!("SELECT pid {worker} AND pid = {pid}")).is_empty());
+    run(
+        &mut client,
+        "INSERT INTO patient (id, txid, status, resource) VALUES ('late', 1, 'created', ROW('{}')::gated)",
+    );
+    gate.open();
+    let status = finish(&mut client, &id);
+    assert_eq!(status["status"], "completed", "{status}");
+    // Of the moment at which it began anew.
+    assert_eq!(ids(&mut client, &status, "Patient").len(), 101);
+    assert_eq!(files(&database).len(), 2);
+}
+
+#[test]
+fn an_export_begins_anew_after_a_crash_and_one_that_is_not_wanted_then_leaves_nothing() {
+    let server = own_server();
+    let (database, mut client) = with_location_on(server.database("crashing"));
+    patients_and_observations(&mut client, 100);
+    let gate = gated(&mut client, &database, "Observation");
+    let wanted = export(&mut client, &json!({"_type": "Patient,Observation"}));
+    wait_until_processing(&mut client, &wanted);
+    let unwanted = export(&mut client, &json!({}));
+    wait_for("both to have written", || files(&database).len() == 2);
+    server.kill_server();
+    assert_eq!(files(&database).len(), 2);
+    run_after_restart(server, &database, &unwanted, &wanted, gate);
+}
+
+fn run_after_restart(
+    server: &'static fhir_bulk_tests::Cluster,
+    database: &fhir_bulk_tests::Database,
+    unwanted: &str,
+    wanted: &str,
+    gate: crate::job::Gate,
+) {
+    server.start_server();
+    let mut client = database.connect();
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{unwanted}')")), "t");
+    gate.open();
+    let status = finish(&mut client, wanted);
+    assert_eq!(status["status"], "completed", "{status}");
+    assert_eq!(ids(&mut client, &status, "Observation").len(), 100);
+    wait_for("only what was wanted to be left", || {
+        let left = files(database);
+        left.len() == 2 && left.iter().all(|file| file.contains(&format!("/{wanted}/")))
+    });
+}
+
+#[test]
+fn files_and_jobs_are_gone_when_their_time_is_over() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 10);
+    let status = done(&mut client, &json!({}));
+    let (id, url) = (status["jobId"].as_str().unwrap(), status["output"][0]["url"].as_str().unwrap());
+    assert_eq!(files(&database).len(), 2);
+    run(&mut client, &format!("ALTER DATABASE {} SET fhir_bulk.export_retention = 0", database.name()));
+    let mut client = database.connect();
+    assert_error(&fails(&mut client, &format!("SELECT bulk_export_status('{id}')")), "P0002", &[id]);
+    wait_for_no_files(&database);
+    wait_for("the job to be forgotten", || count(&mut client, "SELECT count(*) FROM bulk_jobs") == 0);
+    assert_error(&fails(&mut client, &format!("SELECT bulk_export_file('{url}')")), "58P01", &["No such file"]);
+}

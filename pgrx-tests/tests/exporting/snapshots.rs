@@ -1,0 +1,127 @@
+//! That an export is of one moment, and that the next one goes on from there.
+
+use crate::job::{done, export, finish, gated, ids, patients_and_observations, wait_for_readers, with_location};
+use crate::support::{run, value};
+use serde_json::json;
+
+#[test]
+fn all_types_are_of_one_moment_whoever_writes_them() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 5);
+    run(&mut client, "SELECT bulk_create_table('Device'); INSERT INTO device SELECT * FROM patient");
+    run(&mut client, "SET fhir_bulk.export_workers = 2");
+    let gate = gated(&mut client, &database, "Patient");
+    std::mem::forget(gated(&mut client, &database, "Observation"));
+    let id = export(&mut client, &json!({}));
+    // The job's own process and one that helps it.
+    wait_for_readers(&mut client, 2);
+    for table in ["patient", "observation", "device"] {
+        let resource = if table == "device" { "'{}'" } else { "ROW('{}')::gated" };
+        run(
+            &mut client,
+            &format!(
+                "DELETE FROM {table} WHERE id = '1'; INSERT INTO {table} (id, txid, status, resource) VALUES ('late', 1, 'created', {resource})"
+            ),
+        );
+    }
+    gate.open();
+    let status = finish(&mut client, &id);
+    for resource_type in ["Patient", "Observation", "Device"] {
+        assert_eq!(ids(&mut client, &status, resource_type), ["1", "2", "3", "4", "5"]);
+    }
+}
+
+#[test]
+fn tables_that_may_lead_to_any_code_are_read_by_one_process_under_the_same_moment() {
+    let (database, mut admin) = with_location();
+    patients_and_observations(&mut admin, 3);
+    let role = database.role("app");
+    // Neither the policy nor the view could do this in a process that helps.
+    run(
+        &mut admin,
+        &format!(
+            "CREATE TABLE seen (what text); GRANT ALL ON seen TO {role};
+             CREATE FUNCTION note(text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS
+               $$ BEGIN INSERT INTO seen VALUES ($1); RETURN true; END $$;
+             ALTER TABLE patient ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON patient USING (note('patient ' || id));
+             CREATE VIEW device AS SELECT * FROM observation WHERE note('device');
+             CREATE TABLE encounter (LIKE observation); INSERT INTO encounter SELECT * FROM observation;
+             GRANT EXECUTE ON FUNCTION bulk_export, bulk_export_file TO {role};
+             GRANT SELECT ON patient, observation, device, encounter TO {role}"
+        ),
+    );
+    let mut client = database.connect_as(&role);
+    let status = done(&mut client, &json!({}));
+    for resource_type in ["Patient", "Observation", "Device", "Encounter"] {
+        assert_eq!(ids(&mut client, &status, resource_type), ["1", "2", "3"], "{resource_type}");
+    }
+    assert_eq!(value(&mut client, "SELECT count(*) FILTER (WHERE what ~ 'patient') FROM seen"), "3");
+}
+
+#[test]
+fn what_was_loaded_across_an_export_is_in_the_next_one() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 1);
+    let insert = "INSERT INTO patient (id, txid, ts, status, resource) VALUES";
+    let mut writer = database.connect();
+    let mut starter = database.connect();
+    // One that has written, and one that has begun but not written yet.
+    run(&mut starter, "BEGIN; SELECT now()");
+    run(&mut writer, &format!("BEGIN; {insert} ('across', 1, now(), 'created', '{{}}')"));
+    let began = value(&mut starter, "SELECT now()");
+    let first = done(&mut client, &json!({"_type": "Patient"}));
+    assert_eq!(ids(&mut client, &first, "Patient"), ["1"]);
+    let time = first["transactionTime"].as_str().unwrap();
+    assert_eq!(value(&mut client, &format!("SELECT '{time}'::timestamptz = '{began}'::timestamptz")), "t", "{time}");
+    run(&mut writer, "COMMIT");
+    run(&mut starter, &format!("{insert} ('later', 1, now(), 'created', '{{}}'); COMMIT"));
+    let next = done(&mut client, &json!({"_type": "Patient", "_since": time}));
+    assert_eq!(ids(&mut client, &next, "Patient"), ["across", "later"]);
+    // When nobody else is there it is the snapshot's.
+    let [created, time] = [&next["createdAt"], &next["transactionTime"]].map(|time| time.as_str().unwrap());
+    assert!(created < time && time < next["completedAt"].as_str().unwrap(), "{next}");
+}
+
+#[test]
+fn incremental_exports_one_after_the_other_miss_nothing_while_others_write() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 1);
+    let name = database.name().to_owned();
+    let cluster = database.cluster();
+    let writers: Vec<_> = (0..3)
+        .map(|writer| {
+            let mut client = cluster.connect("postgres", &name);
+            std::thread::spawn(move || {
+                for number in 0..40 {
+                    let pause = (writer + number) % 4;
+                    run(
+                        &mut client,
+                        &format!(
+                            "BEGIN; SELECT pg_sleep(0.005 * {pause});
+                             INSERT INTO patient (id, txid, ts, status, resource) VALUES ('w{writer}-{number}', 1, now(), 'created', '{{}}');
+                             SELECT pg_sleep(0.01 * {pause}); COMMIT"
+                        ),
+                    );
+                }
+            })
+        })
+        .collect();
+    let mut found = std::collections::BTreeSet::new();
+    let mut since = "2000-01-01T00:00:00Z".to_owned();
+    let mut rounds = 0;
+    loop {
+        let over = writers.iter().all(std::thread::JoinHandle::is_finished);
+        let status = done(&mut client, &json!({"_type": "Patient", "_since": since}));
+        found.extend(ids(&mut client, &status, "Patient"));
+        since = status["transactionTime"].as_str().unwrap().to_owned();
+        rounds += 1;
+        if over {
+            break;
+        }
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    assert!(rounds > 2, "the exports did not run beside the writers");
+    assert_eq!(found.len(), 121);
+}

@@ -1,0 +1,51 @@
+//! What was deleted since the last export: Bundles of DELETE requests, as HL7's manifest lists them.
+
+use super::files::{Files, Format, Written};
+use super::kickoff::Kickoff;
+use crate::error::Result;
+use crate::sink::Draft;
+use crate::store::{ResourceTable, ResourceType, deleted};
+use fhir_bulk_codec::jsonb::text::write_string;
+
+/// How many deletions a Bundle has at most.
+const ENTRIES: u64 = 1000;
+const START: &[u8] = br#"{"resourceType":"Bundle","type":"transaction","entry":["#;
+
+/// Writes the deletions of an export that has a `since`; the files there are.
+///
+/// # Errors
+/// Those of the tables and of the sink.
+pub fn write(kickoff: &Kickoff, draft: &Draft, format: Format) -> Result<Vec<Written>> {
+    let Some(since) = kickoff.since.filter(|_| !kickoff.single) else { return Ok(Vec::new()) };
+    let mut files = Files::new(draft, "deleted", format);
+    let (mut bundle, mut entries) = (START.to_vec(), 0);
+    for name in &kickoff.types {
+        let resource_type = ResourceType::new(name)?;
+        let table = ResourceTable::get(&resource_type)?;
+        deleted(&table, &resource_type, since, kickoff.until, |id| {
+            if entries > 0 {
+                bundle.push(b',');
+            }
+            bundle.extend_from_slice(br#"{"request":{"method":"DELETE","url":"#);
+            write_string(format!("{name}/{id}").as_bytes(), &mut bundle);
+            bundle.extend_from_slice(b"}}");
+            entries += 1;
+            if entries == ENTRIES {
+                end(&mut bundle, &mut files)?;
+                entries = 0;
+            }
+            Ok(())
+        })?;
+    }
+    if entries > 0 {
+        end(&mut bundle, &mut files)?;
+    }
+    files.finish()
+}
+
+fn end(bundle: &mut Vec<u8>, files: &mut Files<'_>) -> Result<()> {
+    bundle.extend_from_slice(b"]}\n");
+    files.write(bundle, 1)?;
+    bundle.truncate(START.len());
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! `transactionTime`: from when on the next incremental export must look so that it misses nothing.
+//!
+//! A row's `ts` is the start of the transaction that wrote it. A transaction that is open while an export takes its
+//! snapshot may write and commit later; its rows, which the export does not have, have a `ts` from before the snapshot.
+//! Whether it is one that only reads, nobody knows before its end.
+
+use crate::pg::{session, spi};
+
+/// The other transactions of this database at one moment. All times are microseconds since 2000-01-01T00:00:00Z.
+pub struct Open {
+    /// Before they were looked at.
+    at: i64,
+    /// When each began.
+    began: Vec<i64>,
+}
+
+impl Open {
+    /// Those of now.
+    pub fn now() -> Open {
+        // What is prepared for two-phase commit has no process any more; when it began is not known by then, so its
+        // preparation counts.
+        let query = c"SELECT ((pg_catalog.extract('epoch', began) OPERATOR(pg_catalog.-) 946684800) \
+                OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 FROM (\
+                SELECT xact_start FROM pg_catalog.pg_stat_activity \
+                WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND xact_start IS NOT NULL \
+                AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND backend_type OPERATOR(pg_catalog.<>) \
+                ALL ('{autovacuum worker,parallel worker,walsender}'::pg_catalog.text[]) \
+                UNION ALL SELECT prepared FROM pg_catalog.pg_prepared_xacts \
+                WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()) AS t (began)";
+        session::as_bootstrap_superuser(|| {
+            // A session remembers what it saw of others until its transaction ends.
+            spi::execute(c"SELECT pg_catalog.pg_stat_clear_snapshot()", &[]);
+            let at = session::clock();
+            let began = spi::texts(query, &[]);
+            Open { at, began: began.iter().filter_map(|micros| micros.parse().ok()).collect() }
+        })
+    }
+
+    /// The earliest `ts` of rows that a snapshot does not see that was taken between this look and the one `after` it. The
+    /// second finds those whose start the first did not show yet.
+    pub fn transaction_time(&self, after: &Open) -> i64 {
+        self.began.iter().chain(&after.began).copied().chain([self.at]).min().unwrap_or(self.at)
+    }
+}

@@ -1,0 +1,137 @@
+//! What is to be exported: HL7's kick-off request, or one of types and a point in time.
+
+use super::request::{Request, missing};
+use crate::error::{Error, Result};
+use crate::pg::session;
+use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
+use fhir_bulk_codec::instant;
+use pgrx::PgSqlErrorCode;
+use serde::{Deserialize, Serialize};
+
+/// What `_outputFormat` may be: all of them are NDJSON.
+const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
+
+/// A request, checked; also as the queue keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kickoff {
+    /// With a table each, as FHIR spells them, none twice.
+    pub types: Vec<String>,
+    /// Resources changed at or after this, in microseconds since 2000-01-01T00:00:00Z.
+    pub since: Option<i64>,
+    /// Resources changed before this.
+    pub until: Option<i64>,
+    /// Names of elements, with or without a type before them; empty for whole resources.
+    pub elements: Vec<String>,
+    /// Whether files are compressed.
+    pub gzip: bool,
+    /// One file with resources of all types; else files of each type.
+    pub single: bool,
+    /// As the manifest repeats it.
+    pub url: String,
+}
+
+impl Kickoff {
+    /// Reads `{"_type", "_since", "_until", "_elements", "_outputFormat", "contentEncoding", "request"}`, all of them
+    /// optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
+    ///
+    /// # Errors
+    /// 22023 and 22007 for members that are none of these or not what they should be; 42P01 for a type without a
+    /// table; 42501 for one that the role may not read.
+    pub fn parse(request: serde_json::Value) -> Result<Kickoff> {
+        let mut request = Request::new(request)?;
+        if request.has("resourceTypes") || request.has("since") {
+            return Kickoff::single(request);
+        }
+        let types = request.names("_type")?;
+        let elements = request.names("_elements")?.unwrap_or_default();
+        let since = instant_of(&mut request, "_since")?;
+        let until = instant_of(&mut request, "_until")?;
+        // In URLs a plus is often a space by now.
+        let format = request.string("_outputFormat")?.map(|format| format.replace(' ', "+"));
+        let gzip = encoding(&mut request)?;
+        let url = request.string("request")?;
+        request.end("_type, _since, _until, _elements, _outputFormat, contentEncoding and request")?;
+        if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
+            return Err(Error::invalid_argument(format!("_outputFormat \"{format}\" is not known"))
+                .hint(format!("It may be {}.", FORMATS.join(", "))));
+        }
+        let url = url.unwrap_or_else(|| "$export".to_owned());
+        Kickoff { types: types.unwrap_or_default(), since, until, elements, gzip, single: false, url }.with_tables()
+    }
+
+    fn single(mut request: Request) -> Result<Kickoff> {
+        let types = request.strings("resourceTypes")?.ok_or_else(|| missing("resourceTypes"))?;
+        let since = instant_of(&mut request, "since")?;
+        let gzip = encoding(&mut request)?;
+        request.end("resourceTypes, since and contentEncoding")?;
+        if types.is_empty() {
+            return Err(Error::invalid_argument("\"resourceTypes\" of the request is empty"));
+        }
+        let (until, elements, url) = (None, Vec::new(), String::new());
+        Kickoff { types, since, until, elements, gzip, single: true, url }.with_tables()
+    }
+
+    /// With each type once, as it is spelt; with all that the role may read where none was named.
+    fn with_tables(mut self) -> Result<Kickoff> {
+        let readable = readable_types()?;
+        let spelt = |name: &str| readable.iter().find(|known| known.as_str().eq_ignore_ascii_case(name));
+        if self.types.is_empty() {
+            self.types = readable.iter().map(|known| known.as_str().to_owned()).collect();
+        }
+        let mut types: Vec<String> = Vec::new();
+        for name in &self.types {
+            let Some(known) = spelt(name) else { return Err(unreadable(name)) };
+            if !types.iter().any(|known_already| known_already == known.as_str()) {
+                types.push(known.as_str().to_owned());
+            }
+        }
+        self.types = types;
+        Ok(self)
+    }
+
+    /// The elements that are asked for of a type; none for all.
+    pub fn elements_of(&self, resource_type: &str) -> Vec<&str> {
+        let of_type = |name| match str::split_once(name, '.') {
+            Some((of, element)) => (of == resource_type).then_some(element),
+            None => Some(name),
+        };
+        self.elements.iter().filter_map(|name| of_type(name.as_str())).collect()
+    }
+}
+
+/// Why a type is not among those that the role may read.
+fn unreadable(name: &str) -> Error {
+    let table = ResourceType::new(name).map(|resource_type| ResourceTable::find(&resource_type));
+    match table {
+        Ok(Err(error)) => error,
+        Ok(Ok(Some(table))) => Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for table {}", table.sql_name),
+        )
+        .hint(format!("GRANT SELECT ON {} TO {};", table.sql_name, session::role_name().to_string_lossy())),
+        Ok(Ok(None)) | Err(_) => unknown(name),
+    }
+}
+
+fn encoding(request: &mut Request) -> Result<bool> {
+    match request.string("contentEncoding")?.as_deref() {
+        None | Some("plain") => Ok(false),
+        Some("gzip") => Ok(true),
+        Some(other) => Err(Error::invalid_argument(format!("contentEncoding \"{other}\" is not known"))
+            .hint("It may be gzip or plain.")),
+    }
+}
+
+/// An instant, or a date: its midnight in the session's time zone.
+fn instant_of(request: &mut Request, name: &str) -> Result<Option<i64>> {
+    let Some(text) = request.string(name)? else { return Ok(None) };
+    let midnight = || instant::parse(&format!("{text}T00:00:00Z")).map(session::in_time_zone);
+    instant::parse(&text).or_else(midnight).map(Some).ok_or_else(|| {
+        let shown: String = text.chars().take(80).collect();
+        Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_DATETIME_FORMAT,
+            format!("{name} \"{shown}\" is neither an instant nor a date"),
+        )
+        .hint("An instant has a date, a time and an offset: 2025-01-01T00:00:00Z")
+    })
+}

@@ -1,0 +1,235 @@
+//! An export's way into its files, in a worker and those that help it.
+
+use super::deletions;
+use super::files::{Files, Format, Written};
+use super::horizon::Open;
+use super::kickoff::Kickoff;
+use super::status::Outcome;
+use crate::error::{Error, Result, or_raise};
+use crate::jobs::Task;
+use crate::pg::parallel::{self, Part};
+use crate::pg::{transaction, worker};
+use crate::settings;
+use crate::sink::{Draft, Location};
+use crate::store::{Reader, ResourceTable, ResourceType, Rows};
+use fhir_bulk_codec::resource::{Form, Selection, Writer};
+use pgrx::PgSqlErrorCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::cmp::Reverse;
+use std::ffi::CStr;
+use std::time::Duration;
+
+/// How often in a row an export is begun again that something else kept from its end.
+const TRIES: u32 = 5;
+/// The wait before that.
+const WAIT: Duration = Duration::from_secs(1);
+/// The exported function that leads helpers to [`help`].
+const HELPER: &CStr = c"fhir_bulk_export_helper";
+
+/// Files of a type, in order.
+type Typed = (String, Written);
+
+/// Where an export's files go; as the queue keeps it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Target {
+    /// As it was set when the job was asked for.
+    pub location: String,
+    /// Tells this database from others that share the location.
+    pub owner: String,
+    /// The folder of the files.
+    pub folder: String,
+    /// How large they become.
+    pub file_bytes: u64,
+    /// The level, if they are compressed.
+    pub gzip: Option<u32>,
+}
+
+impl Target {
+    /// # Errors
+    /// Those of [`Location::parse`].
+    pub fn location(&self) -> Result<Location> {
+        Location::parse(&self.location, &self.owner)
+    }
+
+    fn format(&self) -> Format {
+        Format { gzip: self.gzip, bytes: self.file_bytes }
+    }
+}
+
+/// Removes what there is of an export's files.
+///
+/// # Errors
+/// Those of the location.
+pub fn forget(input: &Value) -> Result<()> {
+    let target = Target::deserialize(input).expect("kept as it was made");
+    target.location()?.remove(&target.folder)
+}
+
+/// Exports what a task says. The error is what its status says.
+pub fn run(task: &Task) -> std::result::Result<(), String> {
+    let target = Target::deserialize(&task.row().input).expect("kept as it was made");
+    let kickoff = Kickoff::deserialize(&task.row().request).expect("kept as it was made");
+    let work = Work { target, kickoff };
+    let mut attempt = 1;
+    while let Err(error) = export(task, &work) {
+        if task.is_over() {
+            break;
+        }
+        if !may_pass(&error) || attempt == TRIES {
+            return Err(error.reason().to_owned());
+        }
+        worker::log(&format!("{} begins anew: {}", task.title(), error.message()));
+        worker::wait(WAIT);
+        attempt += 1;
+    }
+    Ok(())
+}
+
+/// Errors that say nothing of the export: an interrupt that was not meant for it, a helper that was ended.
+fn may_pass(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+            | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+            | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+    )
+}
+
+/// 1. look who may be writing, then begin a draft, without what an earlier attempt left
+/// 2. in one transaction, under one snapshot: the files of each type, and of what was deleted
+/// 3. publish the files
+/// 4. note what there is
+fn export(task: &Task, work: &Work) -> Result<()> {
+    let before = transaction::run::<_, Error>(|| Ok(Open::now()))?;
+    let draft = work.target.location()?.begin(&work.target.folder)?;
+    worker::start_progress();
+    let outcome = task.frozen_transaction(|| {
+        let transaction_time = before.transaction_time(&Open::now());
+        let output = if work.kickoff.single { work.single_file(&draft)? } else { work.files_of_types(&draft)? };
+        let deleted = deletions::write(&work.kickoff, &draft, work.target.format())?;
+        Ok(Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted })
+    })?;
+    worker::end_progress();
+    draft.publish()?;
+    let total = outcome.output.iter().map(|(_, file)| file.count).sum();
+    let result = serde_json::to_value(&outcome).expect("an object of texts and numbers");
+    task.transaction(|| task.finish(total, &result))
+}
+
+/// What all who take part know.
+#[derive(Clone, Serialize, Deserialize)]
+struct Work {
+    target: Target,
+    kickoff: Kickoff,
+}
+
+/// What helpers get.
+#[derive(Serialize, Deserialize)]
+struct Share {
+    work: Work,
+    /// In the order in which they are taken.
+    types: Vec<String>,
+}
+
+impl Work {
+    /// All types in one file, which is there also when nothing is in it.
+    fn single_file(&self, draft: &Draft) -> Result<Vec<Typed>> {
+        let mut files = Files::new(draft, "export", Format { bytes: u64::MAX, ..self.target.format() });
+        files.begin()?;
+        let mut total = 0;
+        for resource_type in &self.kickoff.types {
+            files.write_all(&mut self.reader(resource_type)?, |count| {
+                total += count;
+                worker::report_progress(total);
+            })?;
+        }
+        Ok(files.finish()?.into_iter().map(|file| (String::new(), file)).collect())
+    }
+
+    /// Files of each type, in the order of the request, written by several processes as far as the tables allow it.
+    fn files_of_types(&self, draft: &Draft) -> Result<Vec<Typed>> {
+        let (together, alone) = self.split()?;
+        let helpers = settings::export::workers().min(together.len()).saturating_sub(1);
+        let share = Share { work: self.clone(), types: together };
+        let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
+        let (mine, others) = parallel::run(HELPER, helpers, &input, |part| share.write(draft, part, true));
+        let mut written = mine?;
+        for result in others {
+            let files: Vec<Typed> = serde_json::from_slice(&result).expect("as help() makes it");
+            written.extend(files);
+        }
+        let mut total = written.iter().map(|(_, file)| file.count).sum();
+        for resource_type in alone {
+            written.extend(self.write(&resource_type, draft, |count| {
+                total += count;
+                worker::report_progress(total);
+            })?);
+        }
+        // Stable: the files of a type come from one process, in order.
+        written.sort_by_key(|(resource_type, _)| self.kickoff.types.iter().position(|known| known == resource_type));
+        Ok(written)
+    }
+
+    /// The types whose tables several processes may read, the largest first, and the others: a parallel query may not
+    /// do all that policies, views and foreign tables can lead to.
+    fn split(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let (mut together, mut alone) = (Vec::new(), Vec::new());
+        for name in &self.kickoff.types {
+            let table = ResourceTable::get(&ResourceType::new(name)?)?;
+            match table.plain_bytes() {
+                Some(bytes) => together.push((bytes, name.clone())),
+                None => alone.push(name.clone()),
+            }
+        }
+        together.sort_by_key(|(bytes, _)| Reverse(*bytes));
+        Ok((together.into_iter().map(|(_, name)| name).collect(), alone))
+    }
+
+    /// Writes the files of a type.
+    fn write(&self, name: &str, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Typed>> {
+        let mut files = Files::new(draft, name, self.target.format());
+        files.write_all(&mut self.reader(name)?, progress)?;
+        Ok(files.finish()?.into_iter().map(|file| (name.to_owned(), file)).collect())
+    }
+
+    fn reader(&self, name: &str) -> Result<Reader> {
+        let Kickoff { since, until, .. } = self.kickoff;
+        let resource_type = ResourceType::new(name)?;
+        let table = ResourceTable::get(&resource_type)?;
+        let mut writer = Writer::new(Form::Fhir(settings::fhir_version()), &settings::created_at_url(), true);
+        let elements = self.kickoff.elements_of(name);
+        if !elements.is_empty() {
+            let elements = Some(elements.into_iter().map(str::to_owned).collect());
+            let type_member = "resourceType";
+            writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
+        }
+        let rows = Rows::ChangedWithin { from: since, until };
+        Ok(Reader::open(&table, resource_type.canonical(), rows, writer)?.in_utc())
+    }
+}
+
+impl Share {
+    /// Writes types until none is left. Only one of the processes can report.
+    fn write(&self, draft: &Draft, part: Part<'_>, reports: bool) -> Result<Vec<Typed>> {
+        let mut written = Vec::new();
+        while let Some(name) = self.types.get(part.take()) {
+            let progress = |count| {
+                let total = part.add(count);
+                if reports {
+                    worker::report_progress(total);
+                }
+            };
+            written.extend(self.work.write(name, draft, progress)?);
+        }
+        Ok(written)
+    }
+}
+
+/// A helper's part; what it wrote.
+pub fn help(part: Part<'_>) -> Vec<u8> {
+    let share: Share = serde_json::from_slice(part.input()).expect("as files_of_types() makes it");
+    let location = or_raise(share.work.target.location());
+    let written = or_raise(share.write(&location.join(&share.work.target.folder), part, false));
+    serde_json::to_vec(&written).expect("texts and numbers")
+}

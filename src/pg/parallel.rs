@@ -1,0 +1,118 @@
+//! Other processes of the server that take part in this one's work, as parallel queries have them: in the same
+//! transaction, under the same snapshot, role and settings. If one fails, all fail.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What helpers find in shared memory.
+const SHARED: u64 = 1;
+const INPUT: u64 = 2;
+const RESULTS: u64 = 3;
+/// How many bytes a helper's result may have.
+pub const RESULT_BYTES: usize = 1 << 20;
+
+/// What all that take part share.
+#[repr(C)]
+struct Shared {
+    next: AtomicU32,
+    total: AtomicU64,
+    input_bytes: u64,
+}
+
+/// A part in the work.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    shared: &'a Shared,
+    input: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    /// What the work is.
+    pub fn input(&self) -> &'a [u8] {
+        self.input
+    }
+
+    /// The next piece of the work, counted from 0; each goes to one only.
+    pub fn take(&self) -> usize {
+        self.shared.next.fetch_add(1, Ordering::Relaxed) as usize
+    }
+
+    /// Adds to a number that all see; what it is then.
+    pub fn add(&self, count: u64) -> u64 {
+        self.shared.total.fetch_add(count, Ordering::Relaxed) + count
+    }
+}
+
+/// Has up to `helpers` processes call `function` of this library, an exported one that leads to [`help`], while this
+/// one does `work`. `input` goes to all of them. The results: this one's, then those of the helpers there were.
+pub fn run<T>(function: &CStr, helpers: usize, input: &[u8], work: impl FnOnce(Part<'_>) -> T) -> (T, Vec<Vec<u8>>) {
+    if helpers == 0 {
+        // Nothing keeps the work from what parallel queries may not do.
+        let shared = Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), input_bytes: 0 };
+        return (work(Part { shared: &shared, input }), Vec::new());
+    }
+    // SAFETY: the sequence of src/backend/access/transam/README.parallel. The chunks are as large as asked for and
+    // aligned for any type; they live until the context is destroyed. After an error the transaction's end ends the
+    // helpers and destroys the context.
+    unsafe {
+        pg_sys::EnterParallelMode();
+        let context = pg_sys::CreateParallelContext(c"fhir_bulk".as_ptr(), function.as_ptr(), helpers as i32);
+        for bytes in [size_of::<Shared>(), input.len(), helpers * RESULT_BYTES] {
+            estimate(&mut (*context).estimator, bytes);
+        }
+        pg_sys::InitializeParallelDSM(context);
+        let allocate = |key, bytes| {
+            let chunk = pg_sys::shm_toc_allocate((*context).toc, bytes);
+            pg_sys::shm_toc_insert((*context).toc, key, chunk);
+            chunk.cast::<u8>()
+        };
+        let shared = allocate(SHARED, size_of::<Shared>()).cast::<Shared>();
+        let input_bytes = input.len() as u64;
+        shared.write(Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), input_bytes });
+        allocate(INPUT, input.len()).copy_from_nonoverlapping(input.as_ptr(), input.len());
+        let results = allocate(RESULTS, helpers * RESULT_BYTES);
+        results.write_bytes(0, helpers * RESULT_BYTES);
+        pg_sys::LaunchParallelWorkers(context);
+        let done = work(Part { shared: &*shared, input });
+        pg_sys::WaitForParallelWorkersToFinish(context);
+        let launched = (*context).nworkers_launched as usize;
+        let result = |number: usize| {
+            let start = results.add(number * RESULT_BYTES);
+            let length = start.cast::<u64>().read_unaligned() as usize;
+            std::slice::from_raw_parts(start.add(size_of::<u64>()), length).to_vec()
+        };
+        let from_helpers = (0..launched).map(result).collect();
+        pg_sys::DestroyParallelContext(context);
+        pg_sys::ExitParallelMode();
+        (done, from_helpers)
+    }
+}
+
+/// A helper's part; `work` gives its result. Raises 54000 when that is too long.
+///
+/// # Safety
+/// `toc` is what PostgreSQL calls the function with that [`run`] named.
+pub unsafe fn help(toc: *mut pg_sys::shm_toc, work: impl FnOnce(Part<'_>) -> Vec<u8>) {
+    // SAFETY: by the caller the chunks are those of `run`, who waits for this process before they are gone. The numbers
+    // are atomic; each helper writes a part of the results of its own.
+    unsafe {
+        let find = |key| pg_sys::shm_toc_lookup(toc, key, false);
+        let shared = &*find(SHARED).cast::<Shared>();
+        let input = std::slice::from_raw_parts(find(INPUT).cast::<u8>(), shared.input_bytes as usize);
+        let result = work(Part { shared, input });
+        if result.len() > RESULT_BYTES - size_of::<u64>() {
+            let message = format!("a helper's result has {} bytes, more than {RESULT_BYTES}", result.len());
+            pgrx::ereport!(ERROR, pgrx::PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message);
+        }
+        let start = find(RESULTS).cast::<u8>().add(pg_sys::ParallelWorkerNumber as usize * RESULT_BYTES);
+        start.cast::<u64>().write_unaligned(result.len() as u64);
+        start.add(size_of::<u64>()).copy_from_nonoverlapping(result.as_ptr(), result.len());
+    }
+}
+
+/// Makes room for a chunk and its key, as PostgreSQL's macros do (`shm_toc.h`).
+fn estimate(estimator: &mut pg_sys::shm_toc_estimator, bytes: usize) {
+    estimator.space_for_chunks += bytes.next_multiple_of(pg_sys::ALIGNOF_BUFFER as usize);
+    estimator.number_of_keys += 1;
+}

@@ -1,0 +1,85 @@
+//! Where exports go, and how.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
+
+static LOCATION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"/export"));
+static FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
+
+/// Makes the settings known.
+pub fn define() {
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.export_location",
+        c"The folder that exports are written to: file:///folder/on/the/server.",
+        c"Without it there are no exports. The user that PostgreSQL runs as writes there; the folder is made if it is missing.",
+        &LOCATION,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.export_url",
+        c"What the URLs of exported files start with: where an HTTP server answers with bulk_export_file(url).",
+        c"A proxy sets it for its sessions to its own address, so that manifests have whole URLs.",
+        &URL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.export_file_size",
+        c"How large an exported file becomes before the next one is begun.",
+        c"Smaller files can be fetched side by side; larger ones are fewer.",
+        &FILE_SIZE,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.export_workers",
+        c"How many processes write the types of one export at once.",
+        c"Each takes a core; the server's max_parallel_workers limits them too.",
+        &WORKERS,
+        1,
+        64,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.export_retention",
+        c"How long exports and their files are kept after they ended.",
+        c"Until then their files can be downloaded; they take the space of what they hold.",
+        &RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MIN,
+    );
+}
+
+/// `fhir_bulk.export_location`.
+pub fn location() -> String {
+    LOCATION.get().map_or_else(String::new, |url| url.to_string_lossy().into_owned())
+}
+
+/// `fhir_bulk.export_url`.
+pub fn url() -> String {
+    URL.get().map_or_else(String::new, |url| url.to_string_lossy().into_owned())
+}
+
+/// `fhir_bulk.export_file_size`, in bytes.
+pub fn file_bytes() -> u64 {
+    u64::from(FILE_SIZE.get().unsigned_abs()) << 10
+}
+
+/// `fhir_bulk.export_workers`.
+pub fn workers() -> usize {
+    WORKERS.get().unsigned_abs() as usize
+}
+
+/// `fhir_bulk.export_retention`.
+pub fn retention_minutes() -> i32 {
+    RETENTION.get()
+}

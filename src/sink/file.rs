@@ -1,0 +1,140 @@
+//! `file:///folder`: files of the server, in `folder/<database>/<job>/`. A job's files are written in a folder of
+//! another name, which is renamed when they are whole.
+
+use crate::error::{Error, Result};
+use crate::file_url;
+use crate::pg::session;
+use nix::libc::O_NOFOLLOW;
+use pgrx::PgSqlErrorCode;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Only the server's user reads what is exported.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// What the names of folders start with whose files are not whole.
+const DRAFT: &str = ".draft-";
+
+/// A database's part of the location.
+pub struct Folder(PathBuf);
+
+/// The folder of a job's files while they are written.
+pub struct Draft {
+    draft: PathBuf,
+    published: PathBuf,
+}
+
+/// A file of a draft.
+pub struct Output {
+    file: File,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// The part of `owner` below `file://` + `rest`; nothing is made yet.
+    ///
+    /// # Errors
+    /// 22023 for a path that is not absolute.
+    pub fn new(url: &str, rest: &str, owner: &str) -> Result<Folder> {
+        let root = file_url::path(rest).ok_or_else(|| {
+            Error::invalid_argument(format!("fhir_bulk.export_location \"{url}\" has no absolute path"))
+                .hint("Three slashes: file:///srv/exports")
+        })?;
+        Ok(Folder(root.join(owner)))
+    }
+
+    /// Makes the folders that are not there and a draft that is empty.
+    pub fn begin(&self, job: &str) -> Result<Draft> {
+        if let Some(root) = self.0.parent() {
+            make_folder(root)?;
+        }
+        make_folder(&self.0)?;
+        self.remove(job)?;
+        let draft = self.draft(job);
+        make_folder(&draft.draft)?;
+        Ok(draft)
+    }
+
+    pub fn draft(&self, job: &str) -> Draft {
+        Draft { draft: self.0.join(format!("{DRAFT}{job}")), published: self.0.join(job) }
+    }
+
+    pub fn remove(&self, job: &str) -> Result<()> {
+        let Draft { draft, published } = self.draft(job);
+        for folder in [draft, published] {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("remove", &folder, &error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn open(&self, job: &str, name: &str) -> Result<File> {
+        let path = self.draft(job).published.join(name);
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(O_NOFOLLOW)
+            .open(&path)
+            .map_err(|error| failed("open", &path, &error))
+    }
+}
+
+impl Draft {
+    pub fn create(&self, name: &str) -> Result<Output> {
+        let path = self.draft.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
+        Ok(Output { file: file.map_err(|error| failed("create", &path, &error))?, path })
+    }
+
+    pub fn publish(&self) -> Result<()> {
+        sync_folder(&self.draft)?;
+        fs::rename(&self.draft, &self.published).map_err(|error| failed("rename", &self.draft, &error))?;
+        self.published.parent().map_or(Ok(()), sync_folder)
+    }
+}
+
+impl Output {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        session::check_for_interrupts();
+        self.file.write_all(bytes).map_err(|error| failed("write", &self.path, &error))
+    }
+
+    pub fn finish(self) -> Result<()> {
+        if session::syncs_files() {
+            self.file.sync_all().map_err(|error| failed("write", &self.path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The folder above has to be there: a mistyped path makes no tree of folders.
+fn make_folder(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed("create", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    if session::syncs_files() {
+        let folder = File::open(path).and_then(|folder| folder.sync_all());
+        folder.map_err(|error| failed("write", path, &error))?;
+    }
+    Ok(())
+}
+
+/// With the SQLSTATE that PostgreSQL gives to an error of its own files.
+fn failed(to: &str, path: &Path, error: &io::Error) -> Error {
+    let code = match error.kind() {
+        ErrorKind::NotFound => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+        ErrorKind::PermissionDenied => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PgSqlErrorCode::ERRCODE_DISK_FULL,
+        _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
+    };
+    Error::new(code, format!("could not {to} \"{}\": {error}", path.display())).hint(
+        "Exports are written on the server, by the user that PostgreSQL runs as, where fhir_bulk.export_location says.",
+    )
+}

@@ -1,0 +1,59 @@
+//! Which resources are no more.
+
+use super::table::sql;
+use super::{ResourceTable, ResourceType};
+use crate::error::{Error, Result};
+use crate::pg::portal::{Fetched, Portal};
+use crate::pg::spi::Parameter;
+use pgrx::PgSqlErrorCode;
+use std::ops::ControlFlow;
+
+/// Hands the ids of resources to `handle` that were deleted at or after `since`, and before `until`, and are not there
+/// again. A deletion is a row with status `deleted`, in the history table or where it was.
+///
+/// # Errors
+/// 3F000; those of `handle`; PostgreSQL's own are raised.
+pub fn deleted(
+    table: &ResourceTable,
+    resource_type: &ResourceType,
+    since: i64,
+    until: Option<i64>,
+    mut handle: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let live = &table.sql_name;
+    let mut parameters = vec![Parameter::timestamptz(since)];
+    let mut within = "status OPERATOR(pg_catalog.=) 'deleted' AND ts OPERATOR(pg_catalog.>=) $1".to_owned();
+    if let Some(until) = until {
+        within.push_str(" AND ts OPERATOR(pg_catalog.<) $2");
+        parameters.push(Parameter::timestamptz(until));
+    }
+    let mut from = format!("SELECT id::pg_catalog.text AS id FROM {live} WHERE {within}");
+    // Without a history nothing is known of rows that are gone.
+    if let Some(history) = ResourceTable::find_history(resource_type)? {
+        from.push_str(&format!(
+            " UNION SELECT h.id::pg_catalog.text FROM {} h WHERE {within} AND NOT EXISTS \
+             (SELECT FROM {live} l WHERE l.id OPERATOR(pg_catalog.=) h.id AND l.status OPERATOR(pg_catalog.<>) 'deleted')",
+            history.sql_name
+        ));
+    }
+    let mut portal = Portal::open(&sql(from), &parameters);
+    let mut failed = None;
+    let fetched = portal.fetch(|row| match handle(row.text(0).unwrap_or_default()) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if fetched == Fetched::Lost {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_CURSOR_STATE,
+            "the export was rolled back before its end",
+        ));
+    }
+    portal.close();
+    Ok(())
+}
