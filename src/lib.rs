@@ -9,6 +9,7 @@
 //! | [`stream`] | a body as rows or in pieces |
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
 //! | [`pg`] | PostgreSQL, wrapped; the only `unsafe` |
+//! | `fhir_bulk_feed` | a source's bytes into rows, on a thread of its own; no PostgreSQL |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
 //! | `fhir_bulk_transfer` | bytes from URLs and S3 objects, and into the latter; no PostgreSQL |
 //!

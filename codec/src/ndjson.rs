@@ -16,6 +16,8 @@ pub struct Line<'a> {
     pub number: u64,
     /// Where the line starts in the (decompressed) stream, in bytes.
     pub offset: u64,
+    /// Where the next one starts, or the stream ends.
+    pub end: u64,
 }
 
 /// Why no further line can be had.
@@ -130,7 +132,8 @@ impl<R: Read> Lines<R> {
             self.offset += taken as u64;
             let line = &self.buffer[start..start + length];
             if line.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) {
-                return Ok(Some(Line { bytes: &self.buffer[start..start + length], number: self.number, offset }));
+                let bytes = &self.buffer[start..start + length];
+                return Ok(Some(Line { bytes, number: self.number, offset, end: self.offset }));
             }
         }
     }

@@ -97,10 +97,8 @@ impl<'a> Import<'a> {
     fn open(&self) -> Result<Load> {
         let resource_type = self.input.resource_type.as_deref().map(ResourceType::new).transpose()?;
         let options = Options { update: self.request.update, ..Options::default() };
-        let plan = Plan { resource_type, fhir: self.request.fhir, options, retries: self.request.retries };
-        let mut load = Load::open(&self.input.url, plan)?;
-        load.skip_to(self.at)?;
-        Ok(load)
+        let (fhir, retries) = (self.request.fhir, self.request.retries);
+        Load::open(&self.input.url, Plan { resource_type, fhir, options, retries, start: self.at })
     }
 
     /// When a batch is large enough, by the number of its lines.

@@ -1,6 +1,7 @@
 //! `bulk_load`: NDJSON from a source into resource tables, in the caller's transaction: all of it or nothing.
 
 mod options;
+mod refusals;
 mod rejects;
 mod run;
 mod stage;
@@ -29,7 +30,7 @@ fn bulk_load(
 }
 
 /// 1. check the arguments and that the transaction may write
-/// 2. open the source; undo its gzip, if any
+/// 2. open the source
 /// 3. store all its lines
 fn load(
     source: Option<&str>,
@@ -44,7 +45,7 @@ fn load(
     let typed = resource_type.is_some();
 
     // Whoever waits for the answer decides whether to try again.
-    let mut load = Load::open(url, Plan { resource_type, fhir, options, retries: 0 })?;
+    let mut load = Load::open(url, Plan { resource_type, fhir, options, retries: 0, start: Position::default() })?;
     let counts = load.batch(|_| false)?.counts;
     let mut answer = if typed {
         json!({"total": counts.values().sum::<u64>()})

@@ -21,21 +21,19 @@ impl Tables {
         Tables { writers: BTreeMap::new(), stamp, keep_history, created: 0, last: None }
     }
 
-    /// The writer of a type that a line names; the inner error is one of that line. `place` says where it stands.
+    /// The writer of a type that a line names; `place` says where it stands.
     ///
     /// # Errors
     /// Those of [`Tables::open`], with the place.
-    pub fn of_type(&mut self, resource_type: &str, place: impl Fn() -> String) -> Result<Result<&mut TableWriter>> {
+    pub fn of_type(&mut self, resource_type: &str, place: impl Fn() -> String) -> Result<&mut TableWriter> {
         if self.last.as_deref() != Some(resource_type) {
             if !self.writers.contains_key(resource_type) {
-                match ResourceType::new(resource_type) {
-                    Ok(name) => self.open(&name, false).map_err(|error| error.detail_if_none(place()))?,
-                    Err(error) => return Ok(Err(error)),
-                }
+                let opened = ResourceType::new(resource_type).and_then(|name| self.open(&name, false));
+                opened.map_err(|error| error.detail_if_none(place()))?;
             }
             self.last = Some(resource_type.to_owned());
         }
-        Ok(Ok(self.writers.get_mut(resource_type).expect("opened above")))
+        Ok(self.writers.get_mut(resource_type).expect("opened above"))
     }
 
     /// Opens the table of a type. One that the caller asked for may always be made.

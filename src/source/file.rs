@@ -1,6 +1,6 @@
 //! `file:///path`: a file on the server, for roles that may read the server's files.
 
-use super::{Counted, Interruptible, Progress, Source};
+use super::{Bytes, Counted, Progress, Source};
 use crate::error::{Error, Result};
 use crate::file_url;
 use crate::pg::session;
@@ -43,6 +43,6 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
     let file = File::open(&path).map_err(|error| failed(&error))?;
     let progress = Progress::default();
     progress.set_total(metadata.len());
-    let bytes = Counted { bytes: Interruptible(file), progress: progress.clone() };
-    Ok(Source { name: url.to_owned(), bytes: Box::new(bytes), progress })
+    let bytes = Bytes::Anywhere(Box::new(Counted { bytes: file, progress: progress.clone() }));
+    Ok(Source { name: url.to_owned(), bytes, progress })
 }

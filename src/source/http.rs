@@ -1,12 +1,12 @@
 //! `http://`, `https://`: read by a thread that never calls PostgreSQL, while the backend waits on its latch.
 
-use super::{Progress, Source};
+use super::{Blocks, Bytes, Progress, Source};
 use crate::error::{Error, Result};
 use crate::pg::session;
 use crate::settings;
 use fhir_bulk_transfer::{Client, Download, Event, Limits, Origin, Policy, TransferError};
 use pgrx::PgSqlErrorCode;
-use std::io::{self, Read};
+use std::io;
 
 const REDIRECTS: usize = 5;
 
@@ -30,8 +30,8 @@ pub fn start(name: String, origin: Origin, policy: Policy, retries: u32) -> Resu
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;
     let progress = Progress::default();
-    let body = Body { download, piece: io::Cursor::new(Vec::new()), at_end: false, progress: progress.clone() };
-    Ok(Source { name, bytes: Box::new(body), progress })
+    let bytes = Bytes::Here(Box::new(Body { download, at_end: false, progress: progress.clone() }));
+    Ok(Source { name, bytes, progress })
 }
 
 /// The error of a download, in PostgreSQL's terms.
@@ -59,27 +59,25 @@ pub fn failure(name: &str, error: &TransferError) -> Error {
 
 struct Body {
     download: Download,
-    piece: io::Cursor<Vec<u8>>,
     at_end: bool,
     progress: Progress,
 }
 
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
+impl Blocks for Body {
+    fn next(&mut self) -> io::Result<Vec<u8>> {
+        while !self.at_end {
             session::check_for_interrupts();
-            let count = self.piece.read(buffer)?;
-            self.progress.advance(count);
-            if count > 0 || self.at_end || buffer.is_empty() {
-                return Ok(count);
-            }
             match self.download.take() {
                 Some(Event::Length(bytes)) => self.progress.set_total(bytes),
-                Some(Event::Bytes(piece)) => self.piece = io::Cursor::new(piece),
+                Some(Event::Bytes(piece)) => {
+                    self.progress.advance(piece.len());
+                    return Ok(piece);
+                }
                 Some(Event::End) => self.at_end = true,
                 Some(Event::Failed(error)) => return Err(io::Error::other(error)),
                 None => session::wait_readable(self.download.wake_fd()),
             }
         }
+        Ok(Vec::new())
     }
 }

@@ -6,49 +6,67 @@ mod s3;
 pub mod staged;
 
 use crate::error::{Error, Result};
-use crate::pg::session;
 use fhir_bulk_transfer::TransferError;
-use std::cell::Cell;
 use std::io::{self, Read};
-use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 /// An open source.
 pub struct Source {
     /// As messages name it.
     pub name: String,
-    /// Its bytes as they are stored, compressed or not. Reading lets cancels and timeouts take effect.
-    pub bytes: Box<dyn Read>,
+    /// Its bytes as they are stored, compressed or not.
+    pub bytes: Bytes,
     /// How far they have been read.
     pub progress: Progress,
 }
 
-/// How far a source has been read; clones tell the same.
+/// The bytes of a source.
+pub enum Bytes {
+    /// To be read by any thread.
+    Anywhere(Box<dyn Read + Send>),
+    /// To be had by the backend's own thread, because that waits.
+    Here(Box<dyn Blocks>),
+}
+
+/// Bytes that come block by block.
+pub trait Blocks {
+    /// The next ones; none at the end. Waits for them; cancels and timeouts take effect here.
+    ///
+    /// # Errors
+    /// See [`failure`].
+    fn next(&mut self) -> io::Result<Vec<u8>>;
+}
+
+/// How far a source has been read; clones tell the same, on any thread.
 #[derive(Clone, Default)]
-pub struct Progress(Rc<Counts>);
+pub struct Progress(Arc<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    read: Cell<u64>,
-    total: Cell<Option<u64>>,
+    read: AtomicU64,
+    total: OnceLock<u64>,
 }
 
 impl Progress {
     /// Bytes read so far, as they are stored: compressed ones of a compressed source.
     pub fn read_bytes(&self) -> u64 {
-        self.0.read.get()
+        self.0.read.load(Relaxed)
     }
 
     /// Bytes in all; known once the first are read, of files and of servers that tell.
     pub fn total_bytes(&self) -> Option<u64> {
-        self.0.total.get()
+        self.0.total.get().copied()
     }
 
     fn advance(&self, count: usize) {
-        self.0.read.set(self.0.read.get() + count as u64);
+        self.0.read.fetch_add(count as u64, Relaxed);
     }
 
     fn set_total(&self, bytes: u64) {
-        self.0.total.set(Some(bytes));
+        // Told once; what a second answer says is the same, or the source has changed.
+        let _ = self.0.total.set(bytes);
     }
 }
 
@@ -112,16 +130,6 @@ fn shown(url: &str) -> String {
     let host_end = rest.find(['/', '\\']).unwrap_or(rest.len());
     let host_start = rest[..host_end].rfind('@').map_or(0, |at| at + 1);
     format!("{scheme}://{}", &rest[host_start..])
-}
-
-/// Bytes that a little may come to much of (compressed ones): looks for a cancel before each block of them.
-pub struct Interruptible<R>(pub R);
-
-impl<R: Read> Read for Interruptible<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        session::check_for_interrupts();
-        self.0.read(buffer)
-    }
 }
 
 /// Bytes that are counted as they are read.

@@ -5,9 +5,8 @@ use crate::pg::catalog;
 use crate::pg::datum::{Value, Values};
 use crate::pg::spi::Parameter;
 use crate::pg::update::Old;
-use fhir_bulk_codec::LineError;
-use fhir_bulk_codec::resource::Encoded;
 use pgrx::pg_sys;
+use std::collections::TryReserveError;
 
 /// Memory that a huge resource took beyond this is given back.
 const KEEP_BYTES: usize = 4 << 20;
@@ -48,9 +47,15 @@ impl Batch {
         Batch { stamp, constants, resource_type, status_created, has_cts, values, rows }
     }
 
-    pub fn push(&mut self, resource: &Encoded<'_>, created_at: Option<i64>) -> Result<(), LineError> {
-        let id = push_text(&mut self.values, resource.id());
-        let value = self.values.push(|out| resource.write(out))?;
+    /// # Errors
+    /// When memory for it can't be had.
+    pub fn push(&mut self, id: &str, resource: &[u8], created_at: Option<i64>) -> Result<(), TryReserveError> {
+        let id = push_text(&mut self.values, id);
+        let value = self.values.push::<TryReserveError>(|out| {
+            out.try_reserve(resource.len())?;
+            out.extend_from_slice(resource);
+            Ok(())
+        })?;
         self.rows.push(Row { id, cts: created_at, resource: value });
         Ok(())
     }
@@ -80,10 +85,14 @@ impl Batch {
 
     /// These rows in the order of their ids, of each id the last: what a statement can take that meets every id at
     /// most once, and two of which wait for each other's rows in the same order.
-    pub fn last_of_each_id(&self, mut rows: Vec<usize>) -> Vec<usize> {
-        rows.sort_by(|a, b| self.id(*a).cmp(self.id(*b)).then(a.cmp(b)));
-        let mut last: Vec<usize> = Vec::with_capacity(rows.len());
-        for row in rows {
+    pub fn last_of_each_id(&self, rows: Vec<usize>) -> Vec<usize> {
+        // The first bytes decide mostly, and are compared as one number.
+        let mut keyed: Vec<_> = rows.into_iter().map(|row| (first_bytes(self.id(row)), row)).collect();
+        keyed.sort_unstable_by(|(a, at), (b, bt)| {
+            a.cmp(b).then_with(|| self.id(*at).cmp(self.id(*bt))).then_with(|| at.cmp(bt))
+        });
+        let mut last: Vec<usize> = Vec::with_capacity(keyed.len());
+        for (_, row) in keyed {
             match last.last_mut() {
                 Some(before) if self.id(*before) == self.id(row) => *before = row,
                 _ => last.push(row),
@@ -206,6 +215,14 @@ impl Statuses {
 /// An enum's value is an OID; what is above its 32 bits says nothing.
 fn is_same_enum(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
     a.value() as u32 == b.value() as u32
+}
+
+/// A number that is ordered as the first 16 bytes of a text are.
+fn first_bytes(text: &str) -> u128 {
+    let mut first = [0; 16];
+    let length = text.len().min(first.len());
+    first[..length].copy_from_slice(&text.as_bytes()[..length]);
+    u128::from_be_bytes(first)
 }
 
 fn push_text(values: &mut Values, text: &str) -> Value {

@@ -19,9 +19,8 @@ use crate::store::table::sql;
 use batch::Batch;
 use columns::Columns;
 use direct::Direct;
-use fhir_bulk_codec::LineError;
-use fhir_bulk_codec::resource::Encoded;
 use statements::{History, Lock, StagedStatements, Statements};
+use std::collections::TryReserveError;
 
 /// A batch is full at so many rows or so many bytes, whichever comes first.
 const BATCH_ROWS: usize = 4000;
@@ -109,12 +108,17 @@ impl TableWriter {
         Ok(TableWriter { table: open, batch, way, stored: 0 })
     }
 
-    /// Takes one resource; writes a batch when it is full.
+    /// Takes one resource, as jsonb bytes without their length header; writes a batch when it is full.
     ///
     /// # Errors
-    /// The line's own, when its jsonb would be too large. Those of writing are raised.
-    pub fn push(&mut self, resource: &Encoded<'_>, created_at: Option<i64>) -> std::result::Result<(), LineError> {
-        self.batch.push(resource, created_at)?;
+    /// When memory for it can't be had. Those of writing are raised.
+    pub fn push(
+        &mut self,
+        id: &str,
+        resource: &[u8],
+        created_at: Option<i64>,
+    ) -> std::result::Result<(), TryReserveError> {
+        self.batch.push(id, resource, created_at)?;
         let (rows, bytes) = match self.way {
             Way::Direct(_) | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
             _ => (STATEMENT_ROWS, STATEMENT_BYTES),

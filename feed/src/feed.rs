@@ -1,0 +1,262 @@
+//! The thread, and what goes to it and comes from it.
+
+use crate::chunk::{Chunk, Position};
+use crate::maker::{Maker, Plan};
+use fhir_bulk_codec::gzip;
+use fhir_bulk_codec::ndjson::ReadError;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use std::cell::RefCell;
+use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How many blocks of the source wait to be read, and how many chunks to be taken.
+const BLOCKS: usize = 4;
+const CHUNKS: usize = 2;
+/// How much of a compressed source is read at once.
+const READ_BYTES: usize = 256 << 10;
+/// As much as a backend's own stack.
+const STACK_BYTES: usize = 8 << 20;
+
+/// How long a feed that nobody wants any more may take to end; a huge line or a file that hangs is left alone then.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// What a feed has to hand over.
+#[derive(Debug)]
+pub enum Event {
+    /// The next lines.
+    Lines(Chunk),
+    /// There are no more; how far the last ones reached.
+    End(Position),
+    /// There is no more to be had.
+    Failed(Failure),
+}
+
+/// Why a source ends early.
+#[derive(Debug)]
+pub enum Failure {
+    /// It can't be read on, in this line.
+    Source {
+        /// Why.
+        error: ReadError,
+        /// Counted from 1.
+        line: u64,
+    },
+    /// It is shorter than where to start.
+    Shorter,
+    /// The thread is gone, by a defect.
+    Lost,
+}
+
+/// A source on its way into rows. Dropped, it ends its thread at the next block or chunk, and waits for that if it does
+/// not take long, so that the next feed finds its memory free.
+pub struct Feed {
+    blocks: Option<SyncSender<io::Result<Vec<u8>>>>,
+    /// One that found no room.
+    held: Option<io::Result<Vec<u8>>>,
+    /// No more blocks are wanted.
+    at_end: bool,
+    events: Receiver<Event>,
+    wake: UnixStream,
+    unwanted: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.unwanted.store(true, Ordering::Relaxed);
+        // Who waits for a block is told that none will come, who waits for room finds it.
+        self.blocks = None;
+        let deadline = Instant::now() + GRACE;
+        loop {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if let Some(thread) = self.thread.take() {
+            // It has said its last word. A panic of it was told as [`Failure::Lost`].
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Feed {
+    /// Starts the thread. Without a `source` to read by itself it wants to be [given](Feed::give) one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn start(plan: Plan, source: Option<Box<dyn Read + Send>>) -> io::Result<Feed> {
+        let at_end = source.is_some();
+        let (blocks, to_read) = sync_channel(BLOCKS);
+        let (sender, events) = sync_channel(CHUNKS);
+        let (wake, waker) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        waker.set_nonblocking(true)?;
+        let unwanted = Arc::new(AtomicBool::new(false));
+        let of_thread = unwanted.clone();
+        // The new thread inherits the mask of the one that makes it, so it never runs a signal handler.
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let thread = thread::Builder::new().name("fhir_bulk feed".into()).stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || {
+            let outlet = Rc::new(Outlet { chunk: RefCell::default(), sender, waker });
+            let source: Box<dyn Read> = match source {
+                Some(source) => source,
+                None => Box::new(Blocks::new(to_read, outlet.clone())),
+            };
+            let last = match run(plan, source, of_thread, &outlet) {
+                Ok(end) => Event::End(end),
+                Err(failure) => Event::Failed(failure),
+            };
+            outlet.hand_over(last);
+        });
+        mask.thread_set_mask()?;
+        let thread = Some(spawned?);
+        Ok(Feed { blocks: Some(blocks), held: None, at_end, events, wake, unwanted, thread })
+    }
+
+    /// Whether the next block of the source is wanted, and there is room for it.
+    pub fn has_room(&mut self) -> bool {
+        if let (Some(held), Some(blocks)) = (self.held.take(), &self.blocks)
+            // A thread that has ended says why.
+            && let Err(TrySendError::Full(block)) = blocks.try_send(held)
+        {
+            self.held = Some(block);
+        }
+        self.held.is_none() && !self.at_end
+    }
+
+    /// Gives the next block of the source, or why there is none; an empty one is its end. Only when there is room.
+    pub fn give(&mut self, block: io::Result<Vec<u8>>) {
+        self.at_end = block.as_ref().map_or(true, Vec::is_empty);
+        self.held = Some(block);
+        self.has_room();
+    }
+
+    /// Readable when [`Feed::take`] may have something or [`Feed::has_room`] may have become true.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// What there is to take, without waiting.
+    pub fn take(&mut self) -> Option<Event> {
+        // First the signal, then the channel: what comes in between is signalled again.
+        let mut signals = [0; 64];
+        while matches!((&self.wake).read(&mut signals), Ok(count) if count == signals.len()) {}
+        match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Event::Failed(Failure::Lost)),
+        }
+    }
+}
+
+fn run(plan: Plan, source: Box<dyn Read>, unwanted: Arc<AtomicBool>, outlet: &Outlet) -> Result<Position, Failure> {
+    let source = gzip::Reader::new(Wanted { source, unwanted: unwanted.clone() }, READ_BYTES)
+        .map_err(|error| Failure::Source { error: ReadError::Io(error), line: 1 })?;
+    // Little may come to much once it is decompressed.
+    let mut maker = Maker::new(plan, Wanted { source, unwanted })?;
+    loop {
+        // Not held while lines are read: who waits for the source hands over what there is.
+        let made = maker.take_line(&outlet.chunk);
+        let go_on = matches!(made, Ok(true));
+        if (!go_on || outlet.chunk.borrow().is_full()) && !outlet.flush() {
+            return Ok(Position::default());
+        }
+        if !go_on {
+            return made.map(|_| maker.position());
+        }
+    }
+}
+
+/// The thread's end of the events.
+struct Outlet {
+    /// What is made and not yet handed over.
+    chunk: RefCell<Chunk>,
+    sender: SyncSender<Event>,
+    waker: UnixStream,
+}
+
+impl Outlet {
+    /// Hands over what is made, when there is room; false when nobody wants it any more.
+    fn flush(&self) -> bool {
+        let chunk = self.chunk.take();
+        chunk.is_empty() || self.hand_over(Event::Lines(chunk))
+    }
+
+    fn hand_over(&self, event: Event) -> bool {
+        let taken = self.sender.send(event).is_ok();
+        self.signal();
+        taken
+    }
+
+    fn signal(&self) {
+        // A full pipe is a signal already.
+        let _ = (&self.waker).write(&[1]);
+    }
+}
+
+/// The source, as its blocks come.
+struct Blocks {
+    blocks: Receiver<io::Result<Vec<u8>>>,
+    outlet: Rc<Outlet>,
+    block: Vec<u8>,
+    /// How far `block` is read.
+    at: usize,
+    at_end: bool,
+}
+
+impl Blocks {
+    fn new(blocks: Receiver<io::Result<Vec<u8>>>, outlet: Rc<Outlet>) -> Blocks {
+        Blocks { blocks, outlet, block: Vec::new(), at: 0, at_end: false }
+    }
+
+    fn next(&mut self) -> io::Result<Vec<u8>> {
+        let block = match self.blocks.try_recv() {
+            Err(TryRecvError::Empty) => {
+                // What a slow source has given so far is not kept back.
+                self.outlet.flush();
+                self.blocks.recv().map_err(io::Error::other)?
+            }
+            tried => tried.map_err(io::Error::other)?,
+        };
+        self.outlet.signal();
+        block
+    }
+}
+
+impl Read for Blocks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.block.len() && !self.at_end {
+            self.block = self.next()?;
+            self.at = 0;
+            self.at_end = self.block.is_empty();
+        }
+        let count = buffer.len().min(self.block.len() - self.at);
+        buffer[..count].copy_from_slice(&self.block[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// A source that ends with an error when nobody wants it any more.
+struct Wanted<R> {
+    source: R,
+    unwanted: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Wanted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.unwanted.load(Ordering::Relaxed) {
+            return Err(io::Error::other("nobody wants more of it"));
+        }
+        self.source.read(buffer)
+    }
+}

@@ -1,0 +1,15 @@
+//! The half of a load that needs no PostgreSQL, on a thread of its own: gzip, lines, JSON text into jsonb bytes. While
+//! the backend writes rows, the next ones are made.
+//!
+//! The backend [gives](Feed::give) blocks of the source and [takes](Feed::take) [chunks](Chunk) of rows; both ways are
+//! bounded, so that memory is the same for any source. It never waits inside: [`Feed::wake_fd`] becomes readable when
+//! there is something to take or room to give.
+#![forbid(unsafe_code)]
+
+mod chunk;
+mod feed;
+mod maker;
+
+pub use chunk::{Chunk, Item, Position, Refusal, Refused, Row};
+pub use feed::{Event, Failure, Feed};
+pub use maker::Plan;

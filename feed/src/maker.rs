@@ -1,0 +1,125 @@
+//! Lines into rows.
+
+use crate::chunk::{Chunk, Position, Refusal, Refused};
+use crate::feed::Failure;
+use fhir_bulk_codec::instant;
+use fhir_bulk_codec::ndjson::{Line, Lines, ReadError};
+use fhir_bulk_codec::resource::Encoder;
+use std::cell::RefCell;
+use std::io::Read;
+
+/// What is to become of a source's lines.
+pub struct Plan {
+    /// Makes resources of them.
+    pub encoder: Encoder,
+    /// The type of all lines; without it each says its own.
+    pub resource_type: Option<String>,
+    /// Whether a type can have a name.
+    pub is_type: fn(&str) -> bool,
+    /// JSON text of members, without the braces, that every line gets at its top; empty for none.
+    pub merge: String,
+    /// Leave out object members of a line that are null, at any depth.
+    pub strip_nulls: bool,
+    /// Go on after a line that is refused; else it is the last.
+    pub skip: bool,
+    /// The longest line.
+    pub max_line_bytes: usize,
+    /// Where to start: what is before was stored by an earlier load of the same source.
+    pub start: Position,
+}
+
+/// Makes rows of a source's lines.
+pub(crate) struct Maker<R> {
+    plan: Plan,
+    lines: Lines<R>,
+    /// A line with what is merged into it.
+    merged: Vec<u8>,
+}
+
+impl<R: Read> Maker<R> {
+    /// Goes to where the plan starts.
+    ///
+    /// # Errors
+    /// Those of reading the source, and one that ends before.
+    pub fn new(plan: Plan, source: R) -> Result<Maker<R>, Failure> {
+        let mut lines = Lines::new(source, plan.max_line_bytes);
+        let Position { lines: number, bytes } = plan.start;
+        match lines.skip_to(number, bytes) {
+            Ok(true) => Ok(Maker { plan, lines, merged: Vec::new() }),
+            Ok(false) => Err(Failure::Shorter),
+            Err(error) => Err(Failure::Source { error, line: lines.number() }),
+        }
+    }
+
+    /// How far it has come.
+    pub fn position(&self) -> Position {
+        Position { lines: self.lines.number(), bytes: self.lines.offset() }
+    }
+
+    /// Adds what the next line becomes to the chunk; false when it was the last.
+    ///
+    /// # Errors
+    /// What ends the source early.
+    pub fn take_line(&mut self, chunk: &RefCell<Chunk>) -> Result<bool, Failure> {
+        let Maker { plan, lines, merged } = self;
+        let line = match lines.next_line() {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(false),
+            Err(ReadError::LineTooLong(limit)) if plan.skip => {
+                let (number, offset) = (lines.number(), lines.offset());
+                let start = Chunk::kept_of(lines.long_line()).to_vec();
+                lines.skip_long_line().map_err(|error| Failure::Source { error, line: number })?;
+                let why = Refusal::TooLong(limit);
+                chunk.borrow_mut().push_refused(self.position(), Refused { why: &why, offset, line: &start });
+                return Ok(true);
+            }
+            Err(error) => return Err(Failure::Source { error, line: lines.number() }),
+        };
+        let position = Position { lines: line.number, bytes: line.end };
+        let mut chunk = chunk.borrow_mut();
+        let Err(why) = store(&line, position, plan, merged, &mut chunk) else { return Ok(true) };
+        let kept = if plan.skip { line.bytes } else { &[] };
+        chunk.push_refused(position, Refused { why: &why, offset: line.offset, line: kept });
+        Ok(plan.skip)
+    }
+}
+
+fn store(
+    line: &Line<'_>,
+    position: Position,
+    plan: &mut Plan,
+    merged: &mut Vec<u8>,
+    chunk: &mut Chunk,
+) -> Result<(), Refusal> {
+    let (bytes, end_of_line) = merge(line.bytes, &plan.merge, merged);
+    plan.encoder.strip_nulls_before(if plan.strip_nulls { end_of_line } else { 0 });
+    let encoded = plan.encoder.encode(bytes).map_err(Refusal::Bad)?;
+    let resource_type = match (encoded.resource_type(), plan.resource_type.as_deref()) {
+        (Some(given), Some(expected)) if given != expected => return Err(Refusal::ForeignType(given.to_owned())),
+        (Some(given), None) if !(plan.is_type)(given) => return Err(Refusal::InvalidType(given.to_owned())),
+        (Some(given), _) => given,
+        (None, Some(expected)) => expected,
+        (None, None) => return Err(Refusal::MissingType),
+    };
+    let created_at = match encoded.created_at().map(|text| (text, instant::parse(text))) {
+        None => None,
+        Some((_, Some(at))) => Some(at),
+        Some((text, None)) => return Err(Refusal::InvalidCreatedAt(text.to_owned())),
+    };
+    chunk.push_row(position, resource_type, &encoded, created_at).map_err(Refusal::Bad)
+}
+
+/// The line with `members` put in before its last brace, so that they come last and win; and where the line's own
+/// part ends. A line that is no object stays as it is, for the parser to say so.
+fn merge<'a>(line: &'a [u8], members: &str, merged: &'a mut Vec<u8>) -> (&'a [u8], usize) {
+    let inner = line.trim_ascii_end().strip_suffix(b"}").map(<[u8]>::trim_ascii_end);
+    let (false, Some(inner)) = (members.is_empty(), inner) else { return (line, line.len()) };
+    merged.clear();
+    merged.extend_from_slice(inner);
+    if !inner.ends_with(b"{") {
+        merged.push(b',');
+    }
+    merged.extend_from_slice(members.as_bytes());
+    merged.push(b'}');
+    (merged, inner.len())
+}

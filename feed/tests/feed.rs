@@ -1,0 +1,198 @@
+//! A feed as a backend uses it: blocks in, chunks out, dropped at any time.
+
+use fhir_bulk_codec::error::IdRule;
+use fhir_bulk_codec::ndjson::ReadError;
+use fhir_bulk_codec::resource::Encoder;
+use fhir_bulk_feed::{Event, Failure, Feed, Item, Plan, Position, Refusal};
+use std::io::{self, Read, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+fn plan() -> Plan {
+    Plan {
+        encoder: Encoder::new(IdRule::Aidbox, "ex:createdAt"),
+        resource_type: None,
+        is_type: |name| !name.contains(' '),
+        merge: String::new(),
+        strip_nulls: false,
+        skip: false,
+        max_line_bytes: 1 << 20,
+        start: Position::default(),
+    }
+}
+
+fn lines(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|n| format!("{{\"id\":\"{n}\",\"resourceType\":\"T{}\",\"n\":{n}}}\n", n % 3)).collect()
+}
+
+fn event(feed: &mut Feed) -> Event {
+    let start = Instant::now();
+    loop {
+        if let Some(event) = feed.take() {
+            return event;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "the feed says nothing");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Every line as `position: type/id` or its refusal, and how it ends.
+fn all(feed: &mut Feed) -> (Vec<String>, Event) {
+    let mut found = Vec::new();
+    loop {
+        let chunk = match event(feed) {
+            Event::Lines(chunk) => chunk,
+            last => return (found, last),
+        };
+        for at in 0.. {
+            let Some((position, item)) = chunk.get(at) else { break };
+            found.push(match item {
+                Item::Row(row) => format!("{}:{} {}/{}", position.lines, position.bytes, row.resource_type, row.id),
+                Item::Refused(refused) => format!(
+                    "{}:{} {:?} from {} {}",
+                    position.lines,
+                    position.bytes,
+                    refused.why,
+                    refused.offset,
+                    String::from_utf8_lossy(&refused.line[..refused.line.len().min(20)])
+                ),
+            });
+        }
+    }
+}
+
+fn read(plan: Plan, bytes: impl Into<Vec<u8>>) -> (Vec<String>, Event) {
+    all(&mut Feed::start(plan, Some(Box::new(io::Cursor::new(bytes.into())))).unwrap())
+}
+
+#[test]
+fn every_line_comes_in_order_and_a_feed_that_starts_at_any_of_them_goes_on_the_same() {
+    let text = format!("\n{}\r\n\n{}", lines(0..20_000), lines(20_000..20_003).trim_end());
+    let (whole, last) = read(plan(), text.clone());
+    assert_eq!(whole.len(), 20_003);
+    assert_eq!(whole[0], "2:45 T0/0".replace("45", &(1 + lines(0..1).len()).to_string()));
+    assert!(matches!(last, Event::End(end) if end.bytes == text.len() as u64 && end.lines == 20_006), "{last:?}");
+    for at in [0, 1, 7_000, 19_999, 20_001, 20_002] {
+        let (place, _) = whole[at].split_once(' ').unwrap();
+        let (lines, bytes) = place.split_once(':').unwrap();
+        let start = Position { lines: lines.parse().unwrap(), bytes: bytes.parse().unwrap() };
+        let (rest, last) = read(Plan { start, ..plan() }, text.clone());
+        assert_eq!(rest, whole[at + 1..], "from {start:?}");
+        assert!(matches!(last, Event::End(end) if end.bytes == text.len() as u64), "{last:?}");
+    }
+    let start = Position { lines: 20_007, bytes: text.len() as u64 + 1 };
+    assert!(matches!(read(Plan { start, ..plan() }, text).1, Event::Failed(Failure::Shorter)));
+}
+
+#[test]
+fn a_bad_line_is_the_last_one_unless_it_may_be_passed_over() {
+    let long = format!("{{\"id\":\"{}\"}}", "x".repeat(2 << 20));
+    let text = format!("{}{{\n{}{long}\n[]\n{{\"id\":\"y\",\"resourceType\":\"a b\"}}\n", lines(0..1), lines(1..2));
+    let (found, last) = read(plan(), text.clone());
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[1].contains("Bad("), "{found:?}");
+    assert!(matches!(last, Event::End(_)), "{last:?}");
+    let (found, _) = read(Plan { skip: true, ..plan() }, text.clone());
+    let kinds = ["T0/0", "Bad(", "T1/1", "TooLong(1048576)", "NotAnObject", "InvalidType(\"a b\")"];
+    assert_eq!(found.len(), kinds.len(), "{found:?}");
+    for (line, kind) in found.iter().zip(kinds) {
+        assert!(line.contains(kind), "{line}: {kind}");
+    }
+    assert!(found[3].starts_with(&format!("4:{} ", text.find("[]").unwrap())), "{found:?}");
+    let (found, _) = read(Plan { resource_type: Some("T0".into()), ..plan() }, lines(0..2));
+    assert!(found[1].contains(&format!("{:?}", Refusal::ForeignType("T1".into()))), "{found:?}");
+}
+
+#[test]
+fn a_source_that_breaks_says_in_which_line_after_what_came_before() {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(lines(0..1000).as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    assert_eq!(read(plan(), packed.clone()).0.len(), 1000);
+    let (found, last) = read(plan(), &packed[..packed.len() - 20]);
+    assert!(!found.is_empty());
+    let line = found.len() as u64 + 1;
+    assert!(
+        matches!(&last, Event::Failed(Failure::Source { error: ReadError::Io(_), line: at }) if *at == line),
+        "{last:?} after {line} lines"
+    );
+    // One whose blocks are given.
+    let mut feed = Feed::start(plan(), None).unwrap();
+    feed.give(Ok(lines(0..10).into_bytes()));
+    assert!(feed.has_room());
+    feed.give(Err(io::Error::other("broken")));
+    assert!(!feed.has_room());
+    let (found, last) = all(&mut feed);
+    assert_eq!(found.len(), 10);
+    assert!(matches!(&last, Event::Failed(Failure::Source { line: 11, .. })), "{last:?}");
+}
+
+#[test]
+fn what_a_slow_source_has_given_is_not_kept_back_until_there_is_more() {
+    let mut feed = Feed::start(plan(), None).unwrap();
+    for round in 0..3 {
+        assert!(feed.has_room());
+        feed.give(Ok((lines(round..round + 1) + "{\"id\":").into_bytes()));
+        let Event::Lines(chunk) = event(&mut feed) else { panic!("no lines") };
+        assert!(chunk.get(0).is_some() && chunk.get(1).is_none());
+        feed.give(Ok(b"\"half\",\"resourceType\":\"T0\"}\n".to_vec()));
+        let Event::Lines(chunk) = event(&mut feed) else { panic!("no lines") };
+        assert!(chunk.get(0).is_some() && chunk.get(1).is_none());
+    }
+    feed.give(Ok(Vec::new()));
+    assert!(matches!(event(&mut feed), Event::End(Position { lines: 6, .. })));
+}
+
+/// Lines without end, counted.
+struct Endless(Arc<AtomicU64>, String);
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(self.1.len());
+        buffer[..count].copy_from_slice(&self.1.as_bytes()[..count]);
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+        // A line is never cut: the text is shorter than any buffer that is asked to be filled.
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_source_is_read_no_further_ahead_than_a_few_chunks_and_not_at_all_once_it_is_dropped() {
+    for text in [lines(0..100), "\n".repeat(1000)] {
+        let read = Arc::new(AtomicU64::new(0));
+        let feed = Feed::start(plan(), Some(Box::new(Endless(read.clone(), text.clone())))).unwrap();
+        if text.starts_with('{') {
+            // Nobody takes: it stops by itself.
+            let mut before = 0;
+            loop {
+                std::thread::sleep(Duration::from_millis(200));
+                let now = read.load(Ordering::Relaxed);
+                if now == before && now > 0 {
+                    break;
+                }
+                before = now;
+            }
+            assert!(before < 16 << 20, "{before} bytes");
+        }
+        drop(feed);
+        let after = read.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(read.load(Ordering::Relaxed), after);
+    }
+}
+
+/// Ends the thread by a panic.
+struct Defect;
+
+impl Read for Defect {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        panic!("a defect, on purpose")
+    }
+}
+
+#[test]
+fn a_thread_that_is_gone_is_told_and_not_waited_for() {
+    let mut feed = Feed::start(plan(), Some(Box::new(Defect))).unwrap();
+    assert!(matches!(event(&mut feed), Event::Failed(Failure::Lost)));
+}

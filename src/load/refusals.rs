@@ -1,0 +1,99 @@
+//! What is wrong with lines and with sources, in PostgreSQL's terms.
+
+use crate::error::Error;
+use crate::source;
+use crate::store::ResourceType;
+use fhir_bulk_codec::ndjson::ReadError;
+use fhir_bulk_feed::{Failure, Position, Refusal};
+use pgrx::PgSqlErrorCode;
+use std::io;
+
+/// The error of a line of a source; `expected` is the type of all lines.
+pub fn of_line(source: &str, line: u64, why: &Refusal, expected: Option<&ResourceType>) -> Error {
+    match why {
+        Refusal::TooLong(limit) => unreadable(source, line, &ReadError::LineTooLong(*limit)),
+        Refusal::Bad(error) => Error::of_line(source, line, error),
+        Refusal::ForeignType(given) => {
+            foreign_type(source, line, given, expected.map(ResourceType::as_str).unwrap_or_default())
+        }
+        Refusal::MissingType => missing_type(source, line),
+        Refusal::InvalidType(name) => match ResourceType::new(name) {
+            Err(error) => error.detail(place_of_type(source, line)),
+            Ok(_) => missing_type(source, line),
+        },
+        Refusal::InvalidCreatedAt(text) => invalid_created_at(source, line, text),
+    }
+}
+
+/// Where a type is named first.
+pub fn place_of_type(source: &str, line: u64) -> String {
+    format!("The type is that of line {line} of {source}.")
+}
+
+/// The error of a source that ends early; `start` is where an earlier load of it came to.
+pub fn of_source(source: &str, failure: &Failure, start: Position) -> Error {
+    match failure {
+        Failure::Source { error, line } => unreadable(source, *line, error),
+        Failure::Shorter => Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{source} is shorter than when it was first read"),
+        )
+        .detail(format!("{} lines of it were stored then, {} bytes.", start.lines, start.bytes))
+        .hint("Import the source it is now as a new job."),
+        Failure::Lost => {
+            Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("the thread that reads {source} is gone"))
+        }
+    }
+}
+
+fn unreadable(source: &str, line: u64, error: &ReadError) -> Error {
+    match error {
+        ReadError::LineTooLong(limit) => Error::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("line {line} of {source} is longer than {limit} bytes"),
+        )
+        .hint("Raise fhir_bulk.max_line_bytes if a resource of this size is meant."),
+        ReadError::OutOfMemory(bytes) => {
+            Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("out of memory for line {line} of {source}"))
+                .detail(format!("The line takes at least {bytes} bytes."))
+        }
+        ReadError::Io(error) => unreadable_source(source, line, error),
+    }
+}
+
+fn unreadable_source(source: &str, line: u64, error: &io::Error) -> Error {
+    if let Some(error) = source::failure(source, error) {
+        return error.detail_if_none(format!("It failed in line {line}."));
+    }
+    // The decoder names what is wrong with a gzip stream by these kinds; a file's own errors have others.
+    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) {
+        return Error::new(
+            PgSqlErrorCode::ERRCODE_BAD_COPY_FILE_FORMAT,
+            format!("line {line} of {source}: the gzip stream is truncated or corrupt"),
+        )
+        .detail(format!("{error}."))
+        .hint("Check it with gzip -t.");
+    }
+    Error::new(PgSqlErrorCode::ERRCODE_IO_ERROR, format!("could not read {source}: {error}"))
+        .detail(format!("It failed in line {line}."))
+}
+
+fn foreign_type(source: &str, line: u64, given: &str, expected: &str) -> Error {
+    let shown: String = given.chars().take(80).collect();
+    Error::invalid_argument(format!("line {line} of {source}: a resource of type \"{shown}\", not \"{expected}\""))
+        .hint("Leave out resource_type to load a source of mixed types.")
+}
+
+fn missing_type(source: &str, line: u64) -> Error {
+    Error::invalid_argument(format!("line {line} of {source}: the resource has no resourceType"))
+        .hint("Pass resource_type if all lines are of one type.")
+}
+
+fn invalid_created_at(source: &str, line: u64, text: &str) -> Error {
+    let shown: String = text.chars().take(80).collect();
+    Error::new(
+        PgSqlErrorCode::ERRCODE_INVALID_DATETIME_FORMAT,
+        format!("line {line} of {source}: createdAt \"{shown}\" is not an instant"),
+    )
+    .hint("An instant has a date, a time and an offset: 2021-06-10T08:26:10.707454Z")
+}
