@@ -66,6 +66,8 @@ struct Bench {
     /// The table's rows as COPY's text format writes them.
     prepared: PathBuf,
     resources: i64,
+    /// As in [`Options`].
+    data: Option<PathBuf>,
 }
 
 /// Measures every row and writes the report.
@@ -114,7 +116,8 @@ impl Bench {
         let mut client = cluster.connect("postgres", "bench");
         client.batch_execute("CREATE EXTENSION fhir_bulk; SET fhir_bulk.allowed_sources = '127.0.0.1'")?;
         let prepared = folder.join("prepared.txt");
-        let mut bench = Bench { cluster, client, resource_type, source, source_bytes, prepared, resources: 0 };
+        let data = options.data.clone();
+        let mut bench = Bench { cluster, client, resource_type, source, source_bytes, prepared, resources: 0, data };
         bench.load()?;
         let table = bench.table();
         bench.resources = bench.client.query_one(&format!("SELECT count(*) FROM {table}"), &[])?.get(0);

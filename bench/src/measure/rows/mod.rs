@@ -1,6 +1,7 @@
 //! The rows: what is measured, against what, and how much of it it may take.
 
 mod dump;
+mod export;
 mod load;
 mod sql_dump;
 
@@ -63,6 +64,20 @@ pub(super) const ROWS: &[Row] = &[
         bound: 1.00,
         run: sql_dump::ndjson_flat,
         run_baseline: sql_dump::copy_row_to_json_flat,
+    },
+    Row {
+        name: "export: all types to files, one worker",
+        baseline: "COPY (SELECT resource FROM t) TO a file, each",
+        bound: 0.60,
+        run: export::one_worker,
+        run_baseline: export::copy_to_files,
+    },
+    Row {
+        name: "export: all types to files, two workers",
+        baseline: "the same with one",
+        bound: 0.60,
+        run: export::two_workers,
+        run_baseline: export::one_worker,
     },
     Row {
         name: "load: bulk_load, FHIR file",
