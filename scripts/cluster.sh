@@ -142,7 +142,7 @@ start() {
 }
 
 stop() {
-  if [ -e "$dir" ]; then check_folder; fi
+  if [ -e "$dir" ]; then check_folder; scripts/proxy.sh stop "$dir"; fi
   if is_running; then pg pg_ctl stop -D "$dir/data" -m fast -w >/dev/null; fi
   echo "stopped: $dir"
 }

@@ -88,9 +88,10 @@ copy_lines() { printf "COPY (%s) TO STDOUT WITH (FORMAT csv, QUOTE e'\\\\x01', D
 
 build() {
   scripts/install.sh | indent
-  note "building the generator of sample data"
+  note "building the proxy and the generator of sample data"
   local quiet=--quiet
   if [ -t 2 ]; then quiet=; fi
+  cargo build --release -p fhir_bulk_proxy $quiet
   cargo build --release -p fhir_bulk_bench --bin sample --bin compare $quiet
 }
 
@@ -173,6 +174,34 @@ dump_chunks() {
   note "Observation with gzip: $(size "$zipped"), $((zipped * 100 / bytes)) %"
 }
 
+# A role of its own, with the rights of a client that reads and writes.
+make_client() {
+  password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+  sql -c "SET client_min_messages = warning" -c "DROP ROLE IF EXISTS client" \
+    -c "CREATE ROLE client LOGIN PASSWORD '$password'" -c "GRANT ALL ON SCHEMA public TO client" \
+    -c "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO client" \
+    -c "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO client" \
+    -c "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO client" -c "GRANT pg_read_server_files TO client"
+}
+
+serve() {
+  make_client
+  scripts/proxy.sh start | indent
+  printf 'export FHIR_USER=client:%s\n' "$password" >>"$dir/http.sh"
+  . "$dir/http.sh"
+  local start answer
+  start=$(now)
+  http -o "$dir/answer" "$FHIR_URL/Observation/\$dump?fhir=true"
+  http_time=$(($(now) - start))
+  cmp -s "$dir/answer" "$dump/Observation.ndjson" || fail "the dump over HTTP differs from the one of psql"
+  note "Observation: $(size "$(stat -c %s "$dir/answer")") over HTTP in $(milliseconds "$http_time"), the same bytes as psql's"
+  answer=$(http -H 'Content-Type: application/gzip' --data-binary "@$sample/Patient.ndjson.gz" "$FHIR_URL/fhir/Patient/\$load")
+  [ "$answer" = "{\"total\": ${lines[Patient]}}" ] || fail "Patient: expected {\"total\": ${lines[Patient]}}, got $answer"
+  note "Patient: $answer, from the body of a request"
+}
+
+http() { curl -sS --fail-with-body -u "$FHIR_USER" "$@"; }
+
 check() { tool compare "$sample" "$dump" | indent; }
 
 # --- the report
@@ -219,6 +248,13 @@ report() {
   printf "  SELECT bulk_dump('Patient', fhir => true) LIMIT 3;\n"
   printf "  SELECT bulk_load('file://%s/Patient.ndjson.gz', 'Patient', fhir => true);\n" "$sample"
 
+  printf '\n%sOver HTTP%s\n' "$bold" "$plain"
+  printf "  curl -u %s '%s/Patient/\$dump?fhir=true'\n" "$FHIR_USER" "$FHIR_URL"
+  printf "  curl -u %s '%s/fhir/Patient/\$load' -H 'Content-Type: application/gzip' --data-binary @%s/Patient.ndjson.gz\n" \
+    "$FHIR_USER" "$FHIR_URL" "$sample"
+  printf "  curl -u %s '%s/\$dump-sql' -H 'Content-Type: text/yaml' -d 'query: select count(*) from patient'\n" \
+    "$FHIR_USER" "$FHIR_URL"
+
   printf '\n%sWhat stays on this machine%s\n' "$bold" "$plain"
   printf '  %s (%s): the cluster, the sample and the dump\n' "$dir" "$(du -sh "$dir" | cut -f1)"
   printf '  the extension in %s and %s\n' "$("$PG_BIN/pg_config" --sharedir)/extension" "$("$PG_BIN/pg_config" --pkglibdir)"
@@ -227,7 +263,7 @@ report() {
   else
     printf '  no packages: all that is needed was here before\n'
   fi
-  printf '\n  make stop         stops the cluster\n  make clean-demo   stops it and deletes %s\n' "$dir"
+  printf '\n  make stop         stops the cluster and the proxy\n  make clean-demo   stops it and deletes %s\n' "$dir"
 }
 
 # --- the demo
@@ -271,6 +307,10 @@ end
 
 begin "Compare what came out with what went in"
 check
+end
+
+begin "Serve it over HTTP"
+serve
 end
 
 report

@@ -25,6 +25,7 @@ awk -v dir="$work" '
 # Where the demo's server is, from its own snippet; once there is a demo.
 connect() {
   . "$folder/env.sh"
+  . "$folder/http.sh"
   psql -X -q -d fhir -c "DROP ROLE IF EXISTS loader" -c "CREATE ROLE loader" 2>/dev/null
 }
 

@@ -8,14 +8,17 @@ mod report;
 mod rows;
 mod scale;
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
+use fhir_bulk_tests::proxy::{self, Proxy};
 use fhir_bulk_tests::{Client, Cluster};
 use flate2::bufread::MultiGzDecoder;
 
@@ -63,6 +66,8 @@ struct Bench {
     /// The plain NDJSON, which the server can read.
     source: PathBuf,
     source_bytes: u64,
+    /// Started when a row first asks for it.
+    proxy: OnceCell<Proxy>,
     /// The table's rows as COPY's text format writes them.
     prepared: PathBuf,
     resources: i64,
@@ -117,7 +122,17 @@ impl Bench {
         client.batch_execute("CREATE EXTENSION fhir_bulk; SET fhir_bulk.allowed_sources = '127.0.0.1'")?;
         let prepared = folder.join("prepared.txt");
         let data = options.data.clone();
-        let mut bench = Bench { cluster, client, resource_type, source, source_bytes, prepared, resources: 0, data };
+        let mut bench = Bench {
+            cluster,
+            client,
+            resource_type,
+            source,
+            source_bytes,
+            proxy: OnceCell::new(),
+            prepared,
+            resources: 0,
+            data,
+        };
         bench.load()?;
         let table = bench.table();
         bench.resources = bench.client.query_one(&format!("SELECT count(*) FROM {table}"), &[])?.get(0);
@@ -147,6 +162,15 @@ impl Bench {
         let start = Instant::now();
         self.client.execute("SELECT bulk_load($1, $2, $3)", &[&source, &self.resource_type, &fhir])?;
         Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// A proxy whose callers all are the superuser, as this program is.
+    fn proxy(&self) -> &Proxy {
+        self.proxy.get_or_init(|| {
+            let database = self.cluster.dsn("postgres", "bench");
+            let flags = ["--listen", "127.0.0.1:0", "--anonymous-role", "postgres", "--database", &database];
+            Proxy::spawn(Command::new(proxy::program(true)).args(flags))
+        })
     }
 
     fn file_url(&self) -> String {

@@ -2,6 +2,7 @@
 
 mod dump;
 mod export;
+mod http;
 mod load;
 mod sql_dump;
 
@@ -141,5 +142,19 @@ pub(super) const ROWS: &[Row] = &[
         bound: 1.00,
         run: load::load_far,
         run_baseline: load::load_far_staged,
+    },
+    Row {
+        name: "http: GET $dump?fhir=true",
+        baseline: "bulk_dump_chunks through binary COPY",
+        bound: 1.15,
+        run: http::dump,
+        run_baseline: dump::dump_chunks,
+    },
+    Row {
+        name: "http: POST $load of NDJSON",
+        baseline: "bulk_load of the same file",
+        bound: 1.35,
+        run: http::load,
+        run_baseline: Bench::load,
     },
 ];

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The HTTP proxy in front of the demo's database, at a free port on 127.0.0.1. Every command may be repeated.
+#
+#   proxy.sh start [DIR]   start it, ending the one of before
+#   proxy.sh stop  [DIR]
+#
+# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). `http.sh` in it says where the proxy is; proxy.log is below log/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+die() { printf 'proxy: %s\n' "$*" >&2; exit 1; }
+
+# The process of the last start, if it is still that one.
+running() {
+  local pid
+  pid=$(cat "$dir/proxy.pid" 2>/dev/null) || return 1
+  tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF -e "$dir/proxy.yaml" && echo "$pid"
+}
+
+stop() {
+  local pid
+  if pid=$(running); then
+    kill "$pid"
+    for _ in {1..100}; do running >/dev/null || break; sleep 0.1; done
+  fi
+  rm -f "$dir/proxy.pid" "$dir/http.sh"
+}
+
+start() {
+  local program=${CARGO_TARGET_DIR:-target}/release/fhir_bulk_proxy address=
+  [ -x "$program" ] || die "no $program: cargo build --release -p fhir_bulk_proxy"
+  stop
+  . "$dir/env.sh"
+  printf 'listen: 127.0.0.1:0\ndatabase: host=127.0.0.1 port=%s dbname=fhir\n' "$PGPORT" >"$dir/proxy.yaml"
+  setsid "$program" --config "$dir/proxy.yaml" >"$dir/proxy.log" 2>&1 </dev/null &
+  echo $! >"$dir/proxy.pid"
+  for _ in {1..100}; do
+    address=$(sed -n 's#.*listening at \(http://.*\)#\1#p' "$dir/proxy.log")
+    if [ -n "$address" ]; then break; fi
+    running >/dev/null || break
+    sleep 0.1
+  done
+  [ -n "$address" ] || { cat "$dir/proxy.log" >&2; die "it didn't start"; }
+  printf 'export FHIR_URL=%s\n' "$address" >"$dir/http.sh"
+  echo "running: $address"
+}
+
+command=${1:-}
+dir=$(realpath -ms -- "${2:-$FHIR_BULK_DIR}")
+case $command in
+  start | stop) "$command" ;;
+  *) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p}' "$0" >&2; exit 2 ;;
+esac
