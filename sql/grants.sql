@@ -46,7 +46,7 @@ COMMENT ON FUNCTION bulk_export(jsonb) IS
 COMMENT ON FUNCTION bulk_export_status(text) IS
     'How far an export of yours is; with HL7''s manifest, or a downloadUrl, when it is done';
 COMMENT ON FUNCTION bulk_export_cancel(text) IS
-    'Ends an export of yours and removes its files. False when it is not active';
+    'Ends an export of yours if it still runs, and removes its files in any case. False when it has none';
 COMMENT ON FUNCTION bulk_export_file(text) IS
     'The bytes of an exported file in pieces, by the signed URL that a status gave';
 COMMENT ON FUNCTION bulk_job_subject() IS

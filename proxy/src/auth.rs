@@ -23,13 +23,15 @@ pub enum Caller {
     Login { role: String, password: String },
     /// A role that the proxy's own user takes on, with the claims that policies may look at, as JSON.
     Assumed { role: String, claims: String },
+    /// The proxy's own user, for what needs no credentials but a signature.
+    Own(String),
 }
 
 impl Caller {
     /// The role whose rights count.
     pub fn role(&self) -> &str {
         match self {
-            Caller::Login { role, .. } | Caller::Assumed { role, .. } => role,
+            Caller::Login { role, .. } | Caller::Assumed { role, .. } | Caller::Own(role) => role,
         }
     }
 }

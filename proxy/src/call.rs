@@ -31,6 +31,25 @@ impl FromRequestParts<Arc<App>> for Call {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Call> {
         let caller = app.authenticator.caller(&parts.headers)?;
         tracing::Span::current().record("role", caller.role());
+        Call::of(parts, app, caller)
+    }
+}
+
+/// A request whose URL is its credentials.
+pub struct Download(pub Call);
+
+impl FromRequestParts<Arc<App>> for Download {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Download> {
+        let why = "signed URLs need a user in --database, who may EXECUTE bulk_export_file";
+        let user = app.pool.own_user().ok_or_else(|| Problem::unavailable(why))?;
+        Call::of(parts, app, Caller::Own(user.to_owned())).map(Download)
+    }
+}
+
+impl Call {
+    fn of(parts: &Parts, app: &Arc<App>, caller: Caller) -> Result<Call> {
         Ok(Call {
             app: app.clone(),
             headers: parts.headers.clone(),
@@ -40,9 +59,7 @@ impl FromRequestParts<Arc<App>> for Call {
             version: parts.version,
         })
     }
-}
 
-impl Call {
     /// Checks that no parameter is left and that the caller takes what the answer will be, under any of its names.
     ///
     /// # Errors
@@ -80,7 +97,12 @@ impl Call {
     /// 401, 403, 429, 503.
     pub async fn begin(&self, access: Access, blame: Blame) -> Result<Session> {
         let connection = self.app.pool.get(&self.caller).await?;
-        Session::begin(connection, &self.caller, access, blame, self.id.as_str()).await
+        Session::begin(connection, &self.caller, access, blame, self.id.as_str(), &self.url(&["export"])).await
+    }
+
+    /// How many requests the caller's role may have running, and how many more at this moment.
+    pub fn limits(&self) -> (u32, usize) {
+        self.app.pool.limits(self.caller.role())
     }
 
     /// Whether a Prefer header says so.

@@ -129,9 +129,9 @@ impl IntoResponse for Problem {
 fn status(code: &str, is_ours: bool, blame: Blame) -> StatusCode {
     match (code, blame) {
         ("42501" | "25006", _) => return StatusCode::FORBIDDEN,
-        // A resource type without a table, a job that nobody knows.
-        ("42P01" | "P0002", Blame::Request) if is_ours => return StatusCode::NOT_FOUND,
-        ("23505" | "40001" | "40P01" | "55P03", _) => return StatusCode::CONFLICT,
+        // A resource type without a table, a job that nobody knows, a file that is removed.
+        ("42P01" | "58P01" | "P0002", Blame::Request) if is_ours => return StatusCode::NOT_FOUND,
+        ("23505" | "40001" | "40P01" | "42710" | "55P03", _) => return StatusCode::CONFLICT,
         ("53400" | "54000", _) => return StatusCode::PAYLOAD_TOO_LARGE,
         _ => {}
     }

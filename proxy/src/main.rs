@@ -2,7 +2,7 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`routes`] | the endpoints, each with the function that answers it |
+//! | [`routes`], [`exports`] | the endpoints, each with the function that answers it |
 //! | [`call`], [`request`], [`upload`] | what a request says and brings |
 //! | [`auth`], [`jwt`] | on whose behalf it runs |
 //! | [`session`], [`pool`] | its transaction, on a connection of its role |
@@ -15,6 +15,7 @@ mod auth;
 mod call;
 mod config;
 mod error;
+mod exports;
 mod jwt;
 mod metrics;
 mod observe;

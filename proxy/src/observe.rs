@@ -107,12 +107,16 @@ fn told(problem: &Problem, path: &str, id: &RequestId) -> Response {
 
 /// What the `/v1` endpoints say beside their data.
 pub fn meta(id: &RequestId, status: StatusCode) -> Value {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    json!({"requestId": id.as_str(), "timestamp": timestamp(since_1970), "status": status.as_u16()})
+    json!({"requestId": id.as_str(), "timestamp": timestamp(), "status": status.as_u16()})
+}
+
+/// Now.
+pub fn timestamp() -> String {
+    instant(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
 /// ISO 8601 in UTC, with milliseconds.
-fn timestamp(since_1970: Duration) -> String {
+fn instant(since_1970: Duration) -> String {
     let seconds = since_1970.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn timestamps_are_dates_of_the_calendar() {
-        let at = |seconds| timestamp(Duration::from_secs(seconds));
+        let at = |seconds| instant(Duration::from_secs(seconds));
         assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(at(951_782_399), "2000-02-28T23:59:59.000Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000Z");

@@ -122,6 +122,16 @@ impl Pool {
         Ok(Connection { pool: self.clone(), login, open, _permits: [for_role, for_all] })
     }
 
+    /// How many requests a role may have running, and how many more at this moment.
+    pub fn limits(&self, role: &str) -> (u32, usize) {
+        (self.per_role, self.role(role).available_permits())
+    }
+
+    /// The user of --database, if it names one.
+    pub fn own_user(&self) -> Option<&str> {
+        self.own_user.as_deref()
+    }
+
     /// Whether the server answers: not how, only that it would let somebody in.
     pub async fn server_answers(&self) -> bool {
         let mut config = self.database.clone();
@@ -161,7 +171,7 @@ impl Pool {
                 let password = hmac::sign(&self.digest_key, password.as_bytes()).as_ref().to_vec();
                 Ok(Login { role: role.clone(), password })
             }
-            Caller::Assumed { .. } => {
+            Caller::Assumed { .. } | Caller::Own(_) => {
                 let role = self.own_user.clone().ok_or_else(|| Problem::unavailable("--database names no user"))?;
                 Ok(Login { role, password: Vec::new() })
             }
@@ -222,7 +232,9 @@ impl Pool {
         }
         let (client, driver) = connect(&config).await.map_err(|error| match caller {
             Caller::Login { .. } => Problem::of_login(&error),
-            Caller::Assumed { .. } => Problem::unavailable(format!("the user of --database cannot log in: {error:?}")),
+            Caller::Assumed { .. } | Caller::Own(_) => {
+                Problem::unavailable(format!("the user of --database cannot log in: {error:?}"))
+            }
         })?;
         let schema = find_extension(&client).await?;
         Ok(Open { client, driver, schema, born: Instant::now() })

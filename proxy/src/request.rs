@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Problem, Result};
 
+/// What JSON is called, FHIR's too.
+pub const JSON: &[&str] = &["application/json", "application/fhir+json"];
+
 /// The parameters after the `?`, each taken once; what nobody takes is a mistake.
 #[derive(Default)]
 pub struct Parameters(Vec<(String, String)>);

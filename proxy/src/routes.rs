@@ -15,13 +15,13 @@ use tokio_postgres::types::Type;
 use crate::App;
 use crate::call::Call;
 use crate::error::{Blame, Problem, Result};
+use crate::exports;
 use crate::observe;
-use crate::request::{self, Kind, take_flag, take_text};
+use crate::request::{self, JSON, Kind, take_flag, take_text};
 use crate::session::{Access, Pieces};
 use crate::upload;
 
 const NDJSON: &[&str] = &["application/ndjson", "application/x-ndjson", "application/fhir+ndjson"];
-const JSON: &[&str] = &["application/json", "application/fhir+json"];
 
 /// All there is.
 pub fn router(app: Arc<App>) -> Router {
@@ -37,6 +37,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/BulkImportStatus/{id}", get(import_status).delete(cancel_import))
         .route("/$bulk/export", post(export_identifiers))
         .route("/api/v2/spp/$bulk/export", post(export_identifiers))
+        .route("/fhir/metadata", get(exports::metadata))
+        .route("/fhir/$export", get(exports::kick_off).post(exports::kick_off_by_parameters))
+        .route("/fhir/$export-status/{id}", get(exports::status).delete(exports::delete))
+        .route("/v1/bulk/export", post(exports::start_single))
+        .route("/v1/bulk/jobs/{id}", get(exports::job))
+        .route("/export/{job}/{file}", get(exports::file))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))
@@ -108,7 +114,7 @@ async fn load(mut call: Call, resource_type: Option<String>, fhir: bool, body: B
         .await?;
     session.commit().await?;
     call.app.metrics.loaded(&answer);
-    Ok(json(StatusCode::OK, answer))
+    Ok(respond(StatusCode::OK, JSON[0], answer))
 }
 
 async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
@@ -121,7 +127,8 @@ async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
     session.commit().await?;
     call.app.metrics.job_started("import");
     let code = if call.prefers("respond-async") { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok(([(header::CONTENT_LOCATION, call.url(&["BulkImportStatus", &id]))], json(code, status)).into_response())
+    Ok(([(header::CONTENT_LOCATION, call.url(&["BulkImportStatus", &id]))], respond(code, JSON[0], status))
+        .into_response())
 }
 
 async fn import_status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
@@ -129,7 +136,7 @@ async fn import_status(mut call: Call, Path(id): Path<String>) -> Result<Respons
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
     session.commit().await?;
-    Ok(json(StatusCode::OK, status))
+    Ok(respond(StatusCode::OK, JSON[0], status))
 }
 
 async fn cancel_import(call: Call, Path(id): Path<String>) -> Result<Response> {
@@ -149,7 +156,7 @@ async fn export_identifiers(mut call: Call, body: Body) -> Result<Response> {
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let answer = session.value("bulk_export_identifiers($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;
     session.commit().await?;
-    Ok(json(StatusCode::OK, answer))
+    Ok(respond(StatusCode::OK, JSON[0], answer))
 }
 
 async fn health(State(app): State<Arc<App>>) -> Response {
@@ -157,19 +164,20 @@ async fn health(State(app): State<Arc<App>>) -> Response {
         true => (StatusCode::OK, r#"{"status": "ok"}"#),
         false => (StatusCode::SERVICE_UNAVAILABLE, r#"{"status": "the database cannot be reached"}"#),
     };
-    json(code, status.into())
+    respond(code, JSON[0], status.into())
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.text(app.pool.counts())).into_response()
 }
 
-fn json(code: StatusCode, text: String) -> Response {
-    (code, [(header::CONTENT_TYPE, JSON[0])], text).into_response()
+/// An answer that is whole.
+pub fn respond(code: StatusCode, content_type: &'static str, text: String) -> Response {
+    (code, [(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
 /// A body in chunks, each sent as it comes.
-fn stream(call: &Call, content_type: &str, gzip: bool, pieces: Pieces) -> Response {
+pub fn stream(call: &Call, content_type: &str, gzip: bool, pieces: Pieces) -> Response {
     let encoding: Option<(HeaderName, &str)> = gzip.then_some((header::CONTENT_ENCODING, "gzip"));
     let app = call.app.clone();
     let counts_rows = !gzip && content_type == NDJSON[0];

@@ -33,7 +33,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a transaction as `caller`. The server shows the request's id as the session's application_name.
+    /// Begins a transaction as `caller`. The server shows the request's id as the session's application_name, and signs
+    /// URLs that start with `files_url`.
     ///
     /// # Errors
     /// 403 when the proxy's user may not take on the role; 503.
@@ -43,6 +44,7 @@ impl Session {
         access: Access,
         blame: Blame,
         request_id: &str,
+        files_url: &str,
     ) -> Result<Session> {
         let session = Session { connection: Some(connection), blame, is_busy: AtomicBool::new(true) };
         let begin = match access {
@@ -52,14 +54,18 @@ impl Session {
         let client = session.connection().client();
         client.batch_execute(begin).await.map_err(Problem::unavailable)?;
         let name = format!("fhir_bulk_proxy {request_id}");
-        let set_name = "SELECT pg_catalog.set_config('application_name', $1, true)";
-        // The role comes last: what is set before is set by the proxy's own user.
+        // The role comes last: what is set before is set by the user who logged in.
+        let set = "SELECT pg_catalog.set_config('application_name', $1, true), \
+             pg_catalog.set_config('fhir_bulk.export_url', $2, true)";
         let set_caller = "SELECT pg_catalog.set_config('application_name', $1, true), \
-             pg_catalog.set_config('request.jwt.claims', $2, true), pg_catalog.set_config('role', $3, true)";
+             pg_catalog.set_config('fhir_bulk.export_url', $2, true), \
+             pg_catalog.set_config('request.jwt.claims', $3, true), pg_catalog.set_config('role', $4, true)";
+        let mut values = vec![(&name as &(dyn ToSql + Sync), Type::TEXT), (&files_url, Type::TEXT)];
         match caller {
-            Caller::Login { .. } => client.query_typed(set_name, &[(&name, Type::TEXT)]).await,
+            Caller::Login { .. } | Caller::Own(_) => client.query_typed(set, &values).await,
             Caller::Assumed { role, claims } => {
-                client.query_typed(set_caller, &[(&name, Type::TEXT), (claims, Type::TEXT), (role, Type::TEXT)]).await
+                values.extend([(claims as &(dyn ToSql + Sync), Type::TEXT), (role, Type::TEXT)]);
+                client.query_typed(set_caller, &values).await
             }
         }
         .map_err(|error| match error.as_db_error() {
@@ -84,6 +90,30 @@ impl Session {
         self.is_busy.store(false, Relaxed);
         let row = row.map_err(|error| Problem::of_statement(&error, self.blame))?;
         Ok(row.get::<_, Option<String>>(0).unwrap_or_else(|| "null".into()))
+    }
+
+    /// The rows of a call without arguments.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub async fn values(&self, call: &str) -> Result<Vec<String>> {
+        self.is_busy.store(true, Relaxed);
+        let query = format!("SELECT {}.{call}::pg_catalog.text", self.connection().schema());
+        let rows = self.connection().client().query_typed(&query, &[]).await.map_err(|error| self.failed(&error))?;
+        self.is_busy.store(false, Relaxed);
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// A setting, as the session has it.
+    ///
+    /// # Errors
+    /// 503.
+    pub async fn setting(&self, name: &str) -> Result<String> {
+        self.is_busy.store(true, Relaxed);
+        let query = "SELECT pg_catalog.current_setting($1)";
+        let row = self.connection().client().query_typed_one(query, &[(&name, Type::TEXT)]).await;
+        self.is_busy.store(false, Relaxed);
+        Ok(row.map_err(|error| Problem::of_statement(&error, self.blame))?.get(0))
     }
 
     /// The rows of a call, each a piece of a body. They come as fast as they are taken, and only as fast: what is not

@@ -47,11 +47,11 @@ fn bulk_export_status(id: Option<&str>) -> JsonB {
     JsonB(or_raise(required(id, "id").and_then(status)))
 }
 
-/// Ends an export of the caller's and removes its files. False when it is not active.
+/// Ends an export of the caller's if it still runs, and removes its files in any case. False when it has none.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_export_cancel(id: Option<&str>) -> bool {
     session::prevent_if_read_only(c"bulk_export_cancel()");
-    or_raise(required(id, "id").and_then(|id| jobs::cancel(NAME, id)))
+    or_raise(required(id, "id").and_then(|id| Ok(jobs::cancel(NAME, id)? || jobs::discard(NAME, id)?)))
 }
 
 /// 1. check the request and that there is a place for the files

@@ -237,6 +237,29 @@ pub fn cancel(kind: &str, id: &str) -> Result<bool> {
     Ok(!cancelled.is_empty())
 }
 
+/// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is removed by a worker
+/// soon after the commit. False when there is none, or none that made anything.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn discard(kind: &str, id: &str) -> Result<bool> {
+    let queue = Queue::of(catalog::this_extension());
+    // A task with a worker that no longer lives has something left of it.
+    let discarded: Vec<i64> = queue.rows(
+        &format!(
+            "WITH job AS (UPDATE {{}}.bulk_job SET status = 'cancelled' WHERE {OWN} \
+             AND status OPERATOR(pg_catalog.=) 'finished' RETURNING number) \
+             UPDATE {{}}.bulk_job_task t SET status = 'cancelled', worker = 0 FROM job \
+             WHERE t.job OPERATOR(pg_catalog.=) job.number RETURNING pg_catalog.to_jsonb(t.number)"
+        ),
+        own(kind, id)?,
+    );
+    if !discarded.is_empty() {
+        super::worker::wake_at_commit(1);
+    }
+    Ok(!discarded.is_empty())
+}
+
 /// Which jobs are the caller's: kind, id, role and sub are the first parameters.
 const OWN: &str = "kind OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.=) $2 \
     AND role OPERATOR(pg_catalog.=) $3::pg_catalog.oid AND COALESCE(subject OPERATOR(pg_catalog.=) $4, $4 IS NULL)";

@@ -35,10 +35,17 @@ fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
     assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
     run(&mut client, "COMMIT");
     assert_eq!(finish(&mut client, &id)["status"], "cancelled");
-    // A finished one stays.
+    // Of a finished one, whose files nobody wants any more, they are removed.
     let id = done(&mut client, &json!({}))["jobId"].as_str().unwrap().to_owned();
-    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "f");
     assert_eq!(files(&database).len(), 2);
+    run(&mut client, "BEGIN");
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    run(&mut client, "ROLLBACK");
+    assert_eq!(status(&mut client, &id)["status"], "completed");
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    assert_eq!(status(&mut client, &id)["status"], "cancelled");
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "f");
+    wait_for_no_files(&database);
 }
 
 #[test]

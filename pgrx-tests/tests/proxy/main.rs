@@ -5,7 +5,9 @@
 mod auth;
 mod dump;
 mod dump_sql;
+mod exports;
 mod identifiers;
+mod jobs;
 mod load;
 mod operations;
 mod refusals;

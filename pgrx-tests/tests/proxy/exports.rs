@@ -1,0 +1,241 @@
+//! HL7's Bulk Data Access, the `/v1` endpoints, and downloads by signed URLs.
+
+use std::process::Command;
+
+use fhir_bulk_tests::proxy::{Request, Response};
+use fhir_bulk_tests::{gunzip, wait_for};
+use ring::digest;
+use serde_json::{Value, json};
+
+use crate::support::{PASSWORD, Service, aidbox_rows, file, outcome, role, target};
+
+const HOST: &str = "http://fhir.example.org";
+
+/// Patients and appointments, a place for exports, a user who serves their files, and `clk_live_abc123`, a key of a role
+/// that may read patients.
+fn service() -> Service {
+    let service = Service::with(|database| {
+        let (authenticator, tenant) = (role(database, "authenticator"), role(database, "tenant"));
+        database
+            .connect()
+            .batch_execute(&format!(
+                "ALTER DATABASE {} SET fhir_bulk.export_location = 'file://{}';
+                 GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO {authenticator};
+                 GRANT {tenant} TO {authenticator};
+                 GRANT EXECUTE ON FUNCTION bulk_export(jsonb), bulk_export_cancel(text) TO {tenant}",
+                database.name(),
+                database.path("exports").display()
+            ))
+            .unwrap();
+        let digest = digest::digest(&digest::SHA256, b"clk_live_abc123");
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let keys = file(database, "keys.yaml", &format!("- {{sha256: {digest}, role: {tenant}}}\n"));
+        let own = target(database, &format!("user={authenticator} password='{PASSWORD}'"));
+        ["--api-keys-file", &keys, "--database", &own].map(str::to_owned).to_vec()
+    });
+    let mut client = service.connect();
+    aidbox_rows(&mut client);
+    client.batch_execute(&format!("GRANT SELECT ON patient TO {}_tenant", service.database.name())).unwrap();
+    service
+}
+
+fn kick_off(service: &Service, query: &str) -> Response {
+    service.send(Request::get(&format!("/fhir/$export{query}")).header("Prefer", "respond-async"))
+}
+
+/// The path of a URL of ours.
+fn path(url: &str) -> &str {
+    url.strip_prefix(HOST).unwrap_or_else(|| panic!("{url}"))
+}
+
+/// The answer of a status when it no longer is 202.
+fn finished(service: &Service, status: &str) -> Response {
+    let mut last = None;
+    wait_for("the export to end", || {
+        let response = service.send(Request::get(status));
+        if response.status == 202 {
+            assert!(response.header("x-progress").is_some_and(|progress| !progress.is_empty()), "{response:?}");
+            assert!(response.header("retry-after").unwrap().parse::<u32>().is_ok());
+        }
+        let is_over = response.status != 202;
+        last = Some(response);
+        is_over
+    });
+    last.unwrap()
+}
+
+fn download(service: &Service, url: &Value) -> Response {
+    service.proxy.send(&Request::get(path(url.as_str().unwrap())))
+}
+
+/// What a manifest's files of a type hold: ids, in order.
+fn ids(service: &Service, manifest: &Value, resource_type: &str) -> Vec<String> {
+    let outputs = manifest["output"].as_array().unwrap().iter().filter(|output| output["type"] == resource_type);
+    let mut ids: Vec<String> = outputs
+        .flat_map(|output| {
+            let response = download(service, &output["url"]);
+            assert_eq!((response.status, response.is_whole), (200, true), "{}", response.text());
+            let lines: Vec<Value> = response.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(output["count"], lines.len());
+            lines.into_iter().map(|line| line["id"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_client_of_bulk_data_access_gets_from_metadata_to_files_and_deletes_them() {
+    let service = service();
+    let metadata = service.send(Request::get("/fhir/metadata").header("Accept", "application/fhir+json"));
+    assert_eq!(metadata.header("content-type"), Some("application/fhir+json"));
+    let metadata = metadata.json();
+    assert_eq!((&metadata["resourceType"], &metadata["fhirVersion"]), (&json!("CapabilityStatement"), &json!("4.0.1")));
+    assert_eq!(metadata["rest"][0]["resource"], json!([{"type": "Appointment"}, {"type": "Patient"}]));
+    assert_eq!(metadata["rest"][0]["operation"][0]["name"], "export");
+
+    let started = kick_off(&service, "");
+    assert_eq!((started.status, started.text().as_str()), (202, ""), "{}", started.text());
+    let status = path(started.header("content-location").unwrap()).to_owned();
+    let done = finished(&service, &status);
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.header("content-type"), Some("application/json"));
+    assert!(done.header("expires").is_some_and(|date| date.ends_with(" GMT")), "{done:?}");
+    let manifest = done.json();
+    let mut members: Vec<&String> = manifest.as_object().unwrap().keys().collect();
+    members.sort();
+    assert_eq!(members, ["deleted", "error", "output", "request", "requiresAccessToken", "transactionTime"]);
+    assert_eq!(manifest["request"], format!("{HOST}/fhir/$export"));
+    assert_eq!(manifest["requiresAccessToken"], false);
+    assert_eq!(ids(&service, &manifest, "Patient"), ["pt-1", "pt-2", "pt-3"]);
+    assert_eq!(ids(&service, &manifest, "Appointment"), ["ap-1", "ap-2", "ap-3"]);
+    let url = &manifest["output"][0]["url"];
+    assert_eq!(download(&service, url).header("content-type"), Some("application/fhir+ndjson"));
+    assert_eq!(download(&service, url).header("transfer-encoding"), Some("chunked"));
+
+    assert_eq!(service.send(Request::new("DELETE", &status)).status, 202);
+    outcome(&service.send(Request::get(&status)), 404);
+    outcome(&service.send(Request::new("DELETE", &status)), 404);
+    wait_for("the files to be gone", || download(&service, url).status == 404);
+}
+
+#[test]
+fn parameters_of_a_kick_off_count_in_the_url_and_in_a_parameters_resource() {
+    let service = service();
+    let manifest = |started: Response| {
+        assert_eq!(started.status, 202, "{}", started.text());
+        let done = finished(&service, path(started.header("content-location").unwrap()));
+        assert_eq!(done.status, 200, "{}", done.text());
+        done.json()
+    };
+    let query = "?_type=Patient&_since=2021-06-10T11:26:10+03:00&_elements=id&_outputFormat=application/fhir+ndjson";
+    let found = manifest(kick_off(&service, query));
+    assert_eq!(ids(&service, &found, "Patient"), ["pt-1", "pt-2", "pt-3"]);
+    assert_eq!(found["output"].as_array().unwrap().len(), 1);
+    assert_eq!(found["request"], format!("{HOST}/fhir/$export{query}"));
+    let since = manifest(kick_off(&service, "?_type=Patient&_since=2021-06-10T08:26:11Z"));
+    assert_eq!(ids(&service, &since, "Patient"), [""; 0]);
+    let body = json!({"resourceType": "Parameters", "parameter": [
+        {"name": "_type", "valueString": "Patient"}, {"name": "_type", "valueString": "Appointment"},
+        {"name": "_since", "valueInstant": "2021-06-10T08:26:10Z"}, {"name": "contentEncoding", "valueString": "gzip"}]});
+    let post = |body: &Value| {
+        service.send(
+            Request::post("/fhir/$export", "application/fhir+json", body.to_string()).header("Prefer", "respond-async"),
+        )
+    };
+    let zipped = manifest(post(&body));
+    let file = zipped["output"].as_array().unwrap().iter().find(|output| output["type"] == "Appointment").unwrap();
+    let response = download(&service, &file["url"]);
+    assert_eq!(response.header("content-encoding"), Some("gzip"));
+    assert_eq!(gunzip(&response.body).iter().filter(|byte| **byte == b'\n').count(), 3);
+
+    outcome(&kick_off(&service, "?_type=Practitioner"), 404);
+    for query in ["?_since=yesterday", "?_outputFormat=csv", "?_typeFilter=x", "?_type=Patient&_type=Appointment"] {
+        outcome(&kick_off(&service, query), 400);
+    }
+    outcome(&post(&json!({"resourceType": "Patient"})), 400);
+    outcome(&post(&json!({"resourceType": "Parameters", "parameter": [{"name": "_type"}]})), 400);
+    outcome(&service.send(Request::get("/fhir/$export")), 400);
+    outcome(
+        &service.send(Request::get("/fhir/$export").header("Prefer", "respond-async").header("Accept", "text/csv")),
+        406,
+    );
+}
+
+#[test]
+fn the_documented_v1_export_ends_with_one_file_that_needs_no_credentials() {
+    let service = service();
+    let curl = |line: &str| {
+        let output = Command::new("bash").args(["-c", line]).env("BASE", service.proxy.url()).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let started = curl(
+        r#"curl -s -X POST $BASE/v1/bulk/export \
+          -H "x-api-key: clk_live_abc123" \
+          -H "Content-Type: application/json" \
+          -d '{
+            "resourceTypes": ["Patient"],
+            "since": "2021-01-01T00:00:00Z"
+          }'"#,
+    );
+    let id = started["data"]["jobId"].as_str().unwrap();
+    assert_eq!(started["data"], json!({"jobId": id, "status": "pending", "message": "Export job started"}));
+    assert_eq!(started["meta"]["status"], 202);
+    assert_eq!(started["meta"]["rateLimit"], json!({"limit": 32, "remaining": 32}));
+    assert!(started["meta"]["requestId"].is_string() && started["meta"]["timestamp"].is_string(), "{started}");
+    let mut job = Value::Null;
+    wait_for("the export to end", || {
+        job = curl(&format!(r#"curl -s $BASE/v1/bulk/jobs/{id} -H "x-api-key: clk_live_abc123""#));
+        !["pending", "processing"].contains(&job["data"]["status"].as_str().unwrap())
+    });
+    assert_eq!(job["data"]["status"], "completed", "{job}");
+    assert_eq!(job["meta"]["status"], 200);
+    let url = job["data"]["downloadUrl"].as_str().unwrap();
+    assert!(url.starts_with(&service.proxy.url()), "{url}");
+    let file = Command::new("curl").args(["-s", "--fail", url]).output().unwrap();
+    let lines = String::from_utf8(file.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 3);
+    assert!(lines.contains(r#""meta":{"versionId":"481","lastUpdated""#), "{lines}");
+
+    let key = |request: Request| service.proxy.send(&request.header("x-api-key", "clk_live_abc123"));
+    let error = key(Request::get("/v1/bulk/jobs/unknown"));
+    assert_eq!((error.status, &error.json()["error"]["code"]), (404, &json!("not-found")));
+    assert_eq!(error.json()["meta"]["status"], 404);
+    for (body, status) in [
+        (json!({"resourceTypes": ["Appointment"]}), 403),
+        (json!({"resourceTypes": ["Practitioner"]}), 404),
+        (json!({"resourceTypes": []}), 400),
+        (json!({"since": "2021-01-01"}), 400),
+        (json!({"_type": "Patient"}), 400),
+    ] {
+        let response = key(Request::json("/v1/bulk/export", &body.to_string()));
+        assert_eq!(response.status, status, "{body}: {}", response.text());
+        assert!(response.json()["error"]["message"].is_string());
+    }
+    assert_eq!(service.proxy.send(&Request::get(&format!("/v1/bulk/jobs/{id}"))).status, 401);
+    // What one role exports is no other's business.
+    assert_eq!(service.send(Request::get(&format!("/v1/bulk/jobs/{id}"))).status, 404);
+}
+
+#[test]
+fn a_url_that_was_not_signed_here_opens_nothing() {
+    let service = service();
+    let done = finished(&service, path(kick_off(&service, "?_type=Patient").header("content-location").unwrap()));
+    let url = path(done.json()["output"][0]["url"].as_str().unwrap()).to_owned();
+    assert_eq!(service.proxy.send(&Request::get(&url)).status, 200);
+    let (file, signature) = url.split_once('?').unwrap();
+    for forged in [
+        file.to_owned(),
+        format!("{file}?{}0", &signature[..signature.len() - 1]),
+        format!("{}?{signature}", file.replace("Patient", "Appointment")),
+        format!("{file}?{}", signature.replace("expires=1", "expires=2")),
+        format!("/export/..%2f..%2fetc/passwd?{signature}"),
+    ] {
+        let response = service.proxy.send(&Request::get(&forged));
+        assert!(matches!(response.status, 403 | 404), "{forged}: {}", response.status);
+    }
+    // Without a user of its own the proxy has nobody to open files as.
+    let other = crate::support::proxy_of(&service.database);
+    outcome(&other.send(&Request::get(&url)), 503);
+}

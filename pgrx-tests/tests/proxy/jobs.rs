@@ -1,0 +1,88 @@
+//! `$import` and its status.
+
+use fhir_bulk_tests::proxy::Request;
+use fhir_bulk_tests::{gzip, wait_for};
+use serde_json::json;
+
+use crate::support::{PASSWORD, Service, outcome, role};
+
+fn lines(resource_type: &str, count: usize) -> Vec<u8> {
+    let line = |n| format!("{{\"resourceType\":\"{resource_type}\",\"id\":\"x-{n}\"}}\n");
+    gzip((1..=count).map(line).collect::<String>().as_bytes())
+}
+
+#[test]
+fn the_documented_import_runs_and_is_followed_at_the_address_it_gives() {
+    let service = Service::new();
+    let url = |name: &str, count| service.database.file(&format!("{name}.ndjson.gz"), lines(name, count));
+    let (encounters, patients) = (url("Encounter", 30), url("Patient", 20));
+    let body = format!(
+        "id: synthea\ninputFormat: application/fhir+ndjson\ncontentEncoding: gzip\nmode: bulk\ninputs:\n\
+         - resourceType: Encounter\n  url: {encounters}\n- resourceType: Patient\n  url: {patients}\n"
+    );
+    let import = || Request::post("/fhir/$import", "text/yaml", &body);
+    let response = service.send(import());
+    assert_eq!(response.status, 200, "{}", response.text());
+    let location = response.header("content-location").unwrap();
+    assert_eq!(location, "http://fhir.example.org/BulkImportStatus/synthea");
+    assert_eq!(response.json()["resourceType"], "BulkImportStatus");
+    let path = location.strip_prefix("http://fhir.example.org").unwrap();
+    let mut status = json!(null);
+    wait_for("the import to end", || {
+        let response = service.send(Request::get(path));
+        assert_eq!(response.status, 200, "{}", response.text());
+        status = response.json();
+        status["status"] != "active"
+    });
+    assert_eq!(status["status"], "finished", "{status}");
+    assert_eq!((&status["type"], &status["id"]), (&json!("fhir"), &json!("synthea")));
+    let totals = |at: usize| (&status["inputs"][at]["resourceType"], &status["inputs"][at]["total"]);
+    assert_eq!(totals(0), (&json!("Encounter"), &json!(30)));
+    assert_eq!(totals(1), (&json!("Patient"), &json!(20)));
+    // Once more is not the same import.
+    outcome(&service.send(import()), 409);
+    outcome(&service.send(Request::new("DELETE", path)), 409);
+    // What one role imports is no other role's business.
+    let other = role(&service.database, "other");
+    outcome(&service.proxy.send(&Request::get(path).basic(&other, PASSWORD)), 404);
+    outcome(&service.proxy.send(&import().basic(&other, PASSWORD)), 403);
+}
+
+#[test]
+fn an_import_that_prefers_so_answers_with_202_and_can_be_ended() {
+    let service = Service::new();
+    let url = service.database.file("Patient.ndjson.gz", lines("Patient", 20));
+    service
+        .connect()
+        .batch_execute(
+            "SELECT bulk_create_table('Patient');
+             CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(600); RETURN NEW; END $$;
+             CREATE TRIGGER stall BEFORE INSERT ON patient FOR EACH ROW EXECUTE FUNCTION stall()",
+        )
+        .unwrap();
+    let body = json!({"id": "a~b", "inputs": [{"resourceType": "Patient", "url": url}]}).to_string();
+    let response = service.send(Request::json("/$import", &body).header("Prefer", "respond-async"));
+    assert_eq!(response.status, 202, "{}", response.text());
+    let path = response.header("content-location").unwrap().strip_prefix("http://fhir.example.org").unwrap();
+    assert_eq!(path, "/BulkImportStatus/a~b");
+    let status = || service.send(Request::get(path)).json();
+    assert_eq!((&status()["type"], &status()["status"]), (&json!("aidbox"), &json!("active")));
+    assert_eq!(service.send(Request::new("DELETE", path)).status, 202);
+    wait_for("the import to end", || status()["status"] == "cancelled");
+    for request in [Request::get("/BulkImportStatus/unknown"), Request::new("DELETE", "/BulkImportStatus/unknown")] {
+        outcome(&service.send(request), 404);
+    }
+}
+
+#[test]
+fn an_import_that_makes_no_sense_is_refused_at_once() {
+    let service = Service::new();
+    for body in [
+        json!({}),
+        json!({"id": "x", "inputs": []}),
+        json!({"id": "x", "inputs": [{"resourceType": "Patient", "url": "nonsense"}]}),
+        json!({"id": "x", "mode": "fast", "inputs": [{"resourceType": "Patient", "url": "https://example.org/x"}]}),
+    ] {
+        outcome(&service.send(Request::json("/$import", &body.to_string())), 400);
+    }
+}
