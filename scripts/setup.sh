@@ -64,15 +64,16 @@ install_packages() {
   note_installed "${packages[@]}"
 }
 
-install_python_tools() {
-  local venv=target/venv
-  if [ "$(cat "$venv/tools" 2>/dev/null)" = "${PYTHON_TOOLS[*]}" ]; then return; fi
-  say "installing ${PYTHON_TOOLS[*]} into $venv"
+install_python_tools() { # FOLDER PACKAGE...
+  local venv=$1
+  shift
+  if [ "$(cat "$venv/tools" 2>/dev/null)" = "$*" ]; then return; fi
+  say "installing $* into $venv"
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "${PYTHON_TOOLS[@]}"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
   # Written last: an installation that broke off is done again.
-  printf '%s\n' "${PYTHON_TOOLS[*]}" >"$venv/tools"
+  printf '%s\n' "$*" >"$venv/tools"
 }
 
 mkdir -p target
@@ -88,7 +89,10 @@ if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ]; then
   cargo install cargo-pgrx --version "$PGRX_VERSION" --locked $quiet
   note_installed "cargo-pgrx $PGRX_VERSION (cargo install)"
 fi
-if [ "$with_tests" = --tests ]; then install_python_tools; fi
+if [ "$with_tests" = --tests ]; then
+  install_python_tools target/venv "${PYTHON_TOOLS[@]}"
+  install_python_tools target/venv-smart-fetch "${BULK_CLIENT[@]}"
+fi
 
 # What `cargo pgrx init` would write, without the server it would start: pgrx only needs to know the pg_config.
 mkdir -p "$PGRX_HOME"

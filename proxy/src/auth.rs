@@ -41,6 +41,8 @@ pub struct Authenticator {
     tokens: Keys,
     api_keys: HashMap<[u8; 32], ApiKey>,
     anonymous_role: Option<String>,
+    metadata_role: Option<String>,
+    own_user: Option<String>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -61,11 +63,13 @@ impl Authenticator {
         let api_keys = config.api_keys_file.as_deref().map(read_api_keys).transpose()?.unwrap_or_default();
         let tokens = Keys::read(config)?;
         let anonymous_role = config.anonymous_role.clone();
-        let assumes_roles = !tokens.is_empty() || !api_keys.is_empty() || anonymous_role.is_some();
-        if assumes_roles && config.database.get_user().is_none() {
-            return Err("tokens, API keys and anonymous callers need a user in --database".into());
+        let metadata_role = config.metadata_role.clone();
+        let own_user = config.database.get_user().map(str::to_owned);
+        let has_roles = anonymous_role.is_some() || metadata_role.is_some();
+        if own_user.is_none() && (has_roles || !tokens.is_empty() || !api_keys.is_empty()) {
+            return Err("tokens, API keys and callers without credentials need a user in --database".into());
         }
-        Ok(Authenticator { tokens, api_keys, anonymous_role })
+        Ok(Authenticator { tokens, api_keys, anonymous_role, metadata_role, own_user })
     }
 
     /// The caller of a request.
@@ -88,6 +92,19 @@ impl Authenticator {
         match &self.anonymous_role {
             Some(role) => Ok(assume(role, Map::new())),
             None => Err(Problem::unauthorized("this needs credentials: Basic, Bearer or x-api-key")),
+        }
+    }
+
+    /// Who asks for metadata: anybody may, and without credentials sees what there is for a role that is set for it.
+    ///
+    /// # Errors
+    /// 401 for bad credentials, and for none where no role is set and the proxy has no user of its own.
+    pub fn reader_of_metadata(&self, headers: &HeaderMap) -> Result<Caller> {
+        let has_credentials = headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-api-key");
+        match (&self.metadata_role, &self.own_user) {
+            (Some(role), _) if !has_credentials => Ok(assume(role, Map::new())),
+            (None, Some(user)) if !has_credentials && self.anonymous_role.is_none() => Ok(Caller::Own(user.clone())),
+            _ => self.caller(headers),
         }
     }
 

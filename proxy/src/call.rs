@@ -48,6 +48,18 @@ impl FromRequestParts<Arc<App>> for Download {
     }
 }
 
+/// A request for metadata, which anybody may send.
+pub struct Metadata(pub Call);
+
+impl FromRequestParts<Arc<App>> for Metadata {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Metadata> {
+        let caller = app.authenticator.reader_of_metadata(&parts.headers)?;
+        Call::of(parts, app, caller).map(Metadata)
+    }
+}
+
 impl Call {
     fn of(parts: &Parts, app: &Arc<App>, caller: Caller) -> Result<Call> {
         Ok(Call {

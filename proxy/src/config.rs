@@ -68,6 +68,11 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_ANONYMOUS_ROLE", value_name = "ROLE")]
     pub anonymous_role: Option<String>,
 
+    /// The role whose resource types /fhir/metadata tells to clients that ask before they log in, as many do; by default
+    /// the user of --database
+    #[arg(long, env = "FHIR_BULK_METADATA_ROLE", value_name = "ROLE")]
+    pub metadata_role: Option<String>,
+
     /// The most requests that one role may have running; more wait, then get 429
     #[arg(long, env = "FHIR_BULK_CONNECTIONS_PER_ROLE", value_name = "N", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..))]

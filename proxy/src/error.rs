@@ -69,6 +69,7 @@ impl Problem {
             403 => "forbidden",
             404 => "not-found",
             405 | 406 | 415 | 505 => "not-supported",
+            408 => "timeout",
             409 => "conflict",
             413 => "too-long",
             422 => "processing",

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tokio_postgres::types::Type;
 
-use crate::call::{Call, Download};
+use crate::call::{Call, Download, Metadata};
 use crate::error::{Blame, Problem, Result};
 use crate::observe::{meta, timestamp};
 use crate::request::JSON;
@@ -151,15 +151,15 @@ fn with_meta(call: &Call, code: StatusCode, data: Value) -> Response {
 }
 
 /// A file, for whoever has its signed URL.
-pub async fn file(download: Download, uri: Uri) -> Result<Response> {
+pub async fn file(Download(call): Download, uri: Uri) -> Result<Response> {
     let url = uri.to_string();
-    let session = download.0.begin(Access::ReadOnly, Blame::Request).await?;
+    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let pieces = session.pieces("bulk_export_file($1)", &[(&url, Type::TEXT)]).await?;
-    Ok(stream(&download.0, FHIR_NDJSON, uri.path().ends_with(".gz"), pieces))
+    Ok(stream(&call, FHIR_NDJSON, uri.path().ends_with(".gz"), pieces))
 }
 
 /// What there is, as FHIR tells it: each type that the caller may read can be exported.
-pub async fn metadata(mut call: Call) -> Result<Response> {
+pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     call.answers(JSON)?;
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let types = session.values("bulk_resource_types()").await?;

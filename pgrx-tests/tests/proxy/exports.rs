@@ -4,40 +4,11 @@ use std::process::Command;
 
 use fhir_bulk_tests::proxy::{Request, Response};
 use fhir_bulk_tests::{gunzip, wait_for};
-use ring::digest;
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, Service, aidbox_rows, file, outcome, role, target};
+use crate::support::{Service, exporting, outcome};
 
 const HOST: &str = "http://fhir.example.org";
-
-/// Patients and appointments, a place for exports, a user who serves their files, and `clk_live_abc123`, a key of a role
-/// that may read patients.
-fn service() -> Service {
-    let service = Service::with(|database| {
-        let (authenticator, tenant) = (role(database, "authenticator"), role(database, "tenant"));
-        database
-            .connect()
-            .batch_execute(&format!(
-                "ALTER DATABASE {} SET fhir_bulk.export_location = 'file://{}';
-                 GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO {authenticator};
-                 GRANT {tenant} TO {authenticator};
-                 GRANT EXECUTE ON FUNCTION bulk_export(jsonb), bulk_export_cancel(text) TO {tenant}",
-                database.name(),
-                database.path("exports").display()
-            ))
-            .unwrap();
-        let digest = digest::digest(&digest::SHA256, b"clk_live_abc123");
-        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let keys = file(database, "keys.yaml", &format!("- {{sha256: {digest}, role: {tenant}}}\n"));
-        let own = target(database, &format!("user={authenticator} password='{PASSWORD}'"));
-        ["--api-keys-file", &keys, "--database", &own].map(str::to_owned).to_vec()
-    });
-    let mut client = service.connect();
-    aidbox_rows(&mut client);
-    client.batch_execute(&format!("GRANT SELECT ON patient TO {}_tenant", service.database.name())).unwrap();
-    service
-}
 
 fn kick_off(service: &Service, query: &str) -> Response {
     service.send(Request::get(&format!("/fhir/$export{query}")).header("Prefer", "respond-async"))
@@ -86,13 +57,17 @@ fn ids(service: &Service, manifest: &Value, resource_type: &str) -> Vec<String> 
 
 #[test]
 fn a_client_of_bulk_data_access_gets_from_metadata_to_files_and_deletes_them() {
-    let service = service();
+    let service = exporting();
     let metadata = service.send(Request::get("/fhir/metadata").header("Accept", "application/fhir+json"));
     assert_eq!(metadata.header("content-type"), Some("application/fhir+json"));
     let metadata = metadata.json();
     assert_eq!((&metadata["resourceType"], &metadata["fhirVersion"]), (&json!("CapabilityStatement"), &json!("4.0.1")));
     assert_eq!(metadata["rest"][0]["resource"], json!([{"type": "Appointment"}, {"type": "Patient"}]));
     assert_eq!(metadata["rest"][0]["operation"][0]["name"], "export");
+    // Clients ask before they log in, and see what is there for all.
+    let open = service.proxy.send(&Request::get("/fhir/metadata")).json();
+    assert_eq!(open["rest"][0]["resource"], json!([{"type": "Patient"}]));
+    outcome(&service.proxy.send(&Request::get("/fhir/metadata").basic(&service.client, "wrong")), 401);
 
     let started = kick_off(&service, "");
     assert_eq!((started.status, started.text().as_str()), (202, ""), "{}", started.text());
@@ -121,7 +96,7 @@ fn a_client_of_bulk_data_access_gets_from_metadata_to_files_and_deletes_them() {
 
 #[test]
 fn parameters_of_a_kick_off_count_in_the_url_and_in_a_parameters_resource() {
-    let service = service();
+    let service = exporting();
     let manifest = |started: Response| {
         assert_eq!(started.status, 202, "{}", started.text());
         let done = finished(&service, path(started.header("content-location").unwrap()));
@@ -164,7 +139,7 @@ fn parameters_of_a_kick_off_count_in_the_url_and_in_a_parameters_resource() {
 
 #[test]
 fn the_documented_v1_export_ends_with_one_file_that_needs_no_credentials() {
-    let service = service();
+    let service = exporting();
     let curl = |line: &str| {
         let output = Command::new("bash").args(["-c", line]).env("BASE", service.proxy.url()).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -220,7 +195,7 @@ fn the_documented_v1_export_ends_with_one_file_that_needs_no_credentials() {
 
 #[test]
 fn a_url_that_was_not_signed_here_opens_nothing() {
-    let service = service();
+    let service = exporting();
     let done = finished(&service, path(kick_off(&service, "?_type=Patient").header("content-location").unwrap()));
     let url = path(done.json()["output"][0]["url"].as_str().unwrap()).to_owned();
     assert_eq!(service.proxy.send(&Request::get(&url)).status, 200);

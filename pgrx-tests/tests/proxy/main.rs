@@ -11,5 +11,6 @@ mod jobs;
 mod load;
 mod operations;
 mod refusals;
+mod smart_fetch;
 mod streams;
 mod support;

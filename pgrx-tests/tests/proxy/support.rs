@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use fhir_bulk_tests::proxy::{Proxy, Request, Response};
 use fhir_bulk_tests::{Client, Cluster, Database};
+use ring::digest;
 use serde_json::Value;
 
 /// The password of every role of these tests.
@@ -139,6 +140,38 @@ pub fn anonymous_kb(pid: u32) -> u64 {
     let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Patients and appointments, a place for exports, a user who serves their files, and `clk_live_abc123`, a key of a role
+/// that may read patients.
+pub fn exporting() -> Service {
+    let service = Service::with(|database| {
+        let (authenticator, tenant) = (role(database, "authenticator"), role(database, "tenant"));
+        database
+            .connect()
+            .batch_execute(&format!(
+                "ALTER DATABASE {} SET fhir_bulk.export_location = 'file://{}';
+                 GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO {authenticator};
+                 GRANT {tenant} TO {authenticator};
+                 GRANT EXECUTE ON FUNCTION bulk_export(jsonb), bulk_export_cancel(text) TO {tenant}",
+                database.name(),
+                database.path("exports").display()
+            ))
+            .unwrap();
+        let digest = digest::digest(&digest::SHA256, b"clk_live_abc123");
+        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let keys = file(database, "keys.yaml", &format!("- {{sha256: {digest}, role: {tenant}}}\n"));
+        let own = target(database, &format!("user={authenticator} password='{PASSWORD}'"));
+        let reader = role(database, "reader");
+        database.connect().batch_execute(&format!("GRANT {reader} TO {authenticator}")).unwrap();
+        ["--api-keys-file", &keys, "--database", &own, "--metadata-role", &reader].map(str::to_owned).to_vec()
+    });
+    let mut client = service.connect();
+    aidbox_rows(&mut client);
+    client
+        .batch_execute(&format!("GRANT SELECT ON patient TO {0}_tenant, {0}_reader", service.database.name()))
+        .unwrap();
+    service
 }
 
 /// Another proxy in front of a database.
