@@ -60,12 +60,13 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
            t.inputs,
            t.inputs_ended,
            t.resources,
-           t.progress,
-           CASE WHEN t.seconds OPERATOR(pg_catalog.>) 0 THEN t.resources OPERATOR(pg_catalog./) t.seconds END
-               AS resources_per_second,
+           pg_catalog.round(t.progress::numeric, 3) AS progress,
+           CASE WHEN t.seconds OPERATOR(pg_catalog.>) 0 THEN
+               pg_catalog.round(t.resources OPERATOR(pg_catalog./) t.seconds)::bigint
+           END AS resources_per_second,
            CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.progress OPERATOR(pg_catalog.>) 0 THEN
-               pg_catalog.make_interval(secs => t.seconds OPERATOR(pg_catalog.*)
-                   (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress)
+               pg_catalog.make_interval(secs => pg_catalog.round(t.seconds OPERATOR(pg_catalog.*)
+                   (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress))
            END AS time_left
     FROM @extschema@.bulk_job j,
          LATERAL (

@@ -270,7 +270,7 @@ impl Drop for Cluster {
 /// The server that tests share; each uses a database of its own.
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| Cluster::start(&["max_connections = 100"]))
+    SHARED.get_or_init(|| Cluster::start(&["max_connections = 100", "max_worker_processes = 32"]))
 }
 
 /// A database of one test.

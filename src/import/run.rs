@@ -2,10 +2,11 @@
 
 use super::request::{Input, Request, kept};
 use crate::error::{Error, Result};
-use crate::jobs::{Progress, Task};
+use crate::jobs::{Committed, Progress, Task};
 use crate::load::{Load, Options, Plan, Position};
 use crate::pg::worker;
 use crate::settings;
+use crate::source;
 use crate::store::ResourceType;
 use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
@@ -24,16 +25,20 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
     let mut import = Import::of(task);
     let mut failures = 0;
     loop {
-        let before = import.at;
+        let before = import.committed;
         let Err(error) = import.go_on() else { return Ok(()) };
-        if task.is_over() {
-            return Ok(());
+        // Not what this process thinks it has committed, but what it has.
+        match task.committed().or_else(|_| task.committed()) {
+            Ok(Some(committed)) => import.committed = committed,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(error.message().to_owned()),
         }
-        failures = if import.at == before { failures + 1 } else { 1 };
+        failures = if import.committed == before { failures + 1 } else { 1 };
         if !may_pass(&error) || failures == TRIES {
             return Err(error.reason().to_owned());
         }
-        worker::log(&format!("{} begins again after line {}: {}", task.title(), import.at.lines, error.message()));
+        let line = import.committed.lines;
+        worker::log(&format!("{} begins again after line {line}: {}", task.title(), error.message()));
         worker::wait(LONGEST_WAIT / 1000 * 2_u32.pow(failures - 1));
     }
 }
@@ -52,44 +57,40 @@ struct Import<'a> {
     task: &'a Task,
     request: Request,
     input: Input,
-    /// How far the input is committed.
-    at: Position,
-    stored: u64,
+    committed: Committed,
 }
 
 impl<'a> Import<'a> {
     fn of(task: &'a Task) -> Import<'a> {
         let row = task.row();
-        Import {
-            task,
-            request: kept(row.request.clone()),
-            input: kept(row.input.clone()),
-            at: Position { lines: row.lines, bytes: row.stream_bytes },
-            stored: row.total,
-        }
+        Import { task, request: kept(row.request.clone()), input: kept(row.input.clone()), committed: row.committed }
     }
 
-    /// From where the input is committed to its end: each batch is a transaction that notes how far it comes.
+    /// From where the input is committed to its end:
+    /// 1. open the source and make its table; committed at once, since whoever makes a table keeps all others from
+    ///    making it until then, and a source may be slow
+    /// 2. store batch after batch, each in a transaction that notes how far it comes
     fn go_on(&mut self) -> Result<()> {
-        let mut open: Option<Load> = None;
+        let mut load = self.task.transaction(|| {
+            let mut load = self.open()?;
+            load.prepare()?;
+            Ok(load)
+        })?;
         loop {
-            let (load, at_end, stored) = self.task.transaction(|| {
-                let mut load = match open.take() {
-                    Some(load) => load,
-                    None => self.open()?,
-                };
-                let batch = load.batch(self.enough())?;
+            let (next, batch, stored) = self.task.transaction(|| {
+                let enough = self.enough(load.progress().clone());
+                let batch = load.batch(enough)?;
                 let stored = batch.counts.values().sum();
                 self.task.advance(&progress(&load, stored), batch.at_end)?;
-                Ok((load, batch.at_end, stored))
+                Ok((load, batch, stored))
             })?;
-            self.at = load.position();
-            self.stored += stored;
-            worker::report(Some(&format!("{}: {} resources", self.task.title(), self.stored)));
-            if at_end {
+            load = next;
+            let (position, total) = (load.position(), self.committed.total + stored);
+            self.committed = Committed { total, lines: position.lines, stream_bytes: position.bytes };
+            worker::report(Some(&format!("{}: {total} resources", self.task.title())));
+            if batch.at_end {
                 return Ok(());
             }
-            open = Some(load);
         }
     }
 
@@ -98,13 +99,20 @@ impl<'a> Import<'a> {
         let resource_type = self.input.resource_type.as_deref().map(ResourceType::new).transpose()?;
         let options = Options { update: self.request.update, ..Options::default() };
         let (fhir, retries) = (self.request.fhir, self.request.retries);
-        Load::open(&self.input.url, Plan { resource_type, fhir, options, retries, start: self.at })
+        let start = Position { lines: self.committed.lines, bytes: self.committed.stream_bytes };
+        Load::open(&self.input.url, Plan { resource_type, fhir, options, retries, start })
     }
 
-    /// When a batch is large enough, by the number of its lines.
-    fn enough(&self) -> impl FnMut(u64) -> bool + use<> {
+    /// When a batch is large enough, by the number of its lines; shows now and then how far it is.
+    fn enough(&self, source: source::Progress) -> impl FnMut(u64) -> bool {
         let (whole, rows, begun) = (self.request.transaction, settings::import_commit_rows(), Instant::now());
-        move |lines| !whole && (lines >= rows || (lines % LINES_PER_LOOK == 1 && begun.elapsed() >= COMMIT_AFTER))
+        move |lines| {
+            let is_time = lines % LINES_PER_LOOK == 1;
+            if is_time {
+                self.task.show(source.read_bytes(), source.total_bytes(), self.committed.total + lines - 1);
+            }
+            !whole && (lines >= rows || (is_time && begun.elapsed() >= COMMIT_AFTER))
+        }
     }
 }
 

@@ -45,14 +45,13 @@ fn input(task: TaskState) -> Value {
     input
 }
 
-/// Bytes of the sources, as far as they were begun, and the rate since the first of them was.
+/// Bytes of the sources as far as they were begun, and the rate since the first of them was.
 fn progress(tasks: &[TaskState]) -> Value {
     let read: u64 = tasks.iter().map(|task| task.read_bytes).sum();
     let all: Option<u64> = tasks.iter().map(|task| task.all_bytes).sum();
     let begun = tasks.iter().filter_map(|task| task.started_at).min();
-    let changed = tasks.iter().filter_map(|task| task.changed_at).max();
-    let seconds = begun.zip(changed).map_or(0.0, |(begun, changed)| (changed - begun) as f64 / 1e6);
-    let resources: u64 = tasks.iter().map(|task| task.total).sum();
+    let seconds = begun.map_or(0.0, |begun| (session::clock() - begun) as f64 / 1e6);
+    let resources: u64 = tasks.iter().map(|task| task.seen).sum();
     let mut progress = json!({"bytesRead": read});
     if let Some(all) = all {
         progress["bytesTotal"] = all.into();

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::pg::worker::{self, Worker};
 use crate::pg::{catalog, transaction};
 use crate::settings;
+use std::collections::BTreeSet;
 
 /// Has the server start the launcher, if it is preloading the library now.
 pub fn start_launcher() {
@@ -15,19 +16,21 @@ pub fn start_launcher() {
 /// `fhir_bulk.launcher_interval`. A worker that finds nothing to do ends.
 pub fn launch() -> ! {
     worker::connect(None);
+    // Those that the log has been told of.
+    let mut missing = BTreeSet::new();
     loop {
         worker::reload_if_asked();
         for name in settings::launcher_databases() {
             // A failed look-up is as good as a database that is not there (yet).
             let database = transaction::run::<_, Error>(|| Ok(catalog::database(&name)));
-            match database.ok().flatten() {
-                Some(database) => {
-                    super::worker::start_one(database);
-                }
-                None => worker::log(&format!(
+            if let Some(database) = database.ok().flatten() {
+                missing.remove(&name);
+                super::worker::start_one(database);
+            } else if missing.insert(name.clone()) {
+                worker::log(&format!(
                     "fhir_bulk launcher: there is no database \"{}\" (fhir_bulk.launcher_databases)",
                     name.to_string_lossy()
-                )),
+                ));
             }
         }
         worker::wait(settings::launcher_interval());

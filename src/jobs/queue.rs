@@ -3,6 +3,7 @@
 use super::settings_of_caller as caller;
 use crate::error::{Error, Result};
 use crate::pg::catalog::{self, Extension, quote_identifier};
+use crate::pg::compat::COPY_PROGRESS;
 use crate::pg::lock::Key;
 use crate::pg::memory::with_scratch;
 use crate::pg::spi::{self, Parameter};
@@ -51,7 +52,9 @@ pub struct TaskState {
     pub status: String,
     /// Resources that are committed.
     pub total: u64,
-    /// Of the input as it is stored.
+    /// Resources so far, those of the worker's current transaction too.
+    pub seen: u64,
+    /// Of the input as it is stored, so far.
     pub read_bytes: u64,
     pub all_bytes: Option<u64>,
     pub started_at: Option<i64>,
@@ -78,7 +81,17 @@ pub struct TaskRow {
     pub input: Value,
     /// How many tasks the job has.
     pub tasks: i32,
+    /// How far it is.
+    #[serde(flatten)]
+    pub committed: Committed,
+}
+
+/// How far a task is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Committed {
+    /// Resources.
     pub total: u64,
+    /// Lines and bytes of the decompressed input.
     pub lines: u64,
     pub stream_bytes: u64,
 }
@@ -191,16 +204,20 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
     let statement = format!(
         "SELECT pg_catalog.jsonb_build_object('id', id, 'request', request, 'status', status, {}, {}, 'tasks', \
             (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('input', input, 'status', status, \
-                'total', total, 'read_bytes', read_bytes, 'all_bytes', all_bytes, {}, {}, {}, 'error', error, \
-                'result', result, 'worker', worker) \
-                ORDER BY number) \
-             FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number)) \
+                'total', total, 'seen', GREATEST(total, p.param3), 'read_bytes', GREATEST(read_bytes, p.param1), \
+                'all_bytes', COALESCE(NULLIF(p.param2, 0), all_bytes), {}, {}, {}, 'error', error, \
+                'result', result, 'worker', worker) ORDER BY number) \
+             FROM {{}}.bulk_job_task LEFT JOIN pg_catalog.pg_stat_get_progress_info('{COPY_PROGRESS}') p \
+             ON p.datid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND p.param19 OPERATOR(pg_catalog.=) job \
+             AND p.param20 OPERATOR(pg_catalog.=) number AND status OPERATOR(pg_catalog.=) 'active' \
+             WHERE job OPERATOR(pg_catalog.=) j.number)) \
          FROM {{}}.bulk_job j WHERE {OWN} ORDER BY number DESC LIMIT 1",
         micros("created_at"),
         micros("ended_at"),
         micros("started_at"),
         micros("changed_at"),
         micros("ended_at"),
+        session::database().to_u32(),
     );
     Ok(queue.rows(&statement, own(kind, id)?).into_iter().next())
 }
@@ -222,16 +239,23 @@ pub fn cancel(kind: &str, id: &str) -> Result<bool> {
         own(kind, id)?,
     );
     for number in &cancelled {
-        let workers: Vec<Option<i32>> = queue.rows(
+        let tasks: Vec<(i32, Option<i32>)> = queue.rows(
             &format!(
                 "UPDATE {{}}.bulk_job_task SET status = 'cancelled', changed_at = pg_catalog.clock_timestamp(), \
                  ended_at = pg_catalog.clock_timestamp() \
-                 WHERE job OPERATOR(pg_catalog.=) $1 AND {OPEN} RETURNING pg_catalog.to_jsonb(worker)"
+                 WHERE job OPERATOR(pg_catalog.=) $1 AND {OPEN} \
+                 RETURNING pg_catalog.jsonb_build_array(number, worker)"
             ),
             || vec![Parameter::int8(*number)],
         );
-        for pid in workers.into_iter().flatten() {
-            transaction::at_commit(move || worker::interrupt(pid));
+        for (task, worker) in tasks {
+            let (lock, Some(pid)) = (queue.task_lock((*number, task)), worker) else { continue };
+            // The number of a worker that has died may be another process's by now.
+            transaction::at_commit(move || {
+                if !lock.is_free() {
+                    worker::interrupt(pid);
+                }
+            });
         }
     }
     Ok(!cancelled.is_empty())
@@ -289,6 +313,11 @@ impl Queue {
     /// The queue of the extension, in a transaction.
     pub fn of(extension: Extension) -> Queue {
         Queue { owner: extension.owner, extension: extension.oid, schema: quote_identifier(&extension.schema) }
+    }
+
+    /// Whose queue it is.
+    pub fn extension(&self) -> pg_sys::Oid {
+        self.extension
     }
 
     /// The locks that workers at work hold one of each.
@@ -373,24 +402,25 @@ impl Queue {
         touched == 1
     }
 
-    /// Whether a task is still to be worked on.
-    pub fn is_active(&self, (job, number): (i64, i32)) -> bool {
-        let found: Vec<bool> = self.rows(
-            "SELECT pg_catalog.to_jsonb(true) FROM {}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) $1 \
+    /// How far a task is; `None` when it is no longer to be worked on.
+    pub fn committed(&self, (job, number): (i64, i32)) -> Option<Committed> {
+        let found = self.rows(
+            "SELECT pg_catalog.to_jsonb(t) FROM {}.bulk_job_task t WHERE job OPERATOR(pg_catalog.=) $1 \
              AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
             || vec![Parameter::int8(job), Parameter::int8(number.into())],
         );
-        !found.is_empty()
+        found.into_iter().next()
     }
 
-    /// Ends a task that failed.
-    pub fn fail(&self, (job, number): (i64, i32), error: &str) {
-        self.execute(
+    /// Ends a task that failed; false when it was over already.
+    pub fn fail(&self, (job, number): (i64, i32), error: &str) -> bool {
+        let touched = self.execute(
             "UPDATE {}.bulk_job_task SET status = 'failed', error = $3, changed_at = pg_catalog.clock_timestamp(), \
              ended_at = pg_catalog.clock_timestamp() WHERE job OPERATOR(pg_catalog.=) $1 \
              AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
             || vec![Parameter::int8(job), Parameter::int8(number.into()), Parameter::string(error)],
         );
+        touched == 1
     }
 
     /// Whether there are jobs whose tasks are all over, and nobody has said so.

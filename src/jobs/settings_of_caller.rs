@@ -7,14 +7,36 @@ use std::ffi::CString;
 /// Settings whose values decide what a job does or what policies and triggers see of it.
 fn matters(name: &str) -> bool {
     let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts("fhir_bulk.")
-        || starts("request.")
+    (starts("fhir_bulk.") || starts("request.") && !starts("request.cookie"))
         || ["timezone", "search_path", "row_security"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Headers of a request that let their holder act as its sender: whoever reads the queue, or a copy of it, must not.
+fn is_secret(header: &str) -> bool {
+    ["authorization", "proxy-authorization", "cookie", "x-api-key"]
+        .iter()
+        .any(|secret| header.eq_ignore_ascii_case(secret))
 }
 
 /// Name to value, of this session.
 pub fn settings() -> Value {
-    Value::Object(guc::of_session(matters).into_iter().map(|(name, value)| (name, value.into())).collect())
+    let mut settings = Map::new();
+    for (name, value) in guc::of_session(matters) {
+        let header = name.get(.."request.header.".len()).filter(|start| start.eq_ignore_ascii_case("request.header."));
+        if header.is_some_and(|start| is_secret(&name[start.len()..])) {
+            continue;
+        }
+        let value = if name.eq_ignore_ascii_case("request.headers") { without_secrets(&value) } else { value };
+        settings.insert(name, value.into());
+    }
+    Value::Object(settings)
+}
+
+/// The headers, a JSON object as PostgREST sets it; anything else tells nothing that could be relied on.
+fn without_secrets(headers: &str) -> String {
+    let Ok(Value::Object(mut headers)) = serde_json::from_str(headers) else { return String::new() };
+    headers.retain(|name, _| !is_secret(name));
+    Value::Object(headers).to_string()
 }
 
 /// Sets them until the transaction ends.

@@ -1,9 +1,10 @@
 //! A task in the hands of its worker.
 
-use super::queue::{Progress, Queue, TaskRow};
+use super::queue::{Committed, Progress, Queue, TaskRow};
 use super::settings_of_caller;
 use crate::error::{Error, Result};
 use crate::pg::lock::Key;
+use crate::pg::progress::{self, Shown};
 use crate::pg::session::{self, Identity};
 use crate::pg::{catalog, transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -13,14 +14,16 @@ use std::cell::Cell;
 /// What there is to do, and the ways to do it with its owner's rights.
 pub struct Task {
     row: TaskRow,
+    /// The extension whose queue it is in: one that is dropped and made again has another, with the same numbers.
+    extension: pg_sys::Oid,
     /// The worker's slot and the task itself.
     locks: [Key; 2],
     over: Cell<bool>,
 }
 
 impl Task {
-    pub(super) fn new(row: TaskRow, slot: Key, lock: Key) -> Task {
-        Task { row, locks: [slot, lock], over: Cell::new(false) }
+    pub(super) fn new(row: TaskRow, extension: pg_sys::Oid, slot: Key, lock: Key) -> Task {
+        Task { row, extension, locks: [slot, lock], over: Cell::new(false) }
     }
 
     /// What the worker took over.
@@ -70,7 +73,9 @@ impl Task {
         }
         settings_of_caller::apply(&self.row.settings);
         Identity::confined_to(self.role()).restore();
-        work()
+        let result = work();
+        progress::end();
+        result
     }
 
     /// A transaction after whose failure the task is still this worker's, or over for it.
@@ -83,13 +88,18 @@ impl Task {
         result
     }
 
+    /// Shows how far the current transaction is, before anything of it is committed: for the status, and in
+    /// `pg_stat_progress_copy`.
+    pub fn show(&self, read_bytes: u64, all_bytes: Option<u64>, resources: u64) {
+        progress::show(&Shown { read_bytes, all_bytes, rows: resources, task: self.key() });
+    }
+
     /// Notes in the current transaction what it adds, and with `at_end` that it is the last.
     ///
     /// # Errors
     /// 57014 when the task was cancelled: the transaction must not commit then.
     pub fn advance(&self, progress: &Progress, at_end: bool) -> Result<()> {
-        let queue = catalog::find_this_extension().map(Queue::of);
-        self.unless_cancelled(queue.is_some_and(|queue| queue.advance(self.key(), progress, at_end)))
+        self.unless_cancelled(self.queue().is_some_and(|queue| queue.advance(self.key(), progress, at_end)))
     }
 
     /// Notes in the current transaction that the task is done, how many resources it came to, and what else there is to
@@ -98,8 +108,7 @@ impl Task {
     /// # Errors
     /// As [`Task::advance`].
     pub fn finish(&self, total: u64, result: &Value) -> Result<()> {
-        let queue = catalog::find_this_extension().map(Queue::of);
-        self.unless_cancelled(queue.is_some_and(|queue| queue.finish(self.key(), total, result)))
+        self.unless_cancelled(self.queue().is_some_and(|queue| queue.finish(self.key(), total, result)))
     }
 
     fn unless_cancelled(&self, noted: bool) -> Result<()> {
@@ -110,18 +119,33 @@ impl Task {
         Err(Error::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, format!("{} was cancelled", self.title())))
     }
 
-    /// Whether there is nothing more to do for this worker: the task was cancelled, the extension is gone, or another
-    /// worker has it.
-    pub fn is_over(&self) -> bool {
+    /// How far the task is committed; `None` when there is nothing more to do for this worker: the task was cancelled,
+    /// the extension is gone, or another worker has it.
+    ///
+    /// # Errors
+    /// When the queue can't be read.
+    pub fn committed(&self) -> Result<Option<Committed>> {
+        let mut committed = None;
         if !self.over.get() {
-            let is_active =
-                || catalog::find_this_extension().map(Queue::of).is_some_and(|queue| queue.is_active(self.key()));
-            let active = self.keeping_locks(|| transaction::run(|| Ok(is_active())));
-            if matches!(active, Ok(false)) {
-                self.over.set(true);
-            }
+            let read = || Ok(self.queue().and_then(|queue| queue.committed(self.key())));
+            committed = self.keeping_locks(|| transaction::run(read))?;
+            self.over.set(self.over.get() || committed.is_none());
         }
-        self.over.get()
+        Ok(committed.filter(|_| !self.over.get()))
+    }
+
+    /// Whether there is nothing more to do for this worker, as far as can be told.
+    pub fn is_over(&self) -> bool {
+        matches!(self.committed(), Ok(None))
+    }
+
+    /// Whether a queue is the one that it was taken from.
+    pub(super) fn is_in(&self, queue: &Queue) -> bool {
+        queue.extension() == self.extension
+    }
+
+    fn queue(&self) -> Option<Queue> {
+        catalog::find_this_extension().map(Queue::of).filter(|queue| self.is_in(queue))
     }
 
     /// Leaves the task to others.

@@ -10,6 +10,7 @@ use crate::pg::{catalog, session, transaction};
 use pgrx::pg_sys;
 use serde_json::Value;
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 /// A kind of job and what does its tasks.
 pub struct Kind {
@@ -24,14 +25,23 @@ pub struct Kind {
     pub retention_minutes: fn() -> i32,
 }
 
+/// How often a process looks, at most, whether workers are missing: one that was just started has yet to take its task.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a look into the queue that failed is begun again, after ever longer waits from the first one on.
+const TRIES: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+
 thread_local! {
-    /// When the last transaction that added tasks began, and how many it has added so far.
-    static ADDED: Cell<(i64, usize)> = const { Cell::new((i64::MIN, 0)) };
+    /// The last transaction that added tasks, and how many it has added so far.
+    static ADDED: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
+    static LAST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Starts workers for so many tasks when the transaction has committed, as far as slots are free.
+///
+/// One that is prepared is committed by whichever session; its tasks begin at the next [`wake`].
 pub(super) fn wake_at_commit(tasks: usize) {
-    let transaction = session::transaction_start();
+    let transaction = session::transaction_id();
     let (of, before) = ADDED.get();
     if of == transaction {
         ADDED.set((transaction, before + tasks));
@@ -44,10 +54,16 @@ pub(super) fn wake_at_commit(tasks: usize) {
 
 /// Starts workers for tasks that nobody works on: after a restart of the server, or when it had no process left.
 pub fn wake() {
-    if session::is_standby() {
+    if !session::is_standby() {
+        start_missing(&Queue::of(catalog::this_extension()));
+    }
+}
+
+fn start_missing(queue: &Queue) {
+    if LAST_LOOK.get().is_some_and(|at| at.elapsed() < LOOK_EVERY) {
         return;
     }
-    let queue = Queue::of(catalog::this_extension());
+    LAST_LOOK.set(Some(Instant::now()));
     let free = queue.slots().filter(|slot| slot.is_free()).count();
     if free > 0 {
         let tidies = queue.has_open_ends() || !queue.left_behind().is_empty();
@@ -78,28 +94,41 @@ pub(super) fn start_one(database: pg_sys::Oid) -> bool {
 /// 3. give the slot up; go on if a task has come between that last look and now
 pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
     worker::connect(Some(database));
-    while let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take())).flatten() {
-        tidy(kinds);
-        while let Some(task) = in_queue(|queue| take_task(queue, slot)).flatten() {
-            run(&task, kinds);
-            tidy(kinds);
-        }
-        slot.release();
-        if in_queue(|queue| queue.free_tasks()).is_none_or(|tasks| tasks.is_empty()) {
-            break;
-        }
-    }
+    // It ends early when the queue can't be read or written: then whoever asks next has it tried again.
+    while work_in_a_slot(kinds) == Some(true) {}
 }
 
-/// Has `work` look into the queue in a transaction; `None` when that fails, or the extension is gone.
-fn in_queue<T>(work: impl FnOnce(&Queue) -> T) -> Option<T> {
-    worker::reload_if_asked();
-    let found: Result<Option<T>> =
-        transaction::run(|| Ok(catalog::find_this_extension().map(|extension| work(&Queue::of(extension)))));
-    found.unwrap_or_else(|error| {
-        worker::log(&format!("fhir_bulk job worker: {}", error.message()));
-        None
-    })
+/// Whether there is more to do; `None` when the queue is gone or can't be used.
+fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
+    let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take()))? else { return Some(false) };
+    tidy(kinds)?;
+    while let Some(task) = in_queue(|queue| take_task(queue, slot))? {
+        run(&task, kinds)?;
+        tidy(kinds)?;
+    }
+    slot.release();
+    in_queue(|queue| !queue.free_tasks().is_empty())
+}
+
+/// Has `work` look into the queue in a transaction, in several should the first ones fail; `None` when the last one
+/// does, or the extension is gone.
+fn in_queue<T>(work: impl Fn(&Queue) -> T) -> Option<T> {
+    let mut wait = FIRST_WAIT;
+    for tried in 1.. {
+        worker::reload_if_asked();
+        let found: Result<Option<T>> =
+            transaction::run(|| Ok(catalog::find_this_extension().map(|extension| work(&Queue::of(extension)))));
+        match found {
+            Ok(found) => return found,
+            Err(error) if tried == TRIES => {
+                worker::log(&format!("fhir_bulk job worker: {}", error.message()));
+                break;
+            }
+            Err(_) => worker::wait(wait),
+        }
+        wait *= 2;
+    }
+    None
 }
 
 /// The first task that can be had.
@@ -107,7 +136,7 @@ fn take_task(queue: &Queue, slot: Key) -> Option<Task> {
     if !slot.keep() {
         return None;
     }
-    queue.free_tasks().into_iter().find_map(|key| {
+    let task = queue.free_tasks().into_iter().find_map(|key| {
         let lock = queue.task_lock(key);
         if !lock.try_take() {
             return None;
@@ -116,28 +145,37 @@ fn take_task(queue: &Queue, slot: Key) -> Option<Task> {
         if row.is_none() {
             lock.release();
         }
-        row.map(|row| Task::new(row, slot, lock))
-    })
+        row.map(|row| Task::new(row, queue.extension(), slot, lock))
+    })?;
+    // The only worker that a launcher or a server with few processes could start sees to the others.
+    start_missing(queue);
+    Some(task)
 }
 
-fn run(task: &Task, kinds: &[Kind]) {
+/// Does a task to its end; `None` when this process can't go on to another.
+fn run(task: &Task, kinds: &[Kind]) -> Option<()> {
     worker::report(Some(&task.title()));
-    worker::become_role(task.role());
     let kind = kinds.iter().find(|kind| kind.name == task.row().kind);
-    let result = kind.map_or_else(|| Err(format!("no such kind of job: {}", task.row().kind)), |kind| (kind.run)(task));
-    worker::leave_role();
+    let result = match (worker::become_role(task.role()), kind) {
+        (Ok(()), Some(kind)) => (kind.run)(task),
+        (Err(error), _) => Err(error.message().to_owned()),
+        (_, None) => Err(format!("no such kind of job: {}", task.row().kind)),
+    };
+    let left = worker::leave_role();
     if let Err(reason) = result
         && !task.is_over()
     {
         worker::log(&format!("{} failed: {reason}", task.title()));
-        in_queue(|queue| queue.fail(task.key(), &reason));
+        in_queue(|queue| task.is_in(queue) && queue.fail(task.key(), &reason))?;
     }
     task.release();
-    if let (Ok(None), Some(kind)) = (extension(), kind) {
+    let is_known = |extension: Option<Extension>| extension.is_some_and(|found| task.is_in(&Queue::of(found)));
+    if let (Ok(false), Some(kind)) = (extension().map(is_known), kind) {
         // Nobody else remembers the task.
         forget(kind, &task.row().input);
     }
     worker::report(None);
+    left.map_err(|error| worker::log(&format!("fhir_bulk job worker ends: {}", error.message()))).ok()
 }
 
 fn extension() -> Result<Option<Extension>> {
@@ -145,7 +183,7 @@ fn extension() -> Result<Option<Extension>> {
 }
 
 /// Ends jobs whose tasks are over, and forgets what is to be forgotten.
-fn tidy(kinds: &[Kind]) {
+fn tidy(kinds: &[Kind]) -> Option<()> {
     in_queue(|queue| {
         queue.close_jobs();
         for task in queue.left_behind() {
@@ -160,7 +198,7 @@ fn tidy(kinds: &[Kind]) {
                 }
             }
         }
-    });
+    })
 }
 
 /// False when it has to be tried again later.

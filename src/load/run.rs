@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::pg::session;
 use crate::settings;
 use crate::source::{self, Blocks, Bytes, Progress, Source};
-use crate::store::{ResourceType, Stamp, next_txid};
+use crate::store::{ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::resource::Encoder;
 use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Row};
@@ -43,6 +43,8 @@ pub struct Load {
     chunk: Chunk,
     next: usize,
     position: Position,
+    /// There are no more than those of the chunk.
+    at_end: bool,
     resource_type: Option<ResourceType>,
     keep_history: bool,
     start: Position,
@@ -89,6 +91,7 @@ impl Load {
             chunk,
             next,
             position: start,
+            at_end: false,
             resource_type,
             keep_history,
             start,
@@ -104,6 +107,21 @@ impl Load {
     /// How much of the source, as it is stored, has been read.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// Waits for the first lines, and makes what the first batch would make: the sequence, and the table if all lines
+    /// are of one type.
+    ///
+    /// # Errors
+    /// Those of reading the source and of [`ResourceTable::get_or_create`].
+    pub fn prepare(&mut self) -> Result<()> {
+        self.has_line()?;
+        make_sequence()?;
+        let Some(resource_type) = &self.resource_type else { return Ok(()) };
+        if ResourceTable::find_to_write(resource_type)?.is_none() {
+            ResourceTable::get_or_create(resource_type)?;
+        }
+        Ok(())
     }
 
     /// Stores lines in the current transaction until there are no more or `enough` says so of the number that this
@@ -140,18 +158,21 @@ impl Load {
         self.rejects.map(Rejects::finish)
     }
 
-    /// False at the end.
-    fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
-        while self.chunk.get(self.next).is_none() {
+    /// Waits for a line; false at the end.
+    fn has_line(&mut self) -> Result<bool> {
+        while self.chunk.get(self.next).is_none() && !self.at_end {
             match self.wait()? {
                 Event::Lines(chunk) => (self.chunk, self.next) = (chunk, 0),
-                Event::End(position) => {
-                    self.position = position;
-                    return Ok(false);
-                }
+                Event::End(position) => (self.position, self.at_end) = (position, true),
                 Event::Failed(failure) => return Err(refusals::of_source(&self.name, &failure, self.start)),
             }
         }
+        Ok(!self.at_end)
+    }
+
+    /// False at the end.
+    fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
+        self.has_line()?;
         let Load { name, chunk, next, position, resource_type, rejects, .. } = self;
         let Some((reached, item)) = chunk.get(*next) else { return Ok(false) };
         match item {
@@ -175,8 +196,15 @@ impl Load {
                 return Ok(event);
             }
             match &mut self.blocks {
-                Some(blocks) if self.feed.has_room() => self.feed.give(blocks.next()),
-                _ => session::wait_readable(self.feed.wake_fd()),
+                Some(blocks) if self.feed.has_room() => match blocks.next() {
+                    Some(block) => self.feed.give(block),
+                    // Whichever is first: what a slow source has given so far is not kept back.
+                    None => {
+                        let fds: Vec<_> = blocks.wake_fd().into_iter().chain([self.feed.wake_fd()]).collect();
+                        session::wait_readable(&fds);
+                    }
+                },
+                _ => session::wait_readable(&[self.feed.wake_fd()]),
             }
         }
     }

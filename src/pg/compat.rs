@@ -218,6 +218,38 @@ pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const p
     }
 }
 
+/// Where the server shows progress as that of a COPY; from 14 on. The name is of `pg_stat_get_progress_info`.
+#[cfg(not(feature = "pg13"))]
+pub const COPY_PROGRESS: &str = "COPY";
+#[cfg(feature = "pg13")]
+pub const COPY_PROGRESS: &str = "VACUUM";
+
+/// Begins to show this process's progress there, unless it does already.
+pub fn show_copy_progress() {
+    #[cfg(not(feature = "pg13"))]
+    // SAFETY: this process's own entry, if it has one; of no table in particular.
+    unsafe {
+        use pg_sys::ProgressCommandType::PROGRESS_COMMAND_COPY;
+        if !pg_sys::MyBEEntry.is_null() && (*pg_sys::MyBEEntry).st_progress_command != PROGRESS_COMMAND_COPY {
+            pg_sys::pgstat_progress_start_command(PROGRESS_COMMAND_COPY, pg_sys::InvalidOid);
+        }
+    }
+}
+
+/// A set for so many events, below the current memory context or, from 17 on, of the current resource owner.
+///
+/// # Safety
+/// Inside a transaction; the caller frees it.
+pub unsafe fn new_wait_event_set(events: i32) -> *mut pg_sys::WaitEventSet {
+    // SAFETY: by the caller.
+    unsafe {
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        return pg_sys::CreateWaitEventSet(pg_sys::CurrentMemoryContext, events);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::CreateWaitEventSet(pg_sys::CurrentResourceOwner, events)
+    }
+}
+
 /// All settings that this process knows.
 pub fn settings() -> &'static [*mut pg_sys::config_generic] {
     // SAFETY: PostgreSQL's array of as many live entries; it changes only when settings are defined, which no caller

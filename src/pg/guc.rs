@@ -4,8 +4,9 @@ use super::compat;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
-/// The settings that `wanted` names, where this role or session has its own values; those of the server and of the
-/// database hold in another process anyway. Secrets stay out.
+/// The settings that `wanted` names, as another process has to be told them. Those that any role may set have the
+/// value of here and now; of those that are the administrator's only what this session or role was given counts, the
+/// rest is the server's business when it comes to it. Secrets stay out.
 pub fn of_session(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for &setting in compat::settings() {
@@ -13,8 +14,9 @@ pub fn of_session(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         unsafe {
             let setting = &*setting;
             let Ok(name) = CStr::from_ptr(setting.name).to_str() else { continue };
-            let own = setting.source > pg_sys::GucSource::PGC_S_DATABASE;
-            if own && setting.flags & pg_sys::GUC_SUPERUSER_ONLY as i32 == 0 && wanted(name) {
+            let told = setting.context == pg_sys::GucContext::PGC_USERSET
+                || setting.source > pg_sys::GucSource::PGC_S_DATABASE;
+            if told && setting.flags & pg_sys::GUC_SUPERUSER_ONLY as i32 == 0 && wanted(name) {
                 let value = pg_sys::GetConfigOption(setting.name, true, false);
                 if !value.is_null() {
                     found.push((name.to_owned(), CStr::from_ptr(value).to_string_lossy().into_owned()));
@@ -23,6 +25,19 @@ pub fn of_session(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// Gives a setting a value that `RESET` goes back to.
+pub fn set_default(name: &CStr, value: &CStr) {
+    // SAFETY: C strings that are copied.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
 }
 
 /// Gives a setting a value until the transaction ends, whoever may set it. Raises what PostgreSQL says to the value.

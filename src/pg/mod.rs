@@ -17,6 +17,7 @@ pub mod lock;
 pub mod memory;
 pub mod parallel;
 pub mod portal;
+pub mod progress;
 pub mod query;
 pub mod read_only;
 mod refused;

@@ -1,5 +1,6 @@
 //! The session: who calls, when it is, in which time zone, whether it may write.
 
+use super::compat;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -57,6 +58,12 @@ pub fn unix_time() -> i64 {
 pub fn syncs_files() -> bool {
     // SAFETY: reads a setting.
     unsafe { pg_sys::enableFsync }
+}
+
+/// The number of the current transaction, which no other one has or will have.
+pub fn transaction_id() -> u64 {
+    // SAFETY: inside a transaction; gives it a number if it has none.
+    unsafe { pg_sys::GetTopFullTransactionId() }.value
 }
 
 /// Raises 25006 in a READ ONLY transaction (and in recovery), 25000 in a parallel worker.
@@ -177,12 +184,23 @@ pub fn unpack_sqlstate(code: i32) -> String {
     (0..5).map(|at| (((code >> (6 * at)) & 0x3F) as u8 + b'0') as char).collect()
 }
 
-/// Waits until a file descriptor can be read, a signal has set the latch, or the server ends, which ends this process.
-pub fn wait_readable(fd: BorrowedFd<'_>) {
-    // SAFETY: the latch is this backend's; the descriptor is open through the call.
+/// Waits until one of the file descriptors can be read, a signal has set the latch, or the server ends, which ends this
+/// process.
+pub fn wait_readable(fds: &[BorrowedFd<'_>]) {
+    const NO_SOCKET: i32 = -1;
+    let none = std::ptr::null_mut();
+    // SAFETY: the latch is this backend's; the descriptors are open through the calls. Nothing in between raises but for
+    // memory, and the set is of the current context or owner.
     unsafe {
-        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_EXIT_ON_PM_DEATH;
-        pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, events as i32, fd.as_raw_fd(), -1, pg_sys::PG_WAIT_EXTENSION);
+        let set = compat::new_wait_event_set(fds.len() as i32 + 2);
+        pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, NO_SOCKET, pg_sys::MyLatch, none);
+        pg_sys::AddWaitEventToSet(set, pg_sys::WL_EXIT_ON_PM_DEATH, NO_SOCKET, none.cast(), none);
+        for fd in fds {
+            pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, fd.as_raw_fd(), none.cast(), none);
+        }
+        let mut event = pg_sys::WaitEvent::default();
+        pg_sys::WaitEventSetWait(set, -1, &mut event, 1, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::FreeWaitEventSet(set);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     check_for_interrupts();

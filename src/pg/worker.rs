@@ -1,10 +1,11 @@
 //! Background workers: processes of the server that work without a client.
 
-use super::session;
 use super::spi::{self, Parameter};
+use super::{guc, session, transaction};
+use crate::error::{Error, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pgrx::{PgLogLevel, PgSqlErrorCode, ereport, pg_sys};
+use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, ereport, pg_sys};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::time::Duration;
 
@@ -82,7 +83,22 @@ pub fn connect(database: Option<pg_sys::Oid>) {
             None => pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0),
         }
     }
+    for (name, value) in DEFAULTS {
+        if guc::get(name).is_some() {
+            guc::set_default(name, value);
+        }
+    }
 }
+
+/// What holds in a worker whatever a database or a role has set: it waits for locks as long as it takes, since nobody
+/// is there to try again, and it writes, which whoever asked for its work could as well. Autovacuum does likewise.
+const DEFAULTS: [(&CStr, &CStr); 5] = [
+    (c"lock_timeout", c"0"),
+    (c"statement_timeout", c"0"),
+    (c"transaction_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+    (c"default_transaction_read_only", c"off"),
+];
 
 /// Reads the server's configuration again if it was asked to.
 pub fn reload_if_asked() {
@@ -139,35 +155,39 @@ pub fn log(message: &str) {
     ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned());
 }
 
-/// Waits, unless something for this process comes up.
+/// Waits between transactions, unless something for this process comes up.
 pub fn wait(time: Duration) {
-    session::wait_for_latch(time);
+    // A cancel is for what the process does, and it does nothing.
+    PgTryBuilder::new(|| session::wait_for_latch(time)).catch_others(|_| ()).execute();
 }
 
 /// Takes over a role for good, as if it had connected: `session_user` is it too. [`leave_role`] goes back.
-pub fn become_role(role: pg_sys::Oid) {
-    // SAFETY: between transactions, without a security context, in a process that connected as a superuser. What a role
-    // is, the catalogue says, in a transaction only.
-    unsafe {
-        pg_sys::StartTransactionCommand();
-        let is_superuser = pg_sys::superuser_arg(role);
-        pg_sys::CommitTransactionCommand();
-        pg_sys::SetSessionAuthorization(role, is_superuser);
-    }
+///
+/// # Errors
+/// What PostgreSQL raised when it looked the role up.
+pub fn become_role(role: pg_sys::Oid) -> Result<()> {
+    // SAFETY: a look-up in the catalogue, inside a transaction.
+    let is_superuser = transaction::run::<_, Error>(|| Ok(unsafe { pg_sys::superuser_arg(role) }))?;
+    // SAFETY: between transactions, without a security context, in a process that connected as a superuser.
+    unsafe { pg_sys::SetSessionAuthorization(role, is_superuser) }
+    Ok(())
 }
 
 /// Back to who connected, with nothing left of what was done in between: settings, temporary tables, prepared
 /// statements, locks.
-pub fn leave_role() {
-    // SAFETY: between transactions. The statement is a local that DISCARD only reads.
-    unsafe {
-        pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
+///
+/// # Errors
+/// What PostgreSQL raised; the process then is not fit for another role.
+pub fn leave_role() -> Result<()> {
+    // SAFETY: between transactions, as in become_role.
+    unsafe { pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true) }
+    transaction::run(|| {
         let mut statement =
             pg_sys::DiscardStmt { type_: pg_sys::NodeTag::T_DiscardStmt, target: pg_sys::DiscardMode::DISCARD_ALL };
-        pg_sys::StartTransactionCommand();
-        pg_sys::ffi::pg_guard_ffi_boundary(|| DiscardCommand(&mut statement, true));
-        pg_sys::CommitTransactionCommand();
-    }
+        // SAFETY: in a transaction, outside of a block of them. The statement is a local that is only read.
+        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| DiscardCommand(&mut statement, true)) };
+        Ok(())
+    })
 }
 
 /// The number of the process.

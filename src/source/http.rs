@@ -2,11 +2,11 @@
 
 use super::{Blocks, Bytes, Progress, Source};
 use crate::error::{Error, Result};
-use crate::pg::session;
 use crate::settings;
 use fhir_bulk_transfer::{Client, Download, Event, Limits, Origin, Policy, TransferError};
 use pgrx::PgSqlErrorCode;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 const REDIRECTS: usize = 5;
 
@@ -64,20 +64,22 @@ struct Body {
 }
 
 impl Blocks for Body {
-    fn next(&mut self) -> io::Result<Vec<u8>> {
+    fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
         while !self.at_end {
-            session::check_for_interrupts();
-            match self.download.take() {
-                Some(Event::Length(bytes)) => self.progress.set_total(bytes),
-                Some(Event::Bytes(piece)) => {
+            match self.download.take()? {
+                Event::Length(bytes) => self.progress.set_total(bytes),
+                Event::Bytes(piece) => {
                     self.progress.advance(piece.len());
-                    return Ok(piece);
+                    return Some(Ok(piece));
                 }
-                Some(Event::End) => self.at_end = true,
-                Some(Event::Failed(error)) => return Err(io::Error::other(error)),
-                None => session::wait_readable(self.download.wake_fd()),
+                Event::End => self.at_end = true,
+                Event::Failed(error) => return Some(Err(io::Error::other(error))),
             }
         }
-        Ok(Vec::new())
+        Some(Ok(Vec::new()))
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.download.wake_fd())
     }
 }

@@ -8,6 +8,7 @@ pub mod staged;
 use crate::error::{Error, Result};
 use fhir_bulk_transfer::TransferError;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -32,11 +33,14 @@ pub enum Bytes {
 
 /// Bytes that come block by block.
 pub trait Blocks {
-    /// The next ones; none at the end. Waits for them; cancels and timeouts take effect here.
+    /// The next one, empty at the end; `None` when it has yet to come.
     ///
     /// # Errors
     /// See [`failure`].
-    fn next(&mut self) -> io::Result<Vec<u8>>;
+    fn next(&mut self) -> Option<io::Result<Vec<u8>>>;
+
+    /// Readable when one that had yet to come may be there; none where all are there.
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// How far a source has been read; clones tell the same, on any thread.

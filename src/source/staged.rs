@@ -3,12 +3,12 @@
 
 use super::{Blocks, Bytes, Progress, Source};
 use crate::error::{Error, Result};
-use crate::pg::session;
 use crate::pg::temporary::TemporaryFile;
 use crate::pg::transaction::{self, SubtransactionEnd};
 use pgrx::PgSqlErrorCode;
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 /// What loads call them.
 pub const URL: &str = "staged://";
@@ -93,8 +93,17 @@ struct Reader {
 }
 
 impl Blocks for Reader {
-    fn next(&mut self) -> io::Result<Vec<u8>> {
-        session::check_for_interrupts();
+    fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
+        Some(self.read())
+    }
+
+    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Reader {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
         let left = self.end - self.at;
         if left == 0 {
             self.file.close();

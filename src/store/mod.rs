@@ -16,6 +16,6 @@ pub use name::ResourceType;
 pub use read::{Reader, Rows};
 pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
-pub use table::{ResourceTable, next_txid, unknown};
+pub use table::{ResourceTable, make_sequence, next_txid, unknown};
 pub use types::readable_types;
 pub use write::{Stamp, TableWriter, path_into};

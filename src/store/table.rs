@@ -156,6 +156,14 @@ pub fn next_txid() -> Result<i64> {
     Ok(found.first().and_then(|number| number.parse().ok()).expect("nextval gives a bigint"))
 }
 
+/// Makes the sequence that counts versions, unless it is there.
+///
+/// # Errors
+/// 3F000; PostgreSQL's own are raised.
+pub fn make_sequence() -> Result<()> {
+    get_or_create_sequence().map(|_| ())
+}
+
 /// The sequence's name, quoted.
 fn get_or_create_sequence() -> Result<String> {
     let schema = settings::data_schema()?;

@@ -1,8 +1,12 @@
 //! What an import does to tables.
 
-use crate::job::{finish, import, inputs, wait_for_workers_to_end};
-use crate::support::{count, patients};
+use crate::job::{allowed, assert_patients, finish, import, import_with, inputs, set, wait_for_workers_to_end};
+use crate::support::{count, patients, rows, run, value};
+use fhir_bulk_tests::http::{Server, ok, status as answer};
 use fhir_bulk_tests::{Database, gzip};
+use serde_json::json;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
 fn an_import_loads_its_inputs_in_the_background() {
@@ -17,4 +21,87 @@ fn an_import_loads_its_inputs_in_the_background() {
     assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 1000);
     assert_eq!(count(&mut client, "SELECT count(*) FROM person"), 500);
     wait_for_workers_to_end(&database);
+}
+
+#[test]
+fn a_commit_has_as_many_resources_as_the_setting_says_or_a_whole_input() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(&mut client, "SET fhir_bulk.import_commit_rows = 300");
+    let one = database.file("one", patients(1..=1000));
+    let groups = "SELECT count(*) FROM patient GROUP BY txid ORDER BY txid";
+    import(&mut client, "batches", &[("Patient", &one)]);
+    finish(&mut client, "batches");
+    assert_eq!(rows(&mut client, groups), ["300", "300", "300", "100"]);
+    assert_eq!(count(&mut client, "SELECT count(DISTINCT xmin::text) FROM patient"), 4);
+    run(&mut client, "TRUNCATE patient");
+    import_with(&mut client, "whole", &[("Patient", &one)], json!({"mode": "transaction"}));
+    finish(&mut client, "whole");
+    assert_eq!(rows(&mut client, groups), ["1000"]);
+    assert_eq!(count(&mut client, "SELECT count(DISTINCT ts) FROM patient"), 1);
+    assert_patients(&mut client, 1000);
+}
+
+#[test]
+fn versions_are_kept_and_mixed_types_are_spread_as_a_load_does() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let one = database.file("one", patients(1..=5));
+    let mixed = database.file("mixed", patients(1..=5) + "{\"resourceType\":\"Group\",\"id\":\"g\"}\n");
+    import(&mut client, "first", &[("Patient", &one)]);
+    finish(&mut client, "first");
+    let request = json!({"id": "second", "update": true, "inputs": [{"url": mixed}]});
+    run(&mut client, &format!("SELECT bulk_import('{request}')"));
+    let status = finish(&mut client, "second");
+    assert_eq!(inputs(&status), ["finished 6"], "{status}");
+    assert_eq!(status["inputs"][0].get("resourceType"), None);
+    let counts = "SELECT (SELECT count(*) FROM patient WHERE status = 'updated'), \
+                  (SELECT count(*) FROM patient_history), (SELECT count(*) FROM \"group\")";
+    assert_eq!(rows(&mut client, counts), ["5|5|1"]);
+}
+
+#[test]
+fn a_server_that_fails_for_a_while_is_asked_again_as_often_as_allowed() {
+    let (_database, mut client) = allowed();
+    let asked = AtomicUsize::new(0);
+    let recovers = Server::new(move |_, stream| {
+        let first = asked.fetch_add(1, Ordering::Relaxed) < 2;
+        let unavailable = answer("503 Service Unavailable", "Retry-After: 0\r\n");
+        let _ = stream.write_all(&if first { unavailable } else { ok(patients(1..=10)) });
+    });
+    let down = Server::answering(answer("500 Internal Server Error", ""));
+    let gone = Server::answering(answer("404 Not Found", ""));
+    let urls = [recovers.url("/"), down.url("/"), gone.url("/")];
+    import(&mut client, "default", &[("Patient", &urls[0]), ("Patient", &urls[1]), ("Patient", &urls[2])]);
+    let status = finish(&mut client, "default");
+    assert_eq!(inputs(&status), ["finished 10", "failed 0", "failed 0"], "{status}");
+    assert_eq!(status["inputs"][1]["error"], "500: Internal Server Error");
+    assert_eq!((recovers.seen().len(), down.seen().len(), gone.seen().len()), (3, 3, 1));
+    import_with(&mut client, "never", &[("Patient", &urls[1])], json!({"allowedRetryCount": 0}));
+    assert_eq!(finish(&mut client, "never")["status"], "failed");
+    assert_eq!(down.seen().len(), 4);
+}
+
+/// A database that nobody may write by default can still be written by those who say so, and imports are asked for by
+/// such.
+#[test]
+fn a_database_that_is_read_only_by_default_is_imported_into_by_whoever_may_write() {
+    let database = Database::new();
+    let url = database.file("one", patients(1..=10));
+    let mut client = set(&database, "default_transaction_read_only = on");
+    run(&mut client, "SET default_transaction_read_only = off");
+    import(&mut client, "written", &[("Patient", &url)]);
+    assert_eq!(finish(&mut client, "written")["status"], "finished");
+}
+
+#[test]
+fn autovacuum_is_told_what_an_import_inserted() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let url = database.file("one", patients(1..=5000));
+    import(&mut client, "counted", &[("Patient", &url)]);
+    finish(&mut client, "counted");
+    fhir_bulk_tests::wait_for("the statistics", || {
+        value(&mut client, "SELECT pg_stat_get_tuples_inserted('patient'::regclass)") == "5000"
+    });
 }

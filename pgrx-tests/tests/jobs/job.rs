@@ -1,8 +1,41 @@
 //! What tests ask of jobs, in few words.
 
-use crate::support::{rows, value};
-use fhir_bulk_tests::{Client, Database, wait_for};
+use crate::support::{count, rows, run, value};
+use fhir_bulk_tests::{Client, Cluster, Database, wait_for};
 use serde_json::{Value, json};
+
+/// A database whose sessions and workers may read from 127.0.0.1, and a superuser's session in it.
+pub fn allowed() -> (Database, Client) {
+    let database = Database::new();
+    allow(&database);
+    let client = database.connect();
+    (database, client)
+}
+
+/// As [`allowed`], on a server of its own.
+pub fn server(settings: &[&str]) -> Database {
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(settings)));
+    let database = cluster.database("jobs");
+    allow(&database);
+    database
+}
+
+fn allow(database: &Database) {
+    set(database, "fhir_bulk.allowed_sources = '127.0.0.1'");
+}
+
+/// Has all later sessions and workers of a database set something; a new session of it.
+pub fn set(database: &Database, setting: &str) -> Client {
+    run(&mut database.connect(), &format!("ALTER DATABASE {} SET {setting}", database.name()));
+    database.connect()
+}
+
+/// As [`allowed`], with one worker at a time.
+pub fn one_worker() -> (Database, Client) {
+    let (database, _) = allowed();
+    let client = set(&database, "fhir_bulk.import_workers = 1");
+    (database, client)
+}
 
 /// `SELECT bulk_import(request)` with inputs given as type and URL; the job's id.
 pub fn import(client: &mut Client, id: &str, inputs: &[(&str, &str)]) -> String {
@@ -29,12 +62,24 @@ pub fn status(client: &mut Client, id: &str) -> Value {
 
 /// Waits until an import is over; its status.
 pub fn finish(client: &mut Client, id: &str) -> Value {
+    wait_for_status(client, id, "is over", |status| status["status"] != "active")
+}
+
+/// Waits until an import has a status that is wanted.
+pub fn wait_for_status(client: &mut Client, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let mut last = Value::Null;
-    wait_for(&format!("import {id} to end"), || {
+    wait_for(&format!("import {id}: {what}"), || {
         last = status(client, id);
-        last["status"] != "active"
+        wanted(&last)
     });
     last
+}
+
+/// Waits until the first input has committed at least so many resources.
+pub fn wait_for_total(client: &mut Client, id: &str, total: u64) -> Value {
+    wait_for_status(client, id, &format!("{total} resources"), |status| {
+        status["inputs"][0]["total"].as_u64().unwrap() >= total
+    })
 }
 
 /// Each input's status and total, as `finished 20`.
@@ -49,9 +94,50 @@ pub fn wait_for_workers_to_end(database: &Database) {
     wait_for("the workers to end", || workers(&mut client).is_empty());
 }
 
+/// Waits for the one worker at work in the client's database.
+pub fn worker(client: &mut Client) -> i32 {
+    wait_for("a worker", || workers(client).len() == 1);
+    workers(client)[0]
+}
+
 /// The processes that work on jobs in the client's database.
 pub fn workers(client: &mut Client) -> Vec<i32> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'fhir_bulk job worker' \
                AND datname = current_database() ORDER BY 1";
     rows(client, sql).iter().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Waits until a worker waits for something: `Extension` is the network, `Lock` another session.
+pub fn wait_until_waiting(client: &mut Client, for_what: &str) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'fhir_bulk job worker' \
+         AND datname = current_database() AND wait_event_type = '{for_what}'"
+    );
+    wait_for(&format!("a worker to wait for {for_what}"), || count(client, &sql) > 0);
+}
+
+/// Asserts that table `patient` has exactly the patients `p-1` to `p-<number>`, each once and as its line has it, and
+/// that table and indexes are sound.
+#[track_caller]
+pub fn assert_patients(client: &mut Client, number: usize) {
+    let found = rows(
+        client,
+        "SELECT count(*), count(DISTINCT id), sum((resource ->> 'multipleBirthInteger')::bigint),
+                count(*) FILTER (WHERE id <> 'p-' || (resource ->> 'multipleBirthInteger')) FROM patient",
+    );
+    assert_eq!(found, [format!("{number}|{number}|{}|0", number * (number + 1) / 2)]);
+    assert_sound(client);
+}
+
+/// Asserts that amcheck finds nothing wrong with table `patient`, its history and the job tables.
+#[track_caller]
+pub fn assert_sound(client: &mut Client) {
+    let tables = ["patient", "patient_history", "bulk_job", "bulk_job_task"];
+    for table in tables {
+        assert_eq!(rows(client, &format!("SELECT * FROM verify_heapam('{table}') LIMIT 5")), [""; 0], "{table}");
+        let indexes = format!("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = '{table}'::regclass");
+        for index in rows(client, &indexes) {
+            assert_eq!(rows(client, &format!("SELECT bt_index_check('{index}', true)")), [""], "{index}");
+        }
+    }
 }

@@ -2,8 +2,22 @@
 //!
 //! A test's name says what would break for whom. Tests that end servers have servers of their own.
 
+mod cancel;
+mod contention;
+mod disk;
+mod escape;
 mod import;
 mod job;
+mod launcher;
+mod meanwhile;
+mod memory;
+mod ownership;
+mod queue;
+mod requests;
+mod source;
+mod standby;
+mod status;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]
 mod support;
+mod survival;

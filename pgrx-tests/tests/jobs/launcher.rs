@@ -1,0 +1,40 @@
+//! Where the library is preloaded, jobs go on by themselves.
+
+use crate::job::{assert_patients, import, server, wait_for_total, worker, workers};
+use crate::support::{patients, rows, run};
+use fhir_bulk_tests::{Client, wait_for};
+
+#[test]
+fn jobs_go_on_without_any_call_after_a_crash_when_the_library_is_preloaded() {
+    let database = server(&[
+        "shared_preload_libraries = 'fhir_bulk'",
+        "fhir_bulk.launcher_databases = 'jobs, absent'",
+        "fhir_bulk.launcher_interval = 1",
+    ]);
+    let mut client = database.connect();
+    run(&mut client, "SET fhir_bulk.import_commit_rows = 1000");
+    let urls = [database.file("one", patients(1..=50_000)), database.file("two", patients(50_001..=100_000))];
+    import(&mut client, "job", &[("Patient", &urls[0]), ("Patient", &urls[1])]);
+    wait_for_total(&mut client, "job", 5000);
+    database.cluster().kill_server();
+    database.cluster().start_server();
+    let mut client = database.connect();
+    let sql = "SELECT status, total FROM bulk_job_task ORDER BY number";
+    wait_for("the job to be done", || rows(&mut client, sql) == ["finished|50000"; 2]);
+    assert_patients(&mut client, 100_000);
+
+    // One that was ended is followed by another as well.
+    let url = database.file("more", patients(1..=100_000));
+    import(&mut client, "more", &[("Patient", &url)]);
+    let first = worker(&mut client);
+    run(&mut client, &format!("SELECT pg_terminate_backend({first}, 10000)"));
+    wait_for("the job to be done", || {
+        rows(&mut client, "SELECT status FROM bulk_jobs WHERE id = 'more'") == ["finished"]
+    });
+    wait_for("the workers to end", || workers(&mut client).is_empty());
+    let log = database.cluster().log();
+    let told = log.lines().filter(|line| line.contains("there is no database \"absent\"")).count();
+    assert!((1..=2).contains(&told), "once in each life of the server: {told}");
+    assert!(Client::connect(&database.cluster().dsn("postgres", "postgres"), postgres::NoTls).is_ok());
+    database.cluster().stop_server("fast");
+}

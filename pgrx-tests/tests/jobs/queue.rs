@@ -1,0 +1,119 @@
+//! How jobs wait for their turn.
+
+use crate::job::{
+    allowed, finish, import, import_sql, inputs, server, set, status, wait_for_status, wait_until_waiting, workers,
+};
+use crate::source::Stalling;
+use crate::support::{count, patients, rows, run, value};
+use fhir_bulk_tests::{Client, wait_for};
+use serde_json::json;
+
+fn active(client: &mut Client) -> i64 {
+    count(client, "SELECT count(*) FROM bulk_job_task WHERE status = 'active'")
+}
+
+#[test]
+fn fifty_jobs_at_once_are_all_finished_never_more_than_the_setting_at_a_time() {
+    let (database, mut client) = allowed();
+    let urls: Vec<String> =
+        (0..50).map(|n| database.file(&n.to_string(), patients(n * 20 + 1..=n * 20 + 20))).collect();
+    let sql = |n: usize| import_sql(&n.to_string(), &[("Patient", &urls[n])], json!({}));
+    let together = (0..25).map(sql).collect::<Vec<_>>().join(";");
+    run(&mut client, &format!("BEGIN; {together}; COMMIT"));
+    (25..50).for_each(|n| run(&mut client, &sql(n)));
+    let mut most = 0;
+    wait_for("all of them to end", || {
+        most = most.max(active(&mut client));
+        count(&mut client, "SELECT count(*) FROM bulk_jobs WHERE ended_at IS NULL") == 0
+    });
+    assert!(most <= 2, "{most} at once");
+    let states = "SELECT status, count(*), sum(resources), sum(inputs_ended) FROM bulk_jobs GROUP BY 1";
+    assert_eq!(rows(&mut client, states), ["finished|50|1000|50"]);
+    crate::job::assert_patients(&mut client, 1000);
+}
+
+#[test]
+fn inputs_run_side_by_side_in_the_order_in_which_they_were_asked_for() {
+    for workers_at_once in [1_usize, 3] {
+        let (database, _) = allowed();
+        let mut client = set(&database, &format!("fhir_bulk.import_workers = {workers_at_once}"));
+        let sources: Vec<Stalling> = (0..5).map(|_| Stalling::new(patients(1..=10), 0.5)).collect();
+        let url = |n: usize| sources[n].url();
+        import(&mut client, "a", &[("Patient", &url(0)), ("Patient", &url(1))]);
+        import(&mut client, "b", &[("Patient", &url(2)), ("Patient", &url(3)), ("Patient", &url(4))]);
+        let order = "SELECT array_agg(job || '.' || number ORDER BY started_at) FROM bulk_job_task \
+                     WHERE started_at IS NOT NULL";
+        let all = ["1.1", "1.2", "2.1", "2.2", "2.3"];
+        for (ended, source) in sources.iter().enumerate() {
+            let begun = (workers_at_once + ended).min(5);
+            wait_for("the next ones to be begun", || {
+                count(&mut client, "SELECT count(*) FROM bulk_job_task WHERE started_at IS NOT NULL") == begun as i64
+            });
+            let mut found: Vec<String> =
+                value(&mut client, order).trim_matches(['{', '}']).split(',').map(str::to_owned).collect();
+            // Those that begin together may do so in any order.
+            found.sort();
+            assert_eq!(found, all[..begun]);
+            assert!(active(&mut client) <= workers_at_once as i64);
+            assert!(workers(&mut client).len() <= workers_at_once + 1, "one may be on its way out");
+            source.go_on();
+        }
+        assert_eq!(inputs(&finish(&mut client, "b")), ["finished 10"; 3]);
+    }
+}
+
+#[test]
+fn a_server_without_a_free_process_keeps_a_job_waiting_and_then_does_it() {
+    // One of two is the launcher of logical replication.
+    let database = server(&["max_worker_processes = 2"]);
+    let other = database.cluster().database("other");
+    let (mut client, mut busy) = (database.connect(), set(&other, "fhir_bulk.allowed_sources = '127.0.0.1'"));
+    let source = Stalling::new(patients(1..=10), 0.5);
+    import(&mut busy, "busy", &[("Patient", &source.url())]);
+    wait_until_waiting(&mut busy, "Extension");
+    let url = database.file("one", patients(1..=10));
+    import(&mut client, "later", &[("Patient", &url), ("Patient", &url)]);
+    for _ in 0..20 {
+        let status = status(&mut client, "later");
+        assert_eq!(inputs(&status), ["waiting 0", "waiting 0"], "{status}");
+        assert_eq!(status["status"], "active");
+    }
+    assert_eq!(rows(&mut client, "SELECT status FROM bulk_jobs"), ["waiting"]);
+    source.go_on();
+    assert_eq!(inputs(&finish(&mut busy, "busy")), ["finished 10"]);
+    assert_eq!(inputs(&finish(&mut client, "later")), ["finished 10", "finished 10"]);
+    database.cluster().stop_server("fast");
+}
+
+/// Whoever commits a prepared transaction may be a session that knows nothing of it.
+#[test]
+fn a_job_of_a_prepared_transaction_begins_when_it_is_next_asked_for() {
+    let database = server(&["max_prepared_transactions = 2"]);
+    let mut client = database.connect();
+    let url = database.file("one", patients(1..=10));
+    run(&mut client, &format!("BEGIN; {}; PREPARE TRANSACTION 'p'", import_sql("p", &[("Patient", &url)], json!({}))));
+    assert_eq!(count(&mut client, "SELECT count(*) FROM bulk_jobs"), 0);
+    run(&mut database.connect(), "COMMIT PREPARED 'p'");
+    assert_eq!(inputs(&finish(&mut client, "p")), ["finished 10"]);
+    database.cluster().stop_server("fast");
+}
+
+#[test]
+fn polling_a_status_does_not_start_a_process_each_time() {
+    let (database, mut client) = allowed();
+    // The queue can't be written: each worker that is started ends.
+    run(&mut client, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$");
+    run(&mut client, "CREATE TRIGGER refuse BEFORE UPDATE ON bulk_job_task FOR EACH ROW EXECUTE FUNCTION refuse()");
+    let url = database.file("one", patients(1..=10));
+    import(&mut client, "stuck", &[("Patient", &url)]);
+    wait_for("a worker to give up", || database.cluster().log().contains("fhir_bulk job worker: not now"));
+    let start = std::time::Instant::now();
+    for _ in 0..200 {
+        status(&mut client, "stuck");
+    }
+    let log = database.cluster().log();
+    let told = log.lines().filter(|line| line.contains("not now")).count() as u64;
+    assert!(told <= 4 + 2 * start.elapsed().as_secs(), "{told} lines in the log");
+    run(&mut client, "DROP TRIGGER refuse ON bulk_job_task");
+    wait_for_status(&mut client, "stuck", "is finished", |status| status["status"] == "finished");
+}

@@ -1,0 +1,112 @@
+//! An import goes on where it was after whatever ended its worker or its server.
+
+use crate::job::{
+    assert_patients, finish, import, import_with, inputs, server, wait_for_status, wait_for_total, worker,
+};
+use crate::source::Stalling;
+use crate::support::{count, patients, run};
+use fhir_bulk_tests::{Client, Database, wait_for};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// What an end of the server may take; a wait for the stalled source would be a minute.
+const SOON: Duration = Duration::from_secs(5);
+const NUMBER: usize = 100_000;
+
+/// An import from a file that is in the middle.
+fn from_a_file(mode: &str) -> Database {
+    let database = server(&[]);
+    let mut client = database.connect();
+    run(&mut client, "SET fhir_bulk.import_commit_rows = 1000");
+    let url = database.file("all", patients(1..=NUMBER));
+    import_with(&mut client, "job", &[("Patient", &url)], json!({"mode": mode}));
+    if mode == "bulk" {
+        wait_for_total(&mut client, "job", 10_000);
+    } else {
+        wait_for_status(&mut client, "job", "some bytes", |status| {
+            status["progress"]["bytesRead"].as_u64().unwrap() > 2 << 20
+        });
+    }
+    database
+}
+
+/// The database again, after its server has ended all sessions.
+fn reconnect(database: &Database) -> Client {
+    let mut client = None;
+    let dsn = database.cluster().dsn("postgres", database.name());
+    wait_for("the server to take connections again", || {
+        client = Client::connect(&dsn, postgres::NoTls).ok();
+        client.is_some()
+    });
+    client.unwrap()
+}
+
+fn assert_whole(database: &Database) {
+    let mut client = reconnect(database);
+    let status = finish(&mut client, "job");
+    assert_eq!(inputs(&status), [format!("finished {NUMBER}")], "{status}");
+    assert_eq!(status["status"], "finished");
+    assert_patients(&mut client, NUMBER);
+    drop(client);
+    database.cluster().stop_server("fast");
+}
+
+#[test]
+fn a_killed_worker_loses_and_doubles_nothing() {
+    for mode in ["bulk", "transaction"] {
+        let database = from_a_file(mode);
+        let mut witness = database.connect();
+        let worker = worker(&mut witness);
+        database.cluster().kill_backend(worker);
+        // The server ends all sessions before it recovers.
+        wait_for("the other sessions to end", || witness.simple_query("SELECT 1").is_err());
+        assert_whole(&database);
+    }
+}
+
+#[test]
+fn a_killed_server_loses_and_doubles_nothing() {
+    for mode in ["bulk", "transaction"] {
+        let database = from_a_file(mode);
+        database.cluster().kill_server();
+        database.cluster().start_server();
+        assert_whole(&database);
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_in_the_middle_stops_soon_and_the_import_goes_on_after_its_start() {
+    for mode in ["fast", "immediate"] {
+        let database = from_a_file("bulk");
+        let start = Instant::now();
+        database.cluster().stop_server(mode);
+        assert!(start.elapsed() < SOON, "{mode}: {:?}", start.elapsed());
+        database.cluster().start_server();
+        assert_whole(&database);
+    }
+}
+
+#[test]
+fn a_server_stops_soon_while_an_import_waits_for_its_source() {
+    for mode in ["fast", "immediate"] {
+        let database = server(&[]);
+        let mut client = database.connect();
+        run(&mut client, "SET fhir_bulk.import_commit_rows = 1000");
+        let source = Stalling::new(patients(1..=4000), 0.6);
+        import(&mut client, "stalled", &[("Patient", &source.url())]);
+        wait_for_total(&mut client, "stalled", 2000);
+        crate::job::wait_until_waiting(&mut client, "Extension");
+        drop(client);
+        let start = Instant::now();
+        database.cluster().stop_server(mode);
+        assert!(start.elapsed() < SOON, "{mode}: {:?}", start.elapsed());
+        database.cluster().start_server();
+        source.go_on();
+        let mut client = reconnect(&database);
+        assert_eq!(inputs(&finish(&mut client, "stalled")), ["finished 4000"]);
+        assert_eq!(source.requests(), 2);
+        assert_patients(&mut client, 4000);
+        assert_eq!(count(&mut client, "SELECT count(DISTINCT txid) FROM patient"), 4);
+        database.cluster().stop_server("fast");
+    }
+}
