@@ -200,6 +200,33 @@ pub unsafe fn insert_index_entries(
     }
 }
 
+/// Inserts the entry of a row's new version into a unique index whose key is that of the version it replaces: nobody
+/// else can have it, so that it is not looked for. Nor are the entries of dead versions: whoever has looked the key up
+/// has marked them, and marked ones go when a page is full.
+///
+/// # Safety
+/// All are live and belong together; the version in the slot stands at its tid.
+pub unsafe fn insert_known_key(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    info: *mut pg_sys::IndexInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+) {
+    let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+    let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
+    let unique = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO;
+    // SAFETY: by the caller; an index has at most so many columns.
+    unsafe {
+        let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::FormIndexDatum(info, slot, estate, values, nulls);
+        #[cfg(feature = "pg13")]
+        pg_sys::index_insert(index, values, nulls, &mut (*slot).tts_tid, table, unique, info);
+        #[cfg(not(feature = "pg13"))]
+        pg_sys::index_insert(index, values, nulls, &mut (*slot).tts_tid, table, unique, false, info);
+    }
+}
+
 /// The attribute at `index` (from 0) of a tuple descriptor.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! New versions of rows that a plain heap table has: looked up by their key, put in their place as UPDATE does.
 
 use super::access::Access;
-use super::compat;
+use super::compat::{self, IndexEntries};
 use super::insert::{HeapInsert, clear, forget_expressions};
 use super::memory::Scratch;
 use pgrx::pg_sys;
@@ -46,6 +46,8 @@ impl Old<'_> {
 pub struct HeapUpdate {
     /// Open as long as the [`HeapInsert`].
     index: pg_sys::Relation,
+    /// The table has no other.
+    only_index: Option<*mut pg_sys::IndexInfo>,
     key: pg_sys::ScanKeyData,
     /// The columns that get new values.
     columns: Vec<i16>,
@@ -64,6 +66,7 @@ impl HeapUpdate {
             let index = indexes.iter().copied().find(|open| (**open).rd_id == index)?;
             Some(HeapUpdate {
                 index,
+                only_index: (indexes.len() == 1).then(|| *info.ri_IndexRelationInfo),
                 key: equals(index),
                 columns: access.updated.clone(),
                 found: pg_sys::MakeSingleTupleTableSlot(insert.descriptor, &raw const pg_sys::TTSOpsBufferHeapTuple),
@@ -111,10 +114,12 @@ impl HeapUpdate {
         mut change: impl FnMut(usize, &Old<'_>, &mut Vec<Option<pg_sys::Datum>>),
     ) -> Vec<usize> {
         let mut left = Vec::new();
-        let HeapUpdate { columns, new, scratch, .. } = self;
+        let HeapUpdate { index, only_index, columns, new, scratch, .. } = self;
         // SAFETY: the table is open and locked.
         unsafe { pg_sys::CheckCmdReplicaIdentity(insert.table.raw(), pg_sys::CmdType::CMD_UPDATE) }
-        let mut replacer = Replacer { insert, snapshot, columns, new: *new, values: Vec::with_capacity(columns.len()) };
+        let values = Vec::with_capacity(columns.len());
+        let only_index = only_index.map(|info| (*index, info));
+        let mut replacer = Replacer { insert, snapshot, only_index, columns, new: *new, values };
         scratch.run(|| {
             for (row, place) in rows {
                 // SAFETY: the snapshot, which is held, sees the row; the slot has the table's columns.
@@ -143,6 +148,7 @@ impl HeapUpdate {
 struct Replacer<'a> {
     insert: &'a HeapInsert,
     snapshot: &'a Snapshot,
+    only_index: Option<(pg_sys::Relation, *mut pg_sys::IndexInfo)>,
     columns: &'a [i16],
     /// A virtual slot.
     new: *mut pg_sys::TupleTableSlot,
@@ -156,7 +162,7 @@ impl Replacer<'_> {
     /// # Safety
     /// The snapshot sees the row; the slot has the table's columns.
     unsafe fn replace(&mut self, place: Place, change: impl FnOnce(&Old<'_>, &mut Vec<Option<pg_sys::Datum>>)) -> bool {
-        let Replacer { insert, snapshot, columns, new, values: changed } = self;
+        let Replacer { insert, snapshot, only_index, columns, new, values: changed } = self;
         let HeapInsert { table, state, relation_info, has_constraints, .. } = insert;
         let new = *new;
         // SAFETY: by the caller; the old version's page stays pinned as long as its values are used. The descriptor is the
@@ -187,7 +193,12 @@ impl Replacer<'_> {
             let entries = compat::update_row(table.raw(), &mut old.t_self, version);
             if entries.is_some() {
                 (*new).tts_tid = (*version).t_self;
-                compat::insert_index_entries(*relation_info, new, *state, entries);
+                match *only_index {
+                    Some((index, info)) if entries == Some(IndexEntries::All) => {
+                        compat::insert_known_key(table.raw(), index, info, new, *state);
+                    }
+                    _ => compat::insert_index_entries(*relation_info, new, *state, entries),
+                }
             }
             pg_sys::heap_freetuple(version);
             clear(new);

@@ -80,21 +80,25 @@ impl Batch {
 
     pub fn id(&self, row: usize) -> &str {
         // It was pushed as a str.
-        str::from_utf8(self.values.bytes(self.rows[row].id)).unwrap_or_default()
+        str::from_utf8(self.id_bytes(row)).unwrap_or_default()
+    }
+
+    fn id_bytes(&self, row: usize) -> &[u8] {
+        self.values.bytes(self.rows[row].id)
     }
 
     /// These rows in the order of their ids, of each id the last: what a statement can take that meets every id at
     /// most once, and two of which wait for each other's rows in the same order.
     pub fn last_of_each_id(&self, rows: Vec<usize>) -> Vec<usize> {
         // The first bytes decide mostly, and are compared as one number.
-        let mut keyed: Vec<_> = rows.into_iter().map(|row| (first_bytes(self.id(row)), row)).collect();
+        let mut keyed: Vec<_> = rows.into_iter().map(|row| (first_bytes(self.id_bytes(row)), row)).collect();
         keyed.sort_unstable_by(|(a, at), (b, bt)| {
-            a.cmp(b).then_with(|| self.id(*at).cmp(self.id(*bt))).then_with(|| at.cmp(bt))
+            a.cmp(b).then_with(|| self.id_bytes(*at).cmp(self.id_bytes(*bt))).then_with(|| at.cmp(bt))
         });
         let mut last: Vec<usize> = Vec::with_capacity(keyed.len());
         for (_, row) in keyed {
             match last.last_mut() {
-                Some(before) if self.id(*before) == self.id(row) => *before = row,
+                Some(before) if self.id_bytes(*before) == self.id_bytes(row) => *before = row,
                 _ => last.push(row),
             }
         }
@@ -217,11 +221,11 @@ fn is_same_enum(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
     a.value() as u32 == b.value() as u32
 }
 
-/// A number that is ordered as the first 16 bytes of a text are.
-fn first_bytes(text: &str) -> u128 {
+/// A number that is ordered as the first 16 of these bytes are.
+fn first_bytes(bytes: &[u8]) -> u128 {
     let mut first = [0; 16];
-    let length = text.len().min(first.len());
-    first[..length].copy_from_slice(&text.as_bytes()[..length]);
+    let length = bytes.len().min(first.len());
+    first[..length].copy_from_slice(&bytes[..length]);
     u128::from_be_bytes(first)
 }
 

@@ -51,6 +51,8 @@ same_rows_and_counts! {
         Kind::new("direct: it is a plain table", "ALTER TABLE patient SET (fillfactor = 40)");
     tables_with_indexes_of_their_own_load:
         Kind::new("direct: it is a plain table", tables::INDEXES).also(tables::indexes_are_sound);
+    tables_whose_only_key_includes_other_columns_load:
+        Kind::new("direct: it is a plain table", tables::KEY_WITH_COLUMNS).also(tables::key_is_sound);
     tables_partitioned_by_hash_load: Kind::new("set: it is partitioned", tables::HASH);
     tables_partitioned_by_range_load: Kind::new("set: it is partitioned", tables::RANGE);
     a_partition_under_a_types_name_loads:

@@ -88,6 +88,15 @@ pub const INDEXES: &str = "CREATE INDEX content ON patient USING gin (resource j
     CREATE INDEX replaced ON patient (txid) WHERE status <> 'created';
     CREATE UNIQUE INDEX other_key ON patient ((id || '!')); CREATE INDEX creation ON patient USING brin (cts)";
 
+pub const KEY_WITH_COLUMNS: &str = "ALTER TABLE patient DROP CONSTRAINT patient_pkey;
+    CREATE UNIQUE INDEX patient_pkey ON patient (id) INCLUDE (txid, status)";
+
+pub fn key_is_sound(place: &mut Place) {
+    assert_eq!(value(&mut place.admin, "SELECT bt_index_check('patient_pkey', true)"), "");
+    let twice = "SELECT id FROM patient GROUP BY 1 HAVING count(*) > 1";
+    assert_eq!(rows(&mut place.admin, twice), [""; 0]);
+}
+
 pub fn indexes_are_sound(place: &mut Place) {
     for index in ["patient_pkey", "family", "replaced", "other_key"] {
         assert_eq!(value(&mut place.admin, &format!("SELECT bt_index_check('{index}', true)")), "", "{index}");
