@@ -43,6 +43,7 @@ fn import(request: Option<JsonB>, fhir: Option<bool>) -> Result<String> {
     session::prevent_if_read_only(c"bulk_import()");
     let request = Request::parse(required(request, "request")?.0, required(fhir, "fhir")?)?;
     let inputs: Vec<Value> = request.inputs.iter().map(|input| json!(input)).collect();
+    jobs::forget_expired(NAME, &request.id, settings::job_retention_minutes())?;
     jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request), inputs: &inputs })?;
     Ok(request.id)
 }

@@ -14,7 +14,7 @@ mod task;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use queue::{Committed, Job, NewJob, Progress, TaskState, add, cancel, discard, find};
+pub use queue::{Committed, Job, NewJob, Progress, TaskState, add, cancel, discard, find, forget_expired};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 

@@ -205,8 +205,8 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
         "SELECT pg_catalog.jsonb_build_object('id', id, 'request', request, 'status', status, {}, {}, 'tasks', \
             (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('input', input, 'status', status, \
                 'total', total, 'seen', GREATEST(total, p.param3), 'read_bytes', GREATEST(read_bytes, p.param1), \
-                'all_bytes', COALESCE(NULLIF(p.param2, 0), all_bytes), {}, {}, {}, 'error', error, \
-                'result', result, 'worker', worker) ORDER BY number) \
+                'all_bytes', CASE WHEN p.param2 OPERATOR(pg_catalog.>) 0 THEN p.param2 ELSE all_bytes END, \
+                {}, {}, {}, 'error', error, 'result', result, 'worker', worker) ORDER BY number) \
              FROM {{}}.bulk_job_task LEFT JOIN pg_catalog.pg_stat_get_progress_info('{COPY_PROGRESS}') p \
              ON p.datid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND p.param19 OPERATOR(pg_catalog.=) job \
              AND p.param20 OPERATOR(pg_catalog.=) number AND status OPERATOR(pg_catalog.=) 'active' \
@@ -282,6 +282,24 @@ pub fn discard(kind: &str, id: &str) -> Result<bool> {
         super::worker::wake_at_commit(1);
     }
     Ok(!discarded.is_empty())
+}
+
+/// Forgets a job of the current role that ended longer ago than so many minutes, so that its id can be taken again. For
+/// kinds of jobs that leave nothing outside of the database; others are forgotten by workers.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn forget_expired(kind: &str, id: &str, minutes: i32) -> Result<()> {
+    let own = own(kind, id)?;
+    Queue::of(catalog::this_extension()).execute(
+        &format!(
+            "DELETE FROM {{}}.bulk_job WHERE {OWN} AND COALESCE(subject, '') OPERATOR(pg_catalog.=) COALESCE($4, '') \
+             AND ended_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
+             pg_catalog.make_interval(mins => $5::pg_catalog.int4))"
+        ),
+        || own().into_iter().chain([Parameter::int8(minutes.into())]).collect(),
+    );
+    Ok(())
 }
 
 /// Which jobs are the caller's: kind, id, role and sub are the first parameters.

@@ -83,6 +83,11 @@ fn an_id_is_a_job_of_its_owner_once_and_one_is_made_when_there_is_none() {
     assert_error_with_hint(&error, "42710", &["\"twice\" already"]);
     finish(&mut client, "twice");
     assert_error(&fails(&mut client, &import_sql("twice", &[("Patient", &url)], json!({}))), "42710", &["twice"]);
+    // Once it is forgotten, its id is free again.
+    run(&mut client, "SET fhir_bulk.job_retention = 0");
+    import(&mut client, "twice", &[("Patient", &url)]);
+
+    run(&mut client, "RESET fhir_bulk.job_retention");
     let request = json!({"inputs": [{"resourceType": "Patient", "url": url}]});
     let made = [0, 1].map(|_| value(&mut client, &format!("SELECT bulk_import('{request}')")));
     assert_ne!(made[0], made[1]);
