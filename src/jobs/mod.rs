@@ -9,12 +9,14 @@
 
 mod launcher;
 mod queue;
+mod rows;
 mod settings_of_caller;
 mod task;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use queue::{Committed, Job, NewJob, Progress, TaskState, add, cancel, discard, find, forget_expired};
+pub use queue::{add, cancel, discard, find, forget_expired};
+pub use rows::{Committed, Job, NewJob, Progress, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 

@@ -1,5 +1,6 @@
 //! The tables of jobs and their tasks: read and written as the extension's owner, whoever calls.
 
+use super::rows::{Committed, EndedTask, ExpiredJob, Job, NewJob, Progress, TaskRow};
 use super::settings_of_caller as caller;
 use crate::error::{Error, Result};
 use crate::pg::catalog::{self, Extension, quote_identifier};
@@ -10,126 +11,12 @@ use crate::pg::spi::{self, Parameter};
 use crate::pg::{guc, session, transaction, worker};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::ffi::CString;
 
 /// How many open tasks are looked at at a time.
 const LOOK_AHEAD: i64 = 1000;
-
-/// A job to be added.
-pub struct NewJob<'a> {
-    /// Which [`Kind`](super::Kind) does it.
-    pub kind: &'static str,
-    /// Its owner's name for it, unique among the owner's jobs of the kind.
-    pub id: &'a str,
-    /// What was asked for.
-    pub request: &'a Value,
-    /// What each task works on; tasks are numbered from 1 in this order.
-    pub inputs: &'a [Value],
-}
-
-/// A job of the current role, with its tasks.
-#[derive(Deserialize)]
-pub struct Job {
-    /// What was asked for.
-    pub request: Value,
-    /// `active`, `finished`, `failed` or `cancelled`.
-    pub status: String,
-    /// Microseconds since 2000-01-01T00:00:00Z, as all times here.
-    pub created_at: i64,
-    pub ended_at: Option<i64>,
-    /// In order.
-    pub tasks: Vec<TaskState>,
-}
-
-/// How far a task is.
-#[derive(Deserialize)]
-pub struct TaskState {
-    pub input: Value,
-    /// `waiting`, `active`, `finished`, `failed` or `cancelled`.
-    pub status: String,
-    /// Resources that are committed.
-    pub total: u64,
-    /// Resources so far, those of the worker's current transaction too.
-    pub seen: u64,
-    /// Of the input as it is stored, so far.
-    pub read_bytes: u64,
-    pub all_bytes: Option<u64>,
-    pub started_at: Option<i64>,
-    pub changed_at: Option<i64>,
-    pub ended_at: Option<i64>,
-    pub error: Option<String>,
-    /// What [`Task::finish`](super::Task::finish) noted.
-    pub result: Option<Value>,
-    /// The process that works on it, or was when it ended.
-    pub worker: Option<i32>,
-}
-
-/// A task as a worker takes it over.
-#[derive(Deserialize)]
-pub struct TaskRow {
-    pub job: i64,
-    pub number: i32,
-    pub kind: String,
-    pub id: String,
-    /// Its owner's OID.
-    pub role: u32,
-    pub request: Value,
-    pub settings: Map<String, Value>,
-    pub input: Value,
-    /// How many tasks the job has.
-    pub tasks: i32,
-    /// How far it is.
-    #[serde(flatten)]
-    pub committed: Committed,
-}
-
-/// How far a task is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct Committed {
-    /// Resources.
-    pub total: u64,
-    /// Lines and bytes of the decompressed input.
-    pub lines: u64,
-    pub stream_bytes: u64,
-}
-
-/// A task that is over.
-#[derive(Deserialize)]
-pub struct EndedTask {
-    pub job: i64,
-    pub number: i32,
-    pub kind: String,
-    pub input: Value,
-}
-
-impl EndedTask {
-    pub fn key(&self) -> (i64, i32) {
-        (self.job, self.number)
-    }
-}
-
-/// A job that is to be forgotten.
-#[derive(Deserialize)]
-pub struct ExpiredJob {
-    pub number: i64,
-    pub inputs: Vec<Value>,
-}
-
-/// What a task has come to with a transaction.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
-    /// Resources that the transaction adds.
-    pub stored: u64,
-    /// Lines and bytes of the decompressed input that are done for good.
-    pub lines: u64,
-    pub stream_bytes: u64,
-    /// Of the input as it is stored.
-    pub read_bytes: u64,
-    pub all_bytes: Option<u64>,
-}
 
 /// The current token's `sub`, when the session has claims (`request.jwt.claims`) with one.
 ///

@@ -1,6 +1,7 @@
 //! A task in the hands of its worker.
 
-use super::queue::{Committed, Progress, Queue, TaskRow};
+use super::queue::Queue;
+use super::rows::{Committed, Progress, TaskRow};
 use super::settings_of_caller;
 use crate::error::{Error, Result};
 use crate::pg::lock::Key;

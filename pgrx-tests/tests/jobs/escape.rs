@@ -112,6 +112,21 @@ fn what_a_search_path_shadows_is_never_run_by_the_queue() {
             );
         }
     }
+    for (left, right) in [("bigint", "integer"), ("integer", "bigint"), ("timestamptz", "interval"), ("oid", "bigint")] {
+        for (name, operator, result) in
+            [("eq", "=", "boolean"), ("lt", "<", "boolean"), ("gt", ">", "boolean"), ("minus", "-", left)]
+        {
+            let body = if result == "boolean" { "true" } else { "$1" };
+            run(
+                &mut client,
+                &format!(
+                    "CREATE FUNCTION evil.{name}({left}, {right}) RETURNS {result} LANGUAGE sql AS
+                       $$ SELECT evil.note('{left} {operator} {right}'); SELECT {body} $$;
+                     CREATE OPERATOR evil.{operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = evil.{name})"
+                ),
+            );
+        }
+    }
     for (signature, result, body) in [
         ("now()", "timestamptz", "NULL::timestamptz"),
         ("clock_timestamp()", "timestamptz", "NULL::timestamptz"),

@@ -3,6 +3,7 @@
 mod dump;
 mod export;
 mod http;
+mod import;
 mod load;
 mod sql_dump;
 
@@ -142,6 +143,34 @@ pub(super) const ROWS: &[Row] = &[
         bound: 1.00,
         run: load::load_far,
         run_baseline: load::load_far_staged,
+    },
+    Row {
+        name: "import: from the request to the end",
+        baseline: "bulk_load of the same file",
+        bound: 1.10,
+        run: import::one_input,
+        run_baseline: Bench::load,
+    },
+    Row {
+        name: "import: bulk mode, with its commits",
+        baseline: "the same in one transaction",
+        bound: 1.03,
+        run: import::one_input,
+        run_baseline: import::one_input_in_one_transaction,
+    },
+    Row {
+        name: "import: two inputs, two workers",
+        baseline: "the same by one worker",
+        bound: 0.60,
+        run: import::two_inputs,
+        run_baseline: import::two_inputs_by_one,
+    },
+    Row {
+        name: "import: one input, two workers",
+        baseline: "the same by one worker",
+        bound: 0.70,
+        run: import::one_input,
+        run_baseline: import::one_input_by_one,
     },
     Row {
         name: "http: GET $dump?fhir=true",
