@@ -92,3 +92,9 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
 GRANT SELECT ON @extschema@.bulk_jobs TO PUBLIC;
 COMMENT ON VIEW @extschema@.bulk_jobs IS
     'Background jobs of yours: how far they have come, how fast, and how long they may still take';
+COMMENT ON COLUMN @extschema@.bulk_jobs.subject IS 'The sub of the token that asked for it';
+COMMENT ON COLUMN @extschema@.bulk_jobs.status IS 'waiting, active, finished, failed or cancelled';
+COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_ended IS 'How many inputs are over, well or badly';
+COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committed';
+COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
+COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';

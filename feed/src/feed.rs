@@ -2,6 +2,7 @@
 
 use crate::chunk::{Chunk, Position};
 use crate::maker::{Maker, Plan};
+use crate::pace::Pace;
 use fhir_bulk_codec::gzip;
 use fhir_bulk_codec::ndjson::ReadError;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -65,12 +66,14 @@ pub struct Feed {
     events: Receiver<Event>,
     wake: UnixStream,
     unwanted: Arc<AtomicBool>,
+    pace: Pace,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
         self.unwanted.store(true, Ordering::Relaxed);
+        self.pace.end();
         // Who waits for a block is told that none will come, who waits for room finds it.
         self.blocks = None;
         let deadline = Instant::now() + GRACE;
@@ -102,11 +105,13 @@ impl Feed {
         waker.set_nonblocking(true)?;
         let unwanted = Arc::new(AtomicBool::new(false));
         let of_thread = unwanted.clone();
+        let pace = Pace::default();
+        let pace_of_thread = pace.clone();
         // The new thread inherits the mask of the one that makes it, so it never runs a signal handler.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let thread = thread::Builder::new().name("fhir_bulk feed".into()).stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || {
-            let outlet = Rc::new(Outlet { chunk: RefCell::default(), sender, waker });
+            let outlet = Rc::new(Outlet { chunk: RefCell::default(), sender, waker, pace: pace_of_thread });
             let source: Box<dyn Read> = match source {
                 Some(source) => source,
                 None => Box::new(Blocks::new(to_read, outlet.clone())),
@@ -119,7 +124,12 @@ impl Feed {
         });
         mask.thread_set_mask()?;
         let thread = Some(spawned?);
-        Ok(Feed { blocks: Some(blocks), held: None, at_end, events, wake, unwanted, thread })
+        Ok(Feed { blocks: Some(blocks), held: None, at_end, events, wake, unwanted, pace, thread })
+    }
+
+    /// How far ahead the thread runs.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Whether the next block of the source is wanted, and there is room for it.
@@ -152,13 +162,17 @@ impl Feed {
         while matches!((&self.wake).read(&mut signals), Ok(count) if count == signals.len()) {}
         match self.events.try_recv() {
             Ok(event) => Some(event),
-            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Empty) => {
+                self.pace.ask();
+                None
+            }
             Err(TryRecvError::Disconnected) => Some(Event::Failed(Failure::Lost)),
         }
     }
 }
 
 fn run(plan: Plan, source: Box<dyn Read>, unwanted: Arc<AtomicBool>, outlet: &Outlet) -> Result<Position, Failure> {
+    outlet.pace.wait();
     let source = gzip::Reader::new(Wanted { source, unwanted: unwanted.clone() }, READ_BYTES)
         .map_err(|error| Failure::Source { error: ReadError::Io(error), line: 1 })?;
     // Little may come to much once it is decompressed.
@@ -173,6 +187,9 @@ fn run(plan: Plan, source: Box<dyn Read>, unwanted: Arc<AtomicBool>, outlet: &Ou
         if !go_on {
             return made.map(|_| maker.position());
         }
+        if outlet.chunk.borrow().is_empty() {
+            outlet.pace.wait();
+        }
     }
 }
 
@@ -182,13 +199,18 @@ struct Outlet {
     chunk: RefCell<Chunk>,
     sender: SyncSender<Event>,
     waker: UnixStream,
+    pace: Pace,
 }
 
 impl Outlet {
     /// Hands over what is made, when there is room; false when nobody wants it any more.
     fn flush(&self) -> bool {
         let chunk = self.chunk.take();
-        chunk.is_empty() || self.hand_over(Event::Lines(chunk))
+        if chunk.is_empty() {
+            return true;
+        }
+        self.pace.answer();
+        self.hand_over(Event::Lines(chunk))
     }
 
     fn hand_over(&self, event: Event) -> bool {

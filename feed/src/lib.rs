@@ -9,7 +9,9 @@
 mod chunk;
 mod feed;
 mod maker;
+mod pace;
 
 pub use chunk::{Chunk, Item, Position, Refusal, Refused, Row};
 pub use feed::{Event, Failure, Feed};
 pub use maker::Plan;
+pub use pace::Pace;

@@ -196,3 +196,50 @@ fn a_thread_that_is_gone_is_told_and_not_waited_for() {
     let mut feed = Feed::start(plan(), Some(Box::new(Defect))).unwrap();
     assert!(matches!(event(&mut feed), Event::Failed(Failure::Lost)));
 }
+
+/// Where it has no core of its own, the thread makes a chunk when one is asked for and no others.
+#[test]
+fn a_feed_that_is_held_back_makes_what_is_asked_for() {
+    let text = lines(0..100_000);
+    let read = Arc::new(AtomicU64::new(0));
+    let mut feed = Feed::start(plan(), Some(Box::new(Counted(io::Cursor::new(text.clone()), read.clone())))).unwrap();
+    feed.pace().run_ahead(false);
+    let Event::Lines(_) = event(&mut feed) else { panic!("no lines") };
+    // What it made before it was held back has room in the channel, or is one chunk more.
+    let taken = |read: &AtomicU64| read.load(Ordering::Relaxed);
+    let settled = |read: &AtomicU64| {
+        let mut last = taken(read);
+        loop {
+            std::thread::sleep(Duration::from_millis(50));
+            if taken(read) == last {
+                return last;
+            }
+            last = taken(read);
+        }
+    };
+    let first = settled(&read);
+    assert!(first < text.len() as u64 / 2, "{first} of {} bytes are read", text.len());
+    feed.pace().run_ahead(true);
+    // As far as there is room.
+    assert!(settled(&read) > first);
+    let (rest, last) = all(&mut feed);
+    assert!(matches!(last, Event::End(position) if position.lines == 100_000), "{last:?}");
+    assert!(rest.len() < 100_000);
+    // One that is held back ends with its feed.
+    let mut feed = Feed::start(plan(), Some(Box::new(io::Cursor::new(text)))).unwrap();
+    feed.pace().run_ahead(false);
+    event(&mut feed);
+    let start = Instant::now();
+    drop(feed);
+    assert!(start.elapsed() < Duration::from_millis(150), "{:?}: it waited for its thread in vain", start.elapsed());
+}
+
+struct Counted<R>(R, Arc<AtomicU64>);
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        self.1.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}

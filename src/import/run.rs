@@ -3,7 +3,7 @@
 use super::request::{Input, Request, kept};
 use crate::error::{Error, Result};
 use crate::jobs::{Committed, Progress, Task};
-use crate::load::{Load, Options, Plan, Position};
+use crate::load::{Load, Options, Pace, Plan, Position};
 use crate::pg::worker;
 use crate::settings;
 use crate::source;
@@ -73,12 +73,13 @@ impl<'a> Import<'a> {
     fn go_on(&mut self) -> Result<()> {
         let mut load = self.task.transaction(|| {
             let mut load = self.open()?;
+            load.pace().run_ahead(self.task.has_second_slot());
             load.prepare()?;
             Ok(load)
         })?;
         loop {
             let (next, batch, stored) = self.task.transaction(|| {
-                let enough = self.enough(load.progress().clone());
+                let enough = self.enough(load.progress().clone(), load.pace().clone());
                 let batch = load.batch(enough)?;
                 let stored = batch.counts.values().sum();
                 self.task.advance(&progress(&load, stored), batch.at_end)?;
@@ -103,12 +104,15 @@ impl<'a> Import<'a> {
         Load::open(&self.input.url, Plan { resource_type, fhir, options, retries, start })
     }
 
-    /// When a batch is large enough, by the number of its lines; shows now and then how far it is.
-    fn enough(&self, source: source::Progress) -> impl FnMut(u64) -> bool {
+    /// When a batch is large enough, by the number of its lines; shows now and then how far it is, and sees to it that
+    /// the import takes no more than its share of `fhir_bulk.import_workers`.
+    fn enough(&self, source: source::Progress, pace: Pace) -> impl FnMut(u64) -> bool {
         let (whole, rows, begun) = (self.request.transaction, settings::import_commit_rows(), Instant::now());
+        pace.run_ahead(self.task.has_second_slot());
         move |lines| {
             let is_time = lines % LINES_PER_LOOK == 1;
             if is_time {
+                pace.run_ahead(self.task.has_second_slot());
                 self.task.show(source.read_bytes(), source.total_bytes(), self.committed.total + lines - 1);
             }
             !whole && (lines >= rows || (is_time && begun.elapsed() >= COMMIT_AFTER))

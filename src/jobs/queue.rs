@@ -207,6 +207,11 @@ fn own(kind: &str, id: &str) -> Result<impl Fn() -> Vec<Parameter>> {
     })
 }
 
+/// See [`Queue::slots`].
+pub fn slots(extension: pg_sys::Oid) -> impl Iterator<Item = Key> {
+    (1..=settings::import_workers()).map(move |part| Key { class: extension, object: 0, part })
+}
+
 /// The queue of this database.
 pub struct Queue {
     owner: pg_sys::Oid,
@@ -227,8 +232,7 @@ impl Queue {
 
     /// The locks that workers at work hold one of each.
     pub fn slots(&self) -> impl Iterator<Item = Key> + use<> {
-        let class = self.extension;
-        (1..=settings::import_workers()).map(move |part| Key { class, object: 0, part })
+        slots(self.extension)
     }
 
     /// The lock that whoever works on a task holds.

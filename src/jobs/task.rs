@@ -1,6 +1,6 @@
 //! A task in the hands of its worker.
 
-use super::queue::Queue;
+use super::queue::{self, Queue};
 use super::rows::{Committed, Progress, TaskRow};
 use super::settings_of_caller;
 use crate::error::{Error, Result};
@@ -147,6 +147,13 @@ impl Task {
 
     fn queue(&self) -> Option<Queue> {
         catalog::find_this_extension().map(Queue::of).filter(|queue| self.is_in(queue))
+    }
+
+    /// Whether a second thread may help now: there is a slot that no worker has, and those who would like it too and
+    /// have a slot before this one's have one each. Costs a look into shared memory.
+    pub fn has_second_slot(&self) -> bool {
+        let (free, taken): (Vec<Key>, Vec<Key>) = queue::slots(self.extension).partition(|slot| slot.is_free());
+        taken.iter().position(|slot| *slot == self.locks[0]).is_some_and(|rank| rank < free.len())
     }
 
     /// Leaves the task to others.

@@ -8,7 +8,7 @@ mod stage;
 mod tables;
 
 pub use options::Options;
-pub use run::{Load, Plan, Position};
+pub use run::{Load, Pace, Plan, Position};
 
 use crate::arguments::required;
 use crate::error::{Result, or_raise};

@@ -15,7 +15,7 @@ use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Row};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
 
-pub use fhir_bulk_feed::Position;
+pub use fhir_bulk_feed::{Pace, Position};
 
 /// What is to become of a source's lines.
 pub struct Plan {
@@ -107,6 +107,11 @@ impl Load {
     /// How much of the source, as it is stored, has been read.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// How far ahead of the writing lines are read.
+    pub fn pace(&self) -> &Pace {
+        self.feed.pace()
     }
 
     /// Waits for the first lines, and makes what the first batch would make: the sequence, and the table if all lines

@@ -112,7 +112,8 @@ fn what_a_search_path_shadows_is_never_run_by_the_queue() {
             );
         }
     }
-    for (left, right) in [("bigint", "integer"), ("integer", "bigint"), ("timestamptz", "interval"), ("oid", "bigint")] {
+    for (left, right) in [("bigint", "integer"), ("integer", "bigint"), ("timestamptz", "interval"), ("oid", "bigint")]
+    {
         for (name, operator, result) in
             [("eq", "=", "boolean"), ("lt", "<", "boolean"), ("gt", ">", "boolean"), ("minus", "-", left)]
         {
