@@ -64,9 +64,8 @@ pub extern "C-unwind" fn fhir_bulk_job_worker(database: pg_sys::Datum) {
 #[pg_guard]
 #[unsafe(no_mangle)]
 #[allow(unsafe_code, reason = "the server finds it by this name, and calls it with these")]
-pub extern "C-unwind" fn fhir_bulk_export_helper(_segment: *mut pg_sys::dsm_segment, toc: *mut pg_sys::shm_toc) {
-    // SAFETY: PostgreSQL calls it as what parallel::run() names.
-    unsafe { pg::parallel::help(toc, export::help) }
+pub extern "C-unwind" fn fhir_bulk_export_helper(_segment: *mut pg_sys::dsm_segment, toc: pg::parallel::Toc) {
+    pg::parallel::help(toc, export::help);
 }
 
 /// The process that has jobs go on where the library is preloaded.

@@ -90,12 +90,9 @@ pub fn run<T>(function: &CStr, helpers: usize, input: &[u8], work: impl FnOnce(P
 }
 
 /// A helper's part; `work` gives its result. Raises 54000 when that is too long.
-///
-/// # Safety
-/// `toc` is what PostgreSQL calls the function with that [`run`] named.
-pub unsafe fn help(toc: *mut pg_sys::shm_toc, work: impl FnOnce(Part<'_>) -> Vec<u8>) {
-    // SAFETY: by the caller the chunks are those of `run`, who waits for this process before they are gone. The numbers
-    // are atomic; each helper writes a part of the results of its own.
+pub fn help(Toc(toc): Toc, work: impl FnOnce(Part<'_>) -> Vec<u8>) {
+    // SAFETY: PostgreSQL made the argument, so the chunks are those of `run`, who waits for this process before they are
+    // gone. The numbers are atomic; each helper writes a part of the results of its own.
     unsafe {
         let find = |key| pg_sys::shm_toc_lookup(toc, key, false);
         let shared = &*find(SHARED).cast::<Shared>();
@@ -110,6 +107,10 @@ pub unsafe fn help(toc: *mut pg_sys::shm_toc, work: impl FnOnce(Part<'_>) -> Vec
         start.add(size_of::<u64>()).copy_from_nonoverlapping(result.as_ptr(), result.len());
     }
 }
+
+/// What PostgreSQL gives to the function that [`run`] named, and only PostgreSQL can make: where the chunks are.
+#[repr(transparent)]
+pub struct Toc(*mut pg_sys::shm_toc);
 
 /// Makes room for a chunk and its key, as PostgreSQL's macros do (`shm_toc.h`).
 fn estimate(estimator: &mut pg_sys::shm_toc_estimator, bytes: usize) {
