@@ -57,6 +57,39 @@ pub fn set_local(name: &CStr, value: &CStr) {
     }
 }
 
+/// What becomes of settings that change while some [`with`] others are at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// They stay, as after a function with a SET clause.
+    Keep,
+    /// They are undone.
+    Undo,
+}
+
+/// Runs `work` under other values of settings that any role may set; afterwards, also after an error, they are as before.
+pub fn with<T>(settings: &[(&CStr, &CStr)], changes: Changes, work: impl FnOnce() -> T) -> T {
+    // SAFETY: as the server does around functions with SET clauses, inside a transaction: C strings that live through the
+    // calls, which copy them. After an error the (sub)transaction's end restores the values of this level.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in settings {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        let result = work();
+        pg_sys::AtEOXact_GUC(changes == Changes::Keep, level);
+        result
+    }
+}
+
 /// A setting's value as this session sees it; `None` when there is no such setting.
 pub fn get(name: &CStr) -> Option<CString> {
     // SAFETY: the result lives until the next call; it is copied.

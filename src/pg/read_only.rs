@@ -11,6 +11,8 @@
 //! Afterwards everything is as it was, also after an error. The hooks are there all the time, for they may not be taken
 //! out of a chain, and do nothing outside of such work.
 
+use super::guc::{self, Changes};
+use super::session::Identity;
 use super::{compat, refused};
 use crate::error::Error;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
@@ -46,48 +48,25 @@ pub(super) fn is_active() -> bool {
 /// Runs `work` with these settings, in which nothing can be written.
 pub fn run<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     let before = Before::enter();
-    // SAFETY: inside a transaction; names and values are C strings, which are copied. What is set at this level is undone
-    // at its end: by AtEOXact_GUC here, or by the end of the (sub)transaction that an error ends.
-    unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in settings {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        let result = work();
-        pg_sys::AtEOXact_GUC(false, level);
-        drop(before);
-        result
-    }
+    let result = guc::with(settings, Changes::Undo, work);
+    drop(before);
+    result
 }
 
 /// What the session was before; dropping it puts that back, which is nothing but assignments.
 struct Before {
     read_only: bool,
-    user: pg_sys::Oid,
-    context: c_int,
+    identity: Identity,
 }
 
 impl Before {
     fn enter() -> Before {
         DEPTH.fetch_add(1, Ordering::Relaxed);
-        let mut before = Before { read_only: false, user: pg_sys::InvalidOid, context: 0 };
-        // SAFETY: globals of this backend, which has one thread.
-        unsafe {
-            before.read_only = (&raw mut pg_sys::XactReadOnly).replace(true);
-            pg_sys::GetUserIdAndSecContext(&mut before.user, &mut before.context);
-            let context = before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
-            pg_sys::SetUserIdAndSecContext(before.user, context);
-        }
-        before
+        let identity = Identity::current();
+        identity.confined().restore();
+        // SAFETY: a global of this backend, which has one thread.
+        let read_only = unsafe { (&raw mut pg_sys::XactReadOnly).replace(true) };
+        Before { read_only, identity }
     }
 }
 
@@ -95,10 +74,8 @@ impl Drop for Before {
     fn drop(&mut self) {
         DEPTH.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: as above. Neither can raise; after an error the (sub)transaction's end sets both once more.
-        unsafe {
-            pg_sys::XactReadOnly = self.read_only;
-            pg_sys::SetUserIdAndSecContext(self.user, self.context);
-        }
+        unsafe { pg_sys::XactReadOnly = self.read_only }
+        self.identity.restore();
     }
 }
 

@@ -91,7 +91,7 @@ pub fn role_name() -> CString {
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let before = Identity::current();
     // As the server's own maintenance commands do. After an error the (sub)transaction's end restores both.
-    Identity { role, context: before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 }.restore();
+    Identity { role, ..before.confined() }.restore();
     let result = work();
     before.restore();
     result
@@ -118,7 +118,12 @@ impl Identity {
         Identity { role, context: pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 }
     }
 
-    /// Makes it the current one.
+    /// The same role, confined to it.
+    pub fn confined(self) -> Identity {
+        Identity { context: self.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32, ..self }
+    }
+
+    /// Makes it the current one, which can't fail.
     pub fn restore(self) {
         // SAFETY: a role and a context that PostgreSQL gave, or a role that exists.
         unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) }
@@ -152,30 +157,6 @@ pub fn database() -> pg_sys::Oid {
 /// Runs `work` as the role that the server was made with, for what only superusers see of other sessions.
 pub fn as_bootstrap_superuser<T>(work: impl FnOnce() -> T) -> T {
     as_role(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), work)
-}
-
-/// Runs `work` under other values of settings that any role may set; afterwards, also after an error, they are as before.
-pub fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
-    // SAFETY: as the server does around functions with SET clauses: C strings that live through the calls, which copy
-    // them. After an error the (sub)transaction's end restores the values of this level.
-    unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in settings {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        let result = work();
-        pg_sys::AtEOXact_GUC(true, level);
-        result
-    }
 }
 
 /// The five characters of an error code.

@@ -3,7 +3,7 @@
 use super::ResourceTable;
 use super::table::sql;
 use crate::pg::catalog;
-use crate::pg::session;
+use crate::pg::guc::{self, Changes};
 use crate::pg::spi::{self, Parameter};
 use fhir_bulk_codec::resource::Identifier;
 use pgrx::pg_sys;
@@ -42,7 +42,7 @@ pub fn indexed(table: &ResourceTable, wanted: &[Identifier<'_>]) -> Option<(Stri
 /// Plans a query with such a condition so that it uses the index, whatever the planner believes: it has no statistics
 /// of what identifiers a table holds, and may take a hundred of them for half of the table.
 pub fn by_index<T>(plan: impl FnOnce() -> T) -> T {
-    session::with_settings(&[(c"enable_seqscan", c"off"), (c"enable_bitmapscan", c"on")], plan)
+    guc::with(&[(c"enable_seqscan", c"off"), (c"enable_bitmapscan", c"on")], Changes::Keep, plan)
 }
 
 /// What the GIN indexes of a table are on that can answer containment for the current role, as PostgreSQL writes it.
@@ -58,5 +58,5 @@ fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
          AND NOT pg_catalog.row_security_active($1)"
         .to_owned());
     // Names of operators are spelt out where the caller's search_path hides them.
-    session::with_settings(&[(c"search_path", c"pg_catalog")], || spi::texts(&query, &[Parameter::oid(table.oid)]))
+    guc::with(&[(c"search_path", c"pg_catalog")], Changes::Keep, || spi::texts(&query, &[Parameter::oid(table.oid)]))
 }
