@@ -8,6 +8,7 @@ use super::status::Outcome;
 use crate::error::{Error, Result, or_raise};
 use crate::jobs::Task;
 use crate::pg::parallel::{self, Part};
+use crate::pg::progress::Copying;
 use crate::pg::{transaction, worker};
 use crate::settings;
 use crate::sink::{Draft, Location};
@@ -103,14 +104,15 @@ fn may_pass(error: &Error) -> bool {
 fn export(task: &Task, work: &Work) -> Result<()> {
     let before = transaction::run::<_, Error>(|| Ok(Open::now()))?;
     let draft = work.target.location()?.begin(&work.target.folder)?;
-    worker::start_progress();
     let outcome = task.frozen_transaction(|| {
         let transaction_time = before.transaction_time(&Open::now());
-        let output = if work.kickoff.single { work.single_file(&draft)? } else { work.files_of_types(&draft)? };
+        let show = |resources| task.show(Copying::To, resources);
+        show(0);
+        let output =
+            if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
         let deleted = deletions::write(&work.kickoff, &draft, work.target.format())?;
         Ok(Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted })
     })?;
-    worker::end_progress();
     draft.publish()?;
     let total = outcome.output.iter().map(|(_, file)| file.count).sum();
     let result = serde_json::to_value(&outcome).expect("an object of texts and numbers");
@@ -134,26 +136,26 @@ struct Share {
 
 impl Work {
     /// All types in one file, which is there also when nothing is in it.
-    fn single_file(&self, draft: &Draft) -> Result<Vec<Typed>> {
+    fn single_file(&self, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
         let mut files = Files::new(draft, "export", Format { bytes: u64::MAX, ..self.target.format() });
         files.begin()?;
         let mut total = 0;
         for resource_type in &self.kickoff.types {
             files.write_all(&mut self.reader(resource_type)?, |count| {
                 total += count;
-                worker::report_progress(total);
+                show(total);
             })?;
         }
         Ok(files.finish()?.into_iter().map(|file| (String::new(), file)).collect())
     }
 
     /// Files of each type, in the order of the request, written by several processes as far as the tables allow it.
-    fn files_of_types(&self, draft: &Draft) -> Result<Vec<Typed>> {
+    fn files_of_types(&self, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
         let (together, alone) = self.split()?;
         let helpers = settings::export::workers().min(together.len()).saturating_sub(1);
         let share = Share { work: self.clone(), types: together };
         let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
-        let (mine, others) = parallel::run(HELPER, helpers, &input, |part| share.write(draft, part, true));
+        let (mine, others) = parallel::run(HELPER, helpers, &input, |part| share.write(draft, part, &show));
         let mut written = mine?;
         for result in others {
             let files: Vec<Typed> = serde_json::from_slice(&result).expect("as help() makes it");
@@ -163,7 +165,7 @@ impl Work {
         for resource_type in alone {
             written.extend(self.write(&resource_type, draft, |count| {
                 total += count;
-                worker::report_progress(total);
+                show(total);
             })?);
         }
         // Stable: the files of a type come from one process, in order.
@@ -210,17 +212,11 @@ impl Work {
 }
 
 impl Share {
-    /// Writes types until none is left. Only one of the processes can report.
-    fn write(&self, draft: &Draft, part: Part<'_>, reports: bool) -> Result<Vec<Typed>> {
+    /// Writes types until none is left; `show` is told of what all have written together.
+    fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Typed>> {
         let mut written = Vec::new();
         while let Some(name) = self.types.get(part.take()) {
-            let progress = |count| {
-                let total = part.add(count);
-                if reports {
-                    worker::report_progress(total);
-                }
-            };
-            written.extend(self.work.write(name, draft, progress)?);
+            written.extend(self.work.write(name, draft, |count| show(part.add(count)))?);
         }
         Ok(written)
     }
@@ -230,6 +226,6 @@ impl Share {
 pub fn help(part: Part<'_>) -> Vec<u8> {
     let share: Share = serde_json::from_slice(part.input()).expect("as files_of_types() makes it");
     let location = or_raise(share.work.target.location());
-    let written = or_raise(share.write(&location.join(&share.work.target.folder), part, false));
+    let written = or_raise(share.write(&location.join(&share.work.target.folder), part, |_| ()));
     serde_json::to_vec(&written).expect("texts and numbers")
 }

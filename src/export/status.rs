@@ -4,7 +4,7 @@ use super::files::Written;
 use super::kickoff::Kickoff;
 use super::signature::{SignedFile, Signer};
 use crate::jobs::Job;
-use crate::pg::{session, worker};
+use crate::pg::session;
 use crate::settings;
 use fhir_bulk_codec::instant;
 use serde::{Deserialize, Serialize};
@@ -37,9 +37,7 @@ pub fn of(id: &str, job: &Job, signer: &Signer) -> Value {
         answer["completedAt"] = time(at).into();
     }
     match status {
-        "processing" => {
-            answer["progress"] = json!({"resources": task.and_then(|task| task.worker).and_then(worker::progress_of)})
-        }
+        "processing" => answer["progress"] = json!({"resources": task.map(|task| task.seen)}),
         "failed" => answer["error"] = task.and_then(|task| task.error.as_deref()).into(),
         "completed" => {
             if let Some(outcome) = task.and_then(|task| task.result.as_ref()) {

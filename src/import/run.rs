@@ -4,6 +4,7 @@ use super::request::{Input, Request, kept};
 use crate::error::{Error, Result};
 use crate::jobs::{Committed, Progress, Task};
 use crate::load::{Load, Options, Pace, Plan, Position};
+use crate::pg::progress::Copying;
 use crate::pg::worker;
 use crate::settings;
 use crate::source;
@@ -113,7 +114,8 @@ impl<'a> Import<'a> {
             let is_time = lines % LINES_PER_LOOK == 1;
             if is_time {
                 pace.run_ahead(self.task.has_second_slot());
-                self.task.show(source.read_bytes(), source.total_bytes(), self.committed.total + lines - 1);
+                let copying = Copying::From { read_bytes: source.read_bytes(), all_bytes: source.total_bytes() };
+                self.task.show(copying, self.committed.total + lines - 1);
             }
             !whole && (lines >= rows || (is_time && begun.elapsed() >= COMMIT_AFTER))
         }

@@ -93,7 +93,7 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
             (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('input', input, 'status', status, \
                 'total', total, 'seen', GREATEST(total, p.param3), 'read_bytes', GREATEST(read_bytes, p.param1), \
                 'all_bytes', CASE WHEN p.param2 OPERATOR(pg_catalog.>) 0 THEN p.param2 ELSE all_bytes END, \
-                {}, {}, {}, 'error', error, 'result', result, 'worker', worker) ORDER BY number) \
+                {}, {}, {}, 'error', error, 'result', result) ORDER BY number) \
              FROM {{}}.bulk_job_task LEFT JOIN pg_catalog.pg_stat_get_progress_info('{COPY_PROGRESS}') p \
              ON p.datid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND p.param19 OPERATOR(pg_catalog.=) job \
              AND p.param20 OPERATOR(pg_catalog.=) number AND status OPERATOR(pg_catalog.=) 'active' \

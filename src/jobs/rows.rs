@@ -48,8 +48,6 @@ pub struct TaskState {
     pub error: Option<String>,
     /// What [`Task::finish`](super::Task::finish) noted.
     pub result: Option<Value>,
-    /// The process that works on it, or was when it ended.
-    pub worker: Option<i32>,
 }
 
 /// A task as a worker takes it over.

@@ -5,7 +5,7 @@ use super::rows::{Committed, Progress, TaskRow};
 use super::settings_of_caller;
 use crate::error::{Error, Result};
 use crate::pg::lock::Key;
-use crate::pg::progress::{self, Shown};
+use crate::pg::progress::{self, Copying};
 use crate::pg::session::{self, Identity};
 use crate::pg::{catalog, transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -91,8 +91,8 @@ impl Task {
 
     /// Shows how far the current transaction is, before anything of it is committed: for the status, and in
     /// `pg_stat_progress_copy`.
-    pub fn show(&self, read_bytes: u64, all_bytes: Option<u64>, resources: u64) {
-        progress::show(&Shown { read_bytes, all_bytes, rows: resources, task: self.key() });
+    pub fn show(&self, copying: Copying, resources: u64) {
+        progress::show(copying, resources, self.key());
     }
 
     /// Notes in the current transaction what it adds, and with `at_end` that it is the last.

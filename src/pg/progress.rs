@@ -3,33 +3,46 @@
 use super::compat;
 use pgrx::pg_sys;
 
-/// How far this process has come with a source.
-pub struct Shown {
-    /// Of the source as it is stored.
-    pub read_bytes: u64,
-    pub all_bytes: Option<u64>,
-    pub rows: u64,
-    /// What it works on: the last two of the twenty numbers, which the view leaves out.
-    pub task: (i64, i32),
+/// Which way rows go.
+#[derive(Clone, Copy, Debug)]
+pub enum Copying {
+    /// From a source, of which so much, as it is stored, has been read.
+    From { read_bytes: u64, all_bytes: Option<u64> },
+    /// To somewhere else.
+    To,
 }
 
-/// Shows it, until [`end`] or the transaction fails.
-pub fn show(shown: &Shown) {
-    let (job, number) = shown.task;
-    let values = [
-        (pg_sys::PROGRESS_COPY_BYTES_PROCESSED, shown.read_bytes as i64),
-        (pg_sys::PROGRESS_COPY_BYTES_TOTAL, shown.all_bytes.unwrap_or_default() as i64),
-        (pg_sys::PROGRESS_COPY_TUPLES_PROCESSED, shown.rows as i64),
-        (pg_sys::PROGRESS_COPY_COMMAND, i64::from(pg_sys::PROGRESS_COPY_COMMAND_FROM)),
-        (pg_sys::PROGRESS_COPY_TYPE, i64::from(pg_sys::PROGRESS_COPY_TYPE_CALLBACK)),
-        (pg_sys::PGSTAT_NUM_PROGRESS_PARAM - 2, job),
-        (pg_sys::PGSTAT_NUM_PROGRESS_PARAM - 1, number.into()),
+/// Where the numbers that are shown stand among all.
+const PLACES: [i32; 7] = [
+    pg_sys::PROGRESS_COPY_COMMAND as i32,
+    pg_sys::PROGRESS_COPY_TYPE as i32,
+    pg_sys::PROGRESS_COPY_BYTES_PROCESSED as i32,
+    pg_sys::PROGRESS_COPY_BYTES_TOTAL as i32,
+    pg_sys::PROGRESS_COPY_TUPLES_PROCESSED as i32,
+    pg_sys::PGSTAT_NUM_PROGRESS_PARAM as i32 - 2,
+    pg_sys::PGSTAT_NUM_PROGRESS_PARAM as i32 - 1,
+];
+
+/// Shows how many rows of a task have been copied, until [`end`] or the transaction fails. Which task it is say the last
+/// two of the twenty numbers, which the view leaves out.
+pub fn show(copying: Copying, rows: u64, (job, number): (i64, i32)) {
+    let (command, read_bytes, all_bytes) = match copying {
+        Copying::From { read_bytes, all_bytes } => (pg_sys::PROGRESS_COPY_COMMAND_FROM, read_bytes, all_bytes),
+        Copying::To => (pg_sys::PROGRESS_COPY_COMMAND_TO, 0, None),
+    };
+    let values: [i64; PLACES.len()] = [
+        command.into(),
+        pg_sys::PROGRESS_COPY_TYPE_CALLBACK.into(),
+        read_bytes as i64,
+        all_bytes.unwrap_or_default() as i64,
+        rows as i64,
+        job,
+        number.into(),
     ];
-    let (places, values): (Vec<i32>, Vec<i64>) = values.iter().map(|(place, value)| (*place as i32, *value)).unzip();
     // Commands that are run meanwhile may have shown theirs: that which builds an index of a new table does.
     compat::show_copy_progress();
     // SAFETY: as many places as values, all below the number of parameters.
-    unsafe { pg_sys::pgstat_progress_update_multi_param(places.len() as i32, places.as_ptr(), values.as_ptr()) }
+    unsafe { pg_sys::pgstat_progress_update_multi_param(PLACES.len() as i32, PLACES.as_ptr(), values.as_ptr()) }
 }
 
 /// Shows nothing more.

@@ -1,6 +1,5 @@
 //! Background workers: processes of the server that work without a client.
 
-use super::spi::{self, Parameter};
 use super::{guc, session, transaction};
 use crate::error::{Error, Result};
 use nix::sys::signal::{Signal, kill};
@@ -120,34 +119,6 @@ pub fn report(activity: Option<&str>) {
     let text = activity.and_then(|text| CString::new(text).ok());
     // SAFETY: the text is copied.
     unsafe { pg_sys::pgstat_report_activity(state, text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr())) }
-}
-
-/// Shows in `pg_stat_progress_copy` that this process copies rows out, until [`end_progress`] or an error.
-pub fn start_progress() {
-    // SAFETY: this process's own entry in shared memory.
-    unsafe {
-        pg_sys::pgstat_progress_start_command(pg_sys::ProgressCommandType::PROGRESS_COMMAND_COPY, pg_sys::InvalidOid)
-    }
-}
-
-/// Shows how many rows it has copied.
-pub fn report_progress(rows: u64) {
-    // SAFETY: as above.
-    unsafe { pg_sys::pgstat_progress_update_param(pg_sys::PROGRESS_COPY_TUPLES_PROCESSED as c_int, rows as i64) }
-}
-
-/// Shows that it copies no more.
-pub fn end_progress() {
-    // SAFETY: as above.
-    unsafe { pg_sys::pgstat_progress_end_command() }
-}
-
-/// How many rows another process shows.
-pub fn progress_of(pid: i32) -> Option<u64> {
-    let query = c"SELECT tuples_processed FROM pg_catalog.pg_stat_progress_copy \
-        WHERE pid OPERATOR(pg_catalog.=) $1::pg_catalog.int4";
-    let found = session::as_bootstrap_superuser(|| spi::texts(query, &[Parameter::int8(pid.into())]));
-    found.first().and_then(|rows| rows.parse().ok())
 }
 
 /// Writes a line into the server's log.

@@ -49,6 +49,21 @@ fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
 }
 
 #[test]
+fn who_waits_for_an_export_sees_how_many_resources_are_written() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 1000);
+    let gate = gated(&mut client, &database, "Observation");
+    let id = export(&mut client, &json!({"resourceTypes": ["Patient", "Observation"]}));
+    wait_for("the patients to be counted", || status(&mut client, &id)["progress"] == json!({"resources": 1000}));
+    let copies = "SELECT command, tuples_processed FROM pg_stat_progress_copy WHERE datname = current_database()";
+    assert_eq!(rows(&mut client, copies), ["COPY TO|1000"]);
+    gate.open();
+    let status = finish(&mut client, &id);
+    assert_eq!((&status["count"], status.get("progress")), (&json!(2000), None), "{status}");
+    assert_eq!(rows(&mut client, copies), [""; 0]);
+}
+
+#[test]
 fn a_helper_that_is_ended_has_the_export_begin_anew() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 100);
