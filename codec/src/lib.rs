@@ -9,6 +9,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("jsonb bytes are written in little-endian order only");
 
+mod decimal;
 pub mod error;
 pub mod fhir;
 pub mod gzip;

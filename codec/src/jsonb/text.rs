@@ -4,6 +4,7 @@ use super::out::{BLOCK, Out};
 use super::scan::{find_special, special_bits};
 use super::walk::{Container, Slice, Value};
 use super::{kind, numeric};
+use crate::decimal;
 
 /// How the text is spaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,26 +139,11 @@ impl Text {
 
     /// A whole number, in quotes if wanted.
     pub(crate) fn number(&mut self, number: i64, quoted: bool) {
-        // A sign, nineteen digits, two quotes; from the end.
-        let mut text = [b'"'; 22];
-        let mut at = text.len() - 1;
-        let mut rest = number.unsigned_abs();
-        loop {
-            at -= 1;
-            text[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        if number < 0 {
-            at -= 1;
-            text[at] = b'-';
-        }
-        let range = if quoted { at - 1..text.len() } else { at..text.len() - 1 };
-        if quoted {
-            text[at - 1] = b'"';
-        }
+        // All but the digits are quotes, one before them and one after.
+        let mut text = [b'"'; decimal::MAX_LEN + 2];
+        let end = text.len() - 1;
+        let start = decimal::write_at_end(number, &mut text[..end]);
+        let range = if quoted { start - 1..end + 1 } else { start..end };
         self.room(text.len());
         self.out.copy(&text, range.start, range.len());
     }

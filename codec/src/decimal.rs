@@ -1,0 +1,24 @@
+//! Whole numbers as decimal digits.
+
+/// A sign and nineteen digits.
+pub(crate) const MAX_LEN: usize = 20;
+
+/// Writes a number so that it ends where `text` does, which has room for [`MAX_LEN`]; where it starts.
+#[inline]
+pub(crate) fn write_at_end(number: i64, text: &mut [u8]) -> usize {
+    let mut at = text.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    at
+}
