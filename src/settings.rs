@@ -171,7 +171,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.connect_timeout",
-        c"How long a load waits for a connection to its source.",
+        c"How long a load waits for a connection to its source, and an export for one to its bucket.",
         c"Raise it for servers that are far away.",
         &CONNECT_TIMEOUT,
         1,
@@ -181,7 +181,7 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.idle_timeout",
-        c"How long a load waits for the next bytes of its source.",
+        c"How long a load waits for the next bytes of its source, and an export for its bucket.",
         c"Raise it for servers that compute what they send.",
         &IDLE_TIMEOUT,
         1,

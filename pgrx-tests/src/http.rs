@@ -131,6 +131,28 @@ pub fn status(line: &str, headers: &str) -> Vec<u8> {
     format!("HTTP/1.1 {line}\r\n{headers}Content-Length: 0\r\n\r\n").into_bytes()
 }
 
+/// What a server answered.
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body as it came.
+    pub body: Vec<u8>,
+}
+
+/// Asks for an http URL, as the plainest of clients does.
+pub fn get(url: &str) -> Answer {
+    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("http://host/path");
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head");
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    assert!(!head.contains("chunked"), "{head}");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    Answer { status, body: answer[end + 4..].to_vec() }
+}
+
 /// Holds a connection until its other end closes it.
 pub fn hold(stream: &mut TcpStream) {
     let mut rest = [0; 1024];

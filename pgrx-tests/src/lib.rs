@@ -336,6 +336,14 @@ impl Database {
     }
 }
 
+/// A connection, if the server takes one.
+///
+/// # Errors
+/// When it does not.
+pub fn connect(dsn: &str) -> Result<Client, postgres::Error> {
+    Client::connect(dsn, postgres::NoTls)
+}
+
 /// The server's error of a failed statement.
 pub fn error<T>(result: Result<T, postgres::Error>) -> DbError {
     match result {

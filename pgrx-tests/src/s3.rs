@@ -77,6 +77,23 @@ impl S3Server {
         fs::read(self.folder.join(bucket).join(key)).ok()
     }
 
+    /// The keys of a bucket's objects, in order.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let root = self.folder.join(bucket);
+        let (mut keys, mut folders) = (Vec::new(), vec![root.clone()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    keys.push(entry.path().strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        keys.sort();
+        keys
+    }
+
     /// What there is besides objects: parts of uploads that neither came to an end nor were given up.
     pub fn unfinished(&self) -> Vec<String> {
         let names = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -61,6 +61,7 @@ fn export(request: Value) -> Result<String> {
     let id = jobs::random_id();
     let target = Target {
         location: settings::export::location(),
+        service: settings::s3::address(),
         owner: signer().owner(),
         folder: id.clone(),
         file_bytes: settings::export::file_bytes(),
@@ -84,7 +85,7 @@ fn status(id: &str) -> Result<Value> {
         Error::new(PgSqlErrorCode::ERRCODE_NO_DATA_FOUND, format!("there is no export \"{shown}\""))
             .hint("SELECT * FROM bulk_jobs; shows your jobs.")
     })?;
-    Ok(status::of(id, &job, &signer()))
+    status::of(id, &job, &signer())
 }
 
 /// What signs for this database.
@@ -94,5 +95,5 @@ fn signer() -> Signer {
 
 /// Where the files of this database's exports are now.
 fn location() -> Result<Location> {
-    Location::parse(&settings::export::location(), &signer().owner())
+    Location::parse(&settings::export::location(), &signer().owner(), &settings::s3::address())
 }

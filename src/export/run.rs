@@ -11,20 +11,25 @@ use crate::pg::parallel::{self, Part};
 use crate::pg::progress::Copying;
 use crate::pg::{transaction, worker};
 use crate::settings;
+use crate::settings::s3::Address;
 use crate::sink::{Draft, Location};
 use crate::store::{Reader, ResourceTable, ResourceType, Rows};
 use fhir_bulk_codec::resource::{Form, Selection, Writer};
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ffi::CStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often in a row an export is begun again that something else kept from its end.
 const TRIES: u32 = 5;
 /// The wait before that.
 const WAIT: Duration = Duration::from_secs(1);
+/// When a location that could not be asked is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// The exported function that leads helpers to [`help`].
 const HELPER: &CStr = c"fhir_bulk_export_helper";
 
@@ -36,6 +41,8 @@ type Typed = (String, Written);
 pub struct Target {
     /// As it was set when the job was asked for.
     pub location: String,
+    /// The one that `s3://` meant then.
+    pub service: Address,
     /// Tells this database from others that share the location.
     pub owner: String,
     /// The folder of the files.
@@ -50,7 +57,7 @@ impl Target {
     /// # Errors
     /// Those of [`Location::parse`].
     pub fn location(&self) -> Result<Location> {
-        Location::parse(&self.location, &self.owner)
+        Location::parse(&self.location, &self.owner, &self.service)
     }
 
     fn format(&self) -> Format {
@@ -58,13 +65,26 @@ impl Target {
     }
 }
 
-/// Removes what there is of an export's files.
+thread_local! {
+    /// Locations that could not be asked, and when that was.
+    static AWAY: RefCell<HashMap<String, Instant>> = RefCell::default();
+}
+
+/// Removes what there is of an export's files. False when it is not tried, because the location could not be asked for
+/// another one just now: workers have more to do than to wait for it again and again.
 ///
 /// # Errors
 /// Those of the location.
-pub fn forget(input: &Value) -> Result<()> {
+pub fn forget(input: &Value) -> Result<bool> {
     let target = Target::deserialize(input).expect("kept as it was made");
-    target.location()?.remove(&target.folder)
+    if AWAY.with_borrow(|away| away.get(&target.location).is_some_and(|since| since.elapsed() < ASK_AGAIN)) {
+        return Ok(false);
+    }
+    let removed = target.location()?.remove(&target.folder);
+    if removed.as_ref().is_err_and(|error| error.code() == PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE) {
+        AWAY.with_borrow_mut(|away| away.insert(target.location, Instant::now()));
+    }
+    removed.map(|()| true)
 }
 
 /// Exports what a task says. The error is what its status says.
@@ -103,7 +123,7 @@ fn may_pass(error: &Error) -> bool {
 /// 4. note what there is
 fn export(task: &Task, work: &Work) -> Result<()> {
     let before = transaction::run::<_, Error>(|| Ok(Open::now()))?;
-    let draft = work.target.location()?.begin(&work.target.folder)?;
+    let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
     let outcome = task.frozen_transaction(|| {
         let transaction_time = before.transaction_time(&Open::now());
         let show = |resources| task.show(Copying::To, resources);
@@ -226,6 +246,7 @@ impl Share {
 pub fn help(part: Part<'_>) -> Vec<u8> {
     let share: Share = serde_json::from_slice(part.input()).expect("as files_of_types() makes it");
     let location = or_raise(share.work.target.location());
-    let written = or_raise(share.write(&location.join(&share.work.target.folder), part, |_| ()));
+    let draft = or_raise(location.join(&share.work.target.folder));
+    let written = or_raise(share.write(&draft, part, |_| ()));
     serde_json::to_vec(&written).expect("texts and numbers")
 }

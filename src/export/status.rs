@@ -2,13 +2,16 @@
 
 use super::files::Written;
 use super::kickoff::Kickoff;
-use super::signature::{SignedFile, Signer};
+use super::run::Target;
+use super::signature::{SignedFile, Signer, VALID_SECONDS};
+use crate::error::Result;
 use crate::jobs::Job;
 use crate::pg::session;
 use crate::settings;
 use fhir_bulk_codec::instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// What an export came to.
 #[derive(Serialize, Deserialize)]
@@ -24,7 +27,10 @@ pub struct Outcome {
 }
 
 /// The status of an export.
-pub fn of(id: &str, job: &Job, signer: &Signer) -> Value {
+///
+/// # Errors
+/// Those of the location, when URLs of its files cannot be made.
+pub fn of(id: &str, job: &Job, signer: &Signer) -> Result<Value> {
     let task = job.tasks.first();
     let status = match (job.status.as_str(), task.and_then(|task| task.started_at)) {
         ("active", None) => "pending",
@@ -40,39 +46,44 @@ pub fn of(id: &str, job: &Job, signer: &Signer) -> Value {
         "processing" => answer["progress"] = json!({"resources": task.map(|task| task.seen)}),
         "failed" => answer["error"] = task.and_then(|task| task.error.as_deref()).into(),
         "completed" => {
-            if let Some(outcome) = task.and_then(|task| task.result.as_ref()) {
-                complete(
-                    &mut answer,
-                    &Kickoff::deserialize(&job.request).expect("kept as it was made"),
-                    &outcome_of(outcome),
-                    signer,
-                );
+            if let Some((task, outcome)) = task.and_then(|task| Some((task, task.result.as_ref()?))) {
+                let kickoff = Kickoff::deserialize(&job.request).expect("kept as it was made");
+                let target = Target::deserialize(&task.input).expect("kept as it was made");
+                complete(&mut answer, &kickoff, &target, &outcome_of(outcome), signer)?;
             }
         }
         _ => {}
     }
-    answer
+    Ok(answer)
 }
 
-fn complete(answer: &mut Value, kickoff: &Kickoff, outcome: &Outcome, signer: &Signer) {
+fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Outcome, signer: &Signer) -> Result<()> {
+    // Where the files were put, whatever the setting is by now.
+    let (location, valid) = (target.location()?, Duration::from_secs(VALID_SECONDS.unsigned_abs()));
     let (base, now) = (settings::export::url(), session::unix_time());
-    let url = |file: &Written| signer.sign(&base, &SignedFile { job: &outcome.folder, name: &file.name }, now);
-    let file =
-        |resource_type: &str, file: &Written| json!({"type": resource_type, "url": url(file), "count": file.count});
+    let signed = |name: &str| signer.sign(&base, &SignedFile { job: &outcome.folder, name }, now);
+    let url = |file: &Written| -> Result<String> {
+        Ok(location.url(&outcome.folder, &file.name, valid)?.unwrap_or_else(|| signed(&file.name)))
+    };
+    let file = |resource_type: &str, file: &Written| -> Result<Value> {
+        Ok(json!({"type": resource_type, "url": url(file)?, "count": file.count}))
+    };
     answer["transactionTime"] = time(outcome.transaction_time).into();
     if kickoff.single {
         if let Some((_, whole)) = outcome.output.first() {
-            answer["downloadUrl"] = url(whole).into();
+            answer["downloadUrl"] = url(whole)?.into();
             answer["count"] = whole.count.into();
         }
-        return;
+        return Ok(());
     }
     let output = outcome.output.iter().map(|(resource_type, written)| file(resource_type, written));
+    let deleted = outcome.deleted.iter().map(|written| file("Bundle", written));
     answer["request"] = kickoff.url.as_str().into();
     answer["requiresAccessToken"] = false.into();
-    answer["output"] = output.collect();
-    answer["deleted"] = outcome.deleted.iter().map(|written| file("Bundle", written)).collect();
+    answer["output"] = output.collect::<Result<Value>>()?;
+    answer["deleted"] = deleted.collect::<Result<Value>>()?;
     answer["error"] = json!([]);
+    Ok(())
 }
 
 fn outcome_of(result: &Value) -> Outcome {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const NAME: &str = "import";
 /// How workers do them.
 pub const KIND: Kind =
-    Kind { name: NAME, run: run::run, forget: |_| Ok(()), retention_minutes: settings::job_retention_minutes };
+    Kind { name: NAME, run: run::run, forget: |_| Ok(true), retention_minutes: settings::job_retention_minutes };
 
 /// Has sources imported in the background once the transaction commits; the answer is the job's id.
 #[pg_extern(volatile, parallel_unsafe)]

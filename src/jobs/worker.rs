@@ -2,7 +2,7 @@
 
 use super::queue::Queue;
 use super::task::Task;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pg::catalog::Extension;
 use crate::pg::lock::Key;
 use crate::pg::worker::{self, Worker};
@@ -19,8 +19,9 @@ pub struct Kind {
     /// Does a task to its end. The error is kept with the task as its reason.
     pub run: fn(&Task) -> std::result::Result<(), String>,
     /// Removes what a task with this input left outside of the database: when it failed or was cancelled, and when it
-    /// is long over. May come again for the same input.
-    pub forget: fn(&Value) -> Result<()>,
+    /// is long over. May wait; may come again for the same input, also when it said that it is done; false when it is
+    /// better tried later.
+    pub forget: fn(&Value) -> Result<bool>,
     /// How long jobs are remembered after they ended.
     pub retention_minutes: fn() -> i32,
 }
@@ -90,7 +91,8 @@ pub(super) fn start_one(database: pg_sys::Oid) -> bool {
 
 /// A worker's life, in a database:
 /// 1. take a slot, or leave the work to those who have them
-/// 2. take the first task that nobody works on, do it, and forget what it left in the session; again until there is none
+/// 2. take the first task that nobody works on, do it, forget what it left in the session, and what else is to be
+///    forgotten; again until there is none
 /// 3. give the slot up; go on if a task has come between that last look and now
 pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
     worker::connect(Some(database));
@@ -101,10 +103,13 @@ pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
 /// Whether there is more to do; `None` when the queue is gone or can't be used.
 fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
     let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take()))? else { return Some(false) };
-    tidy(kinds)?;
-    while let Some(task) = in_queue(|queue| take_task(queue, slot))? {
-        run(&task, kinds)?;
+    loop {
+        let task = in_queue(|queue| take_task(queue, slot))?;
+        task.as_ref().map_or(Some(()), |task| run(task, kinds))?;
         tidy(kinds)?;
+        if task.is_none() {
+            break;
+        }
     }
     slot.release();
     in_queue(|queue| !queue.free_tasks().is_empty())
@@ -182,30 +187,41 @@ fn extension() -> Result<Option<Extension>> {
     transaction::run(|| Ok(catalog::find_this_extension()))
 }
 
-/// Ends jobs whose tasks are over, and forgets what is to be forgotten.
+/// Ends jobs whose tasks are over, and forgets what is to be forgotten: outside of transactions, since that may wait for
+/// others.
 fn tidy(kinds: &[Kind]) -> Option<()> {
-    in_queue(|queue| {
+    let (queue_of, ended, expired) = in_queue(|queue| {
         queue.close_jobs();
-        for task in queue.left_behind() {
-            if kinds.iter().filter(|kind| kind.name == task.kind).all(|kind| forget(kind, &task.input)) {
-                queue.forget_worker(task.key());
+        let expired = kinds.iter().map(|kind| queue.expired(kind.name, (kind.retention_minutes)()));
+        (queue.extension(), queue.left_behind(), expired.collect::<Vec<_>>())
+    })?;
+    // By the time there may be another extension, with other jobs of these numbers.
+    let note = |done: &dyn Fn(&Queue)| {
+        in_queue(|queue| {
+            if queue.extension() == queue_of {
+                done(queue);
+            }
+        })
+    };
+    for task in ended {
+        if kinds.iter().filter(|kind| kind.name == task.kind).all(|kind| forget(kind, &task.input)) {
+            note(&|queue| queue.forget_worker(task.key()))?;
+        }
+    }
+    for (kind, jobs) in kinds.iter().zip(expired) {
+        for job in jobs {
+            if job.inputs.iter().all(|input| forget(kind, input)) {
+                note(&|queue| queue.delete(job.number))?;
             }
         }
-        for kind in kinds {
-            for job in queue.expired(kind.name, (kind.retention_minutes)()) {
-                if job.inputs.iter().all(|input| forget(kind, input)) {
-                    queue.delete(job.number);
-                }
-            }
-        }
-    })
+    }
+    Some(())
 }
 
 /// False when it has to be tried again later.
 fn forget(kind: &Kind, input: &Value) -> bool {
-    let result = (kind.forget)(input);
-    if let Err(error) = &result {
+    transaction::between(|| (kind.forget)(input)).unwrap_or_else(|error: Error| {
         worker::log(&format!("fhir_bulk job worker: {}", error.message()));
-    }
-    result.is_ok()
+        false
+    })
 }

@@ -24,6 +24,17 @@ pub fn run_frozen<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) 
     run_in(Some(pg_sys::XACT_REPEATABLE_READ as i32), work)
 }
 
+/// Runs `work`, which may wait, outside of any transaction, so that it holds nothing up.
+///
+/// # Errors
+/// Those of `work`, and what PostgreSQL raised in it: an interrupt, say.
+pub fn between<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(|error| Err(E::from(error)))
+        .catch_rust_panic(|error| Err(E::from(error)))
+        .execute()
+}
+
 fn run_in<T, E: From<CaughtError>>(isolation: Option<i32>, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let role = session::Identity::current();
     let failed = move |error: CaughtError| -> Result<T, E> {

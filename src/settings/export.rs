@@ -13,8 +13,8 @@ static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
 pub fn define() {
     GucRegistry::define_string_guc(
         c"fhir_bulk.export_location",
-        c"The folder that exports are written to: file:///folder/on/the/server.",
-        c"Without it there are no exports. The user that PostgreSQL runs as writes there; the folder is made if it is missing.",
+        c"Where exports are written to: file:///folder/on/the/server or s3://bucket/prefix.",
+        c"Without it there are no exports. The user that PostgreSQL runs as makes the folder and writes there; into a bucket the server's key does.",
         &LOCATION,
         GucContext::Suset,
         GucFlags::default(),

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use fhir_bulk_transfer::{Keys, Service};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode};
+use serde::{Deserialize, Serialize};
 use std::env;
 use std::ffi::CString;
 
@@ -56,11 +57,27 @@ pub fn define() {
     }
 }
 
-/// The service.
-///
-/// # Errors
-/// 22023 for an endpoint that is no URL and for half a key, 55000 when there is no key at all.
-pub fn service() -> Result<Service> {
+/// Where a service is; who asks it is not said.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Address {
+    endpoint: String,
+    region: String,
+    path_style: bool,
+}
+
+impl Address {
+    /// The service there, asked with the key of now.
+    ///
+    /// # Errors
+    /// 22023 for an endpoint that is no URL and for half a key, 55000 when there is no key at all.
+    pub fn service(&self) -> Result<Service> {
+        Service::new(&self.endpoint, &self.region, self.path_style, keys()?)
+            .map_err(|error| Error::invalid_argument(format!("fhir_bulk.s3_endpoint: {error}")))
+    }
+}
+
+/// The address of the service that `s3://` means now.
+pub fn address() -> Address {
     let region = text(&REGION)
         .or_else(|| variable("AWS_REGION"))
         .or_else(|| variable("AWS_DEFAULT_REGION"))
@@ -69,8 +86,7 @@ pub fn service() -> Result<Service> {
         .or_else(|| variable("AWS_ENDPOINT_URL_S3"))
         .or_else(|| variable("AWS_ENDPOINT_URL"))
         .unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
-    Service::new(&endpoint, &region, PATH_STYLE.get(), keys()?)
-        .map_err(|error| Error::invalid_argument(format!("fhir_bulk.s3_endpoint: {error}")))
+    Address { endpoint, region, path_style: PATH_STYLE.get() }
 }
 
 /// The settings' key, or else the environment's; never half of each.

@@ -1,76 +1,121 @@
-//! Where the files of exports go: a folder for each job, which nobody can read from before all of its files are whole.
+//! Where the files of exports go: a place for each job, where nobody is led before all of its files are whole.
 
 mod file;
+mod s3;
 
 use crate::error::{Error, Result};
-use file::Folder;
+use crate::settings::s3::Address;
 use pgrx::PgSqlErrorCode;
 use std::fs::File;
+use std::time::Duration;
+
+/// What a location can be.
+const KNOWN: &str = "It is file:///folder/on/the/server or s3://bucket/prefix.";
 
 /// The place that `fhir_bulk.export_location` names, as far as it is this database's.
-pub struct Location {
-    folder: Folder,
+pub enum Location {
+    /// A folder of the server.
+    File(file::Folder),
+    /// Objects of an S3 service.
+    S3(s3::Prefix),
 }
 
 /// The files of a job that is not done. They are gone if it is not published.
-pub struct Draft {
-    folder: file::Draft,
+pub enum Draft {
+    /// In a folder of the server.
+    File(file::Draft),
+    /// In an S3 service.
+    S3(s3::Draft),
 }
 
 /// A file of a draft.
-pub struct Output {
-    file: file::Output,
+pub enum Output {
+    /// On the server.
+    File(file::Output),
+    /// In an S3 service.
+    S3(Box<s3::Output>),
 }
 
 impl Location {
-    /// A location by its URL. `owner` tells the databases apart that share it.
+    /// A location by its URL. `owner` tells the databases apart that share it; `service` is the one that `s3://` means.
     ///
     /// # Errors
-    /// 55000 for none; 22023 for what is no URL of a known scheme.
-    pub fn parse(url: &str, owner: &str) -> Result<Location> {
+    /// 55000 for none, and for a service without a key; 22023 for what is no URL of a known scheme.
+    pub fn parse(url: &str, owner: &str, service: &Address) -> Result<Location> {
         if url.is_empty() {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "there is no place for exports",
             )
             .hint(
-                "A superuser can name one: ALTER DATABASE … SET fhir_bulk.export_location = 'file:///srv/exports';",
+                "A superuser can name one: ALTER DATABASE … SET fhir_bulk.export_location = 'file:///srv/exports'; \
+                 or 's3://bucket/prefix'.",
             ));
         }
         match url.split_once("://") {
-            Some(("file", rest)) => Ok(Location { folder: Folder::new(url, rest, owner)? }),
-            _ => Err(Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\""))
-                .hint("It is file:///folder/on/the/server.")),
+            Some(("file", rest)) => Ok(Location::File(file::Folder::new(url, rest, owner)?)),
+            Some(("s3", _)) => Ok(Location::S3(s3::Prefix::new(url, owner, service)?)),
+            _ => Err(Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\"")).hint(KNOWN)),
         }
     }
 
     /// Begins the files of a job; what an earlier attempt left of them is removed.
     ///
     /// # Errors
-    /// Those of the file system: 42501, 53100, 58P01, 58030.
+    /// Those of the file system: 42501, 53100, 58P01, 58030. Those of the service: 42501, 58P01 and 08006.
     pub fn begin(&self, job: &str) -> Result<Draft> {
-        Ok(Draft { folder: self.folder.begin(job)? })
+        Ok(match self {
+            Location::File(folder) => Draft::File(folder.begin(job)?),
+            Location::S3(prefix) => Draft::S3(prefix.begin(job)?),
+        })
     }
 
     /// The files of a job that another process has begun.
-    pub fn join(&self, job: &str) -> Draft {
-        Draft { folder: self.folder.draft(job) }
+    ///
+    /// # Errors
+    /// 22023 for a job that cannot be part of a key.
+    pub fn join(&self, job: &str) -> Result<Draft> {
+        Ok(match self {
+            Location::File(folder) => Draft::File(folder.draft(job)),
+            Location::S3(prefix) => Draft::S3(prefix.draft(job)?),
+        })
     }
 
     /// Removes the files of a job, published or not.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// As of [`Location::begin`].
     pub fn remove(&self, job: &str) -> Result<()> {
-        self.folder.remove(job)
+        match self {
+            Location::File(folder) => folder.remove(job),
+            Location::S3(prefix) => prefix.remove(job),
+        }
+    }
+
+    /// The URL that leads to a published file by itself, for as long as `valid`; `None` for files of the server.
+    ///
+    /// # Errors
+    /// 22023 for a job that cannot be part of a key.
+    pub fn url(&self, job: &str, name: &str, valid: Duration) -> Result<Option<String>> {
+        match self {
+            Location::File(_) => Ok(None),
+            Location::S3(prefix) => prefix.url(job, name, valid).map(Some),
+        }
     }
 
     /// Opens a published file of a job.
     ///
     /// # Errors
-    /// 58P01 when there is none; those of the file system.
+    /// 58P01 when there is none, and where files are objects; those of the file system.
     pub fn open(&self, job: &str, name: &str) -> Result<File> {
-        self.folder.open(job, name)
+        match self {
+            Location::File(folder) => folder.open(job, name),
+            Location::S3(prefix) => Err(Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+                format!("could not open \"{job}/{name}\": exports go to {}", prefix.name()),
+            )
+            .hint("The URLs of such exports lead to the service itself; bulk_export_status() has them.")),
+        }
     }
 }
 
@@ -78,17 +123,23 @@ impl Draft {
     /// Makes a file.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// As of [`Location::begin`].
     pub fn create(&self, name: &str) -> Result<Output> {
-        Ok(Output { file: self.folder.create(name)? })
+        Ok(match self {
+            Draft::File(folder) => Output::File(folder.create(name)?),
+            Draft::S3(objects) => Output::S3(Box::new(objects.create(name)?)),
+        })
     }
 
-    /// Makes all files readable at once, under the job's name.
+    /// Makes all files readable at once, under the job's name. Objects are, each for itself.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// As of [`Location::begin`].
     pub fn publish(&self) -> Result<()> {
-        self.folder.publish()
+        match self {
+            Draft::File(folder) => folder.publish(),
+            Draft::S3(_) => Ok(()),
+        }
     }
 }
 
@@ -96,16 +147,22 @@ impl Output {
     /// Appends bytes.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// As of [`Location::begin`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write(bytes)
+        match self {
+            Output::File(file) => file.write(bytes),
+            Output::S3(object) => object.write(bytes),
+        }
     }
 
     /// Ends the file; it survives a crash of the machine from now on.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// As of [`Location::begin`].
     pub fn finish(self) -> Result<()> {
-        self.file.finish()
+        match self {
+            Output::File(file) => file.finish(),
+            Output::S3(object) => object.finish(),
+        }
     }
 }

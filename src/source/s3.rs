@@ -18,7 +18,7 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
     if !policy.allows_object(object) {
         return Err(failed(TransferError::Refused(format!("{name} is not among the allowed sources"))));
     }
-    let object = settings::s3::service()?.object(object).map_err(failed)?;
+    let object = settings::s3::address().service()?.object(object).map_err(failed)?;
     let policy = policy.and_bucket_of(&object);
     http::start(name, Origin::Object(object), policy, retries)
 }

@@ -1,32 +1,32 @@
-//! Single requests to an S3 service, each on a thread of its own.
+//! Requests to an S3 service on threads of their own, each tried again where that may help.
 
 use crate::error::{Failure, TransferError};
-use crate::request::{Client, Status};
-use crate::s3::{self, Object, SIGNED_FOR, Service};
+use crate::request::{Client, Response, Status};
+use crate::s3;
 use crate::thread::{Hand, Thread};
-use crate::upload::document;
-use rusty_s3::actions::{DeleteObject, ListObjectsV2, S3Action};
 use std::io;
 use std::os::fd::BorrowedFd;
 use ureq::http::Method;
+use ureq::http::header::HeaderMap;
+use url::Url;
 
-/// A request on its way. Dropped, it ends its connection and its thread.
+/// Requests on their way. Dropped, they end with their connection and their thread.
 pub struct Call<T> {
     thread: Thread<Result<T, TransferError>>,
     client: Client,
 }
 
 impl<T: Send + 'static> Call<T> {
-    fn start(
+    pub(crate) fn start(
         client: Client,
-        mut request: impl FnMut(&Client) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Asker<'_, Result<T, TransferError>>) -> Result<T, Stop> + Send + 'static,
     ) -> io::Result<Self> {
         let of_thread = client.clone();
         let thread = Thread::start("fhir_bulk call", move |hand: &Hand<_>| {
-            match of_thread.again(|time| hand.wait(time), || request(&of_thread)) {
-                Ok(Some(answer)) => hand.over(Ok(answer)),
-                Ok(None) => false,
-                Err(error) => hand.over(Err(error)),
+            match work(&Asker { client: of_thread, hand }) {
+                Ok(answer) => hand.over(Ok(answer)),
+                Err(Stop::Unwanted) => false,
+                Err(Stop::Failed(error)) => hand.over(Err(error)),
             };
         })?;
         Ok(Call { thread, client })
@@ -50,55 +50,64 @@ impl<T> Drop for Call<T> {
     }
 }
 
-impl Object {
-    /// Deletes the object; it is well if it is not there.
-    ///
-    /// # Errors
-    /// When the thread cannot be made.
-    pub fn delete(self, client: Client) -> io::Result<Call<()>> {
-        Call::start(client, move |client| {
-            let action = DeleteObject::new(&self.bucket, Some(&self.credentials), &self.key);
-            self.remove(client, &action.sign(SIGNED_FOR))
-        })
-    }
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Nobody wants it any more.
+    Unwanted,
+    Failed(TransferError),
+}
 
-    /// Has the service forget the parts of an upload whose [`crate::Stored::Parts`] was told; it is well if there are
-    /// none.
-    ///
-    /// # Errors
-    /// When the thread cannot be made.
-    pub fn give_up(self, upload: String, client: Client) -> io::Result<Call<()>> {
-        Call::start(client, move |client| self.forget_parts(client, &upload))
+impl From<TransferError> for Stop {
+    fn from(error: TransferError) -> Stop {
+        Stop::Failed(error)
     }
 }
 
-impl Service {
-    /// The keys in a bucket that start with a prefix, in order.
-    ///
-    /// # Errors
-    /// When the thread cannot be made.
-    pub fn list(self, bucket: String, prefix: String, client: Client) -> io::Result<Call<Vec<String>>> {
-        Call::start(client, move |client| {
-            let bucket = self.bucket(&bucket)?;
-            let (mut keys, mut token) = (Vec::new(), None::<String>);
-            loop {
-                let mut action = ListObjectsV2::new(&bucket, Some(self.credentials()));
-                action.with_prefix(prefix.as_str());
-                if let Some(token) = token.take() {
-                    action.with_continuation_token(token);
-                }
-                let response = client.send(Method::GET, &action.sign(SIGNED_FOR), &[], None)?;
-                if response.status() != Status::OK {
-                    return Err(s3::failure(response));
-                }
-                let listed = ListObjectsV2::parse_response(&document(response)?)
-                    .map_err(|error| TransferError::Network(format!("the service's answer is not S3's: {error}")))?;
-                keys.extend(listed.contents.into_iter().map(|object| object.key));
-                token = listed.next_continuation_token;
-                if token.is_none() {
-                    return Ok(keys);
-                }
+/// Asks a service, from a thread.
+pub(crate) struct Asker<'a, E> {
+    pub client: Client,
+    pub hand: &'a Hand<E>,
+}
+
+/// What a service answered.
+pub(crate) struct Answer {
+    pub headers: HeaderMap,
+    pub document: String,
+}
+
+impl<E: Send + 'static> Asker<'_, E> {
+    /// Sends a body; `url` signs for each attempt.
+    pub fn send(&self, method: Method, url: impl Fn() -> Url, body: &[u8]) -> Result<Answer, Stop> {
+        self.tried(|| answer(self.client.send(method.clone(), &url(), &[], Some(body))?))
+    }
+
+    /// Reads a document.
+    pub fn get(&self, url: impl Fn() -> Url) -> Result<String, Stop> {
+        self.tried(|| answer(self.client.send(Method::GET, &url(), &[], None)?)).map(|answer| answer.document)
+    }
+
+    /// Has the service forget something; it is well if it is not there.
+    pub fn delete(&self, url: impl Fn() -> Url) -> Result<(), Stop> {
+        self.tried(|| {
+            let response = self.client.send(Method::DELETE, &url(), &[], None)?;
+            match response.status() {
+                Status::OK | Status::NO_CONTENT | Status::NOT_FOUND => Ok(()),
+                _ => Err(s3::failure(response)),
             }
         })
     }
+
+    fn tried<T>(&self, attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Stop> {
+        self.client.again(|time| self.hand.wait(time), attempt)?.ok_or(Stop::Unwanted)
+    }
+}
+
+fn answer(response: Response) -> Result<Answer, Failure> {
+    if response.status() != Status::OK {
+        return Err(s3::failure(response));
+    }
+    let (parts, mut body) = response.into_parts();
+    let document = body.read_to_string().map_err(|error| Failure::of_transport("the connection broke: ", &error))?;
+    Ok(Answer { headers: parts.headers, document })
 }

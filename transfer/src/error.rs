@@ -50,6 +50,13 @@ impl fmt::Display for TransferError {
 
 impl std::error::Error for TransferError {}
 
+impl TransferError {
+    /// Whether an S3 service answered with this code of its own.
+    pub fn is_of_s3(&self, code: &str) -> bool {
+        matches!(self, TransferError::Status { reason, .. } if reason.ends_with(&format!(" ({code})")))
+    }
+}
+
 /// A failed attempt.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -3,7 +3,8 @@
 //! [`Download::start`] reads on a thread of its own, with all signals blocked, into a bounded channel, and writes to
 //! [`Download::wake_fd`] whenever there is something to take. Where its [`Client`] may go is decided by [`Policy`], on the
 //! address that is then used, at each redirect anew. What may pass is tried again, and a body that breaks goes on
-//! where it broke. [`Upload`] writes an object in the same way, the other way round; [`Call`] is a single request.
+//! where it broke. [`Upload`] writes an object of a [`Folder`] in the same way, the other way round; a [`Call`] waits for
+//! answers alone.
 #![forbid(unsafe_code)]
 
 mod body;
@@ -11,6 +12,7 @@ mod call;
 mod connect;
 mod download;
 mod error;
+mod folder;
 mod policy;
 mod request;
 mod s3;
@@ -21,8 +23,9 @@ mod upload;
 pub use call::Call;
 pub use download::{Download, Event, Origin};
 pub use error::TransferError;
+pub use folder::Folder;
 pub use policy::{InvalidPolicy, Policy};
 pub use request::{Client, Limits};
 pub use s3::{Keys, Object, ObjectName, Service};
 pub use tls::{Authorities, InvalidAuthorities};
-pub use upload::{Piece, Stored, Upload};
+pub use upload::{Piece, Upload};

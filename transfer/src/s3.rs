@@ -36,10 +36,15 @@ impl<'a> ObjectName<'a> {
         let Some((bucket, key)) = name else {
             return Err(TransferError::BadUrl("it names no object: s3://bucket/key".into()));
         };
-        if key.split('/').any(|part| matches!(part, "." | "..")) || key.contains(char::is_control) {
+        if !ObjectName::is_key(key) {
             return Err(TransferError::BadUrl("its key has a part \".\" or \"..\", or a control character".into()));
         }
         Ok(ObjectName { bucket, key })
+    }
+
+    /// Whether a key leads to itself.
+    pub(crate) fn is_key(key: &str) -> bool {
+        !key.split('/').any(|part| matches!(part, "." | "..")) && !key.contains(char::is_control)
     }
 }
 
@@ -100,21 +105,11 @@ impl Service {
     /// When the bucket cannot be part of a host's name, but has to.
     pub fn object(&self, name: ObjectName<'_>) -> Result<Object, TransferError> {
         Ok(Object {
-            bucket: self.bucket(name.bucket)?,
+            bucket: Bucket::new(self.endpoint.clone(), self.style, name.bucket.to_owned(), self.region.clone())
+                .map_err(|error| TransferError::BadUrl(format!("bucket \"{}\": {error}", name.bucket)))?,
             credentials: self.credentials.clone(),
             key: name.key.to_owned(),
         })
-    }
-}
-
-impl Service {
-    pub(crate) fn bucket(&self, name: &str) -> Result<Bucket, TransferError> {
-        Bucket::new(self.endpoint.clone(), self.style, name.to_owned(), self.region.clone())
-            .map_err(|error| TransferError::BadUrl(format!("bucket \"{name}\": {error}")))
-    }
-
-    pub(crate) fn credentials(&self) -> &Credentials {
-        &self.credentials
     }
 }
 

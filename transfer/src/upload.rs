@@ -3,8 +3,10 @@
 //! A small object is one request. A larger one goes in parts (S3's multipart upload) as its pieces come, and appears
 //! when the last part is there; until then nobody sees it.
 
-use crate::error::{Failure, TransferError};
-use crate::request::{Client, Response, Status};
+use crate::call::{Asker, Stop};
+use crate::error::TransferError;
+use crate::folder::Folder;
+use crate::request::Client;
 use crate::s3::{self, Object, SIGNED_FOR};
 use crate::thread::{Hand, Thread};
 use rusty_s3::actions::{
@@ -16,14 +18,17 @@ use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 use ureq::http::Method;
-use ureq::http::header::{ETAG, HeaderMap};
-use url::Url;
+use ureq::http::header::ETAG;
 
-/// The size of a part; all but the last must have 5 MB. S3 takes 10,000 parts.
+/// The size of the first parts. All but the last must have 5 MB.
 const PART_BYTES: usize = 8 << 20;
+/// S3 takes no more. So that no object is too long for them, parts become larger, twice as large after each
+/// [`PARTS_OF_A_SIZE`]; the largest fit into memory still. In all that is 2.4 TB.
 const MAX_PARTS: usize = 10_000;
-/// How many pieces wait to be written.
-const PIECES: usize = 8;
+const PARTS_OF_A_SIZE: usize = 1000;
+const DOUBLINGS: usize = 6;
+/// How many pieces wait to be written: as pieces of 256 KB the next part, so that it is ready when the last is stored.
+const PIECES: usize = 32;
 /// How long dropping an upload waits for its parts to be given up.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
@@ -36,51 +41,49 @@ pub enum Piece {
     End,
 }
 
-/// What there is to know of an upload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// Parts will be stored under this id. Where neither end nor drop can give them up, as after a crash,
-    /// [`Object::give_up`] does.
-    Parts(String),
-    /// The object is there, whole.
-    Done,
-    /// There is no object, and no parts. Only when the answer to the last request was lost, there may be one, whole.
-    Failed(TransferError),
-}
+/// How an upload ended: the object is there, whole; or there is none, and no parts, but when the service cannot be
+/// asked to forget them. Then [`Folder::clear`] finds them. Only when the answer to the last request was lost, there may
+/// be an object all the same, whole.
+type Outcome = Result<(), TransferError>;
 
 /// An upload on its way. Dropped before it is done, it gives up what it stored.
 pub struct Upload {
     /// Gone when the thread is to give up.
     pieces: Option<SyncSender<Piece>>,
-    thread: Thread<Stored>,
+    thread: Thread<Outcome>,
     client: Client,
 }
 
-impl Upload {
-    /// Starts to write `object`, with a client of its own.
+impl Folder {
+    /// Starts to write an object, with a client of its own.
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(object: Object, client: Client) -> io::Result<Upload> {
+    pub fn upload(&self, name: &str, client: Client) -> io::Result<Upload> {
         let (pieces, taken) = sync_channel(PIECES);
         let (of_parts, of_giving_up) = (client.clone(), client.renewed());
-        let thread = Thread::start("fhir_bulk write", move |hand: &Hand<Stored>| {
-            let mut writer = Writer { object, client: of_parts, upload: None, etags: Vec::new(), part: Vec::new() };
-            let last = match writer.run(&taken, hand) {
-                Ok(true) => Stored::Done,
-                Ok(false) => return writer.give_up(&of_giving_up),
-                Err(error) => {
-                    writer.give_up(&of_giving_up);
-                    Stored::Failed(error)
-                }
-            };
+        let (folder, name) = (self.clone(), name.to_owned());
+        let thread = Thread::start("fhir_bulk write", move |hand: &Hand<Outcome>| {
+            let asker = Asker { client: of_parts, hand };
+            let object = folder.object(&name);
+            let mut writer = Writer { asker, folder, name, object, parts: None, part: Vec::new() };
+            let outcome = writer.run(&taken);
+            if outcome.is_err() {
+                writer.give_up(&Asker { client: of_giving_up, hand });
+            }
             // Nobody's pieces are taken any more.
             drop(taken);
-            hand.over(last);
+            match outcome {
+                Ok(()) => hand.over(Ok(())),
+                Err(Stop::Unwanted) => false,
+                Err(Stop::Failed(error)) => hand.over(Err(error)),
+            };
         })?;
         Ok(Upload { pieces: Some(pieces), thread, client })
     }
+}
 
+impl Upload {
     /// Gives the next piece, which comes back while there is no room for it; once the upload is over, it is dropped
     /// and [`Upload::take`] says why.
     pub fn give(&mut self, piece: Piece) -> Option<Piece> {
@@ -90,14 +93,18 @@ impl Upload {
         }
     }
 
-    /// Readable when there may be room, or something to take.
+    /// Readable when there may be room, or an outcome to take.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.thread.wake_fd()
     }
 
-    /// What there is to know, without waiting.
-    pub fn take(&mut self) -> Option<Stored> {
-        let gone = || Stored::Failed(TransferError::Network("the upload ended without a word".into()));
+    /// How the upload ended, once, without waiting.
+    ///
+    /// # Errors
+    /// Why there is no object; no parts of it either, but when the service cannot be asked to forget them: then
+    /// [`Folder::clear`] finds them. When the answer to the last request was lost, there may be an object all the same.
+    pub fn take(&mut self) -> Option<Result<(), TransferError>> {
+        let gone = || Err(TransferError::Network("the upload ended without a word".into()));
         self.thread.take().unwrap_or_else(|_| Some(gone()))
     }
 }
@@ -111,142 +118,144 @@ impl Drop for Upload {
 }
 
 /// The thread's side.
-struct Writer {
+struct Writer<'a> {
+    asker: Asker<'a, Outcome>,
+    folder: Folder,
+    name: String,
     object: Object,
-    client: Client,
-    /// The id of the parts' upload, once there is one.
-    upload: Option<String>,
-    /// Of the parts that are stored.
-    etags: Vec<String>,
+    parts: Option<Parts>,
+    /// The next part.
     part: Vec<u8>,
 }
 
-impl Writer {
-    /// Whether the object is whole; false when nobody wants it any more.
-    fn run(&mut self, pieces: &Receiver<Piece>, hand: &Hand<Stored>) -> Result<bool, TransferError> {
+/// Those that are stored.
+struct Parts {
+    upload: String,
+    note: Object,
+    etags: Vec<String>,
+}
+
+impl Writer<'_> {
+    fn run(&mut self, pieces: &Receiver<Piece>) -> Result<(), Stop> {
         loop {
             let piece = pieces.recv();
-            hand.wake();
+            self.asker.hand.wake();
             match piece {
-                Ok(Piece::Bytes(bytes)) => {
-                    self.part.extend_from_slice(&bytes);
-                    if self.part.len() >= PART_BYTES && !self.store_part(hand)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(Piece::End) if self.upload.is_none() => {
-                    let url = PutObject::new(&self.object.bucket, Some(&self.object.credentials), &self.object.key);
-                    let sent = self.send(hand, Method::PUT, || url.sign(SIGNED_FOR), &self.part)?;
-                    return Ok(sent.is_some());
-                }
-                Ok(Piece::End) => {
-                    return Ok((self.part.is_empty() || self.store_part(hand)?) && self.complete(hand)?);
-                }
-                Err(_) => return Ok(false),
+                Ok(Piece::Bytes(bytes)) => self.add(&bytes)?,
+                Ok(Piece::End) => return self.end(),
+                Err(_) => return Err(Stop::Unwanted),
             }
         }
     }
 
-    fn store_part(&mut self, hand: &Hand<Stored>) -> Result<bool, TransferError> {
-        if self.etags.len() == MAX_PARTS {
-            return Err(TransferError::Network(format!("an object cannot have more than {MAX_PARTS} parts")));
+    fn add(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let size = part_bytes(self.parts.as_ref().map_or(0, |parts| parts.etags.len()));
+        let missing = size.saturating_sub(self.part.len()).max(bytes.len());
+        if self.part.try_reserve_exact(missing).is_err() {
+            return Err(TransferError::Network(format!("there is no memory for a part of {size} bytes")).into());
         }
-        let Some(upload) = self.begun(hand)? else { return Ok(false) };
+        self.part.extend_from_slice(bytes);
+        if self.part.len() < size { Ok(()) } else { self.store_part() }
+    }
+
+    fn end(&mut self) -> Result<(), Stop> {
+        if self.parts.is_none() {
+            return self.put(&self.object, &self.part);
+        }
+        if !self.part.is_empty() {
+            self.store_part()?;
+        }
+        self.complete()
+    }
+
+    fn put(&self, object: &Object, body: &[u8]) -> Result<(), Stop> {
+        let action = PutObject::new(&object.bucket, Some(&object.credentials), &object.key);
+        self.asker.send(Method::PUT, || action.sign(SIGNED_FOR), body).map(|_| ())
+    }
+
+    fn store_part(&mut self) -> Result<(), Stop> {
+        if self.parts.is_none() {
+            self.begin_parts()?;
+        }
         let Object { bucket, credentials, key } = &self.object;
-        let number = u16::try_from(self.etags.len() + 1).unwrap_or(u16::MAX);
-        let action = UploadPart::new(bucket, Some(credentials), key, number, &upload);
-        let Some((headers, _)) = self.send(hand, Method::PUT, || action.sign(SIGNED_FOR), &self.part)? else {
-            return Ok(false);
-        };
-        let etag = headers.get(ETAG).and_then(|etag| etag.to_str().ok());
+        let Some(parts) = &mut self.parts else { return Ok(()) };
+        if parts.etags.len() == MAX_PARTS {
+            let why = format!("an object cannot have more than {MAX_PARTS} parts");
+            return Err(TransferError::Network(why).into());
+        }
+        let number = u16::try_from(parts.etags.len() + 1).unwrap_or(u16::MAX);
+        let action = UploadPart::new(bucket, Some(credentials), key, number, &parts.upload);
+        let answer = self.asker.send(Method::PUT, || action.sign(SIGNED_FOR), &self.part)?;
+        let etag = answer.headers.get(ETAG).and_then(|etag| etag.to_str().ok());
         let etag = etag.ok_or_else(|| TransferError::Network("the service stored a part without an ETag".into()))?;
-        self.etags.push(etag.to_owned());
+        parts.etags.push(etag.to_owned());
         self.part.clear();
-        Ok(true)
+        Ok(())
     }
 
-    /// The id of the parts' upload, which begins with the first of them.
-    fn begun(&mut self, hand: &Hand<Stored>) -> Result<Option<String>, TransferError> {
-        if self.upload.is_none() {
-            let Object { bucket, credentials, key } = &self.object;
-            let action = CreateMultipartUpload::new(bucket, Some(credentials), key);
-            let Some((_, document)) = self.send(hand, Method::POST, || action.sign(SIGNED_FOR), &[])? else {
-                return Ok(None);
-            };
-            let created = CreateMultipartUpload::parse_response(&document)
-                .map_err(|error| TransferError::Network(format!("the service's answer is not S3's: {error}")))?;
-            let id = created.upload_id().to_owned();
-            self.upload = Some(id.clone());
-            if !hand.over(Stored::Parts(id)) {
-                return Ok(None);
-            }
-        }
-        Ok(self.upload.clone())
-    }
-
-    fn complete(&mut self, hand: &Hand<Stored>) -> Result<bool, TransferError> {
+    /// Makes the upload that parts belong to, and the note by which they are found when this process dies.
+    fn begin_parts(&mut self) -> Result<(), Stop> {
         let Object { bucket, credentials, key } = &self.object;
-        let upload = self.upload.as_deref().unwrap_or_default();
-        let etags = || self.etags.iter().map(String::as_str);
-        let action = || CompleteMultipartUpload::new(bucket, Some(credentials), key, upload, etags());
+        let action = CreateMultipartUpload::new(bucket, Some(credentials), key);
+        let answer = self.asker.send(Method::POST, || action.sign(SIGNED_FOR), &[])?;
+        let created = CreateMultipartUpload::parse_response(&answer.document)
+            .map_err(|error| TransferError::Network(format!("the service's answer is not S3's: {error}")))?;
+        let upload = created.upload_id().to_owned();
+        let (note, text) = (self.folder.note(&upload), format!("{upload}\n{}", self.name));
+        self.parts = Some(Parts { upload, note: note.clone(), etags: Vec::new() });
+        self.put(&note, text.as_bytes())
+    }
+
+    fn complete(&mut self) -> Result<(), Stop> {
+        let Some(parts) = &self.parts else { return Ok(()) };
+        let Object { bucket, credentials, key } = &self.object;
+        let etags = || parts.etags.iter().map(String::as_str);
+        let action = || CompleteMultipartUpload::new(bucket, Some(credentials), key, &parts.upload, etags());
         let body = action().body();
-        let sent = self.send(hand, Method::POST, || action().sign(SIGNED_FOR), body.as_bytes())?;
-        let Some((_, document)) = sent else { return Ok(false) };
+        let answer = self.asker.send(Method::POST, || action().sign(SIGNED_FOR), body.as_bytes())?;
         // It may say 200 before it knows, and the error then.
-        if CompleteMultipartUploadResponse::parse(&document).is_err() {
-            let code = s3::code(&document).unwrap_or("no reason given");
-            return Err(TransferError::Network(format!("the service did not put the parts together: {code}")));
+        if CompleteMultipartUploadResponse::parse(&answer.document).is_err() {
+            let code = s3::code(&answer.document).unwrap_or("no reason given");
+            return Err(TransferError::Network(format!("the service did not put the parts together: {code}")).into());
         }
-        self.upload = None;
-        Ok(true)
+        // A note on nothing does no harm, and goes with the folder.
+        let _ = parts.note.delete(&self.asker);
+        self.parts = None;
+        Ok(())
     }
 
-    /// Has the service forget the parts. If that fails nobody is left to tell; its own rules then clean up.
-    fn give_up(&self, client: &Client) {
-        if let Some(upload) = &self.upload {
-            let _ = self.object.forget_parts(client, upload);
+    /// Has the service forget the parts. If that fails the note is left.
+    fn give_up(&self, asker: &Asker<'_, Outcome>) {
+        if let Some(Parts { upload, note, .. }) = &self.parts
+            && self.object.forget_parts(asker, upload).is_ok()
+        {
+            let _ = note.delete(asker);
         }
     }
+}
 
-    /// What a request is answered with, which is tried again where that may help; `None` when nobody wants it any more.
-    fn send(
-        &self,
-        hand: &Hand<Stored>,
-        method: Method,
-        url: impl Fn() -> Url,
-        body: &[u8],
-    ) -> Result<Option<(HeaderMap, String)>, TransferError> {
-        self.client.again(
-            |time| hand.wait(time),
-            || {
-                let response = self.client.send(method.clone(), &url(), &[], Some(body))?;
-                if response.status() != Status::OK {
-                    return Err(s3::failure(response));
-                }
-                Ok((response.headers().clone(), document(response)?))
-            },
-        )
-    }
+/// How large a part is, after so many others.
+fn part_bytes(stored: usize) -> usize {
+    PART_BYTES << (stored / PARTS_OF_A_SIZE).min(DOUBLINGS)
 }
 
 impl Object {
     /// Has the service forget the parts of an upload; it is well if they are not there.
-    pub(crate) fn forget_parts(&self, client: &Client, upload: &str) -> Result<(), Failure> {
+    pub(crate) fn forget_parts<E: Send + 'static>(&self, asker: &Asker<'_, E>, upload: &str) -> Result<(), Stop> {
         let action = AbortMultipartUpload::new(&self.bucket, Some(&self.credentials), &self.key, upload);
-        self.remove(client, &action.sign(SIGNED_FOR))
-    }
-
-    pub(crate) fn remove(&self, client: &Client, url: &Url) -> Result<(), Failure> {
-        let response = client.send(Method::DELETE, url, &[], None)?;
-        match response.status() {
-            Status::OK | Status::NO_CONTENT | Status::NOT_FOUND => Ok(()),
-            _ => Err(s3::failure(response)),
-        }
+        asker.delete(|| action.sign(SIGNED_FOR))
     }
 }
 
-/// A document of the service.
-pub(crate) fn document(mut response: Response) -> Result<String, Failure> {
-    let read = response.body_mut().read_to_string();
-    read.map_err(|error| Failure::of_transport("the connection broke: ", &error))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_stay_small_for_small_objects_and_suffice_for_huge_ones() {
+        const GB: usize = 1 << 30;
+        assert_eq!((0..128).map(part_bytes).sum::<usize>(), GB);
+        assert!((0..MAX_PARTS).map(part_bytes).sum::<usize>() > 2400 * GB);
+        assert_eq!((0..MAX_PARTS).map(part_bytes).max(), Some(GB / 2));
+    }
 }

@@ -2,8 +2,8 @@
 
 use fhir_bulk_tests::s3::{Fault, KEY_ID, S3Server, SECRET_KEY};
 use fhir_bulk_transfer::{
-    Authorities, Call, Client, Download, Event, Keys, Limits, Object, ObjectName, Origin, Piece, Policy, Service,
-    Stored, TransferError, Upload,
+    Authorities, Call, Client, Download, Event, Folder, Keys, Limits, Object, ObjectName, Origin, Piece, Policy,
+    Service, TransferError, Upload,
 };
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,10 @@ fn service(endpoint: &str) -> Service {
 
 fn object(endpoint: &str, key: &str) -> Object {
     service(endpoint).object(ObjectName { bucket: "bucket", key }).unwrap()
+}
+
+fn folder(endpoint: &str) -> Folder {
+    service(endpoint).folder(ObjectName { bucket: "bucket", key: "job" }).unwrap()
 }
 
 /// One that may ask the service of `object` and nobody else.
@@ -52,27 +56,28 @@ fn give(upload: &mut Upload, piece: Piece) {
     });
 }
 
-/// Writes a whole object; its last word, and the id of its parts' upload.
-fn write(object: Object, content: &[u8], retries: u32) -> (Stored, Option<String>) {
-    let client = client(&object, retries);
-    let mut upload = Upload::start(object, client).unwrap();
-    for piece in content.chunks(300_000) {
-        give(&mut upload, Piece::Bytes(piece.to_vec()));
-    }
-    give(&mut upload, Piece::End);
-    last(&mut upload)
+fn start(folder: &Folder, name: &str, retries: u32) -> Upload {
+    folder.upload(name, client(&folder.object(name), retries)).unwrap()
 }
 
-fn last(upload: &mut Upload) -> (Stored, Option<String>) {
-    let mut parts = None;
-    let last = poll("the end of the upload", || match upload.take()? {
-        Stored::Parts(id) => {
-            parts = Some(id);
-            None
-        }
-        last => Some(last),
-    });
-    (last, parts)
+/// Gives as many bytes, but not the end of them.
+fn give_bytes(upload: &mut Upload, content: &[u8]) {
+    for piece in content.chunks(300_000) {
+        give(upload, Piece::Bytes(piece.to_vec()));
+    }
+}
+
+/// Writes a whole object `name` of a folder.
+fn write(folder: &Folder, name: &str, content: &[u8], retries: u32) -> Result<(), TransferError> {
+    let mut upload = start(folder, name, retries);
+    give_bytes(&mut upload, content);
+    give(&mut upload, Piece::End);
+    poll("the end of the upload", || upload.take())
+}
+
+fn clear(folder: Folder) -> Result<(), TransferError> {
+    let client = client(&folder.object(""), 0);
+    answer(folder.clear(client).unwrap())
 }
 
 fn read(origin: Origin, client: Client) -> Result<Vec<u8>, TransferError> {
@@ -96,37 +101,35 @@ fn answer<T: Send + 'static>(mut call: Call<T>) -> Result<T, TransferError> {
 #[test]
 fn what_is_written_is_what_is_read() {
     let server = S3Server::new();
-    for (key, size) in [("empty", 0), ("one", 1), ("a b/é+&=%.gz", 3 * MB), ("parts", 20 * MB), ("even", 16 * MB)] {
-        let (object, content) = (object(&server.endpoint(), key), bytes(size));
-        let (last, parts) = write(object.clone(), &content, 0);
-        assert_eq!(last, Stored::Done, "{key}");
-        assert_eq!(parts.is_some(), size >= 8 * MB, "{key}");
-        assert!(server.object("bucket", key).unwrap() == content, "{key}");
+    let folder = folder(&server.endpoint());
+    for (name, size) in [("empty", 0), ("one", 1), ("a b/é+&=%.gz", 3 * MB), ("parts", 20 * MB), ("even", 16 * MB)] {
+        let content = bytes(size);
+        assert_eq!(write(&folder, name, &content, 0), Ok(()), "{name}");
+        let key = format!("job/{name}");
+        assert!(server.object("bucket", &key).unwrap() == content, "{name}");
+        let object = object(&server.endpoint(), &key);
         let client = client(&object, 0);
-        assert!(read(Origin::Object(object), client).unwrap() == content, "{key}");
+        assert!(read(Origin::Object(object), client).unwrap() == content, "{name}");
     }
     assert_eq!(server.unfinished(), [""; 0]);
+    assert_eq!(server.keys("bucket").len(), 5, "no notes: {:?}", server.keys("bucket"));
 }
 
 #[test]
 fn an_object_that_is_not_finished_is_never_seen_and_leaves_nothing() {
     let server = S3Server::new();
-    for (name, parts) in [("before the first part", 0), ("after two parts", 2)] {
-        let object = object(&server.endpoint(), "dropped");
-        let client = client(&object, 0);
-        let mut upload = Upload::start(object, client).unwrap();
-        for piece in bytes(parts * 8 * MB + 1000).chunks(300_000) {
-            give(&mut upload, Piece::Bytes(piece.to_vec()));
-        }
+    let folder = folder(&server.endpoint());
+    for parts in [0, 2] {
+        let mut upload = start(&folder, "dropped", 0);
+        give_bytes(&mut upload, &bytes(parts * 8 * MB + MB));
         if parts > 0 {
-            poll("parts", || matches!(upload.take(), Some(Stored::Parts(_))).then_some(()));
-            assert!(!server.unfinished().is_empty());
+            poll("parts", || server.unfinished().iter().any(|name| name.contains("part-2")).then_some(()));
         }
-        assert_eq!(server.object("bucket", "dropped"), None);
+        assert_eq!(server.object("bucket", "job/dropped"), None);
         drop(upload);
         // Dropping waits for it.
-        assert_eq!(server.unfinished(), [""; 0], "{name}");
-        assert_eq!(server.object("bucket", "dropped"), None, "{name}");
+        assert_eq!(server.unfinished(), [""; 0], "{parts}");
+        assert_eq!(server.keys("bucket"), [""; 0], "{parts}");
     }
 }
 
@@ -134,9 +137,7 @@ fn an_object_that_is_not_finished_is_never_seen_and_leaves_nothing() {
 fn dropping_an_upload_to_a_silent_service_takes_a_second_at_most() {
     let server = S3Server::new();
     let silent = server.behind(|_| Fault::Stall);
-    let object = object(&silent.endpoint(), "stalled");
-    let client = client(&object, 5);
-    let mut upload = Upload::start(object, client).unwrap();
+    let mut upload = start(&folder(&silent.endpoint()), "stalled", 5);
     give(&mut upload, Piece::End);
     poll("a connection", || (silent.connections() > 0).then_some(()));
     let start = Instant::now();
@@ -149,26 +150,24 @@ fn what_passes_is_tried_again_and_what_does_not_leaves_nothing() {
     let content = bytes(20 * MB);
     for fault in [Fault::Busy, Fault::CutAnswer(10), Fault::CutRequest(100_000)] {
         let server = S3Server::new();
-        // The first of: begin, part 1, part 2, part 3; completing is tried again only if it was not begun.
-        for faulty in 0..4 {
-            if matches!(fault, Fault::CutRequest(_)) && faulty == 0 {
+        // The first of: begin, note, part 1, part 2, part 3. Then it is completed and the note removed.
+        for faulty in 0..5 {
+            if matches!(fault, Fault::CutRequest(_)) && faulty < 2 {
                 continue;
             }
             let proxy = server.behind(move |n| if n == faulty { fault } else { Fault::None });
-            let (last, _) = write(object(&proxy.endpoint(), "again"), &content, 1);
-            assert_eq!(last, Stored::Done, "{fault:?} {faulty}");
-            assert_eq!(proxy.connections(), 6, "{fault:?} {faulty}");
-            assert!(server.object("bucket", "again").unwrap() == content, "{fault:?} {faulty}");
+            assert_eq!(write(&folder(&proxy.endpoint()), "again", &content, 1), Ok(()), "{fault:?} {faulty}");
+            assert_eq!(proxy.connections(), 8, "{fault:?} {faulty}");
+            assert!(server.object("bucket", "job/again").unwrap() == content, "{fault:?} {faulty}");
+            assert_eq!(server.keys("bucket"), ["job/again"]);
         }
-        // Begun, one part stored, then the fault for as long as it is tried.
+        // Begun, noted, one part stored, then the fault for as long as it is tried.
         let server = S3Server::new();
-        let proxy = server.behind(move |n| if (2..4).contains(&n) { fault } else { Fault::None });
-        let (last, parts) = write(object(&proxy.endpoint(), "failed"), &content, 1);
-        assert!(matches!(last, Stored::Failed(_)), "{fault:?}: {last:?}");
-        assert!(parts.is_some());
-        assert_eq!(server.object("bucket", "failed"), None, "{fault:?}");
+        let proxy = server.behind(move |n| if (3..5).contains(&n) { fault } else { Fault::None });
+        let failed = write(&folder(&proxy.endpoint()), "failed", &content, 1).unwrap_err();
+        assert_eq!(server.keys("bucket"), [""; 0], "{fault:?}");
         assert_eq!(server.unfinished(), [""; 0], "{fault:?}");
-        assert!(!format!("{last:?}").contains("X-Amz"), "{last:?}");
+        assert!(!format!("{failed:?}").contains("X-Amz"), "{failed:?}");
     }
 }
 
@@ -177,54 +176,64 @@ fn who_may_not_write_is_told_with_the_services_code() {
     let server = S3Server::new();
     let keys = Keys { id: KEY_ID.into(), secret: "wrong".into(), token: None };
     let service = Service::new(&server.endpoint(), "us-east-1", true, keys).unwrap();
+    let folder = service.folder(ObjectName { bucket: "bucket", key: "job" }).unwrap();
+    let expected = TransferError::Status { code: 403, reason: "Forbidden (SignatureDoesNotMatch)".into() };
     for size in [10, 9 * MB] {
-        let object = service.object(ObjectName { bucket: "bucket", key: "x" }).unwrap();
-        let (last, _) = write(object, &bytes(size), 3);
-        let expected = TransferError::Status { code: 403, reason: "Forbidden (SignatureDoesNotMatch)".into() };
-        assert_eq!(last, Stored::Failed(expected));
+        assert_eq!(write(&folder, "x", &bytes(size), 3), Err(expected.clone()));
     }
+    assert_eq!(clear(folder), Err(expected));
 }
 
 #[test]
-fn parts_of_an_upload_that_died_are_given_up_by_their_id() {
+fn what_an_upload_that_died_left_goes_with_its_folder() {
     let server = S3Server::new();
-    // The request that would give them up goes nowhere, as if the process had been killed.
-    let proxy = server.behind(|n| if n < 2 { Fault::None } else { Fault::Stall });
-    let dead = object(&proxy.endpoint(), "dead");
-    let of_dead = client(&dead, 0);
-    let mut upload = Upload::start(dead, of_dead).unwrap();
-    for piece in bytes(9 * MB).chunks(300_000) {
-        give(&mut upload, Piece::Bytes(piece.to_vec()));
-    }
-    let id = poll("parts", || match upload.take()? {
-        Stored::Parts(id) => Some(id),
-        other => panic!("{other:?}"),
-    });
+    // Begun, noted and one part; the request that would give it up goes nowhere, as if the process had been killed.
+    let proxy = server.behind(|n| if n < 3 { Fault::None } else { Fault::Stall });
+    let mut upload = start(&folder(&proxy.endpoint()), "dead", 0);
+    give_bytes(&mut upload, &bytes(9 * MB));
+    poll("a part", || server.unfinished().iter().any(|name| name.contains("part-1")).then_some(()));
     drop(upload);
     assert!(!server.unfinished().is_empty());
-    let object = object(&server.endpoint(), "dead");
-    let client = client(&object, 0);
-    answer(object.give_up(id, client).unwrap()).unwrap();
+    assert_eq!(server.keys("bucket").len(), 1, "the note");
+    let folder = folder(&server.endpoint());
+    assert_eq!(write(&folder, "whole", b"whole", 0), Ok(()));
+    assert_eq!(clear(folder.clone()), Ok(()));
+    assert_eq!(server.unfinished(), [""; 0]);
+    assert_eq!(server.keys("bucket"), [""; 0]);
+    // What is gone is gone.
+    assert_eq!(clear(folder), Ok(()));
+}
+
+#[test]
+fn an_upload_is_noted_before_it_has_a_part() {
+    let server = S3Server::new();
+    let proxy = server.behind(|n| if n == 1 { Fault::Stall } else { Fault::None });
+    let mut upload = start(&folder(&proxy.endpoint()), "noted", 0);
+    give_bytes(&mut upload, &bytes(9 * MB));
+    poll("the note", || (proxy.connections() > 1).then_some(()));
+    assert!(server.unfinished().iter().all(|name| !name.contains("part-")), "{:?}", server.unfinished());
+    drop(upload);
     assert_eq!(server.unfinished(), [""; 0]);
 }
 
 #[test]
-fn objects_are_listed_by_prefix_and_deleted() {
+fn a_folder_is_cleared_without_its_neighbours_and_whatever_others_put_there() {
     let server = S3Server::new();
-    for key in ["jobs/1/b", "jobs/1/a c", "jobs/2/a", "other"] {
-        server.put("bucket", key, key);
+    let keep = ["jobs/a", "jobs/ba", "jobs/bb/x", "other"];
+    for key in keep.iter().chain(&["jobs/b/1", "jobs/b/deep/a cé", "jobs/b/.parts/x", "jobs/b/.parts/y"]) {
+        server.put("bucket", key, "no\n../upload");
     }
-    let object = object(&server.endpoint(), "jobs/1/a c");
-    let list = |prefix: &str| {
-        let call = service(&server.endpoint()).list("bucket".into(), prefix.into(), client(&object, 0));
-        answer(call.unwrap()).unwrap()
-    };
-    assert_eq!(list("jobs/1/"), ["jobs/1/a c", "jobs/1/b"]);
-    answer(object.clone().delete(client(&object, 0)).unwrap()).unwrap();
-    assert_eq!(list("jobs/1/"), ["jobs/1/b"]);
-    // What is gone is gone.
-    answer(object.clone().delete(client(&object, 0)).unwrap()).unwrap();
-    assert_eq!(list("nothing/"), [""; 0]);
+    let folder = |bucket, key| service(&server.endpoint()).folder(ObjectName { bucket, key }).unwrap();
+    assert_eq!(clear(folder("bucket", "jobs/b")), Ok(()));
+    assert_eq!(clear(folder("bucket", "jobs/c/")), Ok(()));
+    assert_eq!(server.keys("bucket"), keep);
+    assert!(clear(folder("missing", "jobs/b")).unwrap_err().is_of_s3("NoSuchBucket"));
+    // More than one answer can list.
+    for n in 0..1100 {
+        server.put("bucket", &format!("many/{n}"), "");
+    }
+    assert_eq!(clear(folder("bucket", "many")), Ok(()));
+    assert_eq!(server.keys("bucket"), keep);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod identifiers;
 mod job;
 mod manifest;
 mod rights;
+mod s3;
 mod snapshots;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]

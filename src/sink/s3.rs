@@ -1,0 +1,183 @@
+//! `s3://bucket/prefix`: objects `prefix/<database>/<job>/<name>` of an S3 service, written with the server's key. Each
+//! appears when it is whole, and nobody is told of a job's before the job has ended well.
+
+use crate::error::{Error, Result};
+use crate::pg::session;
+use crate::settings;
+use crate::settings::s3::Address;
+use fhir_bulk_transfer::{Client, Folder, Limits, ObjectName, Piece, Policy, Service, TransferError, Upload};
+use pgrx::PgSqlErrorCode;
+use std::time::Duration;
+
+/// How many bytes a thread gets at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// How many times a request that may do better later is tried again, with ever longer waits between.
+const RETRIES: u32 = 5;
+
+/// A database's part of the location.
+pub struct Prefix {
+    service: Service,
+    /// Its URL.
+    name: String,
+}
+
+/// The objects of a job.
+pub struct Draft {
+    folder: Folder,
+    /// Their URLs, up to the last slash.
+    name: String,
+}
+
+/// An object on its way.
+pub struct Output {
+    upload: Upload,
+    piece: Vec<u8>,
+    name: String,
+}
+
+impl Prefix {
+    /// The part of `owner` below a URL; nobody is asked yet.
+    ///
+    /// # Errors
+    /// 22023 for a URL or an address that is none, 55000 without a key for the service.
+    pub fn new(url: &str, owner: &str, address: &Address) -> Result<Prefix> {
+        let prefix = Prefix { service: address.service()?, name: format!("{}/{owner}", url.trim_end_matches('/')) };
+        let is_good = ObjectName::parse(&prefix.name).and_then(|name| prefix.service.folder(name));
+        is_good.map_err(|error| {
+            let why = match error {
+                TransferError::BadUrl(why) => why,
+                other => other.to_string(),
+            };
+            Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\"")).detail(why).hint(super::KNOWN)
+        })?;
+        Ok(prefix)
+    }
+
+    /// The objects of a job, of which there are none yet.
+    pub fn begin(&self, job: &str) -> Result<Draft> {
+        let draft = self.draft(job)?;
+        let cleared = draft.clear(RETRIES)?;
+        cleared.map_err(|error| failed("clear", &draft.name, &error))?;
+        Ok(draft)
+    }
+
+    pub fn draft(&self, job: &str) -> Result<Draft> {
+        let name = format!("{}/{job}", self.name);
+        let folder = ObjectName::parse(&name).and_then(|name| self.service.folder(name));
+        Ok(Draft { folder: folder.map_err(|error| failed("name", &name, &error))?, name })
+    }
+
+    /// Tried once: who has no time to wait comes again.
+    pub fn remove(&self, job: &str) -> Result<()> {
+        let draft = self.draft(job)?;
+        match draft.clear(0)? {
+            Err(error) if error.is_of_s3("NoSuchBucket") => Ok(()),
+            cleared => cleared.map_err(|error| failed("clear", &draft.name, &error)),
+        }
+    }
+
+    /// The URL by which an object can be read for as long as `valid`, without a key.
+    pub fn url(&self, job: &str, name: &str, valid: Duration) -> Result<String> {
+        Ok(self.draft(job)?.folder.object(name).presigned_get(valid))
+    }
+
+    /// As messages name it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Draft {
+    pub fn create(&self, name: &str) -> Result<Output> {
+        let upload = self.folder.upload(name, self.client(RETRIES)?);
+        let name = format!("{}/{name}", self.name);
+        let upload = upload.map_err(|error| no_thread("write", &name, &error))?;
+        Ok(Output { upload, piece: Vec::with_capacity(PIECE_BYTES), name })
+    }
+
+    /// Removes the objects and what there is of unfinished ones; what the service says to that.
+    fn clear(&self, retries: u32) -> Result<std::result::Result<(), TransferError>> {
+        let call = self.folder.clone().clear(self.client(retries)?);
+        let mut call = call.map_err(|error| no_thread("clear", &self.name, &error))?;
+        loop {
+            if let Some(answer) = call.take() {
+                return Ok(answer);
+            }
+            session::wait_readable(&[call.wake_fd()]);
+        }
+    }
+
+    /// One that asks this service and nobody else.
+    fn client(&self, retries: u32) -> Result<Client> {
+        let limits =
+            Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: 0, retries };
+        let policy = Policy::default().and_bucket_of(&self.folder.object(""));
+        Ok(Client::new(policy, limits, settings::authorities()?))
+    }
+}
+
+impl Output {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        session::check_for_interrupts();
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() < PIECE_BYTES {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        self.give(Piece::Bytes(piece))
+    }
+
+    pub fn finish(mut self) -> Result<()> {
+        let last = std::mem::take(&mut self.piece);
+        self.give(Piece::Bytes(last))?;
+        self.give(Piece::End)?;
+        loop {
+            if let Some(outcome) = self.upload.take() {
+                return outcome.map_err(|error| failed("write", &self.name, &error));
+            }
+            session::wait_readable(&[self.upload.wake_fd()]);
+        }
+    }
+
+    /// Waits for room.
+    fn give(&mut self, piece: Piece) -> Result<()> {
+        let mut piece = Some(piece);
+        loop {
+            if let Some(Err(error)) = self.upload.take() {
+                return Err(failed("write", &self.name, &error));
+            }
+            piece = piece.and_then(|piece| self.upload.give(piece));
+            if piece.is_none() {
+                return Ok(());
+            }
+            session::wait_readable(&[self.upload.wake_fd()]);
+        }
+    }
+}
+
+fn failed(to: &str, name: &str, error: &TransferError) -> Error {
+    let code = match error {
+        TransferError::BadUrl(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        TransferError::Refused(_) | TransferError::Status { code: 401 | 403, .. } => {
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
+        }
+        TransferError::Status { code: 404, .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+        TransferError::Status { code: 300..=499, .. } | TransferError::Changed => PgSqlErrorCode::ERRCODE_IO_ERROR,
+        TransferError::Status { .. } | TransferError::UnknownAuthority | TransferError::Network(_) => {
+            PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE
+        }
+    };
+    let error_of_name = Error::new(code, format!("could not {to} {name}: {error}"));
+    if let TransferError::UnknownAuthority = error {
+        return error_of_name
+            .hint("If it is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file.");
+    }
+    error_of_name.hint(
+        "Exports go where fhir_bulk.export_location says, at the service of fhir_bulk.s3_endpoint and \
+         fhir_bulk.s3_region, with the key of fhir_bulk.s3_access_key_id.",
+    )
+}
+
+fn no_thread(to: &str, name: &str, error: &std::io::Error) -> Error {
+    Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to {to} {name}: {error}"))
+}

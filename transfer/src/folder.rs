@@ -1,0 +1,120 @@
+//! Objects of a bucket under one prefix, written and removed as if it were a folder.
+//!
+//! An object that goes in parts leaves them behind when its writer is killed, and S3 charges for them, but lists them
+//! to nobody who has no right to see all uploads of the bucket. So a note is kept in the folder while there are parts:
+//! an object in [`NOTES`] with the upload's id, from before the first part on until none is left. Whoever clears the
+//! folder reads them.
+
+use crate::call::{Asker, Call, Stop};
+use crate::error::TransferError;
+use crate::request::Client;
+use crate::s3::{Object, ObjectName, SIGNED_FOR, Service};
+use rusty_s3::actions::{DeleteObject, ListObjectsV2, S3Action};
+use rusty_s3::{Bucket, Credentials};
+use sha2::{Digest, Sha256};
+use std::io;
+use std::sync::Arc;
+
+/// Where notes are in a folder; the names of other objects start otherwise.
+const NOTES: &str = ".parts/";
+
+/// The objects whose keys start with a prefix, which ends in `/`.
+#[derive(Clone)]
+pub struct Folder {
+    bucket: Bucket,
+    credentials: Arc<Credentials>,
+    prefix: String,
+}
+
+impl Service {
+    /// The objects below a name: `a` has `a/b`, but not `ab`.
+    ///
+    /// # Errors
+    /// As of [`Service::object`].
+    pub fn folder(&self, name: ObjectName<'_>) -> Result<Folder, TransferError> {
+        let Object { bucket, credentials, key } = self.object(name)?;
+        Ok(Folder { bucket, credentials, prefix: format!("{}/", key.trim_end_matches('/')) })
+    }
+}
+
+impl Folder {
+    /// An object of it, there or not.
+    pub fn object(&self, name: &str) -> Object {
+        self.with_key(format!("{}{name}", self.prefix))
+    }
+
+    /// Removes all objects and what there is of unfinished ones. It is well if nothing is there, but
+    /// without the bucket it fails with S3's code `NoSuchBucket`.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn clear(self, client: Client) -> io::Result<Call<()>> {
+        Call::start(client, move |asker| {
+            let notes = format!("{}{NOTES}", self.prefix);
+            let (notes, objects): (Vec<String>, Vec<String>) =
+                self.keys(asker)?.into_iter().partition(|key| key.starts_with(&notes));
+            for key in &notes {
+                self.give_up_noted(key, asker)?;
+            }
+            for key in objects.into_iter().chain(notes) {
+                self.with_key(key).delete(asker)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Where the note on an upload is. No two uploads share one, so that one which is given up late takes no other's.
+    pub(crate) fn note(&self, upload: &str) -> Object {
+        let digest = Sha256::digest(upload);
+        let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        self.object(&format!("{NOTES}{name}"))
+    }
+
+    /// Has the service forget the parts that a note tells of, unless the note is gone by now.
+    fn give_up_noted<E: Send + 'static>(&self, note: &str, asker: &Asker<'_, E>) -> Result<(), Stop> {
+        let note = self.with_key(note.to_owned());
+        let text = match asker.get(|| note.get()) {
+            Err(Stop::Failed(TransferError::Status { code: 404, .. })) => return Ok(()),
+            answer => answer?,
+        };
+        let parsed = text.split_once('\n').map(|(upload, name)| (upload, format!("{}{name}", self.prefix)));
+        // Nothing else than a note is ever put there, but others may write to the bucket.
+        let Some((upload, key)) = parsed.filter(|(_, key)| ObjectName::is_key(key)) else { return Ok(()) };
+        self.with_key(key).forget_parts(asker, upload)
+    }
+
+    /// All keys, in the service's order.
+    fn keys<E: Send + 'static>(&self, asker: &Asker<'_, E>) -> Result<Vec<String>, Stop> {
+        let (mut keys, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let mut action = ListObjectsV2::new(&self.bucket, Some(&self.credentials));
+            action.with_prefix(self.prefix.as_str());
+            if let Some(token) = token.take() {
+                action.with_continuation_token(token);
+            }
+            let document = asker.get(|| action.sign(SIGNED_FOR))?;
+            let listed = ListObjectsV2::parse_response(&document)
+                .map_err(|error| TransferError::Network(format!("the service's answer is not S3's: {error}")))?;
+            // What is listed is deleted: a service that does not know prefixes must not lose the whole bucket.
+            if let Some(other) = listed.contents.iter().find(|found| !found.key.starts_with(&self.prefix)) {
+                let why = format!("asked for objects below \"{}\", the service lists \"{}\"", self.prefix, other.key);
+                return Err(TransferError::Network(why).into());
+            }
+            keys.extend(listed.contents.into_iter().map(|found| found.key));
+            token = listed.next_continuation_token;
+            if token.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    fn with_key(&self, key: String) -> Object {
+        Object { bucket: self.bucket.clone(), credentials: self.credentials.clone(), key }
+    }
+}
+
+impl Object {
+    pub(crate) fn delete<E: Send + 'static>(&self, asker: &Asker<'_, E>) -> Result<(), Stop> {
+        asker.delete(|| DeleteObject::new(&self.bucket, Some(&self.credentials), &self.key).sign(SIGNED_FOR))
+    }
+}
