@@ -7,7 +7,7 @@ use crate::thread::{Hand, Thread};
 use std::io;
 use std::os::fd::BorrowedFd;
 use ureq::http::Method;
-use ureq::http::header::HeaderMap;
+use ureq::http::header::{CONTENT_LENGTH, HeaderMap};
 use url::Url;
 
 /// Requests on their way. Dropped, they end with their connection and their thread.
@@ -85,6 +85,12 @@ impl<E: Send + 'static> Asker<'_, E> {
     /// Reads a document.
     pub fn get(&self, url: impl Fn() -> Url) -> Result<String, Stop> {
         self.tried(|| answer(self.client.send(Method::GET, &url(), &[], None)?)).map(|answer| answer.document)
+    }
+
+    /// Asks how long an object is.
+    pub fn length(&self, url: impl Fn() -> Url) -> Result<Option<u64>, Stop> {
+        let answer = self.tried(|| answer(self.client.send(Method::HEAD, &url(), &[], None)?))?;
+        Ok(answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()))
     }
 
     /// Has the service forget something; it is well if it is not there.

@@ -10,8 +10,8 @@ use crate::request::Client;
 use crate::s3::{self, Object, SIGNED_FOR};
 use crate::thread::{Hand, Thread};
 use rusty_s3::actions::{
-    AbortMultipartUpload, CompleteMultipartUpload, CompleteMultipartUploadResponse, CreateMultipartUpload, PutObject,
-    S3Action, UploadPart,
+    AbortMultipartUpload, CompleteMultipartUpload, CompleteMultipartUploadResponse, CreateMultipartUpload, HeadObject,
+    PutObject, S3Action, UploadPart,
 };
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -133,6 +133,7 @@ struct Parts {
     upload: String,
     note: Object,
     etags: Vec<String>,
+    bytes: u64,
 }
 
 impl Writer<'_> {
@@ -189,6 +190,7 @@ impl Writer<'_> {
         let etag = answer.headers.get(ETAG).and_then(|etag| etag.to_str().ok());
         let etag = etag.ok_or_else(|| TransferError::Network("the service stored a part without an ETag".into()))?;
         parts.etags.push(etag.to_owned());
+        parts.bytes += self.part.len() as u64;
         self.part.clear();
         Ok(())
     }
@@ -202,7 +204,7 @@ impl Writer<'_> {
             .map_err(|error| TransferError::Network(format!("the service's answer is not S3's: {error}")))?;
         let upload = created.upload_id().to_owned();
         let (note, text) = (self.folder.note(&upload), format!("{upload}\n{}", self.name));
-        self.parts = Some(Parts { upload, note: note.clone(), etags: Vec::new() });
+        self.parts = Some(Parts { upload, note: note.clone(), etags: Vec::new(), bytes: 0 });
         self.put(&note, text.as_bytes())
     }
 
@@ -212,16 +214,29 @@ impl Writer<'_> {
         let etags = || parts.etags.iter().map(String::as_str);
         let action = || CompleteMultipartUpload::new(bucket, Some(credentials), key, &parts.upload, etags());
         let body = action().body();
-        let answer = self.asker.send(Method::POST, || action().sign(SIGNED_FOR), body.as_bytes())?;
-        // It may say 200 before it knows, and the error then.
-        if CompleteMultipartUploadResponse::parse(&answer.document).is_err() {
-            let code = s3::code(&answer.document).unwrap_or("no reason given");
-            return Err(TransferError::Network(format!("the service did not put the parts together: {code}")).into());
+        match self.asker.send(Method::POST, || action().sign(SIGNED_FOR), body.as_bytes()) {
+            // It may say 200 before it knows, and the error then.
+            Ok(answer) if CompleteMultipartUploadResponse::parse(&answer.document).is_err() => {
+                let code = s3::code(&answer.document).unwrap_or("no reason given");
+                let why = format!("the service did not put the parts together: {code}");
+                return Err(TransferError::Network(why).into());
+            }
+            Ok(_) => {}
+            // It no longer knows the upload when an attempt before this one put the parts together, whose answer was lost.
+            Err(Stop::Failed(TransferError::Status { code: 400..=499, .. })) if self.is_there(parts.bytes) => {}
+            Err(stop) => return Err(stop),
         }
         // A note on nothing does no harm, and goes with the folder.
         let _ = parts.note.delete(&self.asker);
         self.parts = None;
         Ok(())
+    }
+
+    /// Whether there is an object of this length.
+    fn is_there(&self, bytes: u64) -> bool {
+        let Object { bucket, credentials, key } = &self.object;
+        let action = HeadObject::new(bucket, Some(credentials), key);
+        matches!(self.asker.length(|| action.sign(SIGNED_FOR)), Ok(Some(length)) if length == bytes)
     }
 
     /// Has the service forget the parts. If that fails the note is left.

@@ -172,6 +172,25 @@ fn what_passes_is_tried_again_and_what_does_not_leaves_nothing() {
 }
 
 #[test]
+fn an_object_whose_last_answer_is_lost_is_there_and_counts_as_written() {
+    let server = S3Server::new();
+    let content = bytes(20 * MB);
+    // Completed at the sixth request; at the seventh the service knows of no such upload.
+    let proxy = server.behind(move |n| if n == 5 { Fault::CutAnswer(10) } else { Fault::None });
+    assert_eq!(write(&folder(&proxy.endpoint()), "lost", &content, 1), Ok(()));
+    assert!(server.object("bucket", "job/lost").unwrap() == content);
+    assert_eq!((server.keys("bucket"), server.unfinished()), (vec!["job/lost".to_owned()], Vec::new()));
+    // Before there is an object, the same answer is a failure.
+    let mut upload = start(&folder(&server.endpoint()), "aborted", 0);
+    give_bytes(&mut upload, &bytes(9 * MB));
+    poll("a part", || server.unfinished().iter().any(|name| name.contains("part-1")).then_some(()));
+    assert_eq!(clear(folder(&server.endpoint())), Ok(()));
+    give(&mut upload, Piece::End);
+    assert!(poll("the end", || upload.take()).is_err());
+    assert_eq!((server.keys("bucket"), server.unfinished()), (Vec::new(), Vec::new()));
+}
+
+#[test]
 fn who_may_not_write_is_told_with_the_services_code() {
     let server = S3Server::new();
     let keys = Keys { id: KEY_ID.into(), secret: "wrong".into(), token: None };
