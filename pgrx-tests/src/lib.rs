@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 pub use postgres::Client;
 pub use postgres::error::DbError;
 
+pub mod disk;
 pub mod http;
 pub mod s3;
 

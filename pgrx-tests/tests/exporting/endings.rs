@@ -5,7 +5,8 @@ use crate::job::{
     wait_for_readers, with_location, with_location_on,
 };
 use crate::support::{assert_error, count, fails, rows, run, value};
-use fhir_bulk_tests::{Client, wait_for};
+use fhir_bulk_tests::disk::SmallDisk;
+use fhir_bulk_tests::{Client, shared, wait_for};
 use serde_json::json;
 
 fn wait_until_processing(client: &mut Client, id: &str) {
@@ -152,4 +153,51 @@ fn files_and_jobs_are_gone_when_their_time_is_over() {
     wait_for_no_files(&database);
     wait_for("the job to be forgotten", || count(&mut client, "SELECT count(*) FROM bulk_jobs") == 0);
     assert_error(&fails(&mut client, &format!("SELECT bulk_export_file('{url}')")), "58P01", &["No such file"]);
+}
+
+#[test]
+fn a_full_disk_fails_the_export_which_gives_the_room_back() {
+    let (database, mut client) = with_location();
+    let folder = database.cluster().shared_folder("small_exports");
+    let Some(disk) = SmallDisk::mount(&folder, 2) else { return };
+    patients_and_observations(&mut client, 20_000);
+    run(&mut client, &format!("SET fhir_bulk.export_location = 'file://{}'", folder.display()));
+    let id = export(&mut client, &json!({}));
+    let status = finish(&mut client, &id);
+    assert_eq!(status["status"], "failed", "{status}");
+    assert!(status["error"].as_str().unwrap().contains("No space left on device"), "{status}");
+    let left = || {
+        let mut find = fhir_bulk_tests::as_server_user(std::path::Path::new("/usr/bin/find"));
+        find.arg(&folder).args(["-type", "f"]).output().unwrap().stdout
+    };
+    wait_for("the room to be free again", || left().is_empty());
+    disk.grow(100);
+    let status = done(&mut client, &json!({"_type": "Patient"}));
+    assert_eq!(ids(&mut client, &status, "Patient").len(), 20_000);
+}
+
+#[test]
+fn an_extension_that_is_dropped_during_an_export_leaves_no_files_of_it() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 100);
+    let gate = gated(&mut client, &database, "Observation");
+    export(&mut client, &json!({}));
+    wait_for("the first file", || !files(&database).is_empty());
+    run(&mut client, "DROP EXTENSION fhir_bulk");
+    gate.open();
+    wait_for_no_files(&database);
+}
+
+#[test]
+fn a_database_that_is_dropped_by_force_leaves_of_a_running_export_what_nobody_is_led_to() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 100);
+    let gate = gated(&mut client, &database, "Observation");
+    let id = export(&mut client, &json!({}));
+    wait_for("the first file", || !files(&database).is_empty());
+    drop(client);
+    run(&mut shared().connect("postgres", "postgres"), &format!("DROP DATABASE {} WITH (FORCE)", database.name()));
+    let left = files(&database);
+    assert!(left.iter().all(|file| file.contains(&format!("/.draft-{id}/"))), "{left:?}");
+    gate.open();
 }

@@ -306,8 +306,42 @@ fn a_place_that_cannot_be_written_fails_the_job_with_the_reason() {
     assert!(status["error"].as_str().unwrap().contains("absent/folder"), "{status}");
 }
 
+/// The signature that a database gives a file until `expires`, by the secret that its superuser can read.
+fn signature(client: &mut Client, job: &str, name: &str, expires: &str) -> String {
+    let secret = value(client, "SELECT secret FROM bulk_secret");
+    let database: u32 =
+        value(client, "SELECT oid FROM pg_database WHERE datname = current_database()").parse().unwrap();
+    let mut signed = database.to_le_bytes().to_vec();
+    for part in ["file", job, name, expires] {
+        signed.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        signed.extend_from_slice(part.as_bytes());
+    }
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+    ring::hmac::sign(&key, &signed).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[test]
-fn only_signed_urls_give_files_and_only_for_an_hour() {
+fn a_url_gives_its_file_until_it_expires_and_not_after() {
+    let (_database, mut client) = with_location();
+    patients_and_observations(&mut client, 2);
+    let status = done(&mut client, &json!({"_type": "Patient"}));
+    let (id, url) = (status["jobId"].as_str().unwrap(), status["output"][0]["url"].as_str().unwrap());
+    let now: i64 = value(&mut client, "SELECT floor(extract(epoch FROM clock_timestamp()))::bigint").parse().unwrap();
+    let expires: i64 = url.split("expires=").nth(1).unwrap().split('&').next().unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&(expires - now)), "{expires} {now}");
+    let mut get = |expires: i64| {
+        let signature = signature(&mut client, id, "Patient.1.ndjson", &expires.to_string());
+        let url = format!("/export/{id}/Patient.1.ndjson?expires={expires}&signature={signature}");
+        client.query("SELECT bulk_export_file($1)", &[&url])
+    };
+    assert_eq!(get(now + 1000).unwrap().len(), 1);
+    for expires in [now - 1, now - 3600, 0, -1] {
+        assert_error_with_hint(&error(get(expires)), "42501", &["the URL has expired"]);
+    }
+}
+
+#[test]
+fn only_signed_urls_give_files_and_only_of_their_database() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 2);
     run(&mut client, "SET fhir_bulk.export_url = 'https://example.org/files/'");

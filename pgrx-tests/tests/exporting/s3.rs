@@ -221,6 +221,24 @@ fn a_cancelled_export_leaves_neither_objects_nor_parts() {
 }
 
 #[test]
+fn an_extension_that_is_dropped_during_an_export_leaves_neither_objects_nor_parts() {
+    let service = S3Server::new();
+    let (database, mut client) = with_service(&service.endpoint());
+    large_patients(&mut client, 30, 1024);
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Observation');
+         INSERT INTO observation (id, txid, status, resource) VALUES ('1', 1, 'created', '{}')",
+    );
+    let gate = gated(&mut client, &database, "Observation");
+    export(&mut client, &json!({"resourceTypes": ["Patient", "Observation"]}));
+    wait_for("parts", || service.unfinished().iter().any(|name| name.contains("part-3")));
+    run(&mut client, "DROP EXTENSION fhir_bulk");
+    gate.open();
+    wait_until_empty(&service);
+}
+
+#[test]
 fn a_worker_that_waits_for_a_silent_service_ends_when_it_is_told_to() {
     let service = S3Server::new();
     let silent = service.behind(|n| if n == 0 { Fault::None } else { Fault::Stall });
@@ -289,14 +307,15 @@ fn an_export_begins_anew_after_a_crash_and_nothing_of_the_first_attempt_is_left(
             cluster.kill_server();
         } else {
             cluster.kill_backend(pid);
+            // The server ends everybody, and begins again.
+            wait_for("the server to notice", || client.batch_execute("SELECT 1").is_err());
         }
-        let left = service.unfinished();
-        assert!(!left.is_empty());
-        // What the second attempt has not so far: the patients are fewer.
+        assert!(!service.unfinished().is_empty());
         if whole_server {
             cluster.start_server();
         }
         let mut client = reconnected(&database);
+        // The second attempt is shorter: nothing of the first may be among it.
         run(&mut client, "DELETE FROM patient WHERE id::int > 3");
         gate.open();
         let status = finish(&mut client, &id);
@@ -352,6 +371,35 @@ fn expired_objects_are_removed_and_if_the_service_is_away_then_later() {
     });
     wait_for("the job to be forgotten", || count(&mut client, "SELECT count(*) FROM bulk_jobs") == 0);
     assert_empty(&service);
+}
+
+#[test]
+fn a_silent_service_is_asked_once_for_all_that_is_to_be_removed_and_holds_nothing_up_meanwhile() {
+    let service = S3Server::new();
+    static SILENT: AtomicBool = AtomicBool::new(false);
+    let proxy = service.behind(|_| if SILENT.load(Ordering::SeqCst) { Fault::Stall } else { Fault::None });
+    let (database, mut client) = with_service(&proxy.endpoint());
+    patients_and_observations(&mut client, 1);
+    let ids = [(); 3].map(|()| export(&mut client, &json!({})));
+    ids.iter().for_each(|id| assert_eq!(finish(&mut client, id)["status"], "completed"));
+    let worker = "FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'fhir_bulk job worker'";
+    let workers = format!("SELECT count(*) {worker}");
+    wait_for("the workers to end", || count(&mut client, &workers) == 0);
+    SILENT.store(true, Ordering::SeqCst);
+    set(&database, "export_retention", "0");
+    set(&database, "idle_timeout", "3s");
+    let mut client = database.connect();
+    let asked = proxy.connections();
+    fails(&mut client, &format!("SELECT bulk_export_status('{}')", ids[0]));
+    wait_for("the service to be asked", || proxy.connections() > asked);
+    // No transaction that would hold up vacuum, other exports and those who want rows of the queue.
+    let open = format!("SELECT count(*) {worker} AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)");
+    assert_eq!((count(&mut client, &workers), count(&mut client, &open)), (1, 0));
+    wait_for("the worker to end", || count(&mut client, &workers) == 0);
+    assert_eq!(proxy.connections(), asked + 1);
+    SILENT.store(false, Ordering::SeqCst);
+    fails(&mut client, &format!("SELECT bulk_export_status('{}')", ids[0]));
+    wait_until_empty(&service);
 }
 
 #[test]

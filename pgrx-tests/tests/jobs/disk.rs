@@ -2,37 +2,7 @@
 
 use crate::job::{assert_patients, assert_sound, finish, import, inputs, server};
 use crate::support::{count, patients, run};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// A small file system of its own.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`, and it says so, where tests may not mount one.
-    fn mount(folder: &Path, megabytes: usize) -> Option<SmallDisk> {
-        let user = Command::new("id").args(["-u", "postgres"]).output().ok()?;
-        let options = format!("size={megabytes}m,uid={}", String::from_utf8_lossy(&user.stdout).trim());
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).output();
-        if !mounted.is_ok_and(|output| output.status.success()) {
-            let _ = writeln!(std::io::stderr(), "skipped: a full disk takes a tmpfs, which only root may mount");
-            return None;
-        }
-        Some(SmallDisk(folder.to_owned()))
-    }
-
-    fn grow(&self, megabytes: usize) {
-        let options = format!("remount,size={megabytes}m");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
+use fhir_bulk_tests::disk::SmallDisk;
 
 #[test]
 fn a_full_disk_ends_the_input_with_true_numbers_and_room_lets_it_be_imported() {
