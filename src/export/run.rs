@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 const TRIES: u32 = 5;
 /// The wait before that.
 const WAIT: Duration = Duration::from_secs(1);
-/// When a location that could not be asked is asked again.
+/// When a service that removed nothing is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// The exported function that leads helpers to [`help`].
 const HELPER: &CStr = c"fhir_bulk_export_helper";
@@ -66,23 +66,25 @@ impl Target {
 }
 
 thread_local! {
-    /// Locations that could not be asked, and when that was.
-    static AWAY: RefCell<HashMap<String, Instant>> = RefCell::default();
+    /// Services, and what was to be removed from there when they could not be asked or said no, and when that was.
+    static AWAY: RefCell<HashMap<(Address, String), Instant>> = RefCell::default();
 }
 
-/// Removes what there is of an export's files. False when it is not tried, because the location could not be asked for
-/// another one just now: workers have more to do than to wait for it again and again.
+/// Removes what there is of an export's files. False when it is not tried, because the service did not do it for another
+/// one just now: workers have more to do than to wait for it again and again.
 ///
 /// # Errors
 /// Those of the location.
 pub fn forget(input: &Value) -> Result<bool> {
     let target = Target::deserialize(input).expect("kept as it was made");
-    if AWAY.with_borrow(|away| away.get(&target.location).is_some_and(|since| since.elapsed() < ASK_AGAIN)) {
+    let location = target.location()?;
+    let place = (target.service, target.location);
+    if AWAY.with_borrow(|away| away.get(&place).is_some_and(|since| since.elapsed() < ASK_AGAIN)) {
         return Ok(false);
     }
-    let removed = target.location()?.remove(&target.folder);
-    if removed.as_ref().is_err_and(|error| error.code() == PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE) {
-        AWAY.with_borrow_mut(|away| away.insert(target.location, Instant::now()));
+    let removed = location.remove(&target.folder);
+    if removed.is_err() && matches!(location, Location::S3(_)) {
+        AWAY.with_borrow_mut(|away| away.insert(place, Instant::now()));
     }
     removed.map(|()| true)
 }

@@ -58,7 +58,7 @@ pub fn define() {
 }
 
 /// Where a service is; who asks it is not said.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     endpoint: String,
     region: String,
