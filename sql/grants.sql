@@ -51,3 +51,5 @@ COMMENT ON FUNCTION bulk_export_file(text) IS
     'The bytes of an exported file in pieces, by the signed URL that a status gave';
 COMMENT ON FUNCTION bulk_job_subject() IS
     'The sub of the token that the session works for (request.jwt.claims), which your jobs are kept apart by';
+COMMENT ON FUNCTION bulk_own_rows() IS
+    'Keeps rows of the extension''s own tables from coming by logical replication';

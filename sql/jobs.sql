@@ -3,6 +3,8 @@
 CREATE TABLE @extschema@.bulk_job (
     -- The order in which jobs were asked for.
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- Where: a database that was made from another as its template has the other's jobs as well, which are not its own.
+    database oid NOT NULL,
     kind text NOT NULL CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'),
     -- What its owner calls it.
     id text NOT NULL,
@@ -16,7 +18,7 @@ CREATE TABLE @extschema@.bulk_job (
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     ended_at timestamptz
 );
-CREATE UNIQUE INDEX bulk_job_id ON @extschema@.bulk_job (kind, id, role, COALESCE(subject, ''));
+CREATE UNIQUE INDEX bulk_job_id ON @extschema@.bulk_job (kind, id, role, COALESCE(subject, ''), database);
 CREATE INDEX bulk_job_active ON @extschema@.bulk_job (number) WHERE status OPERATOR(pg_catalog.=) 'active';
 
 CREATE TABLE @extschema@.bulk_job_task (
@@ -85,10 +87,12 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
              FROM @extschema@.bulk_job_task
              WHERE job OPERATOR(pg_catalog.=) j.number
          ) t
-    WHERE pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')
-       OR (pg_catalog.pg_get_userbyid(j.role) OPERATOR(pg_catalog.=) current_user
-           AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
-               @extschema@.bulk_job_subject() IS NULL));
+    WHERE j.database OPERATOR(pg_catalog.=)
+            (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) current_database())
+       AND (pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')
+           OR (pg_catalog.pg_get_userbyid(j.role) OPERATOR(pg_catalog.=) current_user
+               AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
+                   @extschema@.bulk_job_subject() IS NULL)));
 GRANT SELECT ON @extschema@.bulk_jobs TO PUBLIC;
 COMMENT ON VIEW @extschema@.bulk_jobs IS
     'Background jobs of yours: how far they have come, how fast, and how long they may still take';

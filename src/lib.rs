@@ -7,6 +7,7 @@
 //! | [`source`], [`sink`] | where the bytes of a load come from, where those of an export go |
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`stream`] | a body as rows or in pieces |
+//! | [`own_tables`] | whose the rows are that the extension keeps for itself |
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
 //! | [`pg`] | PostgreSQL, wrapped; the only `unsafe` |
 //! | `fhir_bulk_feed` | a source's bytes into rows, on a thread of its own; no PostgreSQL |
@@ -26,6 +27,7 @@ mod file_url;
 mod import;
 mod jobs;
 mod load;
+mod own_tables;
 mod pg;
 mod settings;
 mod sink;
@@ -41,6 +43,11 @@ extension_sql_file!("../sql/prepare.sql", name = "prepare", bootstrap);
 extension_sql_file!("../sql/rejects.sql", name = "rejects");
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = [jobs::bulk_job_subject]);
 extension_sql_file!("../sql/exports.sql", name = "exports");
+extension_sql_file!(
+    "../sql/own_tables.sql",
+    name = "own_tables",
+    requires = ["rejects", "jobs", "exports", own_tables::bulk_own_rows]
+);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by PostgreSQL when it loads the library.

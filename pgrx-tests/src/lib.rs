@@ -252,6 +252,11 @@ impl Cluster {
         });
         let mut server = self.connect("postgres", "postgres");
         server.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE with_extension")).unwrap();
+        self.existing(name)
+    }
+
+    /// A database that is there already.
+    pub fn existing(&'static self, name: &str) -> Database {
         let files = self.folder.join("files").join(name);
         fs::create_dir_all(&files).unwrap();
         // Whatever the umask: the server's user reads what tests put there, and writes what they ask it to.

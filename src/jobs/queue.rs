@@ -47,8 +47,8 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
     let settings = caller::settings();
     let queue = Queue::of(catalog::this_extension());
     let added: Vec<i64> = queue.rows(
-        "INSERT INTO {}.bulk_job (kind, id, role, subject, request, settings) \
-         VALUES ($1, $2, $3, $4, $5::pg_catalog.jsonb, $6::pg_catalog.jsonb) \
+        "INSERT INTO {}.bulk_job (kind, id, role, subject, database, request, settings) \
+         VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7::pg_catalog.jsonb) \
          ON CONFLICT DO NOTHING RETURNING pg_catalog.to_jsonb(number)",
         || {
             vec![
@@ -56,6 +56,7 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
                 Parameter::string(job.id),
                 Parameter::int8(role.to_u32().into()),
                 Parameter::string_or_null(subject.as_deref()),
+                Parameter::oid(session::database()),
                 Parameter::string(&job.request.to_string()),
                 Parameter::string(&settings.to_string()),
             ]
@@ -182,16 +183,17 @@ pub fn forget_expired(kind: &str, id: &str, minutes: i32) -> Result<()> {
         &format!(
             "DELETE FROM {{}}.bulk_job WHERE {OWN} AND COALESCE(subject, '') OPERATOR(pg_catalog.=) COALESCE($4, '') \
              AND ended_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
-             pg_catalog.make_interval(mins => $5::pg_catalog.int4))"
+             pg_catalog.make_interval(mins => $6::pg_catalog.int4))"
         ),
         || own().into_iter().chain([Parameter::int8(minutes.into())]).collect(),
     );
     Ok(())
 }
 
-/// Which jobs are the caller's: kind, id, role and sub are the first parameters.
+/// Which jobs are the caller's: kind, id, role, sub and database are the first parameters.
 const OWN: &str = "kind OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.=) $2 \
-    AND role OPERATOR(pg_catalog.=) $3::pg_catalog.oid AND COALESCE(subject OPERATOR(pg_catalog.=) $4, $4 IS NULL)";
+    AND role OPERATOR(pg_catalog.=) $3::pg_catalog.oid AND COALESCE(subject OPERATOR(pg_catalog.=) $4, $4 IS NULL) \
+    AND database OPERATOR(pg_catalog.=) $5";
 /// Which tasks are not over.
 const OPEN: &str = "(status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active')";
 
@@ -203,6 +205,7 @@ fn own(kind: &str, id: &str) -> Result<impl Fn() -> Vec<Parameter>> {
             Parameter::string(id),
             Parameter::int8(role.to_u32().into()),
             Parameter::string_or_null(subject.as_deref()),
+            Parameter::oid(session::database()),
         ]
     })
 }
@@ -239,6 +242,13 @@ impl Queue {
     pub fn task_lock(&self, (job, number): (i64, i32)) -> Key {
         // Of two jobs that are 2³² apart one is long gone; inputs are limited to less than 2¹⁶.
         Key { class: self.extension, object: job as u32, part: number as u16 }
+    }
+
+    /// Deletes the jobs of the database that was the template of this one. What they left outside of it is the other's.
+    pub fn forget_others(&self) {
+        self.execute("DELETE FROM {}.bulk_job WHERE database OPERATOR(pg_catalog.<>) $1", || {
+            vec![Parameter::oid(session::database())]
+        });
     }
 
     /// Tasks that nobody works on, the ones to be done first at the front.

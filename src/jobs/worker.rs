@@ -90,7 +90,7 @@ pub(super) fn start_one(database: pg_sys::Oid) -> bool {
 }
 
 /// A worker's life, in a database:
-/// 1. take a slot, or leave the work to those who have them
+/// 1. take a slot, or leave the work to those who have them; forget jobs that are another database's
 /// 2. take the first task that nobody works on, do it, forget what it left in the session, and what else is to be
 ///    forgotten; again until there is none
 /// 3. give the slot up; go on if a task has come between that last look and now
@@ -103,6 +103,7 @@ pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
 /// Whether there is more to do; `None` when the queue is gone or can't be used.
 fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
     let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take()))? else { return Some(false) };
+    in_queue(Queue::forget_others)?;
     loop {
         let task = in_queue(|queue| take_task(queue, slot))?;
         task.as_ref().map_or(Some(()), |task| run(task, kinds))?;

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod query;
 pub mod read_only;
 mod refused;
+pub mod replication;
 pub mod session;
 pub mod spi;
 pub mod subtransaction;

@@ -20,7 +20,8 @@ pub fn server(settings: &[&str]) -> Database {
     database
 }
 
-fn allow(database: &Database) {
+/// Has sessions and workers of a database read from 127.0.0.1.
+pub fn allow(database: &Database) {
     set(database, "fhir_bulk.allowed_sources = '127.0.0.1'");
 }
 

@@ -4,6 +4,7 @@
 
 mod cancel;
 mod contention;
+mod copies;
 mod disk;
 mod escape;
 mod import;
