@@ -147,6 +147,12 @@ impl Cluster {
         run(as_server_user(&bin("pg_ctl")).args(["stop", "--wait", "--silent", "-m", mode, "-D"]).arg(self.data()));
     }
 
+    /// Whether the server runs; one that has ended itself does not.
+    pub fn is_running(&self) -> bool {
+        let status = as_server_user(&bin("pg_ctl")).args(["status", "-D"]).arg(self.data()).output();
+        status.expect("pg_ctl").status.success()
+    }
+
     /// Kills the server's first process and all its backends with SIGKILL, as a crashed machine would.
     pub fn kill_server(&self) {
         let pid = fs::read_to_string(self.data().join("postmaster.pid")).ok();

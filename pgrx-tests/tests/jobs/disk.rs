@@ -2,7 +2,10 @@
 
 use crate::job::{assert_patients, assert_sound, finish, import, inputs, server};
 use crate::support::{count, patients, run};
+use crate::survival::reconnect;
 use fhir_bulk_tests::disk::SmallDisk;
+use fhir_bulk_tests::{as_server_user, wait_for};
+use std::path::Path;
 
 #[test]
 fn a_full_disk_ends_the_input_with_true_numbers_and_room_lets_it_be_imported() {
@@ -31,4 +34,35 @@ fn a_full_disk_ends_the_input_with_true_numbers_and_room_lets_it_be_imported() {
     assert_patients(&mut client, 60_000);
     drop(client);
     database.cluster().stop_server("fast");
+}
+
+#[test]
+fn a_full_disk_of_the_log_ends_the_server_and_with_room_the_import_goes_on_after_its_start() {
+    const NUMBER: usize = 200_000;
+    let database = server(&[]);
+    let cluster = database.cluster();
+    let folder = cluster.shared_folder("log_disk");
+    let Some(disk) = SmallDisk::mount(&folder, 64) else { return };
+    cluster.stop_server("fast");
+    let move_log = "mv \"$0\"/pg_wal/* \"$1\" && rmdir \"$0\"/pg_wal && ln -s \"$1\" \"$0\"/pg_wal";
+    let moved = as_server_user(Path::new("/bin/sh")).args(["-c", move_log]).arg(cluster.data()).arg(&folder).status();
+    assert!(moved.unwrap().success());
+    cluster.start_server();
+    let mut client = reconnect(&database);
+    run(&mut client, "SET fhir_bulk.import_commit_rows = 1000");
+    let url = database.file("all", patients(1..=NUMBER));
+    import(&mut client, "job", &[("Patient", &url)]);
+    // PostgreSQL gives up where it can't write its log, and then where it can't recover either.
+    wait_for("the server to end", || !cluster.is_running());
+    assert!(cluster.log().contains("PANIC:  could not write to file \"pg_wal/xlogtemp"), "{}", cluster.log());
+    disk.grow(1000);
+    cluster.start_server();
+    let mut client = reconnect(&database);
+    let total = count(&mut client, "SELECT total FROM bulk_job_task");
+    assert!((1000..NUMBER as i64).contains(&total), "{total}");
+    let status = finish(&mut client, "job");
+    assert_eq!(inputs(&status), [format!("finished {NUMBER}")], "{status}");
+    assert_patients(&mut client, NUMBER);
+    drop(client);
+    cluster.stop_server("fast");
 }
