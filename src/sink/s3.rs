@@ -44,11 +44,7 @@ impl Prefix {
         let prefix = Prefix { service: address.service()?, name: format!("{}/{owner}", url.trim_end_matches('/')) };
         let is_good = ObjectName::parse(&prefix.name).and_then(|name| prefix.service.folder(name));
         is_good.map_err(|error| {
-            let why = match error {
-                TransferError::BadUrl(why) => why,
-                other => other.to_string(),
-            };
-            Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\"")).detail(why).hint(super::KNOWN)
+            Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\": {error}")).hint(super::KNOWN)
         })?;
         Ok(prefix)
     }
@@ -119,12 +115,15 @@ impl Draft {
 impl Output {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         session::check_for_interrupts();
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() < PIECE_BYTES {
-            return Ok(());
+        // However long a line is: pieces wait in memory.
+        for chunk in bytes.chunks(PIECE_BYTES) {
+            self.piece.extend_from_slice(chunk);
+            if self.piece.len() >= PIECE_BYTES {
+                let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+                self.give(Piece::Bytes(piece))?;
+            }
         }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        self.give(Piece::Bytes(piece))
+        Ok(())
     }
 
     pub fn finish(mut self) -> Result<()> {

@@ -41,9 +41,7 @@ pub enum Piece {
     End,
 }
 
-/// How an upload ended: the object is there, whole; or there is none, and no parts, but when the service cannot be
-/// asked to forget them. Then [`Folder::clear`] finds them. Only when the answer to the last request was lost, there may
-/// be an object all the same, whole.
+/// How an upload ended; see [`Upload::take`].
 type Outcome = Result<(), TransferError>;
 
 /// An upload on its way. Dropped before it is done, it gives up what it stored.
@@ -98,11 +96,12 @@ impl Upload {
         self.thread.wake_fd()
     }
 
-    /// How the upload ended, once, without waiting.
+    /// How the upload ended, once, without waiting: with an object that is there, whole.
     ///
     /// # Errors
-    /// Why there is no object; no parts of it either, but when the service cannot be asked to forget them: then
-    /// [`Folder::clear`] finds them. When the answer to the last request was lost, there may be an object all the same.
+    /// Why there is no object. There are no parts of it either, unless the service cannot be asked to forget them: then
+    /// [`Folder::clear`] finds them. Only when the answer to the last request was lost, there may be an object all the
+    /// same, whole.
     pub fn take(&mut self) -> Option<Result<(), TransferError>> {
         let gone = || Err(TransferError::Network("the upload ended without a word".into()));
         self.thread.take().unwrap_or_else(|_| Some(gone()))
