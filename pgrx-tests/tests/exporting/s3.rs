@@ -4,10 +4,11 @@ mod endings;
 
 use crate::job::{done, export, finish, gated, patients_and_observations, status, wait_for_readers};
 use crate::support::{assert_error, assert_error_with_hint, count, fails, load, rows, run, value};
-use fhir_bulk_tests::http::get;
+use fhir_bulk_tests::http::{Server, get, ok, status as status_line};
 use fhir_bulk_tests::s3::{KEY_ID, S3Server, SECRET_KEY};
 use fhir_bulk_tests::{Client, Cluster, Database, gunzip, wait_for};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -240,6 +241,25 @@ fn what_the_service_refuses_fails_the_export_with_the_services_word() {
     let remembered = "SELECT count(*) FROM bulk_job_task WHERE worker IS NOT NULL";
     wait_for("nothing to be left of it", || count(&mut client, remembered) == 0);
     assert_empty(&service);
+}
+
+#[test]
+fn a_service_that_redirects_elsewhere_does_not_get_the_data_there() {
+    let elsewhere = Server::answering(ok(""));
+    let to = format!("Location: {}\r\n", elsewhere.url("/bucket/x"));
+    let redirecting = Server::new(move |request, stream| {
+        let empty = r#"<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></ListBucketResult>"#;
+        let lists = request.head.starts_with("GET ");
+        let _ = stream.write_all(&if lists { ok(empty) } else { status_line("307 Temporary Redirect", &to) });
+    });
+    let (_database, mut client) = with_service(&redirecting.url(""));
+    patients_and_observations(&mut client, 5);
+    let id = export(&mut client, &json!({}));
+    let status = finish(&mut client, &id);
+    assert_eq!(status["status"], "failed", "{status}");
+    assert!(status["error"].as_str().unwrap().contains("307: Temporary Redirect"), "{status}");
+    assert!(redirecting.seen().iter().any(|request| request.head.starts_with("PUT ")));
+    assert_eq!(elsewhere.seen().len(), 0);
 }
 
 #[test]
