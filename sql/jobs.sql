@@ -88,7 +88,8 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
              WHERE job OPERATOR(pg_catalog.=) j.number
          ) t
     WHERE j.database OPERATOR(pg_catalog.=)
-            (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) current_database())
+            (SELECT d.oid FROM pg_catalog.pg_database d
+             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
        AND (pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')
            OR (pg_catalog.pg_get_userbyid(j.role) OPERATOR(pg_catalog.=) current_user
                AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
