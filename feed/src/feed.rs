@@ -17,8 +17,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TryS
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How many blocks of the source wait to be read, and how many chunks to be taken.
-const BLOCKS: usize = 4;
+/// How many blocks of the source wait to be read, and how many chunks to be taken. Who gives blocks writes a chunk's
+/// rows in between: blocks of 64 kB are enough for a chunk or two.
+const BLOCKS: usize = 32;
 const CHUNKS: usize = 2;
 /// How much of a compressed source is read at once.
 const READ_BYTES: usize = 256 << 10;

@@ -197,21 +197,26 @@ impl Load {
     fn wait(&mut self) -> Result<Event> {
         loop {
             session::check_for_interrupts();
+            // First: while what is made is stored, the feed goes on with this.
+            let gives = self.give();
             if let Some(event) = self.feed.take() {
                 return Ok(event);
             }
-            match &mut self.blocks {
-                Some(blocks) if self.feed.has_room() => match blocks.next() {
-                    Some(block) => self.feed.give(block),
-                    // Whichever is first: what a slow source has given so far is not kept back.
-                    None => {
-                        let fds: Vec<_> = blocks.wake_fd().into_iter().chain([self.feed.wake_fd()]).collect();
-                        session::wait_readable(&fds);
-                    }
-                },
-                _ => session::wait_readable(&[self.feed.wake_fd()]),
-            }
+            // Whichever is first: what a slow source has given so far is not kept back.
+            let source = self.blocks.as_ref().filter(|_| gives).and_then(|blocks| blocks.wake_fd());
+            let fds: Vec<_> = source.into_iter().chain([self.feed.wake_fd()]).collect();
+            session::wait_readable(&fds);
         }
+    }
+
+    /// Gives the feed the blocks that are there, as far as it has room; whether it has room for more.
+    fn give(&mut self) -> bool {
+        let Some(blocks) = &mut self.blocks else { return false };
+        while self.feed.has_room() {
+            let Some(block) = blocks.next() else { return true };
+            self.feed.give(block);
+        }
+        false
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 /// What loads call them.
 pub const URL: &str = "staged://";
 /// How much is read at once.
-const BLOCK_BYTES: usize = 256 << 10;
+const BLOCK_BYTES: usize = 64 << 10;
 /// What messages call them.
 const NAME: &str = "the staged bytes";
 

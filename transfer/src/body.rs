@@ -15,8 +15,8 @@ use ureq::http::header::{
     LAST_MODIFIED, RANGE,
 };
 
-/// A body is handed over in pieces of at most this many bytes.
-const PIECE_BYTES: usize = 256 << 10;
+/// A body is handed over in pieces of at most this many bytes: as many as a connection mostly has at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// What is known of a body, and how much of it was handed over.
 pub(crate) struct Body {

@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many events wait to be taken.
-const EVENTS: usize = 8;
+/// How many events wait to be taken. With those of a body, its taker may be away for some milliseconds without the
+/// network having to wait for it.
+const EVENTS: usize = 32;
 
 /// The owner's end.
 pub(crate) struct Thread<E> {
