@@ -60,6 +60,15 @@ pub fn syncs_files() -> bool {
     unsafe { pg_sys::enableFsync }
 }
 
+/// Has the server's WAL writer write what was logged so far, as an asynchronous commit does. Left alone it sleeps while
+/// the log's buffers fill up, and then each process has to write a page for every page that it logs, one after the other.
+pub fn have_log_written() {
+    // SAFETY: both only look at and set the log's state in shared memory, under its own locks.
+    unsafe {
+        pg_sys::XLogSetAsyncXactLSN(pg_sys::GetXLogInsertRecPtr());
+    }
+}
+
 /// The number of the current transaction, which no other one has or will have.
 pub fn transaction_id() -> u64 {
     // SAFETY: inside a transaction; gives it a number if it has none.

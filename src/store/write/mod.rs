@@ -176,6 +176,7 @@ impl TableWriter {
         };
         *stored += lines - kept_out;
         self.batch.clear();
+        session::have_log_written();
     }
 }
 
