@@ -29,9 +29,10 @@ CREATE TABLE @extschema@.bulk_job_task (
     status text NOT NULL DEFAULT 'waiting',
     -- Resources that are committed.
     total bigint NOT NULL DEFAULT 0,
-    -- How far the input is committed: lines and bytes of its decompressed stream.
+    -- How far the input is committed: lines and bytes of its decompressed stream, and the CRC-32 of those bytes.
     lines bigint NOT NULL DEFAULT 0,
     stream_bytes bigint NOT NULL DEFAULT 0,
+    stream_checksum bigint NOT NULL DEFAULT 0,
     -- How much of the input as it is stored was read, and how much there is when that is known.
     read_bytes bigint NOT NULL DEFAULT 0,
     all_bytes bigint,

@@ -1,11 +1,32 @@
 //! Lines out of a stream of bytes: `\n` or `\r\n`, a missing last one, blank lines, a byte order mark.
 
+use crc32fast::Hasher;
 use std::fmt;
 use std::io::{self, Read};
 
 /// How much is read at once; lines longer than this make the buffer grow.
 const BLOCK_BYTES: usize = 256 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// How far into a stream lines reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Lines, blank ones too.
+    pub lines: u64,
+    /// Bytes of the (decompressed) stream.
+    pub bytes: u64,
+    /// The CRC-32 of those bytes, by which a stream that is read again is known.
+    pub checksum: u32,
+}
+
+/// What has become of a stream that was read before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It ends before where it was read to.
+    Shorter,
+    /// What was read of it is something else now.
+    Other,
+}
 
 /// One line that is not blank.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +38,7 @@ pub struct Line<'a> {
     /// Where the line starts in the (decompressed) stream, in bytes.
     pub offset: u64,
     /// Where the next one starts, or the stream ends.
-    pub end: u64,
+    pub end: Position,
 }
 
 /// Why no further line can be had.
@@ -51,8 +72,9 @@ pub struct Lines<R> {
     /// The unread part of `buffer`.
     start: usize,
     end: usize,
-    /// The stream's offset of `buffer[start]`.
+    /// The stream's offset of `buffer[start]`, and what is before it.
     offset: u64,
+    checksum: Hasher,
     number: u64,
     at_end: bool,
 }
@@ -60,7 +82,8 @@ pub struct Lines<R> {
 impl<R: Read> Lines<R> {
     /// Lines of at most `max_line_bytes`.
     pub fn new(source: R, max_line_bytes: usize) -> Lines<R> {
-        Lines { source, max_line_bytes, buffer: Vec::new(), start: 0, end: 0, offset: 0, number: 0, at_end: false }
+        let (buffer, checksum) = (Vec::new(), Hasher::new());
+        Lines { source, max_line_bytes, buffer, start: 0, end: 0, offset: 0, checksum, number: 0, at_end: false }
     }
 
     /// The number of the last line that was handed out, or that could not be read to its end.
@@ -72,6 +95,11 @@ impl<R: Read> Lines<R> {
     /// that line starts.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// How far the lines that were handed out reach.
+    pub fn position(&self) -> Position {
+        Position { lines: self.number, bytes: self.offset, checksum: self.checksum.clone().finalize() }
     }
 
     /// After [`ReadError::LineTooLong`]: the line as far as it was read.
@@ -88,8 +116,7 @@ impl<R: Read> Lines<R> {
             let unread = &self.buffer[self.start..self.end];
             let taken = memchr::memchr(b'\n', unread).map_or(unread.len(), |at| at + 1);
             let found = taken > 0 && unread[taken - 1] == b'\n';
-            self.start += taken;
-            self.offset += taken as u64;
+            self.pass(taken);
             if found || self.at_end {
                 return Ok(());
             }
@@ -97,26 +124,31 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Passes over the first `number` lines, which reach to `offset`, of a stream that was read so far before.
-    /// False when the stream is shorter than that.
+    /// Passes over what is before `position` in a stream that was read so far before. `Some` when it is another by now.
     ///
     /// # Errors
     /// Those of the source.
-    pub fn skip_to(&mut self, number: u64, offset: u64) -> Result<bool, ReadError> {
-        while self.offset < offset {
+    pub fn skip_to(&mut self, position: Position) -> Result<Option<Change>, ReadError> {
+        while self.offset < position.bytes {
             if self.start == self.end {
                 self.read_more()?;
             }
-            let wanted = usize::try_from(offset - self.offset).unwrap_or(usize::MAX);
+            let wanted = usize::try_from(position.bytes - self.offset).unwrap_or(usize::MAX);
             let taken = wanted.min(self.end - self.start);
             if taken == 0 {
-                return Ok(false);
+                return Ok(Some(Change::Shorter));
             }
-            self.start += taken;
-            self.offset += taken as u64;
+            self.pass(taken);
         }
-        self.number = number;
-        Ok(true)
+        self.number = position.lines;
+        Ok((self.position() != position).then_some(Change::Other))
+    }
+
+    /// Leaves so many bytes of the buffer behind.
+    fn pass(&mut self, count: usize) {
+        self.checksum.update(&self.buffer[self.start..self.start + count]);
+        self.start += count;
+        self.offset += count as u64;
     }
 
     /// The next line that is not blank; `None` at the end.
@@ -127,13 +159,11 @@ impl<R: Read> Lines<R> {
         loop {
             let Some(length) = self.find_end()? else { return Ok(None) };
             let (start, offset) = (self.start, self.offset);
-            let taken = (length + 1).min(self.end - start);
-            self.start += taken;
-            self.offset += taken as u64;
+            self.pass((length + 1).min(self.end - start));
             let line = &self.buffer[start..start + length];
             if line.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) {
                 let bytes = &self.buffer[start..start + length];
-                return Ok(Some(Line { bytes, number: self.number, offset, end: self.offset }));
+                return Ok(Some(Line { bytes, number: self.number, offset, end: self.position() }));
             }
         }
     }
@@ -145,8 +175,7 @@ impl<R: Read> Lines<R> {
         loop {
             let unread = &self.buffer[self.start..self.end];
             if self.offset == 0 && unread.starts_with(BYTE_ORDER_MARK) {
-                self.start += BYTE_ORDER_MARK.len();
-                self.offset += BYTE_ORDER_MARK.len() as u64;
+                self.pass(BYTE_ORDER_MARK.len());
                 searched = 0;
                 continue;
             }
@@ -232,17 +261,34 @@ mod tests {
                 first.next_line().unwrap().unwrap();
             }
             let mut again = Lines::new(Pieces(text, piece), 1 << 20);
-            assert!(again.skip_to(first.number(), first.offset()).unwrap());
+            assert_eq!(again.skip_to(first.position()).unwrap(), None);
             loop {
                 let (expected, found) = (first.next_line().unwrap(), again.next_line().unwrap());
-                let parts = |line: Line<'_>| (line.number, line.offset, line.bytes.to_vec());
+                let parts = |line: Line<'_>| (line.number, line.offset, line.end, line.bytes.to_vec());
                 assert_eq!(found.map(parts), expected.map(parts));
                 if expected.is_none() {
                     break;
                 }
             }
-            assert!(!Lines::new(Pieces(text, piece), 1 << 20).skip_to(9, text.len() as u64 + 1).unwrap());
         }
+    }
+
+    #[test]
+    fn lines_do_not_go_on_in_a_stream_that_is_another() {
+        let text = b"\xEF\xBB\xBF{1}\n\n{2}\r\n{3}\n{4}";
+        let mut first = Lines::new(&text[..], 1 << 20);
+        for _ in 0..3 {
+            first.next_line().unwrap().unwrap();
+        }
+        let read = first.position().bytes as usize;
+        for at in 0..text.len() {
+            let mut changed = *text;
+            changed[at] ^= 1;
+            let expected = (at < read).then_some(Change::Other);
+            assert_eq!(Lines::new(&changed[..], 1 << 20).skip_to(first.position()).unwrap(), expected, "byte {at}");
+        }
+        let mut shorter = Lines::new(&text[..read - 1], 1 << 20);
+        assert_eq!(shorter.skip_to(first.position()).unwrap(), Some(Change::Shorter));
     }
 
     fn lines(bytes: &[u8], piece: usize) -> Vec<(u64, u64, String)> {

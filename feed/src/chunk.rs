@@ -1,6 +1,7 @@
 //! What lines became, in their order.
 
 use fhir_bulk_codec::LineError;
+use fhir_bulk_codec::ndjson::Position;
 use fhir_bulk_codec::resource::Encoded;
 use std::ops::Range;
 
@@ -9,15 +10,6 @@ const FULL_BYTES: usize = 1 << 20;
 const FULL_ITEMS: usize = 4096;
 /// How much is kept of a line that is refused.
 const REFUSED_BYTES: usize = 64 << 10;
-
-/// How far into a source lines reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// Lines, blank ones too.
-    pub lines: u64,
-    /// Bytes of the decompressed stream.
-    pub bytes: u64,
-}
 
 /// Lines that follow each other.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! The thread, and what goes to it and comes from it.
 
-use crate::chunk::{Chunk, Position};
+use crate::chunk::Chunk;
 use crate::maker::{Maker, Plan};
 use crate::pace::Pace;
 use fhir_bulk_codec::gzip;
-use fhir_bulk_codec::ndjson::ReadError;
+use fhir_bulk_codec::ndjson::{Change, Position, ReadError};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::cell::RefCell;
 use std::io::{self, Read, Write as _};
@@ -50,8 +50,8 @@ pub enum Failure {
         /// Counted from 1.
         line: u64,
     },
-    /// It is shorter than where to start.
-    Shorter,
+    /// It is not what it was when it was read to where to start.
+    Changed(Change),
     /// The thread is gone, by a defect.
     Lost,
 }

@@ -11,7 +11,8 @@ mod feed;
 mod maker;
 mod pace;
 
-pub use chunk::{Chunk, Item, Position, Refusal, Refused, Row};
+pub use chunk::{Chunk, Item, Refusal, Refused, Row};
 pub use feed::{Event, Failure, Feed};
+pub use fhir_bulk_codec::ndjson::{Change, Position};
 pub use maker::Plan;
 pub use pace::Pace;

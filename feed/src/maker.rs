@@ -1,9 +1,9 @@
 //! Lines into rows.
 
-use crate::chunk::{Chunk, Position, Refusal, Refused};
+use crate::chunk::{Chunk, Refusal, Refused};
 use crate::feed::Failure;
 use fhir_bulk_codec::instant;
-use fhir_bulk_codec::ndjson::{Line, Lines, ReadError};
+use fhir_bulk_codec::ndjson::{Line, Lines, Position, ReadError};
 use fhir_bulk_codec::resource::Encoder;
 use std::cell::RefCell;
 use std::io::Read;
@@ -40,20 +40,19 @@ impl<R: Read> Maker<R> {
     /// Goes to where the plan starts.
     ///
     /// # Errors
-    /// Those of reading the source, and one that ends before.
+    /// Those of reading the source, and one that has changed before there.
     pub fn new(plan: Plan, source: R) -> Result<Maker<R>, Failure> {
         let mut lines = Lines::new(source, plan.max_line_bytes);
-        let Position { lines: number, bytes } = plan.start;
-        match lines.skip_to(number, bytes) {
-            Ok(true) => Ok(Maker { plan, lines, merged: Vec::new() }),
-            Ok(false) => Err(Failure::Shorter),
+        match lines.skip_to(plan.start) {
+            Ok(None) => Ok(Maker { plan, lines, merged: Vec::new() }),
+            Ok(Some(change)) => Err(Failure::Changed(change)),
             Err(error) => Err(Failure::Source { error, line: lines.number() }),
         }
     }
 
     /// How far it has come.
     pub fn position(&self) -> Position {
-        Position { lines: self.lines.number(), bytes: self.lines.offset() }
+        self.lines.position()
     }
 
     /// Adds what the next line becomes to the chunk; false when it was the last.
@@ -75,7 +74,7 @@ impl<R: Read> Maker<R> {
             }
             Err(error) => return Err(Failure::Source { error, line: lines.number() }),
         };
-        let position = Position { lines: line.number, bytes: line.end };
+        let position = line.end;
         let mut chunk = chunk.borrow_mut();
         let Err(why) = store(&line, position, plan, merged, &mut chunk) else { return Ok(true) };
         let kept = if plan.skip { line.bytes } else { &[] };

@@ -3,7 +3,7 @@
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::ndjson::ReadError;
 use fhir_bulk_codec::resource::Encoder;
-use fhir_bulk_feed::{Event, Failure, Feed, Item, Plan, Position, Refusal};
+use fhir_bulk_feed::{Change, Event, Failure, Feed, Item, Plan, Position, Refusal};
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +62,12 @@ fn all(feed: &mut Feed) -> (Vec<String>, Event) {
     }
 }
 
+fn checksum(text: &str) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(text.as_bytes());
+    crc.sum()
+}
+
 fn read(plan: Plan, bytes: impl Into<Vec<u8>>) -> (Vec<String>, Event) {
     all(&mut Feed::start(plan, Some(Box::new(io::Cursor::new(bytes.into())))).unwrap())
 }
@@ -76,13 +82,26 @@ fn every_line_comes_in_order_and_a_feed_that_starts_at_any_of_them_goes_on_the_s
     for at in [0, 1, 7_000, 19_999, 20_001, 20_002] {
         let (place, _) = whole[at].split_once(' ').unwrap();
         let (lines, bytes) = place.split_once(':').unwrap();
-        let start = Position { lines: lines.parse().unwrap(), bytes: bytes.parse().unwrap() };
+        let (lines, bytes) = (lines.parse().unwrap(), bytes.parse().unwrap());
+        let start = Position { lines, bytes, checksum: checksum(&text[..bytes as usize]) };
         let (rest, last) = read(Plan { start, ..plan() }, text.clone());
         assert_eq!(rest, whole[at + 1..], "from {start:?}");
         assert!(matches!(last, Event::End(end) if end.bytes == text.len() as u64), "{last:?}");
     }
-    let start = Position { lines: 20_007, bytes: text.len() as u64 + 1 };
-    assert!(matches!(read(Plan { start, ..plan() }, text).1, Event::Failed(Failure::Shorter)));
+}
+
+#[test]
+fn a_source_that_has_changed_before_the_start_gives_nothing() {
+    let text = lines(0..20_000);
+    let start = Position { lines: 10_000, bytes: lines(0..10_000).len() as u64, checksum: checksum(&lines(0..10_000)) };
+    let of = |text: &str| read(Plan { start, ..plan() }, text);
+    assert_eq!(of(&text).0.len(), 10_000);
+    let shorter = of(&lines(0..9999));
+    assert!(matches!(shorter, (found, Event::Failed(Failure::Changed(Change::Shorter))) if found.is_empty()));
+    let other = of(&text.replacen("T1", "T9", 1));
+    assert!(matches!(other, (found, Event::Failed(Failure::Changed(Change::Other))) if found.is_empty()));
+    // What is behind it may.
+    assert_eq!(of(&(text + &lines(0..1))).0.len(), 10_001);
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl<'a> Import<'a> {
             })?;
             load = next;
             let (position, total) = (load.position(), self.committed.total + stored);
-            self.committed = Committed { total, lines: position.lines, stream_bytes: position.bytes };
+            let Position { lines, bytes: stream_bytes, checksum: stream_checksum } = position;
+            self.committed = Committed { total, lines, stream_bytes, stream_checksum };
             worker::report(Some(&format!("{}: {total} resources", self.task.title())));
             if batch.at_end {
                 return Ok(());
@@ -101,7 +102,8 @@ impl<'a> Import<'a> {
         let resource_type = self.input.resource_type.as_deref().map(ResourceType::new).transpose()?;
         let options = Options { update: self.request.update, ..Options::default() };
         let (fhir, retries) = (self.request.fhir, self.request.retries);
-        let start = Position { lines: self.committed.lines, bytes: self.committed.stream_bytes };
+        let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
+        let start = Position { lines, bytes, checksum };
         Load::open(&self.input.url, Plan { resource_type, fhir, options, retries, start })
     }
 
@@ -128,6 +130,7 @@ fn progress(load: &Load, stored: u64) -> Progress {
         stored,
         lines: position.lines,
         stream_bytes: position.bytes,
+        stream_checksum: position.checksum,
         read_bytes: source.read_bytes(),
         all_bytes: source.total_bytes(),
     }

@@ -288,12 +288,13 @@ impl Queue {
     pub fn advance(&self, (job, number): (i64, i32), progress: &Progress, at_end: bool) -> bool {
         let statement = format!(
             "UPDATE {{}}.bulk_job_task SET total = total OPERATOR(pg_catalog.+) $3, lines = $4, stream_bytes = $5, \
-             read_bytes = $6, all_bytes = $7, changed_at = pg_catalog.clock_timestamp(){} \
+             stream_checksum = $6, read_bytes = $7, all_bytes = $8, changed_at = pg_catalog.clock_timestamp(){} \
              WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
              AND status OPERATOR(pg_catalog.=) 'active'",
             if at_end { ", status = 'finished', ended_at = pg_catalog.clock_timestamp()" } else { "" }
         );
-        let counts = [progress.stored, progress.lines, progress.stream_bytes, progress.read_bytes];
+        let Progress { stored, lines, stream_bytes, stream_checksum, read_bytes, .. } = *progress;
+        let counts = [stored, lines, stream_bytes, stream_checksum.into(), read_bytes];
         let all = progress.all_bytes.map(|bytes| bytes as i64);
         let touched = self.execute(&statement, || {
             let counts = counts.iter().map(|count| Parameter::int8(*count as i64));

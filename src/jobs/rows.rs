@@ -74,9 +74,10 @@ pub struct TaskRow {
 pub struct Committed {
     /// Resources.
     pub total: u64,
-    /// Lines and bytes of the decompressed input.
+    /// Lines and bytes of the decompressed input, and what those bytes were.
     pub lines: u64,
     pub stream_bytes: u64,
+    pub stream_checksum: u32,
 }
 
 /// A task that is over.
@@ -106,9 +107,10 @@ pub struct ExpiredJob {
 pub struct Progress {
     /// Resources that the transaction adds.
     pub stored: u64,
-    /// Lines and bytes of the decompressed input that are done for good.
+    /// Lines and bytes of the decompressed input that are done for good, and what those bytes were.
     pub lines: u64,
     pub stream_bytes: u64,
+    pub stream_checksum: u32,
     /// Of the input as it is stored.
     pub read_bytes: u64,
     pub all_bytes: Option<u64>,

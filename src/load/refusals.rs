@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::source;
 use crate::store::ResourceType;
 use fhir_bulk_codec::ndjson::ReadError;
-use fhir_bulk_feed::{Failure, Position, Refusal};
+use fhir_bulk_feed::{Change, Failure, Position, Refusal};
 use pgrx::PgSqlErrorCode;
 use std::io;
 
@@ -34,16 +34,23 @@ pub fn place_of_type(source: &str, line: u64) -> String {
 pub fn of_source(source: &str, failure: &Failure, start: Position) -> Error {
     match failure {
         Failure::Source { error, line } => unreadable(source, *line, error),
-        Failure::Shorter => Error::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("{source} is shorter than when it was first read"),
-        )
-        .detail(format!("{} lines of it were stored then, {} bytes.", start.lines, start.bytes))
-        .hint("Import the source it is now as a new job."),
+        Failure::Changed(change) => changed(source, *change, start),
         Failure::Lost => {
             Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("the thread that reads {source} is gone"))
         }
     }
+}
+
+fn changed(source: &str, change: Change, stored: Position) -> Error {
+    let how = match change {
+        Change::Shorter => "is shorter than when it was first read",
+        Change::Other => "has changed since it was first read",
+    };
+    let Position { lines, bytes, .. } = stored;
+    Error::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("{source} {how}"))
+        .with_reason(format!("{source} {how}: its lines 1 to {lines} were imported as they were then"))
+        .detail(format!("Its lines 1 to {lines}, {bytes} bytes, are stored as they were then."))
+        .hint("Import the source it is now as a new job.")
 }
 
 fn unreadable(source: &str, line: u64, error: &ReadError) -> Error {

@@ -137,8 +137,8 @@ impl Load {
     /// 3. write what is left of each table's rows
     ///
     /// # Errors
-    /// 22 for lines that can't be loaded, 54 for limits, with source and line; those of reading the source, 22023 for
-    /// one that ends before its start. PostgreSQL's own (42501, 23…) are raised.
+    /// 22 for lines that can't be loaded, 54 for limits, with source and line; those of reading the source, 55000 for
+    /// one that has changed before its start. PostgreSQL's own (42501, 23…) are raised.
     pub fn batch(&mut self, mut enough: impl FnMut(u64) -> bool) -> Result<Batch> {
         let stamp = Stamp { txid: next_txid()?, ts: session::transaction_start() };
         let mut tables = Tables::new(stamp, self.keep_history);

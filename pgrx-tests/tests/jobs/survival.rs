@@ -7,6 +7,7 @@ use crate::source::Stalling;
 use crate::support::{count, patients, run};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::json;
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 /// What an end of the server may take beyond three times what it takes under a plain COPY; a wait for the stalled source
@@ -103,6 +104,33 @@ fn a_killed_server_loses_and_doubles_nothing() {
         database.cluster().start_server();
         assert_whole(&database);
     }
+}
+
+#[test]
+fn a_source_that_was_altered_in_place_while_the_server_was_down_is_not_imported_on() {
+    let database = from_a_file("bulk");
+    database.cluster().kill_server();
+    let path = database.path("all");
+    // A digit of a line that is committed.
+    let before = std::fs::read_to_string(&path).unwrap();
+    let at = before.lines().take(5000).map(|line| line.len() + 1).sum::<usize>() - 2;
+    let at = before[..at].rfind(|c: char| c.is_ascii_digit()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_at(if &before[at..=at] == "7" { b"8" } else { b"7" }, at as u64).unwrap();
+    database.cluster().start_server();
+    let mut client = reconnect(&database);
+    let status = finish(&mut client, "job");
+    let total = status["inputs"][0]["total"].as_u64().unwrap() as usize;
+    assert!((10_000..NUMBER).contains(&total) && total.is_multiple_of(1000), "{status}");
+    assert_eq!(inputs(&status), [format!("failed {total}")]);
+    let reason = format!("has changed since it was first read: its lines 1 to {total} were imported as they were then");
+    assert!(status["inputs"][0]["error"].as_str().unwrap().contains(&reason), "{status}");
+    assert_patients(&mut client, total);
+    // As what it is now it can be imported.
+    import(&mut client, "anew", &[("Patient", &format!("file://{}", path.display()))]);
+    assert_eq!(inputs(&finish(&mut client, "anew")), [format!("finished {NUMBER}")]);
+    drop(client);
+    database.cluster().stop_server("fast");
 }
 
 #[test]
