@@ -70,7 +70,8 @@ impl<'a> Import<'a> {
     /// From where the input is committed to its end:
     /// 1. open the source and make its table; committed at once, since whoever makes a table keeps all others from
     ///    making it until then, and a source may be slow
-    /// 2. store batch after batch, each in a transaction that notes how far it comes
+    /// 2. store batch after batch, each in a transaction that notes how far it comes; so is a table that a line makes
+    ///    by its type, unless the input is to be one transaction
     fn go_on(&mut self) -> Result<()> {
         let mut load = self.task.transaction(|| {
             let mut load = self.open()?;
@@ -107,19 +108,20 @@ impl<'a> Import<'a> {
         Load::open(&self.input.url, Plan { resource_type, fhir, options, retries, start })
     }
 
-    /// When a batch is large enough, by the number of its lines; shows now and then how far it is, and sees to it that
-    /// the import takes no more than its share of `fhir_bulk.import_workers`.
-    fn enough(&self, source: source::Progress, pace: Pace) -> impl FnMut(u64) -> bool {
+    /// When a batch is large enough, by the number of its lines, or is to be committed at once, for it has made a table;
+    /// shows now and then how far it is, and sees to it that the import takes no more than its share of
+    /// `fhir_bulk.import_workers`.
+    fn enough(&self, source: source::Progress, pace: Pace) -> impl FnMut(u64, bool) -> bool {
         let (whole, rows, begun) = (self.request.transaction, settings::import_commit_rows(), Instant::now());
         pace.run_ahead(self.task.has_second_slot());
-        move |lines| {
+        move |lines, has_created| {
             let is_time = lines % LINES_PER_LOOK == 1;
             if is_time {
                 pace.run_ahead(self.task.has_second_slot());
                 let copying = Copying::From { read_bytes: source.read_bytes(), all_bytes: source.total_bytes() };
                 self.task.show(copying, self.committed.total + lines - 1);
             }
-            !whole && (lines >= rows || (is_time && begun.elapsed() >= COMMIT_AFTER))
+            !whole && (has_created || lines >= rows || (is_time && begun.elapsed() >= COMMIT_AFTER))
         }
     }
 }

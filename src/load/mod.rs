@@ -46,7 +46,7 @@ fn load(
 
     // Whoever waits for the answer decides whether to try again.
     let mut load = Load::open(url, Plan { resource_type, fhir, options, retries: 0, start: Position::default() })?;
-    let counts = load.batch(|_| false)?.counts;
+    let counts = load.batch(|_, _| false)?.counts;
     let mut answer = if typed {
         json!({"total": counts.values().sum::<u64>()})
     } else {

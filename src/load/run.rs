@@ -48,6 +48,8 @@ pub struct Load {
     resource_type: Option<ResourceType>,
     keep_history: bool,
     start: Position,
+    /// How many tables it has made so far.
+    created: usize,
     rejects: Option<Rejects>,
 }
 
@@ -95,6 +97,7 @@ impl Load {
             resource_type,
             keep_history,
             start,
+            created: 0,
             rejects,
         })
     }
@@ -130,7 +133,7 @@ impl Load {
     }
 
     /// Stores lines in the current transaction until there are no more or `enough` says so of the number that this
-    /// batch has taken. After an error the load can't go on.
+    /// batch has taken, and of whether it has made tables. After an error the load can't go on.
     ///
     /// 1. take the batch's number
     /// 2. each line, which the feed has made a row of: its type decides the table
@@ -139,15 +142,15 @@ impl Load {
     /// # Errors
     /// 22 for lines that can't be loaded, 54 for limits, with source and line; those of reading the source, 55000 for
     /// one that has changed before its start. PostgreSQL's own (42501, 23…) are raised.
-    pub fn batch(&mut self, mut enough: impl FnMut(u64) -> bool) -> Result<Batch> {
+    pub fn batch(&mut self, mut enough: impl FnMut(u64, bool) -> bool) -> Result<Batch> {
         let stamp = Stamp { txid: next_txid()?, ts: session::transaction_start() };
-        let mut tables = Tables::new(stamp, self.keep_history);
+        let mut tables = Tables::new(stamp, self.keep_history, self.created);
         if let Some(expected) = &self.resource_type {
             tables.open(expected, true)?;
         }
         let mut taken = 0;
         let at_end = loop {
-            if enough(taken) {
+            if enough(taken, tables.has_created()) {
                 break false;
             }
             if !self.take_line(&mut tables)? {
@@ -155,6 +158,7 @@ impl Load {
             }
             taken += 1;
         };
+        self.created = tables.created();
         Ok(Batch { counts: tables.finish(), at_end })
     }
 

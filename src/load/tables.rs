@@ -11,14 +11,27 @@ pub struct Tables {
     writers: BTreeMap<String, TableWriter>,
     stamp: Stamp,
     keep_history: bool,
+    /// How many tables were made for lines that named their type, those of earlier batches too.
     created: usize,
+    created_before: usize,
     /// The type of the last line; most lines have the same.
     last: Option<String>,
 }
 
 impl Tables {
-    pub fn new(stamp: Stamp, keep_history: bool) -> Tables {
-        Tables { writers: BTreeMap::new(), stamp, keep_history, created: 0, last: None }
+    /// Those of a batch, before which `created` tables were made.
+    pub fn new(stamp: Stamp, keep_history: bool, created: usize) -> Tables {
+        Tables { writers: BTreeMap::new(), stamp, keep_history, created, created_before: created, last: None }
+    }
+
+    /// How many tables were made, those of earlier batches too.
+    pub fn created(&self) -> usize {
+        self.created
+    }
+
+    /// Whether this batch has made a table, which nobody else can make until it commits.
+    pub fn has_created(&self) -> bool {
+        self.created > self.created_before
     }
 
     /// The writer of a type that a line names; `place` says where it stands.
@@ -58,7 +71,7 @@ impl Tables {
 
     fn count_new(&mut self, resource_type: &ResourceType) -> Result<()> {
         let limit = settings::max_new_tables();
-        if self.created == limit {
+        if self.created >= limit {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 format!(

@@ -152,6 +152,37 @@ fn an_import_into_a_new_table_that_waits_for_its_source_keeps_nobody_from_the_ta
 }
 
 #[test]
+fn an_import_of_mixed_types_that_waits_for_its_source_keeps_nobody_from_the_tables_that_it_made() {
+    let (database, mut client) = allowed();
+    let mixed = patients(1..=10) + &patients(11..=50).replace("\"Patient\"", "\"Person\"") + &patients(51..=100);
+    let source = Stalling::new(mixed, 0.6);
+    value(&mut client, &format!("SELECT bulk_import('{}')", json!({"id": "mixed", "inputs": [{"url": source.url()}]})));
+    wait_until_waiting(&mut client, "Extension");
+    run(&mut client, "SET statement_timeout = '30s'");
+    for resource_type in ["Patient", "Person"] {
+        let others = patients(201..=210).replace("\"Patient\"", &format!("\"{resource_type}\""));
+        let url = database.file(resource_type, others);
+        assert_eq!(crate::support::load(&mut client, &url, &format!("'{resource_type}'")), r#"{"total": 10}"#);
+    }
+    source.go_on();
+    assert_eq!(inputs(&finish(&mut client, "mixed")), ["finished 100"]);
+    assert_eq!(rows(&mut client, "SELECT (SELECT count(*) FROM patient), (SELECT count(*) FROM person)"), ["70|50"]);
+}
+
+#[test]
+fn an_import_of_mixed_types_makes_no_more_tables_than_it_may_however_many_batches_it_commits() {
+    let (database, mut client) = allowed();
+    let of = |n: usize| patients(n..=n).replace("\"Patient\"", &format!("\"Type{n}\""));
+    let url = database.file("types", (1..=4).map(of).collect::<String>());
+    run(&mut client, "SET fhir_bulk.max_new_tables = 3");
+    value(&mut client, &format!("SELECT bulk_import('{}')", json!({"id": "types", "inputs": [{"url": url}]})));
+    let status = finish(&mut client, "types");
+    assert_eq!(inputs(&status), ["failed 3"]);
+    assert!(status["inputs"][0]["error"].as_str().unwrap().contains("more than 3 types"), "{status}");
+    assert_eq!(rows(&mut client, "SELECT to_regclass('type3'), to_regclass('type4') IS NULL"), ["type3|t"]);
+}
+
+#[test]
 fn the_table_is_dropped_in_the_middle_of_an_import() {
     let (_database, mut client, source) = under_way();
     let mut other = _database.connect();
