@@ -146,10 +146,10 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "import: from the request to the end",
-        baseline: "bulk_load of the same file",
+        baseline: "bulk_load of the same file in a new session",
         bound: 1.10,
         run: import::one_input,
-        run_baseline: Bench::load,
+        run_baseline: load::load_in_new_session,
     },
     Row {
         name: "import: bulk mode, with its commits",
@@ -159,7 +159,14 @@ pub(super) const ROWS: &[Row] = &[
         run_baseline: import::one_input_in_one_transaction,
     },
     Row {
-        name: "import: two inputs, two workers",
+        name: "import: inputs of two types, two workers",
+        baseline: "the same by one worker",
+        bound: 0.60,
+        run: import::two_types,
+        run_baseline: import::two_types_by_one,
+    },
+    Row {
+        name: "import: two inputs of one type, two workers",
         baseline: "the same by one worker",
         bound: 0.60,
         run: import::two_inputs,
