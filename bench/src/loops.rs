@@ -29,6 +29,11 @@ pub fn lines() -> Vec<Vec<u8>> {
             sample.write(ResourceType::Observation, &mut text).expect("memory takes it");
         }
     }
+    lines_of(&text)
+}
+
+/// The lines of a text that are not empty.
+pub fn lines_of(text: &[u8]) -> Vec<Vec<u8>> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
 }
 

@@ -1,5 +1,6 @@
 //! The rows: what is measured, against what, and how much of it it may take.
 
+mod codec;
 mod dump;
 mod export;
 mod http;
@@ -192,5 +193,19 @@ pub(super) const ROWS: &[Row] = &[
         bound: 1.35,
         run: http::load,
         run_baseline: Bench::load,
+    },
+    Row {
+        name: "codec: FHIR lines into jsonb",
+        baseline: "PostgreSQL's jsonb_in of the same lines",
+        bound: 0.35,
+        run: codec::encode,
+        run_baseline: codec::jsonb_in,
+    },
+    Row {
+        name: "codec: jsonb into FHIR lines",
+        baseline: "PostgreSQL's jsonb_out of the same rows",
+        bound: 0.50,
+        run: codec::write,
+        run_baseline: codec::jsonb_out,
     },
 ];
