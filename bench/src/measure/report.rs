@@ -37,12 +37,17 @@ pub(super) struct Scaled {
     /// In the order of the runs.
     pub(super) few: Vec<f64>,
     pub(super) many: f64,
-    pub(super) bound: f64,
+    /// None for what others do.
+    pub(super) bound: Option<f64>,
 }
 
 impl Scaled {
     fn ratio(&self) -> f64 {
         self.many / median(&self.few)
+    }
+
+    fn passes(&self) -> Option<bool> {
+        self.bound.map(|bound| self.ratio() <= bound)
     }
 }
 
@@ -115,8 +120,8 @@ impl Report {
                 format!("{:.2}", row.many),
                 spread(&row.few),
                 format!("{:.2}", row.ratio()),
-                format!("{:.2}", row.bound),
-                verdict(row.ratio() <= row.bound).into(),
+                row.bound.map_or_else(String::new, |bound| format!("{bound:.2}")),
+                row.passes().map_or("", verdict).into(),
             ]);
         }
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -166,7 +171,7 @@ impl Report {
         });
         let scaled = self.scaled.iter().map(|row| {
             json!({"name": row.name, "resources": row.resources, "microsAmongFew": row.few, "microsAmongMany": row.many,
-                   "ratio": row.ratio(), "bound": row.bound, "pass": row.ratio() <= row.bound})
+                   "ratio": row.ratio(), "bound": row.bound, "pass": row.passes()})
         });
         json!({"machine": self.machine, "resourceType": self.resource_type, "resources": self.resources, "bytes": self.bytes,
                "runs": self.runs, "rows": measured.collect::<Vec<_>>(), "memory": memory.collect::<Vec<_>>(),

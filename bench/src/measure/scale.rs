@@ -1,13 +1,13 @@
 //! Whether a resource costs the same among many as among few: small resources, loaded into a table with its primary key
-//! and an index on `cts`, dumped as a whole, and dumped by `since`.
+//! and an index on `cts`, dumped as a whole, and dumped by `since`; and what COPY pays for more rows in the same table.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::report::Scaled;
-use super::{Bench, Outcome, readable};
+use super::{Bench, COLUMNS, Outcome, readable};
 
 /// How many are few.
 const FEW: u64 = 100_000;
@@ -21,6 +21,7 @@ const FIRST_CREATED: u64 = 1_600_000_000;
 /// Seconds for so many resources.
 struct Costs {
     load: f64,
+    copy: f64,
     dump: f64,
     dump_since: f64,
 }
@@ -31,14 +32,15 @@ pub(super) fn measure(bench: &mut Bench, many: u64, runs: usize) -> Outcome<Vec<
     let (few_path, many_path) = (write(&folder, FEW)?, write(&folder, many)?);
     let few = (0..runs).map(|_| costs(bench, &few_path, FEW)).collect::<Outcome<Vec<_>>>()?;
     let many_costs = costs(bench, &many_path, many)?;
-    let row = |name, of: fn(&Costs) -> f64, divisor: u64| {
+    let row = |name, of: fn(&Costs) -> f64, divisor: u64, bound| {
         let few = few.iter().map(|costs| of(costs) / (FEW / divisor) as f64 * 1e6).collect();
-        Scaled { name, resources: many, few, many: of(&many_costs) / (many / divisor) as f64 * 1e6, bound: BOUND }
+        Scaled { name, resources: many, few, many: of(&many_costs) / (many / divisor) as f64 * 1e6, bound }
     };
     Ok(vec![
-        row("load", |costs| costs.load, 1),
-        row("dump", |costs| costs.dump, 1),
-        row("dump since, 1 in 100", |costs| costs.dump_since, YOUNG),
+        row("load", |costs| costs.load, 1, Some(BOUND)),
+        row("COPY t FROM the same rows, prepared", |costs| costs.copy, 1, None),
+        row("dump", |costs| costs.dump, 1, Some(BOUND)),
+        row("dump since, 1 in 100", |costs| costs.dump_since, YOUNG, Some(BOUND)),
     ])
 }
 
@@ -58,7 +60,15 @@ fn costs(bench: &mut Bench, source: &Path, resources: u64) -> Outcome<Costs> {
     let copy = |arguments: &str| format!("COPY (SELECT bulk_dump_chunks({arguments})) TO STDOUT (FORMAT binary)");
     let dump = bench.copy_out(&copy("'Scale', fhir => true"), &mut io::sink())?;
     let dump_since = bench.copy_out(&copy(&format!("'Scale', to_timestamp({since} - 0.5), true")), &mut io::sink())?;
-    Ok(Costs { load, dump, dump_since })
+    let prepared = source.with_extension("txt");
+    bench
+        .client
+        .batch_execute(&format!("COPY scale ({COLUMNS}) TO '{0}'; TRUNCATE scale; CHECKPOINT", prepared.display()))?;
+    let start = Instant::now();
+    bench.client.batch_execute(&format!("COPY scale ({COLUMNS}) FROM '{}'", prepared.display()))?;
+    let copied = start.elapsed().as_secs_f64();
+    fs::remove_file(prepared)?;
+    Ok(Costs { load, copy: copied, dump, dump_since })
 }
 
 fn write(folder: &Path, resources: u64) -> Outcome<PathBuf> {
