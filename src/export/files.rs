@@ -30,10 +30,28 @@ pub struct Format {
     pub bytes: u64,
 }
 
+/// The numbers of files in their order: the first, and how far each is from the one before.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Numbers {
+    pub first: usize,
+    pub step: usize,
+}
+
+impl Numbers {
+    /// 1, 2, 3, …
+    pub const ALL: Numbers = Numbers { first: 1, step: 1 };
+
+    /// The number of the file that has `before` files before it.
+    pub fn at(self, before: usize) -> usize {
+        self.first + self.step * before
+    }
+}
+
 /// Files `<stem>.<number>.ndjson`, the next one begun when one is full.
 pub struct Files<'a> {
     draft: &'a Draft,
     stem: &'a str,
+    numbers: Numbers,
     format: Format,
     open: Option<Open>,
     written: Vec<Written>,
@@ -51,7 +69,12 @@ struct Open {
 impl<'a> Files<'a> {
     /// Nothing is made before the first line.
     pub fn new(draft: &'a Draft, stem: &'a str, format: Format) -> Files<'a> {
-        Files { draft, stem, format, open: None, written: Vec::new() }
+        Files { draft, stem, numbers: Numbers::ALL, format, open: None, written: Vec::new() }
+    }
+
+    /// Gives the files these numbers instead of all.
+    pub fn numbered(self, numbers: Numbers) -> Files<'a> {
+        Files { numbers, ..self }
     }
 
     /// Makes the first file now.
@@ -104,7 +127,7 @@ impl<'a> Files<'a> {
     fn current(&mut self) -> Result<&mut Open> {
         let open = match self.open.take() {
             Some(open) => open,
-            None => Open::new(self.draft, self.stem, self.written.len() + 1, self.format.gzip)?,
+            None => Open::new(self.draft, self.stem, self.numbers.at(self.written.len()), self.format.gzip)?,
         };
         Ok(self.open.insert(open))
     }

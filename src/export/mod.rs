@@ -11,6 +11,7 @@ mod request;
 mod run;
 mod signature;
 mod status;
+mod units;
 
 pub use run::help;
 

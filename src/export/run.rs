@@ -5,6 +5,7 @@ use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::status::Outcome;
+use super::units::{self, Unit};
 use crate::error::{Error, Result, or_raise};
 use crate::jobs::Task;
 use crate::pg::parallel::{self, Part};
@@ -19,7 +20,6 @@ use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
@@ -33,8 +33,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// The exported function that leads helpers to [`help`].
 const HELPER: &CStr = c"fhir_bulk_export_helper";
 
-/// Files of a type, in order.
+/// A file with the type of what is in it.
 type Typed = (String, Written);
+/// The same with the file's number.
+type Numbered = (String, usize, Written);
 
 /// Where an export's files go; as the queue keeps it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -153,7 +155,7 @@ struct Work {
 struct Share {
     work: Work,
     /// In the order in which they are taken.
-    types: Vec<String>,
+    units: Vec<Unit>,
 }
 
 impl Work {
@@ -163,7 +165,7 @@ impl Work {
         files.begin()?;
         let mut total = 0;
         for resource_type in &self.kickoff.types {
-            files.write_all(&mut self.reader(resource_type)?, |count| {
+            files.write_all(&mut self.reader(&Unit::whole(resource_type))?, |count| {
                 total += count;
                 show(total);
             })?;
@@ -173,51 +175,39 @@ impl Work {
 
     /// Files of each type, in the order of the request, written by several processes as far as the tables allow it.
     fn files_of_types(&self, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
-        let (together, alone) = self.split()?;
-        let helpers = settings::export::workers().min(together.len()).saturating_sub(1);
-        let share = Share { work: self.clone(), types: together };
+        let workers = settings::export::workers();
+        let (together, alone) = units::divide(&self.kickoff, workers)?;
+        let helpers = workers.min(together.len()).saturating_sub(1);
+        let share = Share { work: self.clone(), units: together };
         let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
         let (mine, others) = parallel::run(HELPER, helpers, &input, |part| share.write(draft, part, &show));
         let mut written = mine?;
         for result in others {
-            let files: Vec<Typed> = serde_json::from_slice(&result).expect("as help() makes it");
+            let files: Vec<Numbered> = serde_json::from_slice(&result).expect("as help() makes it");
             written.extend(files);
         }
-        let mut total = written.iter().map(|(_, file)| file.count).sum();
-        for resource_type in alone {
-            written.extend(self.write(&resource_type, draft, |count| {
+        let mut total = written.iter().map(|(_, _, file)| file.count).sum();
+        for unit in alone {
+            written.extend(self.write(&unit, draft, |count| {
                 total += count;
                 show(total);
             })?);
         }
-        // Stable: the files of a type come from one process, in order.
-        written.sort_by_key(|(resource_type, _)| self.kickoff.types.iter().position(|known| known == resource_type));
-        Ok(written)
+        written.sort_by_key(|(name, number, _)| (self.kickoff.types.iter().position(|known| known == name), *number));
+        Ok(written.into_iter().map(|(name, _, file)| (name, file)).collect())
     }
 
-    /// The types whose tables several processes may read, the largest first, and the others: a parallel query may not
-    /// do all that policies, views and foreign tables can lead to.
-    fn split(&self) -> Result<(Vec<String>, Vec<String>)> {
-        let (mut together, mut alone) = (Vec::new(), Vec::new());
-        for name in &self.kickoff.types {
-            let table = ResourceTable::get(&ResourceType::new(name)?)?;
-            match table.plain_bytes() {
-                Some(bytes) => together.push((bytes, name.clone())),
-                None => alone.push(name.clone()),
-            }
-        }
-        together.sort_by_key(|(bytes, _)| Reverse(*bytes));
-        Ok((together.into_iter().map(|(_, name)| name).collect(), alone))
+    /// Writes the files of a unit.
+    fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Numbered>> {
+        let (name, numbers) = (&unit.resource_type, unit.numbers);
+        let mut files = Files::new(draft, name, self.target.format()).numbered(numbers);
+        files.write_all(&mut self.reader(unit)?, progress)?;
+        let written = files.finish()?.into_iter().enumerate();
+        Ok(written.map(|(before, file)| (name.clone(), numbers.at(before), file)).collect())
     }
 
-    /// Writes the files of a type.
-    fn write(&self, name: &str, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Typed>> {
-        let mut files = Files::new(draft, name, self.target.format());
-        files.write_all(&mut self.reader(name)?, progress)?;
-        Ok(files.finish()?.into_iter().map(|file| (name.to_owned(), file)).collect())
-    }
-
-    fn reader(&self, name: &str) -> Result<Reader> {
+    fn reader(&self, unit: &Unit) -> Result<Reader> {
+        let name = &unit.resource_type;
         let Kickoff { since, until, .. } = self.kickoff;
         let resource_type = ResourceType::new(name)?;
         let table = ResourceTable::get(&resource_type)?;
@@ -228,17 +218,20 @@ impl Work {
             let type_member = "resourceType";
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
-        let rows = Rows::ChangedWithin { from: since, until };
+        let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
         Ok(Reader::open(&table, resource_type.canonical(), rows, writer)?.in_utc())
     }
 }
 
 impl Share {
-    /// Writes types until none is left; `show` is told of what all have written together.
-    fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Typed>> {
+    /// Writes units until none is left; `show` is told of what all have written together.
+    fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Numbered>> {
         let mut written = Vec::new();
-        while let Some(name) = self.types.get(part.take()) {
-            written.extend(self.work.write(name, draft, |count| show(part.add(count)))?);
+        while let Some(unit) = self.units.get(part.take()) {
+            let unit = if part.is_alone() { unit.undivided() } else { Some(unit.clone()) };
+            if let Some(unit) = unit {
+                written.extend(self.work.write(&unit, draft, |count| show(part.add(count)))?);
+            }
         }
         Ok(written)
     }

@@ -24,11 +24,20 @@ pub fn relation(name: &CStr, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
 /// The OID of the relation that has this name once it can be locked for writing rows; the lock stays. One that is
 /// renamed or dropped while this waits is not it.
 pub fn lock_for_insert(name: &CStr, schema: &CStr) -> Option<pg_sys::Oid> {
+    lock(name, schema, pg_sys::RowExclusiveLock)
+}
+
+/// The same for reading rows.
+pub fn lock_for_select(name: &CStr, schema: &CStr) -> Option<pg_sys::Oid> {
+    lock(name, schema, pg_sys::AccessShareLock)
+}
+
+fn lock(name: &CStr, schema: &CStr, mode: u32) -> Option<pg_sys::Oid> {
     // SAFETY: C strings that outlive the call, which does not change them; no callback.
     valid(unsafe {
         let range = pg_sys::makeRangeVar(schema.as_ptr().cast_mut(), name.as_ptr().cast_mut(), -1);
-        let (lock, missing_ok) = (pg_sys::RowExclusiveLock as i32, pg_sys::RVROption::RVR_MISSING_OK);
-        pg_sys::RangeVarGetRelidExtended(range, lock, missing_ok, None, std::ptr::null_mut())
+        let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
+        pg_sys::RangeVarGetRelidExtended(range, mode as i32, missing_ok, None, std::ptr::null_mut())
     })
 }
 

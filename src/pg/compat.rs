@@ -245,6 +245,9 @@ pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const p
     }
 }
 
+/// Whether the server reads only those blocks of a table that a range of tids is in; from 14 on.
+pub const READS_TID_RANGES: bool = cfg!(not(feature = "pg13"));
+
 /// Where the server shows progress as that of a COPY; from 14 on. The name is of `pg_stat_get_progress_info`.
 #[cfg(not(feature = "pg13"))]
 pub const COPY_PROGRESS: &str = "COPY";

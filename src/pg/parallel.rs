@@ -25,12 +25,18 @@ struct Shared {
 pub struct Part<'a> {
     shared: &'a Shared,
     input: &'a [u8],
+    alone: bool,
 }
 
 impl<'a> Part<'a> {
     /// What the work is.
     pub fn input(&self) -> &'a [u8] {
         self.input
+    }
+
+    /// Whether there is no other: no helper was asked for, or none was to be had.
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// The next piece of the work, counted from 0; each goes to one only.
@@ -50,7 +56,7 @@ pub fn run<T>(function: &CStr, helpers: usize, input: &[u8], work: impl FnOnce(P
     if helpers == 0 {
         // Nothing keeps the work from what parallel queries may not do.
         let shared = Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), input_bytes: 0 };
-        return (work(Part { shared: &shared, input }), Vec::new());
+        return (work(Part { shared: &shared, input, alone: true }), Vec::new());
     }
     // SAFETY: the sequence of src/backend/access/transam/README.parallel. The chunks are as large as asked for and
     // aligned for any type; they live until the context is destroyed. After an error the transaction's end ends the
@@ -74,9 +80,9 @@ pub fn run<T>(function: &CStr, helpers: usize, input: &[u8], work: impl FnOnce(P
         let results = allocate(RESULTS, helpers * RESULT_BYTES);
         results.write_bytes(0, helpers * RESULT_BYTES);
         pg_sys::LaunchParallelWorkers(context);
-        let done = work(Part { shared: &*shared, input });
-        pg_sys::WaitForParallelWorkersToFinish(context);
         let launched = (*context).nworkers_launched as usize;
+        let done = work(Part { shared: &*shared, input, alone: launched == 0 });
+        pg_sys::WaitForParallelWorkersToFinish(context);
         let result = |number: usize| {
             let start = results.add(number * RESULT_BYTES);
             let length = start.cast::<u64>().read_unaligned() as usize;
@@ -97,7 +103,7 @@ pub fn help(Toc(toc): Toc, work: impl FnOnce(Part<'_>) -> Vec<u8>) {
         let find = |key| pg_sys::shm_toc_lookup(toc, key, false);
         let shared = &*find(SHARED).cast::<Shared>();
         let input = std::slice::from_raw_parts(find(INPUT).cast::<u8>(), shared.input_bytes as usize);
-        let result = work(Part { shared, input });
+        let result = work(Part { shared, input, alone: false });
         if result.len() > RESULT_BYTES - size_of::<u64>() {
             let message = format!("a helper's result has {} bytes, more than {RESULT_BYTES}", result.len());
             pgrx::ereport!(ERROR, pgrx::PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message);

@@ -13,7 +13,7 @@ mod write;
 
 pub use deleted::deleted;
 pub use name::ResourceType;
-pub use read::{Reader, Rows};
+pub use read::{Blocks, Reader, Rows};
 pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
 pub use table::{ResourceTable, make_sequence, next_txid, unknown};

@@ -11,6 +11,7 @@ use crate::stream::{Lines, More, rolled_back};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
 use pgrx::{PgSqlErrorCode, pg_sys};
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
 /// Which of a table's live rows are read.
@@ -22,8 +23,17 @@ pub enum Rows<'a> {
     CreatedAfter(i64),
     /// Those last changed at or after `from` and before `until`.
     ChangedWithin { from: Option<i64>, until: Option<i64> },
+    /// Those in some of its blocks.
+    Within(Blocks),
     /// At least those that have one of these identifiers; more where no index finds them.
     Identified(&'a [Identifier<'a>]),
+}
+
+/// Blocks of a table from `first` on: those before `end`, or all that there are.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Blocks {
+    pub first: u32,
+    pub end: Option<u32>,
 }
 
 /// Reads a table's live rows under one snapshot.
@@ -74,6 +84,15 @@ impl Reader {
                     }
                 }
                 Portal::open(&sql(query), &parameters)
+            }
+            Rows::Within(Blocks { first, end }) => {
+                for (block, operator) in [(Some(first), ">="), (end, "<")] {
+                    if let Some(block) = block {
+                        let place = format!("'({block},0)'::pg_catalog.tid");
+                        query.push_str(&format!(" AND ctid OPERATOR(pg_catalog.{operator}) {place}"));
+                    }
+                }
+                Portal::open(&sql(query), &[])
             }
             Rows::Identified(wanted) => match identifiers::indexed(table, wanted) {
                 None => Portal::open(&sql(query), &[]),

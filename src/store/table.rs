@@ -3,6 +3,7 @@
 use super::ResourceType;
 use crate::error::{Error, Result};
 use crate::pg::catalog::{self, quote_identifier};
+use crate::pg::compat;
 use crate::pg::spi::{self, Parameter};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -42,6 +43,18 @@ impl ResourceTable {
         let name = resource_type.table_name();
         let oid = catalog::lock_for_insert(&name, &schema);
         Ok(oid.map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+    }
+
+    /// The table of a type, whose rows from here to the transaction's end stay in the blocks that they are in.
+    ///
+    /// # Errors
+    /// 42P01 when there is none; 3F000.
+    pub fn lock_to_read(resource_type: &ResourceType) -> Result<ResourceTable> {
+        let schema = settings::data_schema()?;
+        schema_oid(&schema)?;
+        let name = resource_type.table_name();
+        let oid = catalog::lock_for_select(&name, &schema).ok_or_else(|| unknown(resource_type.as_str()))?;
+        Ok(ResourceTable { oid, sql_name: qualified(&schema, &name) })
     }
 
     /// The table of a type.
@@ -126,6 +139,16 @@ impl ResourceTable {
             WHERE oid OPERATOR(pg_catalog.=) $1 AND (relkind OPERATOR(pg_catalog.=) 'r' \
             OR relkind OPERATOR(pg_catalog.=) 'm') AND NOT pg_catalog.row_security_active(oid)";
         spi::texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
+    }
+
+    /// How many blocks there are of a table that ranges of them can be read of: one heap, on a server that finds them.
+    pub fn blocks(&self) -> Option<u32> {
+        let query = c"SELECT pg_catalog.pg_relation_size(oid) OPERATOR(pg_catalog./) \
+            pg_catalog.current_setting('block_size')::pg_catalog.int8 FROM pg_catalog.pg_class \
+            WHERE oid OPERATOR(pg_catalog.=) $1 AND NOT relhassubclass AND relam OPERATOR(pg_catalog.=) \
+            (SELECT oid FROM pg_catalog.pg_am WHERE amname OPERATOR(pg_catalog.=) 'heap')";
+        let found = if compat::READS_TID_RANGES { spi::texts(query, &[Parameter::oid(self.oid)]) } else { Vec::new() };
+        found.first().and_then(|blocks| blocks.parse().ok())
     }
 
     /// Whether the table has a column.

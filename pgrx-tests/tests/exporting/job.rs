@@ -84,6 +84,14 @@ pub fn ids(client: &mut Client, status: &Value, resource_type: &str) -> Vec<Stri
     ids
 }
 
+/// What a dump has of a type that exports write as they do.
+pub fn dump(client: &mut Client, resource_type: &str) -> Vec<String> {
+    let sql = format!(
+        "SET fhir_bulk.version_id = string; SET TimeZone = 'UTC'; SELECT bulk_dump('{resource_type}', fhir => true)"
+    );
+    rows(client, &sql)
+}
+
 /// What is in the folder of exports, with paths from there on.
 pub fn files(database: &Database) -> Vec<String> {
     let root = database.path("exports");
@@ -120,8 +128,7 @@ pub fn patients_and_observations(client: &mut Client, count: usize) {
 
 /// A type whose resources cannot be read while a file is there, though its table is a plain one.
 pub fn gated(client: &mut Client, database: &Database, resource_type: &str) -> Gate {
-    let gate = Gate(database.path("gate"));
-    std::fs::write(&gate.0, "").unwrap();
+    let gate = close_gate(database);
     let path = gate.0.display();
     let table = resource_type.to_lowercase();
     run(
@@ -136,6 +143,13 @@ pub fn gated(client: &mut Client, database: &Database, resource_type: &str) -> G
              ALTER TABLE {table} ALTER COLUMN resource TYPE public.gated USING ROW(resource)::public.gated"
         ),
     );
+    gate
+}
+
+/// Closes it again.
+pub fn close_gate(database: &Database) -> Gate {
+    let gate = Gate(database.path("gate"));
+    std::fs::write(&gate.0, "").unwrap();
     gate
 }
 

@@ -13,3 +13,4 @@ mod snapshots;
 #[path = "../outside/support.rs"]
 mod support;
 mod types;
+mod units;

@@ -1,9 +1,9 @@
 //! What a client of HL7's Bulk Data Access gets, and one that asks for one file.
 
 use crate::job::{
-    done, download, export, export_sql, files, finish, ids, lines, patients_and_observations, with_location,
+    done, download, dump, export, export_sql, files, finish, ids, lines, patients_and_observations, with_location,
 };
-use crate::support::{assert_error, assert_error_with_hint, count, fails, rows, run, value};
+use crate::support::{assert_error, assert_error_with_hint, count, fails, run, value};
 use fhir_bulk_tests::{Client, Database, error, gunzip};
 use serde_json::{Value, json};
 
@@ -23,14 +23,6 @@ fn masked(mut status: Value) -> Value {
         }
     }
     status
-}
-
-/// What a dump has of a type that exports write as they do.
-fn dump(client: &mut Client, resource_type: &str) -> Vec<String> {
-    let sql = format!(
-        "SET fhir_bulk.version_id = string; SET TimeZone = 'UTC'; SELECT bulk_dump('{resource_type}', fhir => true)"
-    );
-    rows(client, &sql)
 }
 
 #[test]
