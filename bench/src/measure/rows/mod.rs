@@ -204,7 +204,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "codec: jsonb into FHIR lines",
         baseline: "PostgreSQL's jsonb_out of the same rows",
-        bound: 0.50,
+        bound: 0.55,
         run: codec::write,
         run_baseline: codec::jsonb_out,
     },
