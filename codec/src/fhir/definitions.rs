@@ -2,7 +2,7 @@
 //! `codec/definitions`, which `examples/draw_definitions.rs` draws from HL7's StructureDefinitions.
 
 use super::table::Table;
-use crate::jsonb::value::Name;
+use crate::jsonb::value::{Name, rank};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -54,7 +54,7 @@ impl NodeId {
 /// The definitions of a release.
 pub(crate) struct Definitions {
     nodes: Vec<Table<Element>>,
-    resources: HashMap<&'static str, NodeId>,
+    resources: Table<NodeId>,
     /// The text of the names that conversions make; [`Choice`] and [`Definitions::names`] point into it.
     pub texts: Vec<u8>,
     pub names: Names,
@@ -104,7 +104,8 @@ impl Definitions {
 
     /// The structure of a resource type.
     pub(crate) fn resource(&self, resource_type: &str) -> NodeId {
-        self.resources.get(resource_type).copied().unwrap_or(NodeId::UNKNOWN)
+        let name = resource_type.as_bytes();
+        self.resources.find(rank(name), name).copied().unwrap_or(NodeId::UNKNOWN)
     }
 
     /// What `name`, whose rank is `rank`, stands for in a structure. `None` for primitives and for what FHIR does not
@@ -142,12 +143,12 @@ impl Definitions {
             local_ref: texts.name("localRef"),
         };
         let mut nodes: Vec<Table<Element>> = (0..count).map(|_| Table::new(Vec::new())).collect();
-        let mut resources = HashMap::new();
+        let mut resources = Vec::new();
         for (path, fields) in lines() {
             let name = path.trim_start_matches('!');
             let id = ids[name];
             if path.starts_with('!') {
-                resources.insert(name, id);
+                resources.push((name, id));
             }
             let mut found = Vec::new();
             for (name, target) in fields.split(' ').filter_map(|field| field.split_once('=')) {
@@ -158,7 +159,7 @@ impl Definitions {
             }
             nodes[usize::from(id.0)] = Table::new(found);
         }
-        Definitions { nodes, resources, texts: texts.bytes, names }
+        Definitions { nodes, resources: Table::new(resources), texts: texts.bytes, names }
     }
 }
 
