@@ -42,19 +42,13 @@ pub fn set_default(name: &CStr, value: &CStr) {
 
 /// Gives a setting a value until the transaction ends, whoever may set it. Raises what PostgreSQL says to the value.
 pub fn set_local(name: &CStr, value: &CStr) {
-    // SAFETY: C strings that are copied.
-    unsafe {
-        pg_sys::set_config_option(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_LOCAL,
-            true,
-            0,
-            false,
-        );
-    }
+    set(name, value, pg_sys::GucContext::PGC_SUSET, pg_sys::GucAction::GUC_ACTION_LOCAL);
+}
+
+fn set(name: &CStr, value: &CStr, context: pg_sys::GucContext::Type, action: pg_sys::GucAction::Type) {
+    let source = pg_sys::GucSource::PGC_S_SESSION;
+    // SAFETY: C strings that live through the call, which copies them; inside a transaction.
+    unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, 0, false) };
 }
 
 /// What becomes of settings that change while some [`with`] others are at work.
@@ -68,26 +62,16 @@ pub enum Changes {
 
 /// Runs `work` under other values of settings that any role may set; afterwards, also after an error, they are as before.
 pub fn with<T>(settings: &[(&CStr, &CStr)], changes: Changes, work: impl FnOnce() -> T) -> T {
-    // SAFETY: as the server does around functions with SET clauses, inside a transaction: C strings that live through the
-    // calls, which copy them. After an error the (sub)transaction's end restores the values of this level.
-    unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in settings {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        let result = work();
-        pg_sys::AtEOXact_GUC(changes == Changes::Keep, level);
-        result
+    // SAFETY: as the server does around functions with SET clauses, inside a transaction. After an error the
+    // (sub)transaction's end restores the values of this level.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    for (name, value) in settings {
+        set(name, value, pg_sys::GucContext::PGC_USERSET, pg_sys::GucAction::GUC_ACTION_SAVE);
     }
+    let result = work();
+    // SAFETY: the level that was made above.
+    unsafe { pg_sys::AtEOXact_GUC(changes == Changes::Keep, level) };
+    result
 }
 
 /// A setting's value as this session sees it; `None` when there is no such setting.

@@ -38,6 +38,20 @@ pub fn one_worker() -> (Database, Client) {
     (database, client)
 }
 
+/// A role that may import into `patient`.
+pub fn importer(database: &Database, client: &mut Client, name: &str) -> String {
+    let role = database.role(name);
+    run(
+        client,
+        &format!(
+            "SELECT bulk_create_table('Patient'); CREATE SEQUENCE IF NOT EXISTS transaction_id_seq;
+             GRANT SELECT, INSERT, UPDATE ON patient TO {role}; GRANT USAGE ON SEQUENCE transaction_id_seq TO {role};
+             GRANT EXECUTE ON FUNCTION bulk_import(jsonb, boolean) TO {role}"
+        ),
+    );
+    role
+}
+
 /// `SELECT bulk_import(request)` with inputs given as type and URL; the job's id.
 pub fn import(client: &mut Client, id: &str, inputs: &[(&str, &str)]) -> String {
     import_with(client, id, inputs, json!({}))

@@ -1,7 +1,7 @@
 //! What others do to the database while an import is at work.
 
 use crate::job::{
-    allowed, assert_patients, finish, import, import_with, inputs, status, wait_for_status, wait_for_total,
+    allowed, assert_patients, finish, import, import_with, importer, inputs, status, wait_for_status, wait_for_total,
     wait_for_workers_to_end, wait_until_waiting, worker, workers,
 };
 use crate::source::Stalling;
@@ -63,16 +63,8 @@ fn the_extension_is_dropped_and_made_again_in_the_middle_of_an_import() {
 #[test]
 fn the_owner_is_dropped_in_the_middle_of_an_import() {
     let (database, mut client) = allowed();
-    let owner = database.role("owner");
-    run(
-        &mut client,
-        &format!(
-            "SELECT bulk_create_table('Patient'); CREATE SEQUENCE IF NOT EXISTS transaction_id_seq; GRANT SELECT, INSERT, UPDATE ON patient TO {owner};
-             GRANT USAGE ON SEQUENCE transaction_id_seq TO {owner};
-             GRANT EXECUTE ON FUNCTION bulk_import(jsonb, boolean) TO {owner};
-             SET fhir_bulk.import_commit_rows = 1000; SET ROLE {owner}"
-        ),
-    );
+    let owner = importer(&database, &mut client, "owner");
+    run(&mut client, &format!("SET fhir_bulk.import_commit_rows = 1000; SET ROLE {owner}"));
     let source = Stalling::new(patients(1..=4000), 0.6);
     import(&mut client, "orphan", &[("Patient", &source.url())]);
     wait_for_total(&mut client, "orphan", 2000);
@@ -112,15 +104,7 @@ fn the_owner_is_dropped_in_the_middle_of_an_import() {
 #[test]
 fn rights_that_are_taken_away_in_the_middle_end_the_input() {
     let (database, mut client) = allowed();
-    let owner = database.role("owner");
-    run(
-        &mut client,
-        &format!(
-            "SELECT bulk_create_table('Patient'); CREATE SEQUENCE IF NOT EXISTS transaction_id_seq; GRANT SELECT, INSERT, UPDATE ON patient TO {owner};
-             GRANT USAGE ON SEQUENCE transaction_id_seq TO {owner};
-             GRANT EXECUTE ON FUNCTION bulk_import(jsonb, boolean) TO {owner}"
-        ),
-    );
+    let owner = importer(&database, &mut client, "owner");
     let mut session = database.connect_as(&owner);
     run(&mut session, "SET fhir_bulk.import_commit_rows = 1000");
     let source = Stalling::new(patients(1..=4000), 0.6);

@@ -1,6 +1,6 @@
 //! Whose job it is, who sees it, and with whose rights it runs.
 
-use crate::job::{allowed, finish, import, import_sql, inputs, wait_for_workers_to_end, wait_until_waiting};
+use crate::job::{allowed, finish, import, import_sql, importer, inputs, wait_for_workers_to_end, wait_until_waiting};
 use crate::source::Stalling;
 use crate::support::{assert_error, count, fails, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database};
@@ -8,13 +8,12 @@ use serde_json::json;
 
 /// A role that may import into `patient`, from files too, and may not log in.
 fn owner(database: &Database, client: &mut Client, name: &str) -> String {
-    let role = database.role(name);
+    let role = importer(database, client, name);
     run(
         client,
         &format!(
-            "SELECT bulk_create_table('Patient'); CREATE SEQUENCE IF NOT EXISTS transaction_id_seq; ALTER ROLE {role} NOLOGIN; GRANT pg_read_server_files TO {role};
-             GRANT SELECT, INSERT, UPDATE ON patient TO {role}; GRANT USAGE ON SEQUENCE transaction_id_seq TO {role};
-             GRANT EXECUTE ON FUNCTION bulk_import(jsonb, boolean), bulk_import_cancel(text) TO {role}"
+            "ALTER ROLE {role} NOLOGIN; GRANT pg_read_server_files TO {role};
+             GRANT EXECUTE ON FUNCTION bulk_import_cancel(text) TO {role}"
         ),
     );
     role
