@@ -54,17 +54,18 @@ impl Tables {
     /// # Errors
     /// 54000 beyond `fhir_bulk.max_new_tables`; those of [`TableWriter::open`].
     pub fn open(&mut self, resource_type: &ResourceType, asked_for: bool) -> Result<()> {
-        let table = match ResourceTable::find_to_write(resource_type)? {
-            Some(table) => table,
+        let (table, keys) = match ResourceTable::find_to_write(resource_type)? {
+            Some(table) => (table, None),
             None => {
                 if !asked_for {
                     self.count_new(resource_type)?;
                 }
-                ResourceTable::get_or_create(resource_type)?;
-                ResourceTable::find_to_write(resource_type)?.ok_or_else(|| unknown(resource_type.as_str()))?
+                let keys = ResourceTable::make_for_rows(resource_type)?;
+                let made = ResourceTable::find_to_write(resource_type)?;
+                (made.ok_or_else(|| unknown(resource_type.as_str()))?, keys)
             }
         };
-        let writer = TableWriter::open(&table, resource_type, self.stamp, self.keep_history)?;
+        let writer = TableWriter::open(&table, resource_type, self.stamp, self.keep_history, keys)?;
         self.writers.insert(resource_type.as_str().to_owned(), writer);
         Ok(())
     }

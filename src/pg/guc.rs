@@ -74,6 +74,14 @@ pub fn with<T>(settings: &[(&CStr, &CStr)], changes: Changes, work: impl FnOnce(
     result
 }
 
+/// Runs `work` with at most so much memory for the building of an index (`maintenance_work_mem`).
+pub fn with_maintenance_kb<T>(most: i32, work: impl FnOnce() -> T) -> T {
+    // SAFETY: reads a setting of this process.
+    let wanted = unsafe { pg_sys::maintenance_work_mem }.min(most);
+    let value = CString::new(wanted.to_string()).expect("digits");
+    with(&[(c"maintenance_work_mem", &value)], Changes::Keep, work)
+}
+
 /// A setting's value as this session sees it; `None` when there is no such setting.
 pub fn get(name: &CStr) -> Option<CString> {
     // SAFETY: the result lives until the next call; it is copied.

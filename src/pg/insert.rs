@@ -9,10 +9,20 @@ use pgrx::pg_sys;
 /// Values of one row, in the order of [`HeapInsert::new`]'s `columns`.
 pub type RowValues<'a> = &'a [pg_sys::Datum];
 
+/// Where in its table a row may be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Where there is room, as INSERT puts it.
+    Anywhere,
+    /// Behind all others: of two rows the later one has the higher place.
+    AtEnd,
+}
+
 /// Inserts batches into one table.
 pub struct HeapInsert {
     pub(super) table: Table,
     columns: Vec<i16>,
+    options: i32,
     /// Other columns: their default, or nothing for NULL.
     defaults: Vec<(i16, Option<*mut pg_sys::ExprState>)>,
     pub(super) state: *mut pg_sys::EState,
@@ -26,7 +36,7 @@ pub struct HeapInsert {
 
 impl HeapInsert {
     /// Makes ready to insert into the columns that `access` says, which is checked by the caller.
-    pub fn new(access: Access) -> HeapInsert {
+    pub fn new(access: Access, space: Space) -> HeapInsert {
         let table = access.table;
         // SAFETY: the table is open; nodes are made in the current context, which outlives this value; the
         // executor state is made and used as COPY does (`CopyFrom` in copyfrom.c).
@@ -42,6 +52,10 @@ impl HeapInsert {
                 table,
                 defaults: other_defaults(&access),
                 columns: access.inserted,
+                options: match space {
+                    Space::Anywhere => 0,
+                    Space::AtEnd => pg_sys::TABLE_INSERT_SKIP_FSM as i32,
+                },
                 state,
                 relation_info,
                 descriptor: pg_sys::CreateTupleDescCopy(descriptor),
@@ -67,7 +81,9 @@ impl HeapInsert {
             self.slots
                 .push(unsafe { pg_sys::MakeSingleTupleTableSlot(self.descriptor, &raw const pg_sys::TTSOpsVirtual) });
         }
-        let HeapInsert { table, columns, defaults, state, relation_info, slots, has_constraints, scratch, .. } = self;
+        let HeapInsert {
+            table, columns, options, defaults, state, relation_info, slots, has_constraints, scratch, ..
+        } = self;
         let slots = &mut slots[..count];
         let mut row = Vec::with_capacity(columns.len());
         scratch.run(|| {
@@ -89,7 +105,7 @@ impl HeapInsert {
             unsafe {
                 let bulk = pg_sys::GetBulkInsertState();
                 let command = pg_sys::GetCurrentCommandId(true);
-                pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, 0, bulk);
+                pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, *options, bulk);
                 pg_sys::FreeBulkInsertState(bulk);
                 for at in by_key {
                     compat::insert_index_entries(*relation_info, slots[at], *state, None);

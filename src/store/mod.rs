@@ -3,6 +3,7 @@
 
 mod deleted;
 mod identifiers;
+mod keys;
 mod name;
 mod read;
 mod rejects;

@@ -1,6 +1,7 @@
 //! Finding and making resource tables. What is made belongs to the caller and is no part of the extension.
 
 use super::ResourceType;
+use super::keys::Keys;
 use crate::error::{Error, Result};
 use crate::pg::catalog::{self, quote_identifier};
 use crate::pg::compat;
@@ -97,8 +98,22 @@ impl ResourceTable {
     /// # Errors
     /// 3F000; what PostgreSQL says to the role's `CREATE TABLE` is raised.
     pub fn get_or_create(resource_type: &ResourceType) -> Result<ResourceTable> {
-        if let Some(table) = ResourceTable::find(resource_type)? {
-            return Ok(table);
+        ResourceTable::make(resource_type, false)?;
+        ResourceTable::get(resource_type)
+    }
+
+    /// Makes the table of a type with its history table, when it is not there, for rows that follow at once. The answer
+    /// are its keys, if they are to be made when the rows are there.
+    ///
+    /// # Errors
+    /// As [`ResourceTable::get_or_create`].
+    pub fn make_for_rows(resource_type: &ResourceType) -> Result<Option<Keys>> {
+        ResourceTable::make(resource_type, Keys::may_wait())
+    }
+
+    fn make(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>> {
+        if ResourceTable::find(resource_type)?.is_some() {
+            return Ok(None);
         }
         // What all tables share comes first, so that two sessions wait in the same order.
         let schema = settings::data_schema()?;
@@ -111,11 +126,10 @@ impl ResourceTable {
             }
         }
         wait_for_others(lock_key(resource_type));
-        if let Some(table) = ResourceTable::find(resource_type)? {
-            return Ok(table);
+        if ResourceTable::find(resource_type)?.is_some() {
+            return Ok(None);
         }
-        create(resource_type)?;
-        ResourceTable::get(resource_type)
+        create(resource_type, keys_wait)
     }
 
     /// Whether the current role may SELECT what a resource is made of.
@@ -211,7 +225,7 @@ pub(super) fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
     })
 }
 
-fn create(resource_type: &ResourceType) -> Result<()> {
+fn create(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>> {
     let schema = settings::data_schema()?;
     let status = qualified(&schema, c"resource_status");
     // Where the server has lz4: a dump spends less time in it than in pglz, by far.
@@ -220,25 +234,26 @@ fn create(resource_type: &ResourceType) -> Result<()> {
     let compression = if spi::texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
     // Names of types could be anybody's in the caller's search_path.
     let now = "pg_catalog.timestamptz DEFAULT CURRENT_TIMESTAMP";
-    for (name, key) in [(resource_type.table_name(), "id"), (resource_type.history_name(), "id, txid")] {
+    let key = if keys_wait { "" } else { ", PRIMARY KEY (id)" };
+    let tables = [(resource_type.table_name(), key), (resource_type.history_name(), ", PRIMARY KEY (id, txid)")];
+    for (name, key) in tables {
         let table = qualified(&schema, &name);
         spi::execute(
             &sql(format!(
                 "CREATE TABLE IF NOT EXISTS {table} (id pg_catalog.text NOT NULL, txid pg_catalog.int8 NOT NULL, \
                  cts {now}, ts {now}, resource_type pg_catalog.text DEFAULT '{}', status {status} NOT NULL, \
-                 resource pg_catalog.jsonb{compression} NOT NULL, \
-                 PRIMARY KEY ({key}))",
+                 resource pg_catalog.jsonb{compression} NOT NULL{key})",
                 resource_type.canonical()
             )),
             &[],
         );
     }
-    if settings::identifier_index() {
-        let table = qualified(&schema, &resource_type.table_name());
-        let expression = "(resource OPERATOR(pg_catalog.->) 'identifier'::pg_catalog.text)";
-        spi::execute(&sql(format!("CREATE INDEX ON {table} USING gin ({expression} pg_catalog.jsonb_path_ops)")), &[]);
+    let keys = Keys::of(qualified(&schema, &resource_type.table_name()));
+    if keys_wait {
+        return Ok(Some(keys));
     }
-    Ok(())
+    keys.index_identifiers();
+    Ok(None)
 }
 
 fn type_exists(sql_name: &str) -> bool {

@@ -67,6 +67,27 @@ fn a_subscriber_holds_the_same_rows_after_every_kind_of_load() {
 }
 
 #[test]
+fn of_a_table_that_a_load_makes_no_row_is_decoded_that_does_not_stay() {
+    let database = servers::database_on(servers::decoded());
+    let mut client = database.connect();
+    let slot = format!("slot_{}", database.name());
+    run(&mut client, &format!("SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')"));
+    let repeating: String = (0..9000).map(|n| patient(&format!("p-{}", n % 2500), n) + "\n").collect();
+    load(&mut client, &database.file("repeating", repeating), "'Patient'");
+    assert_eq!(
+        value(
+            &mut client,
+            &format!(
+                "SELECT count(*) FILTER (WHERE data ~ '^table public.patient: INSERT'), count(*) FILTER (WHERE data ~ ': DELETE')
+                 FROM pg_logical_slot_get_changes('{slot}', NULL, NULL)"
+            )
+        ),
+        "2500|0"
+    );
+    run(&mut client, &format!("SELECT pg_drop_replication_slot('{slot}')"));
+}
+
+#[test]
 fn a_standby_and_a_server_after_a_crash_hold_the_same_rows() {
     static PRIMARY: OnceLock<Cluster> = OnceLock::new();
     let primary = PRIMARY.get_or_init(|| Cluster::start(&["wal_level = replica"]));

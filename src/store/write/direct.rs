@@ -9,7 +9,7 @@ use super::path;
 use super::statements::Statements;
 use crate::pg::access::Access;
 use crate::pg::catalog::Table;
-use crate::pg::insert::HeapInsert;
+use crate::pg::insert::{HeapInsert, Space};
 use crate::pg::update::{HeapUpdate, Place, Snapshot};
 use crate::pg::{session, subtransaction};
 
@@ -31,7 +31,7 @@ impl Direct {
     pub fn new(table: Table, columns: Columns, statements: Statements) -> Result<Direct, Statements> {
         let Some(index) = path::id_index(&table, &columns) else { return Err(statements) };
         let access = Access::update(table, columns.updated(), columns.selected());
-        let insert = HeapInsert::new(Access { inserted: columns.inserted(), ..access.clone() });
+        let insert = HeapInsert::new(Access { inserted: columns.inserted(), ..access.clone() }, Space::Anywhere);
         match HeapUpdate::new(&insert, &access, index.oid) {
             Some(update) => {
                 let known = KnownRows { access, columns, update, statuses: None };

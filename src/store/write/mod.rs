@@ -9,11 +9,12 @@ mod statements;
 pub use batch::Stamp;
 pub use path::Path;
 
+use super::keys::Keys;
 use super::{ResourceTable, ResourceType};
 use crate::error::Result;
 use crate::pg::access::Access;
 use crate::pg::catalog::{self, Table};
-use crate::pg::insert::HeapInsert;
+use crate::pg::insert::{HeapInsert, Space};
 use crate::pg::{session, spi};
 use crate::store::table::sql;
 use batch::Batch;
@@ -41,6 +42,11 @@ pub struct TableWriter {
 /// A [`Path`] with what it needs.
 enum Way {
     Direct(Box<Direct>),
+    /// Into a table that this load has made, which nobody else sees: all rows, then its keys.
+    Fill {
+        insert: HeapInsert,
+        keys: Keys,
+    },
     Set(Statements),
     UpdateInsert {
         statements: Statements,
@@ -67,7 +73,7 @@ pub fn path_into(table: &ResourceTable) -> Result<(Path, &'static str)> {
 
 impl TableWriter {
     /// Opens a table for writing: checks privileges and chooses the way. With `keep_history` replaced versions go to
-    /// the history table.
+    /// the history table. A table that was made just now may lack its `keys` until the writing ends.
     ///
     /// # Errors
     /// 42703 and 42804 for columns that are missing or of another type, 42P10 without a unique index on `id`, 42809
@@ -77,15 +83,31 @@ impl TableWriter {
         resource_type: &ResourceType,
         stamp: Stamp,
         keep_history: bool,
+        keys: Option<Keys>,
     ) -> Result<TableWriter> {
-        let open = Table::open_for_insert(table.oid);
+        let mut open = Table::open_for_insert(table.oid);
         let columns = Columns::of(&open)?;
+        let keys = match keys {
+            Some(keys) if !path::is_direct(&open, &columns)? => {
+                open.close();
+                keys.make();
+                open = Table::open_for_insert(table.oid);
+                None
+            }
+            keys => keys,
+        };
         let history =
             if keep_history { Some(History::of(table, &ResourceTable::history(resource_type)?)) } else { None };
         // The privilege is checked before anything is said of the table.
         Access::insert(open, columns.inserted()).check();
-        let (path, _) = path::choose(&open, &columns)?;
         let (has_cts, status_type) = (columns.cts.is_some(), columns.status_type);
+        let status_created = catalog::input(status_type, c"created");
+        let batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
+        if let Some(keys) = keys {
+            let insert = HeapInsert::new(Access::insert(open, columns.inserted()), Space::AtEnd);
+            return Ok(TableWriter { table: open, batch, way: Way::Fill { insert, keys }, stored: 0 });
+        }
+        let (path, _) = path::choose(&open, &columns)?;
         let lock = if path::is_distributed(&open) { Lock::Update } else { Lock::Select };
         let statements = || Statements::new(&table.sql_name, has_cts, history.as_ref(), lock);
         let way = match path {
@@ -100,11 +122,10 @@ impl TableWriter {
                 let (stage, name) = make_stage();
                 let statements = StagedStatements::new(&table.sql_name, &name, has_cts);
                 let statements = if path::has_triggers(&open) { statements.counting(&name) } else { statements };
-                Way::Staged { stage, insert: HeapInsert::new(Access::insert(stage, vec![1, 2, 3])), statements }
+                let insert = HeapInsert::new(Access::insert(stage, vec![1, 2, 3]), Space::AtEnd);
+                Way::Staged { stage, insert, statements }
             }
         };
-        let status_created = catalog::input(status_type, c"created");
-        let batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
         Ok(TableWriter { table: open, batch, way, stored: 0 })
     }
 
@@ -120,7 +141,7 @@ impl TableWriter {
     ) -> std::result::Result<(), TryReserveError> {
         self.batch.push(id, resource, created_at)?;
         let (rows, bytes) = match self.way {
-            Way::Direct(_) | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
+            Way::Direct(_) | Way::Fill { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
             _ => (STATEMENT_ROWS, STATEMENT_BYTES),
         };
         if self.batch.len() == rows || self.batch.bytes() >= bytes {
@@ -132,8 +153,13 @@ impl TableWriter {
     /// Writes what is left and closes the table; how many input lines are stored.
     pub fn finish(mut self) -> u64 {
         self.flush();
+        let mut missing = None;
         match self.way {
             Way::Direct(direct) => direct.close(),
+            Way::Fill { insert, keys } => {
+                insert.close();
+                missing = Some(keys);
+            }
             Way::Staged { stage, insert, statements } => {
                 insert.close();
                 session::advance_command();
@@ -143,6 +169,10 @@ impl TableWriter {
             Way::Set(_) | Way::UpdateInsert { .. } => {}
         }
         self.table.close();
+        if let Some(keys) = missing {
+            session::advance_command();
+            keys.make();
+        }
         self.stored
     }
 
@@ -168,6 +198,10 @@ impl TableWriter {
                 let expected = rows.len() as u64;
                 let touched = statements.update_insert(batch, rows);
                 if *counts { expected.saturating_sub(touched) } else { 0 }
+            }
+            Way::Fill { insert, .. } => {
+                insert.insert(batch.len(), [], |at, row| batch.row_values(at, row));
+                0
             }
             Way::Staged { insert, .. } => {
                 insert.insert(batch.len(), [], |at, row| batch.staged_values(at, row));

@@ -41,12 +41,7 @@ impl Path {
 /// # Errors
 /// 42809 for what is no table; 42P10 for one without a unique index on `id`.
 pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
-    let chosen = natural(table, columns)?;
-    let chosen = match (settings::write_path(), chosen) {
-        (WritePath::Set, (Path::Direct, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
-        (WritePath::Staged, (Path::Direct | Path::Set, _)) => (Path::Staged, "fhir_bulk.write_path asks for it"),
-        (_, chosen) => chosen,
-    };
+    let chosen = wanted(table, columns)?;
     // A foreign table's keys are its server's business.
     if chosen.0 != Path::UpdateInsert && id_index(table, columns).is_none() {
         return Err(Error::new(
@@ -56,6 +51,23 @@ pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static
         .hint(format!("ALTER TABLE {} ADD PRIMARY KEY (id);", table.name())));
     }
     Ok(chosen)
+}
+
+/// Whether the way is [`Path::Direct`] but for the index on `id`, which may be missing.
+///
+/// # Errors
+/// 42809 for what is no table.
+pub(super) fn is_direct(table: &Table, columns: &Columns) -> Result<bool> {
+    Ok(wanted(table, columns)?.0 == Path::Direct)
+}
+
+fn wanted(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
+    let chosen = natural(table, columns)?;
+    Ok(match (settings::write_path(), chosen) {
+        (WritePath::Set, (Path::Direct, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
+        (WritePath::Staged, (Path::Direct | Path::Set, _)) => (Path::Staged, "fhir_bulk.write_path asks for it"),
+        (_, chosen) => chosen,
+    })
 }
 
 fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {

@@ -1,7 +1,8 @@
 //! Tables made on first need.
 
 use crate::support::{
-    assert_error, assert_error_with_hint, count, fails, load, load_fails, patients, relations, rows, run, value,
+    assert_error, assert_error_with_hint, count, fails, load, load_fails, patient, patients, relations, rows, run,
+    value,
 };
 use fhir_bulk_tests::Database;
 
@@ -52,6 +53,77 @@ fn the_first_load_makes_the_tables_as_aidbox_lays_them_out() {
         ["patient|PRIMARY KEY (id)", "patient_history|PRIMARY KEY (id, txid)"]
     );
     assert_eq!(value(&mut client, "SELECT enum_range(NULL::resource_status)"), "{created,updated,deleted,recreated}");
+}
+
+/// Lines whose ids repeat, near and far, each with a number of its own.
+fn repeating() -> String {
+    (0..9000).map(|n| patient(&format!("p-{}", n % 2500), n) + "\n").collect::<String>() + &patient("once", 9000)
+}
+
+#[test]
+fn of_a_first_load_that_repeats_ids_the_last_lines_stay_and_the_key_holds() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(&mut client, "SET fhir_bulk.identifier_index = on; BEGIN; SAVEPOINT s");
+    let url = database.file("repeating", repeating());
+    for options in ["", "'Patient', options => '{\"update\": true}'"] {
+        assert!(load(&mut client, &url, options).contains("9001"));
+        assert_eq!(
+            value(
+                &mut client,
+                "SELECT count(*), count(DISTINCT id), min((resource ->> 'multipleBirthInteger')::int),
+                 bool_and(status = 'created' AND cts = now() AND ts = now()), (SELECT count(*) FROM patient_history) FROM patient"
+            ),
+            "2501|2501|6500|t|0"
+        );
+        assert_eq!(rows(&mut client, "SELECT * FROM verify_heapam('patient')"), [""; 0]);
+        assert_eq!(value(&mut client, "SELECT bt_index_check('patient_pkey', true)"), "");
+        assert_eq!(
+            value(&mut client, "SELECT count(*) FROM pg_index WHERE indrelid = 'patient'::regclass AND indisvalid"),
+            "2",
+            "the key and the index on identifiers"
+        );
+        run(&mut client, "ROLLBACK TO s");
+        assert_eq!(value(&mut client, "SELECT to_regclass('patient') IS NULL"), "t");
+    }
+    load(&mut client, &url, "");
+    run(&mut client, "COMMIT");
+    assert_eq!(load(&mut client, &database.file("one", patient("p-7", 1)), "'Patient'"), r#"{"total": 1}"#);
+    run(&mut client, "SET enable_seqscan = off");
+    assert_eq!(value(&mut client, "SELECT status FROM patient WHERE id = 'p-7'"), "updated");
+}
+
+#[test]
+fn who_is_told_of_new_tables_is_told_of_their_keys() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE told (name text, keys bigint);
+         CREATE FUNCTION tell() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO told SELECT object_identity, (SELECT count(*) FROM pg_constraint WHERE conrelid = objid AND contype = 'p')
+            FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE'; END $$;
+         CREATE EVENT TRIGGER tell ON ddl_command_end EXECUTE FUNCTION tell()",
+    );
+    load(&mut client, &database.file("repeating", repeating()), "'Patient'");
+    assert_eq!(rows(&mut client, "SELECT * FROM told ORDER BY 1"), ["public.patient|1", "public.patient_history|1"]);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 2501);
+}
+
+#[test]
+fn an_event_trigger_may_make_of_a_new_table_what_it_likes() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE FUNCTION guard() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF to_regclass('patient') IS NOT NULL THEN
+                ALTER TABLE patient ADD COLUMN IF NOT EXISTS length int GENERATED ALWAYS AS (length(resource::text)) STORED;
+            END IF; END $$;
+         CREATE EVENT TRIGGER guard ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION guard()",
+    );
+    load(&mut client, &database.file("repeating", repeating()), "'Patient'");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient WHERE length = length(resource::text)"), 2501);
 }
 
 #[test]

@@ -11,6 +11,7 @@ const NUMBER: &str = "resource ->> 'multipleBirthInteger'";
 pub fn all(place: &mut Place) {
     for check in [
         new_lines_are_created_and_the_last_of_an_id_wins,
+        the_last_line_of_an_id_wins_whatever_room_there_is_for_it,
         known_ids_are_updated_and_keep_their_creation,
         update_keeps_each_replaced_version_once,
         creation_times_come_from_the_lines,
@@ -46,6 +47,25 @@ fn new_lines_are_created_and_the_last_of_an_id_wins(place: &mut Place) {
     assert_eq!(value(client, &format!("SELECT count(*) FROM patient WHERE 'p-' || ({NUMBER}) = id")), "8998");
     assert_eq!(value(client, "SELECT count(*) FROM (SELECT bulk_dump('Patient')) AS dumped"), "9000");
     run(client, "COMMIT");
+}
+
+/// Of large resources four fill a page and leave room for some small ones: those come later and fit in earlier pages.
+fn the_last_line_of_an_id_wins_whatever_room_there_is_for_it(place: &mut Place) {
+    let Place { database, client, .. } = place;
+    let mut random = 1_u64;
+    let mut text = || -> String {
+        // Of no two letters alike, so that it is not compressed.
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'0' + (random >> 33) as u8 % 75)
+        };
+        (0..1700).map(|_| next()).filter(|c| *c != '\\').collect()
+    };
+    let large: String = (0..1200).map(|n| format!("{{\"id\":\"l-{n}\",\"text\":\"{}\"}}\n", text())).collect();
+    let small: String = (0..1200).rev().map(|n| format!("{{\"id\":\"l-{n}\",\"small\":true}}\n")).collect();
+    let url = database.file("sizes", large + &small);
+    assert_eq!(load(client, &url, "'Patient'"), r#"{"total": 2400}"#);
+    assert_eq!(value(client, "SELECT count(*), bool_and(resource ? 'small') FROM patient"), "1200|t");
 }
 
 fn known_ids_are_updated_and_keep_their_creation(place: &mut Place) {
