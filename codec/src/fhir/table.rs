@@ -1,6 +1,6 @@
 //! Names and what they stand for, found by the number that jsonb's order starts with.
 
-use crate::jsonb::value::rank;
+use crate::jsonb::value::{RANKED, rank};
 
 /// A hash table that is built once. Names are neither empty nor very long.
 pub(crate) struct Table<T> {
@@ -54,7 +54,8 @@ impl<T> Table<T> {
             }
             if slot.rank == rank {
                 let (known, found) = &self.entries[slot.entry as usize];
-                if known.as_bytes() == name {
+                // A short name's rank is all of it.
+                if name.len() <= RANKED || known.as_bytes() == name {
                     return Some(found);
                 }
             }

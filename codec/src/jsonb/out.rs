@@ -71,6 +71,26 @@ impl Out {
         self.at += length;
     }
 
+    /// Writes a few bytes, of a block those before `length`, and a few more. There must be room for two blocks.
+    #[inline]
+    pub(crate) fn put_block_between<const BEFORE: usize, const AFTER: usize>(
+        &mut self,
+        before: &[u8; BEFORE],
+        block: &[u8; BLOCK],
+        length: usize,
+        after: &[u8; AFTER],
+    ) {
+        const { assert!(BEFORE + AFTER <= BLOCK) }
+        let length = length.min(BLOCK);
+        // One look whether all of it fits.
+        if let Some(room) = self.bytes[self.at..].first_chunk_mut::<{ 2 * BLOCK }>() {
+            room[..BEFORE].copy_from_slice(before);
+            room[BEFORE..BEFORE + BLOCK].copy_from_slice(block);
+            room[BEFORE + length..BEFORE + length + AFTER].copy_from_slice(after);
+        }
+        self.at += BEFORE + length + AFTER;
+    }
+
     /// Copies `source[start..start + length]`, for which there must be room.
     #[inline]
     pub(crate) fn copy(&mut self, source: &[u8], start: usize, length: usize) {

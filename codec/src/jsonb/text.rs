@@ -94,6 +94,14 @@ impl Literal {
     }
 }
 
+/// The block that a short text without anything to be escaped starts, if what follows the text fills it up.
+#[inline]
+fn plain_block<'j>(text: Slice<'j>) -> Option<&'j [u8; BLOCK]> {
+    let length = text.len();
+    let block = text.bytes.get(text.start..text.start + BLOCK)?.first_chunk()?;
+    (length <= BLOCK && special_bits(block) & 0xFFFF >> (BLOCK - length) == 0).then_some(block)
+}
+
 /// The containers around the one that is being written; kept for reuse.
 pub(crate) type Open<'j> = Vec<Container<'j>>;
 
@@ -180,7 +188,19 @@ impl Text {
     /// A member's name, with what stands before and after it.
     #[inline]
     pub(crate) fn name(&mut self, name: Slice<'_>, first: bool) {
-        self.room(name.len() + 8);
+        self.room(name.len() + BLOCK);
+        let Text { spacing, out } = self;
+        match (plain_block(name), *spacing, first) {
+            (Some(block), Spacing::Compact, false) => out.put_block_between(b",\"", block, name.len(), b"\":"),
+            (Some(block), Spacing::Compact, true) => out.put_block_between(b"\"", block, name.len(), b"\":"),
+            (Some(block), Spacing::Postgres, false) => out.put_block_between(b", \"", block, name.len(), b"\": "),
+            (Some(block), Spacing::Postgres, true) => out.put_block_between(b"\"", block, name.len(), b"\": "),
+            (None, ..) => self.other_name(name, first),
+        }
+    }
+
+    /// One that is long, or has something to be escaped.
+    fn other_name(&mut self, name: Slice<'_>, first: bool) {
         if !first {
             self.put_comma();
         }
@@ -194,8 +214,11 @@ impl Text {
     /// A string in quotes, escaped as PostgreSQL's `escape_json` does.
     #[inline]
     pub(crate) fn string(&mut self, text: Slice<'_>) {
-        self.room(text.len() + 8);
-        self.put_string(text);
+        self.room(text.len() + BLOCK);
+        match plain_block(text) {
+            Some(block) => self.out.put_block_between(b"\"", block, text.len(), b"\""),
+            None => self.put_string(text),
+        }
     }
 
     /// One string made of several.
@@ -212,7 +235,6 @@ impl Text {
     }
 
     /// For which there must be room, and there is room for eight more bytes than without escapes it needs.
-    #[inline]
     fn put_string(&mut self, text: Slice<'_>) {
         self.out.put(b"\"");
         self.put_escaped(text);
@@ -282,23 +304,66 @@ impl Text {
         }
     }
 
+    /// What is left of an object that has no containers in it, but for members whose name is to be passed over.
+    #[inline]
+    pub(crate) fn flat_members(&mut self, mut object: Container<'_>, mut first: bool, passed: impl Fn(&[u8]) -> bool) {
+        while let Some((name, value)) = object.next_member() {
+            if !passed(name.as_bytes()) {
+                self.name(name, first);
+                first = false;
+                self.scalar(value);
+            }
+        }
+        self.put(b"}");
+    }
+
+    /// What is left of an array that has no containers in it.
+    pub(crate) fn flat_elements(&mut self, mut array: Container<'_>) {
+        let mut first = true;
+        while let Some(value) = array.next_element() {
+            if !first {
+                self.comma();
+            }
+            first = false;
+            self.scalar(value);
+        }
+        self.put(b"]");
+    }
+
+    /// Writes a container whole if it is flat, else what it starts with; whether it is whole.
+    #[inline]
+    fn start_or_flat(&mut self, container: &Container<'_>) -> bool {
+        self.start(container);
+        let flat = container.is_flat();
+        match (flat, container.is_object()) {
+            (false, _) => {}
+            (true, true) => self.flat_members(container.clone(), true, |_| false),
+            (true, false) => self.flat_elements(container.clone()),
+        }
+        flat
+    }
+
     /// A container and all within. `open` is used as a stack above what it holds.
     pub(crate) fn container<'j>(&mut self, root: Container<'j>, open: &mut Open<'j>) {
         let bottom = open.len();
         let mut current = root;
-        self.start(&current);
+        if self.start_or_flat(&current) {
+            return;
+        }
         'container: loop {
             let mut first = current.is_at_start();
             if current.is_object() {
                 while let Some((name, value)) = current.next_member() {
                     self.name(name, first);
                     first = false;
-                    if let Some(inner) = value.container() {
-                        self.start(&inner);
+                    let Some(inner) = value.container() else {
+                        self.scalar(value);
+                        continue;
+                    };
+                    if !self.start_or_flat(&inner) {
                         open.push(std::mem::replace(&mut current, inner));
                         continue 'container;
                     }
-                    self.scalar(value);
                 }
                 self.put(b"}");
             } else {
@@ -307,12 +372,14 @@ impl Text {
                         self.comma();
                     }
                     first = false;
-                    if let Some(inner) = value.container() {
-                        self.start(&inner);
+                    let Some(inner) = value.container() else {
+                        self.scalar(value);
+                        continue;
+                    };
+                    if !self.start_or_flat(&inner) {
                         open.push(std::mem::replace(&mut current, inner));
                         continue 'container;
                     }
-                    self.scalar(value);
                 }
                 self.put(b"]");
             }

@@ -119,7 +119,7 @@ pub(crate) struct Name {
 }
 
 /// How many bytes of a name its rank holds.
-const RANKED: usize = 7;
+pub(crate) const RANKED: usize = 7;
 
 /// The number by which a name is first told from others and sorted.
 pub(crate) fn rank(name: &[u8]) -> u64 {

@@ -134,6 +134,13 @@ impl<'j> Container<'j> {
         self.values.len() == (self.header & COUNT_MASK) as usize
     }
 
+    /// Whether none of the values that are left is a container.
+    #[inline]
+    pub(crate) fn is_flat(&self) -> bool {
+        let is_container = |entry: &[u8; 4]| u32::from_le_bytes(*entry) & TYPE_MASK == kind::CONTAINER;
+        !self.values.as_slice().iter().any(is_container)
+    }
+
     /// The next member of an object.
     #[inline]
     pub(crate) fn next_member(&mut self) -> Option<(Slice<'j>, Value<'j>)> {

@@ -33,6 +33,16 @@ enum Written {
     LocalRef,
 }
 
+impl Written {
+    fn has(self, name: &[u8]) -> bool {
+        match self {
+            Written::TypeAndId => matches!(name, b"resourceType" | b"id"),
+            Written::Uri => name == b"uri",
+            Written::LocalRef => name == b"localRef",
+        }
+    }
+}
+
 /// The stacks of a walk; kept for reuse.
 #[derive(Default)]
 pub(crate) struct Stacks<'j> {
@@ -154,20 +164,29 @@ impl<'j> ToFhir<'j> {
             text.value(value, &mut self.stacks.open);
             return None;
         };
+        // Only containers are converted: what has none inside is written at once.
+        let flat = container.is_flat();
         if !container.is_object() {
             text.put(b"[");
+            if flat {
+                text.flat_elements(container);
+                return None;
+            }
             return Some(Frame { container, node, kind: Kind::Array, any: false });
         }
         text.put(b"{");
-        let (mut node, mut kind) = (node, Kind::Object);
-        if node == NodeId::RESOURCE {
-            node = self.inner_resource(&container);
-        } else if node == NodeId::REFERENCE
-            && let Some(written) = start_reference(&container, text)
-        {
-            kind = Kind::Reference(written);
+        let written = if node == NodeId::REFERENCE { start_reference(&container, text) } else { None };
+        match written {
+            _ if flat => {
+                text.flat_members(container, written.is_none(), |name| written.is_some_and(|by| by.has(name)));
+                None
+            }
+            Some(written) => Some(Frame { container, node, kind: Kind::Reference(written), any: true }),
+            None => {
+                let node = if node == NodeId::RESOURCE { self.inner_resource(&container) } else { node };
+                Some(Frame { container, node, kind: Kind::Object, any: false })
+            }
         }
-        Some(Frame { container, node, any: matches!(kind, Kind::Reference(_)), kind })
     }
 
     fn inner_resource(&self, container: &Container<'_>) -> NodeId {
@@ -194,7 +213,7 @@ impl<'j> ToFhir<'j> {
                 }
                 Kind::Object | Kind::Reference(_) => {
                     while let Some((name, value)) = current.container.next_member() {
-                        if is_written(current.kind, name.as_bytes()) {
+                        if matches!(current.kind, Kind::Reference(written) if written.has(name.as_bytes())) {
                             continue;
                         }
                         let first = !replace(&mut current.any, true);
@@ -276,13 +295,4 @@ fn start_reference(container: &Container<'_>, text: &mut Text) -> Option<Written
     text.name(Slice::of(b"reference"), true);
     text.joined(parts);
     Some(written)
-}
-
-fn is_written(kind: Kind, name: &[u8]) -> bool {
-    match kind {
-        Kind::Reference(Written::TypeAndId) => matches!(name, b"resourceType" | b"id"),
-        Kind::Reference(Written::Uri) => name == b"uri",
-        Kind::Reference(Written::LocalRef) => name == b"localRef",
-        _ => false,
-    }
 }
