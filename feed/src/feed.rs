@@ -26,6 +26,9 @@ const READ_BYTES: usize = 256 << 10;
 /// As much as a backend's own stack.
 const STACK_BYTES: usize = 8 << 20;
 
+/// How often a thread that waits for its source looks whether anybody still wants it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// How long a feed that nobody wants any more may take to end; a huge line or a file that hangs is left alone then.
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -54,6 +57,25 @@ pub enum Failure {
     Changed(Change),
     /// The thread is gone, by a defect.
     Lost,
+}
+
+/// Where a feed's bytes come from.
+pub enum Source {
+    /// The thread reads them, without waiting long.
+    Reader(Box<dyn Read + Send>),
+    /// The thread waits for them; what has come so far is not kept back meanwhile.
+    Blocks(Box<dyn Blocks>),
+    /// They are [given](Feed::give) by who takes the rows.
+    Given,
+}
+
+/// Bytes that come when they come.
+pub trait Blocks: Send {
+    /// Waits for the next ones, none at their end, for at most so long; `None` when they have yet to come.
+    ///
+    /// # Errors
+    /// Why there are no more.
+    fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>>;
 }
 
 /// A source on its way into rows. Dropped, it ends its thread at the next block or chunk, and waits for that if it does
@@ -93,17 +115,18 @@ impl Drop for Feed {
 }
 
 impl Feed {
-    /// Starts the thread. Without a `source` to read by itself it wants to be [given](Feed::give) one.
+    /// Starts the thread.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn start(plan: Plan, source: Option<Box<dyn Read + Send>>) -> io::Result<Feed> {
-        let at_end = source.is_some();
+    pub fn start(plan: Plan, source: Source) -> io::Result<Feed> {
+        let at_end = !matches!(source, Source::Given);
         let (blocks, to_read) = sync_channel(BLOCKS);
         let (sender, events) = sync_channel(CHUNKS);
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
+        let of_given = waker.try_clone()?;
         let unwanted = Arc::new(AtomicBool::new(false));
         let of_thread = unwanted.clone();
         let pace = Pace::default();
@@ -113,9 +136,11 @@ impl Feed {
         let thread = thread::Builder::new().name("fhir_bulk feed".into()).stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || {
             let outlet = Rc::new(Outlet { chunk: RefCell::default(), sender, waker, pace: pace_of_thread });
+            let arriving = |blocks: Box<dyn Blocks>| Arriving::new(blocks, outlet.clone(), of_thread.clone());
             let source: Box<dyn Read> = match source {
-                Some(source) => source,
-                None => Box::new(Blocks::new(to_read, outlet.clone())),
+                Source::Reader(reader) => reader,
+                Source::Blocks(blocks) => Box::new(arriving(blocks)),
+                Source::Given => Box::new(arriving(Box::new(Given { blocks: to_read, waker: of_given }))),
             };
             let last = match run(plan, source, of_thread, &outlet) {
                 Ok(end) => Event::End(end),
@@ -216,46 +241,61 @@ impl Outlet {
 
     fn hand_over(&self, event: Event) -> bool {
         let taken = self.sender.send(event).is_ok();
-        self.signal();
+        signal(&self.waker);
         taken
-    }
-
-    fn signal(&self) {
-        // A full pipe is a signal already.
-        let _ = (&self.waker).write(&[1]);
     }
 }
 
-/// The source, as its blocks come.
-struct Blocks {
+/// The blocks that the taker gives, who hears of each that is taken.
+struct Given {
     blocks: Receiver<io::Result<Vec<u8>>>,
+    waker: UnixStream,
+}
+
+impl Blocks for Given {
+    fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>> {
+        let block = match self.blocks.recv_timeout(wait) {
+            Ok(block) => block,
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(error) => Err(io::Error::other(error)),
+        };
+        signal(&self.waker);
+        Some(block)
+    }
+}
+
+/// A source, as its blocks come.
+struct Arriving {
+    blocks: Box<dyn Blocks>,
     outlet: Rc<Outlet>,
+    unwanted: Arc<AtomicBool>,
     block: Vec<u8>,
     /// How far `block` is read.
     at: usize,
     at_end: bool,
 }
 
-impl Blocks {
-    fn new(blocks: Receiver<io::Result<Vec<u8>>>, outlet: Rc<Outlet>) -> Blocks {
-        Blocks { blocks, outlet, block: Vec::new(), at: 0, at_end: false }
+impl Arriving {
+    fn new(blocks: Box<dyn Blocks>, outlet: Rc<Outlet>, unwanted: Arc<AtomicBool>) -> Arriving {
+        Arriving { blocks, outlet, unwanted, block: Vec::new(), at: 0, at_end: false }
     }
 
     fn next(&mut self) -> io::Result<Vec<u8>> {
-        let block = match self.blocks.try_recv() {
-            Err(TryRecvError::Empty) => {
-                // What a slow source has given so far is not kept back.
-                self.outlet.flush();
-                self.blocks.recv().map_err(io::Error::other)?
+        if let Some(block) = self.blocks.next(Duration::ZERO) {
+            return block;
+        }
+        // What a slow source has given so far is not kept back.
+        self.outlet.flush();
+        while !self.unwanted.load(Ordering::Relaxed) {
+            if let Some(block) = self.blocks.next(LOOK_EVERY) {
+                return block;
             }
-            tried => tried.map_err(io::Error::other)?,
-        };
-        self.outlet.signal();
-        block
+        }
+        Err(unwanted())
     }
 }
 
-impl Read for Blocks {
+impl Read for Arriving {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.block.len() && !self.at_end {
             self.block = self.next()?;
@@ -269,6 +309,15 @@ impl Read for Blocks {
     }
 }
 
+fn signal(mut waker: &UnixStream) {
+    // A full pipe is a signal already.
+    let _ = waker.write(&[1]);
+}
+
+fn unwanted() -> io::Error {
+    io::Error::other("nobody wants more of it")
+}
+
 /// A source that ends with an error when nobody wants it any more.
 struct Wanted<R> {
     source: R,
@@ -278,7 +327,7 @@ struct Wanted<R> {
 impl<R: Read> Read for Wanted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.unwanted.load(Ordering::Relaxed) {
-            return Err(io::Error::other("nobody wants more of it"));
+            return Err(unwanted());
         }
         self.source.read(buffer)
     }

@@ -3,7 +3,7 @@
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::ndjson::ReadError;
 use fhir_bulk_codec::resource::Encoder;
-use fhir_bulk_feed::{Change, Event, Failure, Feed, Item, Plan, Position, Refusal};
+use fhir_bulk_feed::{Blocks, Change, Event, Failure, Feed, Item, Plan, Position, Refusal, Source};
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,7 +69,7 @@ fn checksum(text: &str) -> u32 {
 }
 
 fn read(plan: Plan, bytes: impl Into<Vec<u8>>) -> (Vec<String>, Event) {
-    all(&mut Feed::start(plan, Some(Box::new(io::Cursor::new(bytes.into())))).unwrap())
+    all(&mut Feed::start(plan, Source::Reader(Box::new(io::Cursor::new(bytes.into())))).unwrap())
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_source_that_breaks_says_in_which_line_after_what_came_before() {
         "{last:?} after {line} lines"
     );
     // One whose blocks are given.
-    let mut feed = Feed::start(plan(), None).unwrap();
+    let mut feed = Feed::start(plan(), Source::Given).unwrap();
     feed.give(Ok(lines(0..10).into_bytes()));
     assert!(feed.has_room());
     feed.give(Err(io::Error::other("broken")));
@@ -149,7 +149,7 @@ fn a_source_that_breaks_says_in_which_line_after_what_came_before() {
 
 #[test]
 fn what_a_slow_source_has_given_is_not_kept_back_until_there_is_more() {
-    let mut feed = Feed::start(plan(), None).unwrap();
+    let mut feed = Feed::start(plan(), Source::Given).unwrap();
     for round in 0..3 {
         assert!(feed.has_room());
         feed.give(Ok((lines(round..round + 1) + "{\"id\":").into_bytes()));
@@ -180,7 +180,7 @@ impl Read for Endless {
 fn a_source_is_read_no_further_ahead_than_a_few_chunks_and_not_at_all_once_it_is_dropped() {
     for text in [lines(0..100), "\n".repeat(1000)] {
         let read = Arc::new(AtomicU64::new(0));
-        let feed = Feed::start(plan(), Some(Box::new(Endless(read.clone(), text.clone())))).unwrap();
+        let feed = Feed::start(plan(), Source::Reader(Box::new(Endless(read.clone(), text.clone())))).unwrap();
         if text.starts_with('{') {
             // Nobody takes: it stops by itself.
             let mut before = 0;
@@ -212,7 +212,7 @@ impl Read for Defect {
 
 #[test]
 fn a_thread_that_is_gone_is_told_and_not_waited_for() {
-    let mut feed = Feed::start(plan(), Some(Box::new(Defect))).unwrap();
+    let mut feed = Feed::start(plan(), Source::Reader(Box::new(Defect))).unwrap();
     assert!(matches!(event(&mut feed), Event::Failed(Failure::Lost)));
 }
 
@@ -221,7 +221,8 @@ fn a_thread_that_is_gone_is_told_and_not_waited_for() {
 fn a_feed_that_is_held_back_makes_what_is_asked_for() {
     let text = lines(0..100_000);
     let read = Arc::new(AtomicU64::new(0));
-    let mut feed = Feed::start(plan(), Some(Box::new(Counted(io::Cursor::new(text.clone()), read.clone())))).unwrap();
+    let mut feed =
+        Feed::start(plan(), Source::Reader(Box::new(Counted(io::Cursor::new(text.clone()), read.clone())))).unwrap();
     feed.pace().run_ahead(false);
     let Event::Lines(_) = event(&mut feed) else { panic!("no lines") };
     // What it made before it was held back has room in the channel, or is one chunk more.
@@ -246,7 +247,8 @@ fn a_feed_that_is_held_back_makes_what_is_asked_for() {
     assert!(rest.len() < 100_000);
     // One that is held back ends with its feed: dropping it gives up on a thread that does not, and leaves it the source.
     let held_back = Arc::new(AtomicU64::new(0));
-    let mut feed = Feed::start(plan(), Some(Box::new(Counted(io::Cursor::new(text), held_back.clone())))).unwrap();
+    let mut feed =
+        Feed::start(plan(), Source::Reader(Box::new(Counted(io::Cursor::new(text), held_back.clone())))).unwrap();
     feed.pace().run_ahead(false);
     event(&mut feed);
     drop(feed);
@@ -260,5 +262,39 @@ impl<R: Read> Read for Counted<R> {
         let count = self.0.read(buffer)?;
         self.1.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
+    }
+}
+
+/// Gives one block, and then nothing any more.
+struct Stalled(Option<Vec<u8>>, Arc<AtomicU64>);
+
+impl Blocks for Stalled {
+    fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>> {
+        let block = self.0.take();
+        if block.is_none() {
+            std::thread::sleep(wait);
+        }
+        block.map(Ok)
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn of_a_source_that_stalls_all_that_has_come_is_there_and_nobody_waits_for_more_in_vain() {
+    let gone = Arc::new(AtomicU64::new(0));
+    let source = Stalled(Some(lines(0..10).into_bytes()), gone.clone());
+    let mut feed = Feed::start(plan(), Source::Blocks(Box::new(source))).unwrap();
+    let Event::Lines(chunk) = event(&mut feed) else { panic!("no lines") };
+    assert!(chunk.get(9).is_some() && chunk.get(10).is_none());
+    drop(feed);
+    let start = Instant::now();
+    while gone.load(Ordering::Relaxed) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the thread still waits");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

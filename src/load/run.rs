@@ -7,13 +7,14 @@ use super::tables::Tables;
 use crate::error::{Error, Result};
 use crate::pg::session;
 use crate::settings;
-use crate::source::{self, Blocks, Bytes, Progress, Source};
+use crate::source::{self, Bytes, Progress, Source};
 use crate::store::{ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::resource::Encoder;
 use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Row};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
+use std::io;
 
 pub use fhir_bulk_feed::{Pace, Position};
 
@@ -35,8 +36,8 @@ pub struct Plan {
 pub struct Load {
     name: String,
     progress: Progress,
-    /// The source, where the feed can't read it by itself.
-    blocks: Option<Box<dyn Blocks>>,
+    /// Reads the source, where the feed can't do it by itself.
+    read: Option<Box<dyn FnMut() -> io::Result<Vec<u8>>>>,
     /// Makes rows of the source's bytes meanwhile.
     feed: Feed,
     /// What it made last, and the next item of it.
@@ -74,11 +75,11 @@ impl Load {
         };
         let (start, keep_history) = (plan.start, plan.options.update);
         let resource_type = plan.resource_type.clone();
-        let (reader, blocks) = match bytes {
-            Bytes::Anywhere(reader) => (Some(reader), None),
-            Bytes::Here(blocks) => (None, Some(blocks)),
+        let (source, read) = match bytes {
+            Bytes::Anywhere(source) => (source, None),
+            Bytes::Here(read) => (feed::Source::Given, Some(read)),
         };
-        let feed = Feed::start(of_lines(plan), reader).map_err(|error| {
+        let feed = Feed::start(of_lines(plan), source).map_err(|error| {
             Error::new(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
                 format!("could not start to read {name}: {error}"),
@@ -88,7 +89,7 @@ impl Load {
         Ok(Load {
             name,
             progress,
-            blocks,
+            read,
             feed,
             chunk,
             next,
@@ -202,25 +203,16 @@ impl Load {
         loop {
             session::check_for_interrupts();
             // First: while what is made is stored, the feed goes on with this.
-            let gives = self.give();
+            if let Some(read) = &mut self.read {
+                while self.feed.has_room() {
+                    self.feed.give(read());
+                }
+            }
             if let Some(event) = self.feed.take() {
                 return Ok(event);
             }
-            // Whichever is first: what a slow source has given so far is not kept back.
-            let source = self.blocks.as_ref().filter(|_| gives).and_then(|blocks| blocks.wake_fd());
-            let fds: Vec<_> = source.into_iter().chain([self.feed.wake_fd()]).collect();
-            session::wait_readable(&fds);
+            session::wait_readable(&[self.feed.wake_fd()]);
         }
-    }
-
-    /// Gives the feed the blocks that are there, as far as it has room; whether it has room for more.
-    fn give(&mut self) -> bool {
-        let Some(blocks) = &mut self.blocks else { return false };
-        while self.feed.has_room() {
-            let Some(block) = blocks.next() else { return true };
-            self.feed.give(block);
-        }
-        false
     }
 }
 

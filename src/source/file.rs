@@ -4,6 +4,7 @@ use super::{Bytes, Counted, Progress, Source};
 use crate::error::{Error, Result};
 use crate::file_url;
 use crate::pg::session;
+use fhir_bulk_feed as feed;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::fs::File;
 use std::io;
@@ -43,6 +44,6 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
     let file = File::open(&path).map_err(|error| failed(&error))?;
     let progress = Progress::default();
     progress.set_total(metadata.len());
-    let bytes = Bytes::Anywhere(Box::new(Counted { bytes: file, progress: progress.clone() }));
+    let bytes = Bytes::Anywhere(feed::Source::Reader(Box::new(Counted { bytes: file, progress: progress.clone() })));
     Ok(Source { name: url.to_owned(), bytes, progress })
 }

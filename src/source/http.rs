@@ -1,12 +1,14 @@
-//! `http://`, `https://`: read by a thread that never calls PostgreSQL, while the backend waits on its latch.
+//! `http://`, `https://`: received by a thread that never calls PostgreSQL, for the feed's, which doesn't either; the backend
+//! waits on its latch.
 
-use super::{Blocks, Bytes, Progress, Source};
+use super::{Bytes, Progress, Source};
 use crate::error::{Error, Result};
 use crate::settings;
+use fhir_bulk_feed as feed;
 use fhir_bulk_transfer::{Client, Download, Event, Limits, Origin, Policy, TransferError};
 use pgrx::PgSqlErrorCode;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 const REDIRECTS: usize = 5;
 
@@ -30,7 +32,8 @@ pub fn start(name: String, origin: Origin, policy: Policy, retries: u32) -> Resu
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;
     let progress = Progress::default();
-    let bytes = Bytes::Here(Box::new(Body { download, at_end: false, progress: progress.clone() }));
+    let body = Body { download, at_end: false, progress: progress.clone() };
+    let bytes = Bytes::Anywhere(feed::Source::Blocks(Box::new(body)));
     Ok(Source { name, bytes, progress })
 }
 
@@ -63,10 +66,10 @@ struct Body {
     progress: Progress,
 }
 
-impl Blocks for Body {
-    fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
+impl feed::Blocks for Body {
+    fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>> {
         while !self.at_end {
-            match self.download.take()? {
+            match self.download.wait(wait)? {
                 Event::Length(bytes) => self.progress.set_total(bytes),
                 Event::Bytes(piece) => {
                     self.progress.advance(piece.len());
@@ -77,9 +80,5 @@ impl Blocks for Body {
             }
         }
         Some(Ok(Vec::new()))
-    }
-
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.download.wake_fd())
     }
 }

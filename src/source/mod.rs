@@ -6,9 +6,9 @@ mod s3;
 pub mod staged;
 
 use crate::error::{Error, Result};
+use fhir_bulk_feed as feed;
 use fhir_bulk_transfer::TransferError;
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -25,22 +25,10 @@ pub struct Source {
 
 /// The bytes of a source.
 pub enum Bytes {
-    /// To be read by any thread.
-    Anywhere(Box<dyn Read + Send>),
-    /// To be had by the backend's own thread, because that waits.
-    Here(Box<dyn Blocks>),
-}
-
-/// Bytes that come block by block.
-pub trait Blocks {
-    /// The next one, empty at the end; `None` when it has yet to come.
-    ///
-    /// # Errors
-    /// See [`failure`].
-    fn next(&mut self) -> Option<io::Result<Vec<u8>>>;
-
-    /// Readable when one that had yet to come may be there; none where all are there.
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>>;
+    /// To be read by any thread. Errors of reading: see [`failure`].
+    Anywhere(feed::Source),
+    /// To be read by the backend's own thread, block by block, the last of which is empty.
+    Here(Box<dyn FnMut() -> io::Result<Vec<u8>>>),
 }
 
 /// How far a source has been read; clones tell the same, on any thread.
@@ -69,8 +57,10 @@ impl Progress {
     }
 
     fn set_total(&self, bytes: u64) {
-        // Told once; what a second answer says is the same, or the source has changed.
-        let _ = self.0.total.set(bytes);
+        // What no bigint holds is no length. Told once; what a second answer says is the same, or the source has changed.
+        if i64::try_from(bytes).is_ok() {
+            let _ = self.0.total.set(bytes);
+        }
     }
 }
 

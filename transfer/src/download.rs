@@ -7,7 +7,7 @@ use crate::s3::{self, Object};
 use crate::thread::{Hand, Thread};
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::time::Duration;
 use url::Url;
 
 /// Where a body is.
@@ -80,15 +80,10 @@ impl Download {
         Ok(Download { thread, client })
     }
 
-    /// Readable when [`Download::take`] may have something, and when the download is over.
-    pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.thread.wake_fd()
-    }
-
-    /// What there is to take, without waiting.
-    pub fn take(&mut self) -> Option<Event> {
+    /// The next event, once it is there; `None` when it takes longer than so.
+    pub fn wait(&self, time: Duration) -> Option<Event> {
         let gone = || Event::Failed(TransferError::Network("the download ended without a word".into()));
-        self.thread.take().unwrap_or_else(|_| Some(gone()))
+        self.thread.wait(time).unwrap_or_else(|_| Some(gone()))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Bytes from http and https URLs and from S3 services, for a process that must never wait where it can't be interrupted.
 //!
-//! [`Download::start`] reads on a thread of its own, with all signals blocked, into a bounded channel, and writes to
-//! [`Download::wake_fd`] whenever there is something to take. Where its [`Client`] may go is decided by [`Policy`], on the
-//! address that is then used, at each redirect anew. What may pass is tried again, and a body that breaks goes on
-//! where it broke. [`Upload`] writes an object of a [`Folder`] in the same way, the other way round; a [`Call`] waits for
-//! answers alone.
+//! [`Download::start`] reads on a thread of its own, with all signals blocked, into a bounded channel, from which any
+//! thread takes it. Where its [`Client`] may go is decided by [`Policy`], on the address that is then used, at each redirect
+//! anew. What may pass is tried again, and a body that breaks goes on where it broke. [`Upload`] writes an object of a
+//! [`Folder`] in the same way, the other way round, and writes to [`Upload::wake_fd`] whenever there is something new; a
+//! [`Call`] waits for answers alone.
 #![forbid(unsafe_code)]
 
 mod body;

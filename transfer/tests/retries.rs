@@ -25,10 +25,10 @@ fn start(url: &str, limits: Limits) -> Download {
 
 /// The whole body and the length that was announced.
 fn read(url: &str, retries: u32) -> Result<(Vec<u8>, Option<u64>), TransferError> {
-    let mut download = start(url, limits(retries));
+    let download = start(url, limits(retries));
     let (mut body, mut length, since) = (Vec::new(), None, Instant::now());
     loop {
-        match download.take() {
+        match download.wait(Duration::ZERO) {
             Some(Event::Length(bytes)) => length = Some(bytes),
             Some(Event::Bytes(piece)) => body.extend_from_slice(&piece),
             Some(Event::End) => return Ok((body, length)),
@@ -279,10 +279,10 @@ fn a_server_that_hangs_up_or_stalls_is_asked_again() {
         1 => hold(stream),
         _ => drop(stream.write_all(&ok("fine\n"))),
     });
-    let mut download = start(&server.url("/"), Limits { idle: Duration::from_millis(200), ..limits(2) });
+    let download = start(&server.url("/"), Limits { idle: Duration::from_millis(200), ..limits(2) });
     let since = Instant::now();
     loop {
-        match download.take() {
+        match download.wait(Duration::ZERO) {
             Some(Event::Bytes(piece)) => assert_eq!(piece, b"fine\n"),
             Some(Event::End) => break,
             Some(Event::Failed(error)) => panic!("{error}"),

@@ -81,8 +81,8 @@ fn clear(folder: Folder) -> Result<(), TransferError> {
 }
 
 fn read(origin: Origin, client: Client) -> Result<Vec<u8>, TransferError> {
-    let (mut download, mut body) = (Download::start(origin, client).unwrap(), Vec::new());
-    poll("the end of the download", || match download.take()? {
+    let (download, mut body) = (Download::start(origin, client).unwrap(), Vec::new());
+    poll("the end of the download", || match download.wait(Duration::ZERO)? {
         Event::Length(_) => None,
         Event::Bytes(piece) => {
             body.extend_from_slice(&piece);
