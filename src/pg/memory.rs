@@ -1,6 +1,6 @@
 //! A memory context for what lives as long as a row or a batch.
 
-use pgrx::pg_sys;
+use pgrx::{pg_guard, pg_sys};
 
 /// A context below the one that was current when it was made, and gone with it.
 pub struct Scratch(pg_sys::MemoryContext);
@@ -63,4 +63,34 @@ pub fn with_scratch<T>(work: impl FnOnce() -> T) -> T {
     let result = scratch.run(work);
     scratch.delete();
     result
+}
+
+/// A value in a memory context, with what drops it.
+#[repr(C)]
+struct Kept<T> {
+    callback: pg_sys::MemoryContextCallback,
+    value: T,
+}
+
+/// Keeps a value until a memory context is reset or deleted, and drops it then, which must not call PostgreSQL; where it
+/// is until then.
+///
+/// # Safety
+/// `context` is live.
+pub unsafe fn keep_in<T>(context: pg_sys::MemoryContext, value: T) -> *mut T {
+    #[pg_guard]
+    unsafe extern "C-unwind" fn drop_kept<T>(kept: *mut std::ffi::c_void) {
+        // SAFETY: the argument registered below, called once.
+        unsafe { std::ptr::drop_in_place(&raw mut (*kept.cast::<Kept<T>>()).value) }
+    }
+    // SAFETY: by the caller; the memory is aligned for pointers, is large enough, and lives as long as the callback that
+    // is registered in it.
+    unsafe {
+        let kept: *mut Kept<T> = pg_sys::MemoryContextAlloc(context, size_of::<Kept<T>>()).cast();
+        let callback =
+            pg_sys::MemoryContextCallback { func: Some(drop_kept::<T>), arg: kept.cast(), next: std::ptr::null_mut() };
+        kept.write(Kept { callback, value });
+        pg_sys::MemoryContextRegisterResetCallback(context, &raw mut (*kept).callback);
+        &raw mut (*kept).value
+    }
 }

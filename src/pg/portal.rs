@@ -1,16 +1,28 @@
 //! A query whose rows are handled one by one where the executor leaves them, without copies or a tuple table.
 
-use super::memory::Scratch;
+use super::memory::{Scratch, keep_in};
 use super::spi::{Arguments, Parameter};
 use super::{datum, whole};
 use pgrx::{pg_guard, pg_sys};
-use std::ffi::{CStr, CString, c_long};
+use std::cell::Cell;
+use std::ffi::{CStr, c_long};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
-/// An open read-only portal under the snapshot of the statement that opened it. It is remembered by its name:
-/// whoever ends the transaction drops it, and a name that is gone is found gone.
-pub struct Portal {
-    name: CString,
+/// An open read-only portal under the snapshot of the statement that opened it. Others may drop it: who ends the
+/// transaction, or a CLOSE of its name, under which there may be another portal then.
+pub struct Portal(Handle);
+
+/// Where the portal is; null since it is gone.
+type Handle = Rc<Cell<pg_sys::Portal>>;
+
+/// Kept in the portal's memory, which goes with it.
+struct Gone(Handle);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.set(std::ptr::null_mut());
+    }
 }
 
 /// What a fetch came to.
@@ -20,7 +32,7 @@ pub enum Fetched {
     Paused,
     /// There are no more rows.
     End,
-    /// The portal is gone: the subtransaction it was opened in was rolled back.
+    /// The portal is gone: the (sub)transaction that it was opened in has ended, or it was closed by its name.
     Lost,
 }
 
@@ -79,7 +91,7 @@ impl Portal {
     pub fn open(query: &CStr, parameters: &[Parameter]) -> Portal {
         let mut arguments = Arguments::of(parameters);
         // SAFETY: the arrays have `count` elements and live through the call, which copies them. The portal outlives
-        // SPI's connection; its name is copied before that ends.
+        // SPI's connection.
         unsafe {
             pg_sys::SPI_connect();
             let portal = pg_sys::SPI_cursor_open_with_args(
@@ -92,9 +104,9 @@ impl Portal {
                 true,
                 pg_sys::CURSOR_OPT_NO_SCROLL as i32,
             );
-            let name = CStr::from_ptr((*portal).name).to_owned();
+            let portal = Portal::of(portal);
             pg_sys::SPI_finish();
-            Portal { name }
+            portal
         }
     }
 
@@ -103,8 +115,10 @@ impl Portal {
     /// # Safety
     /// `portal` is live.
     pub(super) unsafe fn of(portal: pg_sys::Portal) -> Portal {
-        // SAFETY: by the caller; every portal has a name.
-        Portal { name: unsafe { CStr::from_ptr((*portal).name) }.to_owned() }
+        let handle = Rc::new(Cell::new(portal));
+        // SAFETY: by the caller; a portal has memory of its own.
+        unsafe { keep_in((*portal).portalContext, Gone(handle.clone())) };
+        Portal(handle)
     }
 
     /// Hands rows to `each` until it breaks or there are no more. What is pallocated in `each` is freed after
@@ -122,17 +136,21 @@ impl Portal {
             scratch: Scratch::new(),
             paused: false,
         };
-        // SAFETY: the portal is looked up anew, so it is live; the receiver lives through the call.
+        let portal = self.0.get();
+        if portal.is_null() {
+            return Fetched::Lost;
+        }
+        // SAFETY: the portal is live, or the handle would say so; the receiver lives through the call.
         unsafe {
-            let portal = pg_sys::GetPortalByName(self.name.as_ptr());
-            if portal.is_null() {
-                return Fetched::Lost;
-            }
             let (query, receiver_base) = (CStr::from_ptr((*portal).sourceText), (&raw mut receiver).cast());
             whole::call(query, || {
                 PortalRunFetch(portal, pg_sys::FetchDirection::FETCH_FORWARD, c_long::MAX, receiver_base)
             });
             receiver.scratch.delete();
+            if self.0.get().is_null() {
+                // A function in the query has ended it.
+                return Fetched::Lost;
+            }
             if receiver.paused {
                 // PortalRunSelect takes an early stop for the end of the rows. The executor's state stands right
                 // behind the last row, so that the next fetch goes on there.
@@ -145,36 +163,34 @@ impl Portal {
 
     /// Drops the portal.
     pub fn close(&mut self) {
-        close_named(&self.name);
+        close(&self.0);
     }
 
     /// Has the portal dropped when the statement that calls this set-returning function ends, also when it ends
     /// early (`LIMIT`, a closed cursor) and never asks for the last row.
     pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
-        // SAFETY: PostgreSQL calls set-returning functions with a ReturnSetInfo, whose expression context lives
-        // as long as the statement; so does the name, copied into that statement's memory.
+        // SAFETY: PostgreSQL calls set-returning functions with a ReturnSetInfo, whose expression context ends before
+        // the statement's memory, in which a handle is kept.
         unsafe {
             let context = (*(*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>()).econtext;
-            let name = pg_sys::MemoryContextStrdup((*context).ecxt_per_query_memory, self.name.as_ptr());
-            pg_sys::RegisterExprContextCallback(context, Some(close_at_shutdown), pg_sys::Datum::from(name));
+            let handle = keep_in((*context).ecxt_per_query_memory, self.0.clone());
+            pg_sys::RegisterExprContextCallback(context, Some(close_at_shutdown), pg_sys::Datum::from(handle));
         }
     }
 }
 
-fn close_named(name: &CStr) {
-    // SAFETY: a portal that is found is live; nothing of ours runs in it now.
-    unsafe {
-        let portal = pg_sys::GetPortalByName(name.as_ptr());
-        if !portal.is_null() {
-            pg_sys::PortalDrop(portal, false);
-        }
+fn close(handle: &Handle) {
+    let portal = handle.get();
+    if !portal.is_null() {
+        // SAFETY: the portal is live, or the handle would say so; nothing of ours runs in it now.
+        unsafe { pg_sys::PortalDrop(portal, false) }
     }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn close_at_shutdown(name: pg_sys::Datum) {
+unsafe extern "C-unwind" fn close_at_shutdown(handle: pg_sys::Datum) {
     // SAFETY: the argument that `close_with_statement` registered.
-    close_named(unsafe { CStr::from_ptr(name.cast_mut_ptr()) });
+    close(unsafe { &*handle.cast_mut_ptr::<Handle>() });
 }
 
 #[pg_guard]

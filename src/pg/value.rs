@@ -83,8 +83,8 @@ struct Element {
 }
 
 struct Members {
-    oid: pg_sys::Oid,
-    modifier: i32,
+    /// Of the type as it was defined then: an ALTER TYPE gives another one.
+    definition: u64,
     descriptor: pg_sys::TupleDesc,
     /// Of the attributes that are not dropped; which those are.
     columns: Vec<Column>,
@@ -131,8 +131,10 @@ impl Type {
     /// # Safety
     /// `oid` and `modifier` are those of a composite value.
     unsafe fn members(&self, oid: pg_sys::Oid, modifier: i32) -> Rc<Members> {
+        // SAFETY: by the caller.
+        let definition = unsafe { pg_sys::assign_record_type_identifier(oid, modifier) };
         let known = self.members.borrow().clone();
-        if let Some(known) = known.filter(|known| (known.oid, known.modifier) == (oid, modifier)) {
+        if let Some(known) = known.filter(|known| known.definition == definition) {
             return known;
         }
         // SAFETY: by the caller; the copy is made in the type's memory.
@@ -143,7 +145,7 @@ impl Type {
                 let live = (0..count).filter(|at| !(*compat::attribute(descriptor, *at)).attisdropped).collect();
                 let columns = Column::all(descriptor);
                 let repeated = Column::repeated(columns.iter().map(|column| column.name.as_str())).map(str::to_owned);
-                Rc::new(Members { oid, modifier, descriptor, columns, live, repeated })
+                Rc::new(Members { definition, descriptor, columns, live, repeated })
             })
         };
         *self.members.borrow_mut() = Some(members.clone());

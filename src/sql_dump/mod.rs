@@ -11,7 +11,7 @@ use crate::pg::datum::{Bytea, Text};
 use crate::pg::portal::Fetched;
 use crate::pg::query::{Query, QueryRow};
 use crate::pg::whole::reporting;
-use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size, rolled_back};
+use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size, closed_early};
 use format::Format;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default, pg_sys};
@@ -119,7 +119,7 @@ impl Lines for Reader {
                 }
                 Ok(More::No)
             }
-            Fetched::Lost => Err(rolled_back("a query")),
+            Fetched::Lost => Err(closed_early("a query")),
         }
     }
 }

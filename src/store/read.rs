@@ -7,7 +7,7 @@ use crate::pg::portal::{Fetched, Portal, Row};
 use crate::pg::session;
 use crate::pg::spi::Parameter;
 use crate::pg::value::INFINITE_TIMES;
-use crate::stream::{Lines, More, rolled_back};
+use crate::stream::{Lines, More, closed_early};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -148,7 +148,7 @@ impl Reader {
                 portal.close();
                 Ok(More::No)
             }
-            Fetched::Lost => Err(rolled_back(resource_type)),
+            Fetched::Lost => Err(closed_early(resource_type)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Streaming: early ends, cursors, snapshots.
 
-use crate::support::{aidbox_tables, count, rows, run, value};
+use crate::support::{aidbox_tables, assert_error_with_hint, count, fails, rows, run, value};
 use fhir_bulk_tests::{Client, Database};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,35 @@ fn a_cursor_that_is_closed_early_leaves_nothing_open() {
            ASSERT seen = 103;
          END $$",
     );
+}
+
+/// A portal is no secret: `CLOSE` takes any name, and so does `DECLARE`.
+#[test]
+fn rows_of_another_cursor_are_never_taken_for_those_of_a_dump() {
+    let (_database, mut client) = tables(5_000);
+    let dumps = [
+        ("bulk_dump('Observation')", "SELECT 4096::int8, 8192::int8, 3::int8, 4::int8, 5::int8, 4096::int8"),
+        ("bulk_dump_chunks('Observation')", "SELECT 4096::int8, 8192::int8, 3::int8, 4::int8, 5::int8, 4096::int8"),
+        ("dump_sql('SELECT repeat(''x'', 1000) FROM generate_series(1, 1000)', 'ndjson')", "SELECT 4096::int8"),
+    ];
+    for (dump, other) in dumps {
+        run(&mut client, &format!("BEGIN; DECLARE mine CURSOR FOR SELECT {dump}"));
+        assert_eq!(rows(&mut client, "FETCH 1 FROM mine").len(), 1);
+        // The number of the last unnamed portal, as it could be guessed.
+        let close = "DO $$ DECLARE name text; BEGIN
+             FOR number IN REVERSE 200..1 LOOP
+                name := format('<unnamed portal %s>', number);
+                BEGIN EXECUTE format('CLOSE %I', name); PERFORM set_config('test.name', name, true); EXIT;
+                EXCEPTION WHEN invalid_cursor_name THEN NULL; END;
+             END LOOP; END $$";
+        run(&mut client, close);
+        let name = value(&mut client, "SELECT current_setting('test.name', true)");
+        assert!(name.starts_with("<unnamed portal"), "no portal of {dump} was found: {name:?}");
+        run(&mut client, &format!("DECLARE \"{name}\" NO SCROLL CURSOR FOR {other} FROM generate_series(1, 100000)"));
+        let error = fails(&mut client, "FETCH ALL FROM mine");
+        assert_error_with_hint(&error, "24000", &["was closed before its end"]);
+        run(&mut client, "ROLLBACK");
+    }
 }
 
 #[test]

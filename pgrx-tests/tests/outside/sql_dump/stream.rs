@@ -74,7 +74,7 @@ fn a_dump_whose_savepoint_is_rolled_back_never_ends_in_silence() {
     assert_eq!(rows(&mut client, "FETCH 5 FROM c").len(), 5);
     run(&mut client, "ROLLBACK TO s");
     let error = fails(&mut client, "FETCH ALL FROM c");
-    assert_error(&error, "24000", &["rolled back before its end"]);
+    assert_error(&error, "24000", &["closed before its end"]);
     run(&mut client, "ROLLBACK");
     // Other savepoints do not matter.
     run(&mut client, &format!("BEGIN; DECLARE c CURSOR FOR SELECT {call}"));
@@ -145,4 +145,26 @@ fn a_procedure_that_commits_while_it_reads_gets_every_row() {
     );
     run(&mut client, "CALL copies()");
     assert_eq!(rows(&mut client, "SELECT count(*), max(a) FROM t"), ["30000|30000"]);
+}
+
+/// Values are read by the definition of their type as it is then.
+#[test]
+fn a_type_that_is_altered_between_two_fetches_is_read_as_it_is_now() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TYPE pair AS (a text, b int);
+         CREATE FUNCTION made() RETURNS pair LANGUAGE plpgsql VOLATILE AS
+            $$ DECLARE made pair; BEGIN made.a := 40000; made.b := 1; RETURN made; END $$;
+         BEGIN; DECLARE mine CURSOR FOR SELECT dump_sql('SELECT made() AS x FROM generate_series(1, 20000)', 'ndjson')",
+    );
+    let first = r#"{"x":{"a":"40000","b":1}}"#;
+    assert_eq!(rows(&mut client, "FETCH 1 FROM mine"), [first]);
+    run(&mut client, "ALTER TYPE pair ALTER ATTRIBUTE a TYPE int, ADD ATTRIBUTE c text");
+    let rest = rows(&mut client, "FETCH ALL FROM mine");
+    assert_eq!(rest.len(), 19_999);
+    assert_eq!(rest.last().unwrap(), r#"{"x":{"a":40000,"b":1,"c":null}}"#);
+    assert!(rest.iter().all(|line| line == first || line == rest.last().unwrap()));
+    run(&mut client, "COMMIT");
 }
