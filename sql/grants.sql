@@ -1,3 +1,39 @@
+-- Whoever makes the extension may have default privileges that give others rights on all that is made. Here they would
+-- give away jobs, rejected lines and the secret of signed URLs: taken back, but for what PUBLIC is given on purpose.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+               c.oid::pg_catalog.regclass::pg_catalog.text AS object,
+               acl.grantee
+        FROM pg_catalog.pg_depend d
+        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.objid,
+             LATERAL pg_catalog.aclexplode(c.relacl) acl
+        WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+          AND d.refobjid OPERATOR(pg_catalog.=)
+              (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk')
+          AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+          AND acl.grantee OPERATOR(pg_catalog.<>) c.relowner
+          AND (acl.grantee OPERATOR(pg_catalog.<>) 0 OR c.relkind OPERATOR(pg_catalog.=) 'S')
+        UNION
+        SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text, acl.grantee
+        FROM pg_catalog.pg_depend d
+        JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.objid,
+             LATERAL pg_catalog.aclexplode(p.proacl) acl
+        WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+          AND d.refobjid OPERATOR(pg_catalog.=)
+              (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk')
+          AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+          AND acl.grantee OPERATOR(pg_catalog.<>) p.proowner
+          AND acl.grantee OPERATOR(pg_catalog.<>) 0
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', given.kind, given.object,
+            CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE given.grantee::pg_catalog.regrole::pg_catalog.text END);
+    END LOOP;
+END
+$$;
 -- Who may call what, and what \df+ says of it. Reading is for everyone: it shows a role only what it may SELECT.
 -- Loading fetches files and writes tables, and creating a table takes a name in the schema: both are granted by
 -- the database's owner, on top of the rights on schema and tables that they need anyway. Exports of identifiers come

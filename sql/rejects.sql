@@ -1,7 +1,8 @@
 -- Lines that loads with on_error "skip" passed over. The table is written by the extension alone, as its owner; the
 -- view shows each role its own, and lets it delete them.
 CREATE TABLE @extschema@.bulk_load_reject_row (
-    role name NOT NULL,
+    -- By its OID: another role that gets the name later has others.
+    role oid NOT NULL,
     loaded_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     source text NOT NULL,
     line_number bigint NOT NULL,
@@ -17,7 +18,7 @@ REVOKE ALL ON @extschema@.bulk_load_reject_row FROM PUBLIC;
 CREATE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
     SELECT loaded_at, source, line_number, byte_offset, sqlstate, error, line
     FROM @extschema@.bulk_load_reject_row
-    WHERE role OPERATOR(pg_catalog.=) current_user;
+    WHERE pg_catalog.pg_get_userbyid(role) OPERATOR(pg_catalog.=) current_user;
 GRANT SELECT, DELETE ON @extschema@.bulk_load_reject TO PUBLIC;
 
 COMMENT ON VIEW @extschema@.bulk_load_reject IS

@@ -1,5 +1,5 @@
-//! Locks that a session holds until it gives them up, a transaction of it fails, or it ends, however it ends. SQL has
-//! no way to take or to release them, as it has for advisory ones.
+//! Locks that a session holds until it gives them up, a transaction of it fails, or it ends, however it ends; or until
+//! its transaction ends. SQL has no way to take or to release them, as it has for advisory ones.
 
 use pgrx::pg_sys;
 
@@ -32,6 +32,12 @@ impl Key {
         // SAFETY: a valid tag; without waiting.
         let taken = unsafe { pg_sys::LockAcquire(&self.tag(), pg_sys::ExclusiveLock as i32, true, true) };
         taken == pg_sys::LockAcquireResult::LOCKACQUIRE_OK
+    }
+
+    /// Waits for the lock and keeps it until the transaction ends.
+    pub fn wait_in_transaction(self) {
+        // SAFETY: a valid tag, inside a transaction. Waiting can be cancelled, and deadlocks are found.
+        unsafe { pg_sys::LockAcquire(&self.tag(), pg_sys::ExclusiveLock as i32, false, false) };
     }
 
     /// Takes the lock again after a transaction failed, which gives all of them up; false when somebody else was

@@ -24,7 +24,7 @@ pub struct Reject {
 /// Notes rejected lines of a source for the current role. They are part of the caller's transaction.
 pub fn add_rejects(source: &str, rejects: &[Reject]) {
     let extension = catalog::this_extension();
-    let role = session::role_name();
+    let role = session::role();
     let statement = sql(format!(
         "INSERT INTO {}.bulk_load_reject_row (role, source, line_number, byte_offset, sqlstate, error, line) \
          SELECT $1, $2, r.* FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
@@ -33,7 +33,7 @@ pub fn add_rejects(source: &str, rejects: &[Reject]) {
     ));
     let parameters = || {
         [
-            Parameter::string(&role.to_string_lossy()),
+            Parameter::oid(role),
             Parameter::string(source),
             Parameter::int8s(rejects.iter().map(|r| r.line_number as i64)),
             Parameter::int8s(rejects.iter().map(|r| r.byte_offset as i64)),

@@ -5,6 +5,7 @@ use super::keys::Keys;
 use crate::error::{Error, Result};
 use crate::pg::catalog::{self, quote_identifier};
 use crate::pg::compat;
+use crate::pg::lock::Key;
 use crate::pg::spi::{self, Parameter};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -117,15 +118,16 @@ impl ResourceTable {
         }
         // What all tables share comes first, so that two sessions wait in the same order.
         let schema = settings::data_schema()?;
+        let schema_oid = schema_oid(&schema)?;
         let status = qualified(&schema, c"resource_status");
         if !type_exists(&status) {
-            wait_for_others(COMMON_LOCK);
+            wait_for_others(schema_oid, COMMON);
             if !type_exists(&status) {
                 let labels = "'created', 'updated', 'deleted', 'recreated'";
                 spi::execute(&sql(format!("CREATE TYPE {status} AS ENUM ({labels})")), &[]);
             }
         }
-        wait_for_others(lock_key(resource_type));
+        wait_for_others(schema_oid, number_of(resource_type));
         if ResourceTable::find(resource_type)?.is_some() {
             return Ok(None);
         }
@@ -207,7 +209,7 @@ fn get_or_create_sequence() -> Result<String> {
     let schema_oid = schema_oid(&schema)?;
     let sequence = qualified(&schema, c"transaction_id_seq");
     if catalog::relation(c"transaction_id_seq", schema_oid).is_none() {
-        wait_for_others(COMMON_LOCK);
+        wait_for_others(schema_oid, COMMON);
         if catalog::relation(c"transaction_id_seq", schema_oid).is_none() {
             spi::execute(&sql(format!("CREATE SEQUENCE {sequence}")), &[]);
         }
@@ -234,13 +236,17 @@ fn create(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>>
     let compression = if spi::texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
     // Names of types could be anybody's in the caller's search_path.
     let now = "pg_catalog.timestamptz DEFAULT CURRENT_TIMESTAMP";
-    let key = if keys_wait { "" } else { ", PRIMARY KEY (id)" };
-    let tables = [(resource_type.table_name(), key), (resource_type.history_name(), ", PRIMARY KEY (id, txid)")];
-    for (name, key) in tables {
+    // Others may make a table meanwhile that do not know our locks. That is as good, unless it is to be one that only
+    // this transaction sees.
+    let (if_missing, key) = if keys_wait { ("", "") } else { ("IF NOT EXISTS", ", PRIMARY KEY (id)") };
+    for (name, if_missing, key) in [
+        (resource_type.table_name(), if_missing, key),
+        (resource_type.history_name(), "IF NOT EXISTS", ", PRIMARY KEY (id, txid)"),
+    ] {
         let table = qualified(&schema, &name);
         spi::execute(
             &sql(format!(
-                "CREATE TABLE IF NOT EXISTS {table} (id pg_catalog.text NOT NULL, txid pg_catalog.int8 NOT NULL, \
+                "CREATE TABLE {if_missing} {table} (id pg_catalog.text NOT NULL, txid pg_catalog.int8 NOT NULL, \
                  cts {now}, ts {now}, resource_type pg_catalog.text DEFAULT '{}', status {status} NOT NULL, \
                  resource pg_catalog.jsonb{compression} NOT NULL{key})",
                 resource_type.canonical()
@@ -261,21 +267,19 @@ fn type_exists(sql_name: &str) -> bool {
     !spi::texts(&sql(format!("SELECT pg_catalog.to_regtype('{literal}')::pg_catalog.text")), &[]).is_empty()
 }
 
-/// Of two sessions that need to make the same thing, the second waits here, and then finds the first's.
-fn wait_for_others(key: i32) {
-    spi::texts(&sql(format!("SELECT pg_catalog.pg_advisory_xact_lock({LOCK_CLASS}, {key})")), &[]);
+/// Of two sessions that need to make the same thing in a schema, the second waits here, and then finds the first's.
+fn wait_for_others(schema: pg_sys::Oid, what: u32) {
+    Key { class: schema, object: what, part: 0 }.wait_in_transaction();
     catalog::accept_changes();
 }
 
-/// The first key of our advisory locks: "fhir" in ASCII.
-const LOCK_CLASS: i32 = 0x6668_6972;
-/// The second key for what all tables of a schema share.
-const COMMON_LOCK: i32 = 0;
+/// What all tables of a schema share.
+const COMMON: u32 = 0;
 
-/// Any number that two sessions find alike for the same table.
-fn lock_key(resource_type: &ResourceType) -> i32 {
+/// Any number but that, which two sessions find alike for the same table.
+fn number_of(resource_type: &ResourceType) -> u32 {
     let name = resource_type.table_name();
-    name.to_bytes().iter().fold(17, |key: i32, byte| key.wrapping_mul(31).wrapping_add(i32::from(*byte)))
+    name.to_bytes().iter().fold(17, |number: u32, byte| number.wrapping_mul(31).wrapping_add(u32::from(*byte))).max(1)
 }
 
 fn qualified(schema: &CStr, name: &CStr) -> String {

@@ -8,8 +8,8 @@ use url::{Host, Url};
 /// The allowlist. Empty, it allows https to public addresses.
 ///
 /// Its text is a comma-separated list of
-/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), paths below the prefix, in
-///   which no `%2F` may hide a way out of it;
+/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), the path that is the prefix and
+///   those below it, in which no `%2F` may hide a way out of it;
 /// - `host`: this host, http and https, on any port;
 /// - `*.host`, `scheme://*.host[:port][/prefix]`: the hosts below it;
 /// - an address or a network (`10.1.0.0/16`, `fd00::/8`): whatever resolves into it;
@@ -107,6 +107,11 @@ impl Policy {
         })
     }
 
+    /// Whether a URL with this verdict by name may use any address at all.
+    pub(crate) fn may_allow(&self, by_name: ByName) -> bool {
+        by_name != ByName::ByNetwork || self.rules.iter().any(|rule| matches!(rule, Rule::Network { .. }))
+    }
+
     /// Whether a URL with this verdict by name may use this address.
     pub(crate) fn allows(&self, by_name: ByName, address: IpAddr) -> bool {
         let in_network = || self.rules.iter().any(|rule| rule.contains(address));
@@ -131,7 +136,7 @@ impl Rule {
         host_fits
             && scheme.as_deref().is_none_or(|scheme| scheme == url.scheme())
             && (scheme.is_none() || url.port_or_known_default() == *port)
-            && url.path().starts_with(prefix.as_str())
+            && is_within(url.path(), prefix)
             && (prefix == "/" || !has_hidden_separator(url.path()))
     }
 
@@ -150,6 +155,12 @@ impl Rule {
             _ => false,
         }
     }
+}
+
+/// Whether a path is this one or below it: `/data-private` is not below `/data`.
+fn is_within(path: &str, prefix: &str) -> bool {
+    let rest = path.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
 }
 
 /// Whether a path has a separator that some servers see and a URL does not: `/data/..%2Fother` is below `/data/` by
@@ -334,6 +345,10 @@ mod tests {
             assert!(!allowed(rule, url, "93.184.215.14"), "{url}");
         }
         assert!(!allowed("https://h.org", "https://h.org:8443/", "93.184.215.14"));
+        // A folder or a file, not what their names begin.
+        assert!(allowed("https://h.org/data", "https://h.org/data/x", "93.184.215.14"));
+        assert!(allowed("https://h.org/data", "https://h.org/data?version=2", "93.184.215.14"));
+        assert!(!allowed("https://h.org/data", "https://h.org/data-private/x", "93.184.215.14"));
     }
 
     #[test]

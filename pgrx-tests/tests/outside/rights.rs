@@ -268,3 +268,59 @@ fn set_role_and_security_definer_decide_as_for_any_insert() {
     run(&mut admin, &format!("GRANT SELECT ON patient TO {role}"));
     assert_eq!(rows(&mut database.connect_as(&role), "SELECT bulk_dump('Patient')").len(), 6);
 }
+
+#[test]
+fn default_privileges_give_nobody_what_the_extension_keeps_for_itself() {
+    let database = Database::new();
+    let (role, other) = (database.role("app"), database.role("other"));
+    let mut client = database.connect();
+    run(
+        &mut client,
+        &format!(
+            "DROP EXTENSION fhir_bulk;
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}, {other} WITH GRANT OPTION;
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC, {role};
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {role};
+             CREATE EXTENSION fhir_bulk; CREATE TABLE mine ()"
+        ),
+    );
+    assert_eq!(value(&mut client, &format!("SELECT has_table_privilege('{role}', 'mine', 'SELECT')")), "t");
+    let given = format!(
+        "SELECT c.relname, p.privilege FROM pg_depend d JOIN pg_class c ON c.oid = d.objid, pg_roles r,
+            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES']) p(privilege)
+         WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk') AND d.classid = 'pg_class'::regclass
+            AND c.relkind IN ('r', 'v') AND r.rolname IN ('{role}', '{other}') AND has_table_privilege(r.oid, c.oid, p.privilege)
+         GROUP BY 1, 2 ORDER BY 1, 2"
+    );
+    assert_eq!(rows(&mut client, &given), ["bulk_jobs|SELECT", "bulk_load_reject|DELETE", "bulk_load_reject|SELECT"]);
+    let sequences = format!(
+        "SELECT count(*), count(*) FILTER (WHERE has_sequence_privilege('{role}', c.oid, 'USAGE')) FROM pg_depend d
+         JOIN pg_class c ON c.oid = d.objid WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk')
+         AND d.classid = 'pg_class'::regclass AND c.relkind = 'S'"
+    );
+    assert_eq!(value(&mut client, &sequences), "2|0");
+    let mut app = database.connect_as(&role);
+    assert_error(&fails(&mut app, "SELECT secret FROM bulk_secret"), "42501", &["bulk_secret"]);
+    assert_error(&fails(&mut app, "SELECT bulk_create_table('Patient')"), "42501", &["bulk_create_table"]);
+    assert_eq!(rows(&mut app, "SELECT * FROM bulk_jobs"), [""; 0]);
+}
+
+#[test]
+fn nobody_holds_up_the_making_of_tables_by_a_lock_that_everybody_can_take() {
+    let database = Database::new();
+    let role = database.role("idle");
+    let mut idle = database.connect_as(&role);
+    // Whatever number a session might wait for, it is not an advisory lock's.
+    run(
+        &mut idle,
+        "SELECT pg_advisory_lock(1718118770, n) FROM generate_series(-1, 5) n; SELECT pg_advisory_lock(1718118770)",
+    );
+    let mut client = database.connect();
+    run(&mut client, "SET statement_timeout = '30s'; BEGIN");
+    load(&mut client, &database.file("patients", patients(1..=3)), "'Patient'");
+    assert_eq!(
+        count(&mut client, "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'"),
+        0
+    );
+    run(&mut client, "COMMIT");
+}

@@ -224,3 +224,26 @@ fn rejects_can_be_deleted_where_all_tables_are_published() {
     load(&mut client, &database.file("bad", "bad\n"), SKIP);
     assert_eq!(rows(&mut client, "DELETE FROM bulk_load_reject RETURNING line_number"), ["1"]);
 }
+
+#[test]
+fn a_role_that_gets_anothers_name_does_not_get_its_rejected_lines() {
+    let (database, mut client) = new();
+    let role = database.role("first");
+    run(
+        &mut client,
+        &format!(
+            "GRANT EXECUTE ON FUNCTION bulk_load TO {role}; GRANT pg_read_server_files TO {role}; GRANT CREATE ON SCHEMA public TO {role}"
+        ),
+    );
+    let url = database.file("bad", "{\"id\":\"1\"}\n{\n");
+    let mut first = database.connect_as(&role);
+    load(&mut first, &url, SKIP);
+    let seen = "SELECT count(*) FROM bulk_load_reject";
+    assert_eq!(count(&mut first, seen), 1);
+    drop(first);
+    let other = format!("{role}_renamed");
+    run(&mut client, &format!("ALTER ROLE {role} RENAME TO {other}; CREATE ROLE {role} LOGIN"));
+    assert_eq!(count(&mut database.connect_as(&role), seen), 0, "another role of that name");
+    assert_eq!(count(&mut database.connect_as(&other), seen), 1, "the same role by another name");
+    run(&mut client, &format!("DROP ROLE {role}; DROP OWNED BY {other}; DROP ROLE {other}"));
+}
