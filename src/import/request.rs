@@ -110,7 +110,8 @@ impl Input {
 /// What needs no escape in a URL (RFC 3986, unreserved).
 fn is_id(id: &str) -> bool {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved)
+    // `.` and `..` are steps of a path, not names in it.
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved) && !matches!(id, "." | "..")
 }
 
 fn one_of(members: &mut Map<String, Value>, name: &str, known: &[&str]) -> Result<Option<String>> {

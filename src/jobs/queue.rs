@@ -160,7 +160,7 @@ pub fn discard(kind: &str, id: &str) -> Result<bool> {
     let discarded: Vec<i64> = queue.rows(
         &format!(
             "WITH job AS (UPDATE {{}}.bulk_job SET status = 'cancelled' WHERE {OWN} \
-             AND status OPERATOR(pg_catalog.=) 'finished' RETURNING number) \
+             AND (status OPERATOR(pg_catalog.=) 'finished' OR status OPERATOR(pg_catalog.=) 'failed') RETURNING number) \
              UPDATE {{}}.bulk_job_task t SET status = 'cancelled', worker = 0 FROM job \
              WHERE t.job OPERATOR(pg_catalog.=) job.number RETURNING pg_catalog.to_jsonb(t.number)"
         ),
@@ -266,15 +266,18 @@ impl Queue {
         open
     }
 
-    /// Takes a task over, whose lock the caller holds; `None` when it is over by now.
+    /// Takes a task over, whose lock the caller holds; `None` when it is over by now, or somebody is about to end it:
+    /// how long their transaction stays open is nobody else's business.
     pub fn begin(&self, (job, number): (i64, i32)) -> Option<TaskRow> {
         let statement = format!(
             "UPDATE {{}}.bulk_job_task t SET status = 'active', worker = {}, \
              started_at = COALESCE(started_at, pg_catalog.clock_timestamp()), \
-             changed_at = pg_catalog.clock_timestamp() FROM {{}}.bulk_job j \
+             changed_at = pg_catalog.clock_timestamp() FROM (SELECT j.* FROM {{}}.bulk_job j \
+             JOIN {{}}.bulk_job_task t ON t.job OPERATOR(pg_catalog.=) j.number \
+             WHERE j.number OPERATOR(pg_catalog.=) $1 AND j.status OPERATOR(pg_catalog.=) 'active' \
+             AND t.number OPERATOR(pg_catalog.=) $2 AND (t.status OPERATOR(pg_catalog.=) 'waiting' \
+             OR t.status OPERATOR(pg_catalog.=) 'active') FOR UPDATE OF t SKIP LOCKED) j \
              WHERE t.job OPERATOR(pg_catalog.=) $1 AND t.number OPERATOR(pg_catalog.=) $2 \
-             AND j.number OPERATOR(pg_catalog.=) t.job AND j.status OPERATOR(pg_catalog.=) 'active' \
-             AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') \
              RETURNING pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('kind', j.kind, \
              'id', j.id, 'role', j.role::pg_catalog.int8, 'request', j.request, 'settings', j.settings, 'tasks', \
              (SELECT pg_catalog.count(*) FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number))",
@@ -363,8 +366,9 @@ impl Queue {
                 "UPDATE {{}}.bulk_job j SET ended_at = pg_catalog.clock_timestamp(), status = CASE WHEN EXISTS \
                  (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number \
                   AND status OPERATOR(pg_catalog.=) 'finished') THEN 'finished' ELSE 'failed' END \
-                 WHERE status OPERATOR(pg_catalog.=) 'active' AND NOT EXISTS \
-                 (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN})"
+                 FROM (SELECT number FROM {{}}.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' AND NOT EXISTS \
+                 (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
+                 FOR UPDATE SKIP LOCKED) done WHERE j.number OPERATOR(pg_catalog.=) done.number"
             ),
             Vec::new,
         );
@@ -408,11 +412,13 @@ impl Queue {
         )
     }
 
-    /// Deletes a job and its tasks.
+    /// Deletes a job and its tasks, unless somebody else is about to.
     pub fn delete(&self, number: i64) {
-        self.execute("DELETE FROM {}.bulk_job WHERE number OPERATOR(pg_catalog.=) $1", || {
-            vec![Parameter::int8(number)]
-        });
+        self.execute(
+            "DELETE FROM {}.bulk_job WHERE number OPERATOR(pg_catalog.=) \
+             (SELECT number FROM {}.bulk_job WHERE number OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED)",
+            || vec![Parameter::int8(number)],
+        );
     }
 
     /// Runs a statement in which `{}` stands for the schema; how many rows it touched.

@@ -8,20 +8,24 @@ use std::collections::BTreeMap;
 
 /// The tables of a load, each opened, and made if need be, at its first line.
 pub struct Tables {
-    writers: BTreeMap<String, TableWriter>,
+    /// By the name of the table, with the type as its lines spell it.
+    writers: BTreeMap<String, (String, TableWriter)>,
+    /// Lines that are stored, by type; those of open writers are counted when they finish.
+    counts: BTreeMap<String, u64>,
     stamp: Stamp,
     keep_history: bool,
     /// How many tables were made for lines that named their type, those of earlier batches too.
     created: usize,
     created_before: usize,
-    /// The type of the last line; most lines have the same.
-    last: Option<String>,
+    /// The type of the last line, and its table; most lines have the same.
+    last: Option<(String, String)>,
 }
 
 impl Tables {
     /// Those of a batch, before which `created` tables were made.
     pub fn new(stamp: Stamp, keep_history: bool, created: usize) -> Tables {
-        Tables { writers: BTreeMap::new(), stamp, keep_history, created, created_before: created, last: None }
+        let (writers, counts) = (BTreeMap::new(), BTreeMap::new());
+        Tables { writers, counts, stamp, keep_history, created, created_before: created, last: None }
     }
 
     /// How many tables were made, those of earlier batches too.
@@ -39,14 +43,16 @@ impl Tables {
     /// # Errors
     /// Those of [`Tables::open`], with the place.
     pub fn of_type(&mut self, resource_type: &str, place: impl Fn() -> String) -> Result<&mut TableWriter> {
-        if self.last.as_deref() != Some(resource_type) {
-            if !self.writers.contains_key(resource_type) {
+        if self.last.as_ref().is_none_or(|(spelled, _)| spelled != resource_type) {
+            let table = resource_type.to_ascii_lowercase();
+            if self.writers.get(&table).is_none_or(|(spelled, _)| spelled != resource_type) {
                 let opened = ResourceType::new(resource_type).and_then(|name| self.open(&name, false));
                 opened.map_err(|error| error.detail_if_none(place()))?;
             }
-            self.last = Some(resource_type.to_owned());
+            self.last = Some((resource_type.to_owned(), table));
         }
-        Ok(self.writers.get_mut(resource_type).expect("opened above"))
+        let (_, table) = self.last.as_ref().expect("set above");
+        Ok(&mut self.writers.get_mut(table).expect("opened above").1)
     }
 
     /// Opens the table of a type. One that the caller asked for may always be made.
@@ -54,6 +60,11 @@ impl Tables {
     /// # Errors
     /// 54000 beyond `fhir_bulk.max_new_tables`; those of [`TableWriter::open`].
     pub fn open(&mut self, resource_type: &ResourceType, asked_for: bool) -> Result<()> {
+        let name = resource_type.as_str().to_ascii_lowercase();
+        // The same table by another spelling: what came before is in it before the rest comes.
+        if let Some((spelled, writer)) = self.writers.remove(&name) {
+            self.count(spelled, writer.finish());
+        }
         let (table, keys) = match ResourceTable::find_to_write(resource_type)? {
             Some(table) => (table, None),
             None => {
@@ -66,8 +77,12 @@ impl Tables {
             }
         };
         let writer = TableWriter::open(&table, resource_type, self.stamp, self.keep_history, keys)?;
-        self.writers.insert(resource_type.as_str().to_owned(), writer);
+        self.writers.insert(name, (resource_type.as_str().to_owned(), writer));
         Ok(())
+    }
+
+    fn count(&mut self, resource_type: String, lines: u64) {
+        *self.counts.entry(resource_type).or_default() += lines;
     }
 
     fn count_new(&mut self, resource_type: &ResourceType) -> Result<()> {
@@ -87,7 +102,10 @@ impl Tables {
     }
 
     /// Writes what is left; how many lines of each type are stored.
-    pub fn finish(self) -> BTreeMap<String, u64> {
-        self.writers.into_iter().map(|(name, writer)| (name, writer.finish())).collect()
+    pub fn finish(mut self) -> BTreeMap<String, u64> {
+        for (resource_type, writer) in std::mem::take(&mut self.writers).into_values() {
+            self.count(resource_type, writer.finish());
+        }
+        self.counts
     }
 }

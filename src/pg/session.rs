@@ -63,9 +63,12 @@ pub fn syncs_files() -> bool {
 /// Has the server's WAL writer write what was logged so far, as an asynchronous commit does. Left alone it sleeps while
 /// the log's buffers fill up, and then each process has to write a page for every page that it logs, one after the other.
 pub fn have_log_written() {
-    // SAFETY: both only look at and set the log's state in shared memory, under its own locks.
+    // SAFETY: the end of the last record that this process has logged in its transaction, 0 for none; the log's state is
+    // in shared memory, under its own locks.
     unsafe {
-        pg_sys::XLogSetAsyncXactLSN(pg_sys::GetXLogInsertRecPtr());
+        if pg_sys::XactLastRecEnd != 0 {
+            pg_sys::XLogSetAsyncXactLSN(pg_sys::XactLastRecEnd);
+        }
     }
 }
 

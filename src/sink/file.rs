@@ -74,11 +74,15 @@ impl Folder {
 
     pub fn open(&self, job: &str, name: &str) -> Result<File> {
         let path = self.draft(job).published.join(name);
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(O_NOFOLLOW)
-            .open(&path)
-            .map_err(|error| failed("open", &path, &error))
+        OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(&path).map_err(|error| match error.kind() {
+            // Who has its URL learns no path of the server by it.
+            ErrorKind::NotFound => Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+                format!("the exported file \"{job}/{name}\" is not there any more"),
+            )
+            .hint("Files are kept for fhir_bulk.export_retention, and until bulk_export_cancel()."),
+            _ => failed("open", &path, &error),
+        })
     }
 }
 

@@ -1,14 +1,13 @@
 //! Bytes that a client has handed over before: piece by piece, in the transaction that then loads them. They wait in a
 //! temporary file, which takes them in a third of the time of COPY into a temporary table of bytea.
 
-use super::{Blocks, Bytes, Progress, Source};
+use super::{Bytes, Progress, Source};
 use crate::error::{Error, Result};
 use crate::pg::temporary::TemporaryFile;
 use crate::pg::transaction::{self, SubtransactionEnd};
 use pgrx::PgSqlErrorCode;
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::BorrowedFd;
 
 /// What loads call them.
 pub const URL: &str = "staged://";
@@ -33,21 +32,21 @@ struct Staged {
 /// # Errors
 /// 53100 when the disk is full, 58030 otherwise; 53400 beyond temp_file_limit is raised.
 pub fn add(piece: &[u8]) -> Result<u64> {
-    // Taken out for the time of the call: an error of PostgreSQL's leaves it out, and it is as if never begun.
-    let mut staged = STAGED.take().filter(|staged| staged.file.is_open()).unwrap_or_else(|| {
+    if STAGED.with_borrow(|staged| staged.as_ref().is_none_or(|staged| !staged.file.is_open())) {
         transaction::at_subtransaction_end(subtransaction_ended);
-        Staged { file: TemporaryFile::create(), bytes: 0, parts: Vec::new() }
-    });
-    let part = transaction::subtransaction();
-    if staged.parts.last().is_none_or(|(last, _)| *last != part) {
-        staged.parts.push((part, staged.bytes));
+        STAGED.set(Some(Staged { file: TemporaryFile::create(), bytes: 0, parts: Vec::new() }));
     }
-    let written = staged.file.write_at(piece, staged.bytes);
-    written.map_err(|error| failure(&error))?;
-    staged.bytes += piece.len() as u64;
-    let bytes = staged.bytes;
-    STAGED.set(Some(staged));
-    Ok(bytes)
+    let part = transaction::subtransaction();
+    STAGED.with_borrow_mut(|staged| {
+        let Staged { file, bytes, parts } = staged.as_mut().expect("there is one");
+        if parts.last().is_none_or(|(last, _)| *last != part) {
+            parts.push((part, *bytes));
+        }
+        // What an error leaves behind is not counted, and written over by the next piece.
+        file.write_at(piece, *bytes).map_err(|error| failure(&error))?;
+        *bytes += piece.len() as u64;
+        Ok(*bytes)
+    })
 }
 
 /// Opens what is staged, which this uses up.
@@ -61,8 +60,8 @@ pub fn open() -> Result<Source> {
     })?;
     let progress = Progress::default();
     progress.set_total(staged.bytes);
-    let reader = Reader { file: staged.file, at: 0, end: staged.bytes, progress: progress.clone() };
-    Ok(Source { name: NAME.to_owned(), bytes: Bytes::Here(Box::new(reader)), progress })
+    let mut reader = Reader { file: staged.file, at: 0, end: staged.bytes, progress: progress.clone() };
+    Ok(Source { name: NAME.to_owned(), bytes: Bytes::Here(Box::new(move || reader.read())), progress })
 }
 
 /// What a rolled back subtransaction has added is gone; what a released one has is its parent's.
@@ -90,16 +89,6 @@ struct Reader {
     at: u64,
     end: u64,
     progress: Progress,
-}
-
-impl Blocks for Reader {
-    fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
-        Some(self.read())
-    }
-
-    fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
 }
 
 impl Reader {

@@ -152,7 +152,11 @@ fn files_and_jobs_are_gone_when_their_time_is_over() {
     assert_error(&fails(&mut client, &format!("SELECT bulk_export_status('{id}')")), "P0002", &[id]);
     wait_for_no_files(&database);
     wait_for("the job to be forgotten", || count(&mut client, "SELECT count(*) FROM bulk_jobs") == 0);
-    assert_error(&fails(&mut client, &format!("SELECT bulk_export_file('{url}')")), "58P01", &["No such file"]);
+    assert_error(
+        &fails(&mut client, &format!("SELECT bulk_export_file('{url}')")),
+        "58P01",
+        &["is not there any more"],
+    );
 }
 
 #[test]

@@ -117,3 +117,22 @@ fn polling_a_status_does_not_start_a_process_each_time() {
     run(&mut client, "DROP TRIGGER refuse ON bulk_job_task");
     wait_for_status(&mut client, "stuck", "is finished", |status| status["status"] == "finished");
 }
+
+/// A client that waits, or is asleep, before it commits.
+#[test]
+fn a_cancel_that_is_not_committed_keeps_no_other_job_waiting() {
+    let (database, mut client) = allowed();
+    let slow = [Stalling::new(patients(1..=10), 0.5), Stalling::new(patients(1..=10), 0.5)];
+    import(&mut client, "slow", &[("Patient", &slow[0].url()), ("Patient", &slow[1].url())]);
+    wait_for("both slots to be taken", || active(&mut client) == 2);
+    let (one, two) = (database.file("one", patients(1..=10)), database.file("two", patients(11..=20)));
+    import(&mut client, "ended", &[("Patient", &one), ("Patient", &two)]);
+    let mut asleep = database.connect();
+    run(&mut asleep, "BEGIN");
+    assert_eq!(value(&mut asleep, "SELECT bulk_import_cancel('ended')"), "t");
+    import(&mut client, "next", &[("Patient", &one)]);
+    slow.iter().for_each(Stalling::go_on);
+    wait_for_status(&mut client, "next", "its end", |status| status["status"] == "finished");
+    run(&mut asleep, "COMMIT");
+    wait_for_status(&mut client, "ended", "its end", |status| status["status"] == "cancelled");
+}

@@ -153,6 +153,22 @@ fn staging_keeps_to_the_limits_on_temporary_files() {
 }
 
 #[test]
+fn a_piece_that_could_not_be_staged_takes_none_of_those_before_with_it() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(&mut client, "BEGIN");
+    stage(&mut client, patients(1..=1).as_bytes(), 1 << 20);
+    run(&mut client, "SET LOCAL temp_file_limit = '64kB'; SAVEPOINT s");
+    let large = format!("SELECT bulk_load_stage(convert_to(repeat(' ', {}), 'UTF8'))", 1 << 20);
+    assert_error(&fails(&mut client, &large), "53400", &["temp_file_limit"]);
+    run(&mut client, "ROLLBACK TO s");
+    stage(&mut client, patients(2..=2).as_bytes(), 1 << 20);
+    assert_eq!(load_staged(&mut client), r#"{"total": 2}"#);
+    assert_eq!(value(&mut client, "SELECT string_agg(id, ' ' ORDER BY id) FROM patient"), "p-1 p-2");
+    run(&mut client, "COMMIT");
+}
+
+#[test]
 fn staging_is_for_those_who_may_and_never_in_a_transaction_that_only_reads() {
     let database = Database::new();
     let role = database.role("anybody");

@@ -93,6 +93,26 @@ fn of_a_first_load_that_repeats_ids_the_last_lines_stay_and_the_key_holds() {
     assert_eq!(value(&mut client, "SELECT status FROM patient WHERE id = 'p-7'"), "updated");
 }
 
+/// `Sample`, `sample` and `SAMPLE` are three types and one table.
+#[test]
+fn of_types_that_share_a_table_the_last_line_of_an_id_wins_as_well() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let line = |name: &str, n: usize| format!("{{\"resourceType\":\"{name}\",\"id\":\"{}\",\"n\":{n}}}\n", n % 10);
+    let lines: String = (0..45).map(|n| line(["Sample", "sample", "SAMPLE"][n % 3], n)).collect();
+    let url = database.file("spelled", lines);
+    for _ in 0..2 {
+        assert_eq!(load(&mut client, &url, ""), r#"{"SAMPLE": 15, "Sample": 15, "sample": 15}"#);
+        assert_eq!(
+            rows(
+                &mut client,
+                "SELECT resource_type, array_agg((resource ->> 'n')::int ORDER BY id) FROM sample GROUP BY resource_type ORDER BY resource_type COLLATE \"C\""
+            ),
+            ["SAMPLE|{41,44,35,38}", "Sample|{42,36,39}", "sample|{40,43,37}"]
+        );
+    }
+}
+
 #[test]
 fn who_is_told_of_new_tables_is_told_of_their_keys() {
     let database = Database::new();
