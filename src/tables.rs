@@ -4,16 +4,17 @@ use crate::arguments::required;
 use crate::error::or_raise;
 use crate::pg::datum::Regclass;
 use crate::pg::session;
-use crate::store::{ResourceTable, ResourceType, path_into, readable_types};
+use crate::store::{ResourceTable, ResourceType, check, path_into, readable_types};
 use pgrx::prelude::*;
 
-/// Makes `<type>` and `<type>_history` unless they are there.
+/// Makes `<type>` and `<type>_history` unless they are there, and sees that it is a resource table.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_create_table(resource_type: Option<&str>) -> Regclass {
     session::prevent_if_read_only(c"bulk_create_table()");
     let table = required(resource_type, "resource_type")
         .and_then(ResourceType::new)
-        .and_then(|resource_type| ResourceTable::get_or_create(&resource_type));
+        .and_then(|resource_type| ResourceTable::get_or_create(&resource_type))
+        .and_then(|table| check(&table).map(|()| table));
     Regclass::new(or_raise(table).oid)
 }
 

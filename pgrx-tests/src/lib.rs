@@ -155,17 +155,29 @@ impl Cluster {
 
     /// Kills the server's first process and all its backends with SIGKILL, as a crashed machine would.
     pub fn kill_server(&self) {
-        let pid = fs::read_to_string(self.data().join("postmaster.pid")).ok();
-        let pid = pid.or_else(|| {
-            let mut cat = as_server_user(Path::new("/bin/cat"));
-            Some(String::from_utf8(run(cat.arg(self.data().join("postmaster.pid"))).stdout).unwrap())
-        });
-        let pid = pid.and_then(|text| text.lines().next().map(str::to_owned)).expect("a running server");
+        let pid = self.first_process();
+        self.end_server(&format!("/bin/kill -9 {pid} $(pgrep -P {pid})"));
+    }
+
+    /// Kills the server's first process only; its other ones end by themselves.
+    pub fn kill_postmaster(&self) {
+        self.end_server(&format!("/bin/kill -9 {}", self.first_process()));
+    }
+
+    fn first_process(&self) -> String {
+        let mut cat = as_server_user(Path::new("/bin/cat"));
+        let text = String::from_utf8(run(cat.arg(self.data().join("postmaster.pid"))).stdout).unwrap();
+        text.lines().next().expect("a running server").to_owned()
+    }
+
+    /// Runs a command of the shell that ends the server, and waits for its processes.
+    fn end_server(&self, command: &str) {
+        let pid = self.first_process();
         let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
         let mut all = vec![pid];
         all.extend(String::from_utf8(children.stdout).unwrap().lines().map(str::to_owned));
         // A process that ended meanwhile makes kill complain; that they are all gone is seen below.
-        as_server_user(Path::new("/bin/kill")).arg("-9").args(&all).output().unwrap();
+        as_server_user(Path::new("/bin/sh")).args(["-c", command]).output().unwrap();
         wait_for("the server's processes to be gone", || {
             all.iter().all(|pid| {
                 let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -17,12 +17,14 @@ pub struct Open {
 impl Open {
     /// Those of now.
     pub fn now() -> Open {
-        // What is prepared for two-phase commit has no process any more; when it began is not known by then, so its
-        // preparation counts.
+        // A session that shows nothing of what it does (track_activities) shows when it began itself. What is prepared for
+        // two-phase commit has no process any more; when it began is not known by then, so its preparation counts.
         let query = c"SELECT ((pg_catalog.extract('epoch', began) OPERATOR(pg_catalog.-) 946684800) \
                 OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 FROM (\
-                SELECT xact_start FROM pg_catalog.pg_stat_activity \
-                WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND xact_start IS NOT NULL \
+                SELECT CASE state WHEN 'disabled' THEN backend_start ELSE xact_start END \
+                FROM pg_catalog.pg_stat_activity \
+                WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
+                AND (xact_start IS NOT NULL OR state OPERATOR(pg_catalog.=) 'disabled') \
                 AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND backend_type OPERATOR(pg_catalog.<>) \
                 ALL ('{autovacuum worker,parallel worker,walsender}'::pg_catalog.text[]) \
                 UNION ALL SELECT prepared FROM pg_catalog.pg_prepared_xacts \

@@ -55,6 +55,10 @@ impl Kickoff {
             return Err(Error::invalid_argument(format!("_outputFormat \"{format}\" is not known"))
                 .hint(format!("It may be {}.", FORMATS.join(", "))));
         }
+        if types.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::invalid_argument("\"_type\" of the request names no type")
+                .hint("Without _type all types that you may read are exported."));
+        }
         let url = url.unwrap_or_else(|| "$export".to_owned());
         Kickoff { types: types.unwrap_or_default(), since, until, elements, gzip, single: false, url }.with_tables()
     }
@@ -81,8 +85,11 @@ impl Kickoff {
         let mut types: Vec<String> = Vec::new();
         for name in &self.types {
             let Some(known) = spelt(name) else { return Err(unreadable(name)) };
-            if !types.iter().any(|known_already| known_already == known.as_str()) {
-                types.push(known.as_str().to_owned());
+            // Where nothing tells how a type is spelt, the caller does.
+            let is_told = known.as_str().bytes().any(|byte| byte.is_ascii_uppercase());
+            let name = if is_told { known.as_str() } else { name };
+            if !types.iter().any(|known_already| known_already.eq_ignore_ascii_case(name)) {
+                types.push(name.to_owned());
             }
         }
         self.types = types;

@@ -52,6 +52,8 @@ impl Request {
         let Value::Object(mut members) = request else {
             return Err(Error::invalid_argument("the request is not a JSON object"));
         };
+        // What is null is not there.
+        members.retain(|_, value| !value.is_null());
         let id = match members.remove("id") {
             None => random_id(),
             Some(Value::String(id)) if is_id(&id) => id,
@@ -92,6 +94,7 @@ impl Input {
     fn parse(number: usize, input: Value) -> Result<Input> {
         let place = format!("inputs[{number}]");
         let Value::Object(mut members) = input else { return Err(wrong(&place, "an object")) };
+        members.retain(|_, value| !value.is_null());
         let resource_type = match members.remove("resourceType") {
             None => None,
             Some(Value::String(name)) => Some(ResourceType::new(&name).map(|_| name)?),
@@ -116,7 +119,7 @@ fn is_id(id: &str) -> bool {
 
 fn one_of(members: &mut Map<String, Value>, name: &str, known: &[&str]) -> Result<Option<String>> {
     match members.remove(name) {
-        None | Some(Value::Null) => Ok(None),
+        None => Ok(None),
         Some(Value::String(word)) if known.contains(&word.as_str()) => Ok(Some(word)),
         Some(_) => Err(wrong(name, &format!("one of {}", known.join(", ")))),
     }

@@ -13,13 +13,11 @@ pub fn of(id: &str, job: Job) -> Value {
         "resourceType": "BulkImportStatus",
         "id": id,
         "type": if request.fhir { "fhir" } else { "aidbox" },
+        "contentEncoding": request.content_encoding.as_deref().unwrap_or("plain"),
         "mode": if request.transaction { "transaction" } else { "bulk" },
         "time": {"start": time(job.created_at)},
         "status": job.status,
     });
-    if let Some(encoding) = request.content_encoding {
-        status["contentEncoding"] = encoding.into();
-    }
     match job.ended_at {
         Some(at) => status["time"]["end"] = time(at).into(),
         None => status["progress"] = progress(&job.tasks),

@@ -90,8 +90,9 @@ impl Task {
     }
 
     /// Shows how far the current transaction is, before anything of it is committed: for the status, and in
-    /// `pg_stat_progress_copy`.
+    /// `pg_stat_progress_copy`. A worker whose server is gone ends here.
     pub fn show(&self, copying: Copying, resources: u64) {
+        worker::end_without_server();
         progress::show(copying, resources, self.key());
     }
 

@@ -9,10 +9,30 @@ pub fn schema(name: &CStr) -> Option<pg_sys::Oid> {
     valid(unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) })
 }
 
-/// A database's OID.
+/// A database's OID, for a process without one: after a crash it can't use the catalogue's indexes until another has made
+/// the file that tells where they are, so this reads the table, as autovacuum does (`get_database_list`).
 pub fn database(name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a C string; `true` answers InvalidOid when there is none.
-    valid(unsafe { pg_sys::get_database_oid(name.as_ptr(), true) })
+    let mut found = None;
+    // SAFETY: inside a transaction; the scan is ended and the table closed, which an error leaves to the transaction's end.
+    // Each tuple is one of pg_database, whose fixed part comes first, and lives until the next.
+    unsafe {
+        let table = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::table_beginscan_catalog(table, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let data = (*tuple).t_data;
+            let form = data.byte_add(usize::from((*data).t_hoff)).cast::<pg_sys::FormData_pg_database>();
+            if CStr::from_ptr((*form).datname.data.as_ptr()) == name {
+                found = Some((*form).oid);
+            }
+        }
+        pg_sys::heap_endscan(scan);
+        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+    }
+    found
 }
 
 /// The OID of a table, view, index or sequence in a schema.

@@ -1,11 +1,12 @@
 //! Datums: reading a column's bytes where they lie, and handing results to PostgreSQL with one copy.
 
+use crate::error::{Error, or_raise};
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::Datum;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::{pg_sys, pgrx_resolved_type};
+use pgrx::{PgSqlErrorCode, pg_sys, pgrx_resolved_type};
 use std::ffi::CStr;
 
 /// An SQL result that is already a datum, in memory of the context it was made in.
@@ -65,9 +66,17 @@ impl Regclass {
     }
 }
 
-/// Text beyond 1 GB is PostgreSQL's own error (54000, invalid memory alloc request size).
+/// The most that PostgreSQL allocates for a value (MaxAllocSize, memutils.h).
+const MAX_BYTES: usize = 0x3FFF_FFFF;
+
+/// What no value can hold raises 54000.
 pub(super) fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
     let size = bytes.len() + pg_sys::VARHDRSZ;
+    if size > MAX_BYTES {
+        let message = format!("a row of {} bytes is longer than a value can be", bytes.len());
+        let error = Error::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message);
+        or_raise::<()>(Err(error.hint("bulk_dump_chunks() and dump_sql_chunks() give it in pieces.")))
+    }
     // SAFETY: `palloc` returns `size` bytes or raises; all of them are written. Below 1 GB by palloc's limit,
     // so that the length fits its 30 bits.
     unsafe {

@@ -1,6 +1,7 @@
 //! Other processes of the server that take part in this one's work, as parallel queries have them: in the same
 //! transaction, under the same snapshot, role and settings. If one fails, all fail.
 
+use super::worker;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -44,8 +45,9 @@ impl<'a> Part<'a> {
         self.shared.next.fetch_add(1, Ordering::Relaxed) as usize
     }
 
-    /// Adds to a number that all see; what it is then.
+    /// Adds to a number that all see; what it is then. A process whose server is gone ends here.
     pub fn add(&self, count: u64) -> u64 {
+        worker::end_without_server();
         self.shared.total.fetch_add(count, Ordering::Relaxed) + count
     }
 }

@@ -14,6 +14,7 @@ unsafe extern "C-unwind" {
     /// PostgreSQL's own answer to SIGHUP: asks for the configuration to be read again.
     fn SignalHandlerForConfigReload(signal: c_int);
     fn DiscardCommand(statement: *mut pg_sys::DiscardStmt, is_top_level: bool);
+    fn PostmasterIsAliveInternal() -> bool;
 }
 
 /// A worker to be started.
@@ -107,6 +108,15 @@ pub fn reload_if_asked() {
             pg_sys::ConfigReloadPending = 0;
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
+    }
+}
+
+/// Ends this process if the server has ended without it: as long as it works on, no other server can start.
+pub fn end_without_server() {
+    // SAFETY: asks the system.
+    if !unsafe { PostmasterIsAliveInternal() } {
+        let message = "terminating bulk job worker due to unexpected postmaster exit";
+        ereport!(PgLogLevel::FATAL, PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN, message);
     }
 }
 

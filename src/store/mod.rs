@@ -19,4 +19,4 @@ pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
 pub use table::{ResourceTable, make_sequence, next_txid, unknown};
 pub use types::readable_types;
-pub use write::{Stamp, TableWriter, path_into};
+pub use write::{Stamp, TableWriter, check, path_into};

@@ -100,6 +100,9 @@ impl ResourceTable {
     /// 3F000; what PostgreSQL says to the role's `CREATE TABLE` is raised.
     pub fn get_or_create(resource_type: &ResourceType) -> Result<ResourceTable> {
         ResourceTable::make(resource_type, false)?;
+        if ResourceTable::find_history(resource_type)?.is_none() {
+            create_one(resource_type, &resource_type.history_name(), "IF NOT EXISTS", HISTORY_KEY)?;
+        }
         ResourceTable::get(resource_type)
     }
 
@@ -227,39 +230,42 @@ pub(super) fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
     })
 }
 
+const KEY: &str = ", PRIMARY KEY (id)";
+const HISTORY_KEY: &str = ", PRIMARY KEY (id, txid)";
+
 fn create(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>> {
+    // Others may make a table meanwhile that do not know our locks. That is as good, unless it is to be one that only
+    // this transaction sees.
+    let (if_missing, key) = if keys_wait { ("", "") } else { ("IF NOT EXISTS", KEY) };
+    create_one(resource_type, &resource_type.table_name(), if_missing, key)?;
+    create_one(resource_type, &resource_type.history_name(), "IF NOT EXISTS", HISTORY_KEY)?;
+    let keys = Keys::of(qualified(&settings::data_schema()?, &resource_type.table_name()));
+    if keys_wait {
+        return Ok(Some(keys));
+    }
+    keys.index_identifiers();
+    Ok(None)
+}
+
+fn create_one(resource_type: &ResourceType, name: &CStr, if_missing: &str, key: &str) -> Result<()> {
     let schema = settings::data_schema()?;
-    let status = qualified(&schema, c"resource_status");
+    let (table, status) = (qualified(&schema, name), qualified(&schema, c"resource_status"));
     // Where the server has lz4: a dump spends less time in it than in pglz, by far.
     let has_lz4 = c"SELECT 'yes' FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) \
         'default_toast_compression' AND 'lz4' OPERATOR(pg_catalog.=) ANY (enumvals)";
     let compression = if spi::texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
     // Names of types could be anybody's in the caller's search_path.
     let now = "pg_catalog.timestamptz DEFAULT CURRENT_TIMESTAMP";
-    // Others may make a table meanwhile that do not know our locks. That is as good, unless it is to be one that only
-    // this transaction sees.
-    let (if_missing, key) = if keys_wait { ("", "") } else { ("IF NOT EXISTS", ", PRIMARY KEY (id)") };
-    for (name, if_missing, key) in [
-        (resource_type.table_name(), if_missing, key),
-        (resource_type.history_name(), "IF NOT EXISTS", ", PRIMARY KEY (id, txid)"),
-    ] {
-        let table = qualified(&schema, &name);
-        spi::execute(
-            &sql(format!(
-                "CREATE TABLE {if_missing} {table} (id pg_catalog.text NOT NULL, txid pg_catalog.int8 NOT NULL, \
-                 cts {now}, ts {now}, resource_type pg_catalog.text DEFAULT '{}', status {status} NOT NULL, \
-                 resource pg_catalog.jsonb{compression} NOT NULL{key})",
-                resource_type.canonical()
-            )),
-            &[],
-        );
-    }
-    let keys = Keys::of(qualified(&schema, &resource_type.table_name()));
-    if keys_wait {
-        return Ok(Some(keys));
-    }
-    keys.index_identifiers();
-    Ok(None)
+    spi::execute(
+        &sql(format!(
+            "CREATE TABLE {if_missing} {table} (id pg_catalog.text NOT NULL, txid pg_catalog.int8 NOT NULL, \
+             cts {now}, ts {now}, resource_type pg_catalog.text DEFAULT '{}', status {status} NOT NULL, \
+             resource pg_catalog.jsonb{compression} NOT NULL{key})",
+            resource_type.canonical()
+        )),
+        &[],
+    );
+    Ok(())
 }
 
 fn type_exists(sql_name: &str) -> bool {

@@ -8,8 +8,8 @@ use url::{Host, Url};
 /// The allowlist. Empty, it allows https to public addresses.
 ///
 /// Its text is a comma-separated list of
-/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), the path that is the prefix and
-///   those below it, in which no `%2F` may hide a way out of it;
+/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), paths that start with the prefix,
+///   letter by letter, in which no `%2F` may hide a way out of it;
 /// - `host`: this host, http and https, on any port;
 /// - `*.host`, `scheme://*.host[:port][/prefix]`: the hosts below it;
 /// - an address or a network (`10.1.0.0/16`, `fd00::/8`): whatever resolves into it;
@@ -136,7 +136,7 @@ impl Rule {
         host_fits
             && scheme.as_deref().is_none_or(|scheme| scheme == url.scheme())
             && (scheme.is_none() || url.port_or_known_default() == *port)
-            && is_within(url.path(), prefix)
+            && url.path().starts_with(prefix.as_str())
             && (prefix == "/" || !has_hidden_separator(url.path()))
     }
 
@@ -155,12 +155,6 @@ impl Rule {
             _ => false,
         }
     }
-}
-
-/// Whether a path is this one or below it: `/data-private` is not below `/data`.
-fn is_within(path: &str, prefix: &str) -> bool {
-    let rest = path.strip_prefix(prefix);
-    rest.is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
 }
 
 /// Whether a path has a separator that some servers see and a URL does not: `/data/..%2Fother` is below `/data/` by
@@ -345,10 +339,10 @@ mod tests {
             assert!(!allowed(rule, url, "93.184.215.14"), "{url}");
         }
         assert!(!allowed("https://h.org", "https://h.org:8443/", "93.184.215.14"));
-        // A folder or a file, not what their names begin.
-        assert!(allowed("https://h.org/data", "https://h.org/data/x", "93.184.215.14"));
+        // A prefix is what a path starts with; a slash at its end makes it a folder.
         assert!(allowed("https://h.org/data", "https://h.org/data?version=2", "93.184.215.14"));
-        assert!(!allowed("https://h.org/data", "https://h.org/data-private/x", "93.184.215.14"));
+        assert!(allowed("https://h.org/data", "https://h.org/data-2.ndjson", "93.184.215.14"));
+        assert!(!allowed("https://h.org/data/", "https://h.org/data-2.ndjson", "93.184.215.14"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use ureq::config::Config;
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector as _, DefaultConnector, NextTimeout};
-use url::Url;
+use url::{Position, Url};
 
 pub(crate) use ureq::http::StatusCode as Status;
 
@@ -117,7 +117,8 @@ impl Client {
     fn resolve(&self, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
         let host = host_text(url);
         // Who may not read it learns nothing of what the name stands for in here.
-        let refused = || TransferError::Refused(format!("{}://{host} is not among the allowed sources", url.scheme()));
+        let shown = format!("{}{}", &url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath]);
+        let refused = || TransferError::Refused(format!("{shown} is not among the allowed sources"));
         let by_name = self.policy.by_name(url);
         if !self.policy.may_allow(by_name) {
             return Err(refused().into());

@@ -237,6 +237,8 @@ fn a_bad_request_is_refused_before_there_is_a_job() {
     for (request, state, piece) in [
         (json!([]), "22023", "object"),
         (json!({"_type": 5}), "22023", "\"_type\""),
+        (json!({"_type": []}), "22023", "names no type"),
+        (json!({"_type": ""}), "22023", "names no type"),
         (json!({"_type": "Patient,Nobody"}), "42P01", "Nobody"),
         (json!({"_type": "Patient;DROP"}), "42P01", "Patient;DROP"),
         (json!({"_type": "patient_history"}), "42P01", "patient_history"),

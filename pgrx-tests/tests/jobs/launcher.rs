@@ -1,6 +1,7 @@
 //! Where the library is preloaded, jobs go on by themselves.
 
-use crate::job::{assert_patients, import, server, wait_for_total, worker, workers};
+use crate::job::{assert_patients, finish, import, server, wait_for_total, worker, workers};
+use crate::source::Stalling;
 use crate::support::{patients, rows, run};
 use fhir_bulk_tests::{Client, wait_for};
 
@@ -36,5 +37,27 @@ fn jobs_go_on_without_any_call_after_a_crash_when_the_library_is_preloaded() {
     let told = log.lines().filter(|line| line.contains("there is no database \"absent\"")).count();
     assert!((1..=2).contains(&told), "once in each life of the server: {told}");
     assert!(Client::connect(&database.cluster().dsn("postgres", "postgres"), postgres::NoTls).is_ok());
+    database.cluster().stop_server("fast");
+}
+
+/// At night, when the first client comes in the morning.
+#[test]
+fn jobs_go_on_after_a_crash_though_nobody_connects() {
+    let database = server(&[
+        "shared_preload_libraries = 'fhir_bulk'",
+        "fhir_bulk.launcher_databases = 'jobs'",
+        "fhir_bulk.launcher_interval = 1",
+        "fhir_bulk.allowed_sources = '127.0.0.1'",
+    ]);
+    let source = Stalling::new(patients(1..=1000), 0.5);
+    import(&mut database.connect(), "job", &[("Patient", &source.url())]);
+    wait_for("the source to be asked", || source.requests() == 1);
+    database.cluster().kill_server();
+    database.cluster().start_server();
+    wait_for("the source to be asked again", || source.requests() == 2);
+    source.go_on();
+    let mut client = database.connect();
+    assert_eq!(finish(&mut client, "job")["status"], "finished");
+    assert_patients(&mut client, 1000);
     database.cluster().stop_server("fast");
 }

@@ -4,7 +4,7 @@ use crate::job::{
     assert_patients, finish, import, import_with, inputs, server, wait_for_status, wait_for_total, worker,
 };
 use crate::source::Stalling;
-use crate::support::{count, patients, run};
+use crate::support::{count, patients, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::json;
 use std::os::unix::fs::FileExt as _;
@@ -166,4 +166,32 @@ fn a_server_stops_soon_while_an_import_waits_for_its_source() {
         assert_eq!(count(&mut client, "SELECT count(DISTINCT txid) FROM patient"), 4);
         database.cluster().stop_server("fast");
     }
+}
+
+/// As long as one of its processes works on, no other server can take its place.
+#[test]
+fn a_worker_ends_with_its_server_and_the_next_one_goes_on() {
+    let database = server(&[]);
+    let mut client = database.connect();
+    // Rows take longer to be written than to be read, so that the worker waits for nothing.
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Patient'); CREATE INDEX ON patient USING gin (resource);
+         SET fhir_bulk.import_commit_rows = 1000",
+    );
+    let url = database.file("all", patients(1..=NUMBER));
+    import(&mut client, "job", &[("Patient", &url)]);
+    wait_for_total(&mut client, "job", 5000);
+    drop(client);
+    database.cluster().kill_postmaster();
+    database.cluster().start_server();
+    let mut client = database.connect();
+    assert_eq!(
+        value(&mut client, "SELECT status FROM bulk_job_task"),
+        "active",
+        "the worker has gone on without a server"
+    );
+    assert_eq!(finish(&mut client, "job")["status"], "finished");
+    assert_patients(&mut client, NUMBER);
+    database.cluster().stop_server("fast");
 }

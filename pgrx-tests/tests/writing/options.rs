@@ -186,3 +186,22 @@ fn max_errors_is_the_last_number_that_is_borne() {
     }
     assert_eq!(load(&mut client, &url, &arguments(3)), r#"{"total": 20, "errors": 3}"#);
 }
+
+/// As where rows were restored or replicated without their sequence.
+#[test]
+fn a_version_whose_number_the_history_has_already_is_not_lost_in_silence() {
+    let (database, mut client) = new();
+    let update = "'Patient', options => '{\"update\": true}'";
+    let url = |n: usize| database.file("line", format!("{{\"id\":\"a\",\"v\":{n}}}"));
+    load(&mut client, &url(1), update);
+    load(&mut client, &url(2), update);
+    run(&mut client, "SELECT setval('transaction_id_seq', 1, false)");
+    load(&mut client, &url(3), update);
+    let error = load_fails(&mut client, &url(4), update);
+    assert_error_with_hint(&error, "23505", &["version 1 of a"]);
+    assert_eq!(value(&mut client, "SELECT resource FROM patient"), r#"{"v": 3}"#);
+    run(&mut client, "SELECT setval('transaction_id_seq', 10)");
+    run(&mut client, "UPDATE patient SET txid = 9");
+    load(&mut client, &url(4), update);
+    assert_eq!(rows(&mut client, "SELECT resource ->> 'v' FROM patient_history ORDER BY 1"), ["1", "2", "3"]);
+}

@@ -174,7 +174,7 @@ fn roles_see_and_delete_only_their_own_rejects_and_nobody_writes_them() {
             "SELECT * FROM bulk_load_reject_row",
             "DELETE FROM bulk_load_reject_row",
             "TRUNCATE bulk_load_reject_row",
-            "INSERT INTO bulk_load_reject_row VALUES ('postgres', now(), 's', 1, 1, '22000', 'e', '')",
+            "INSERT INTO bulk_load_reject_row VALUES (10, now(), 's', 1, 1, '22000', 'e', '')",
             "INSERT INTO bulk_load_reject VALUES (now(), 's', 1, 1, '22000', 'e', '')",
             "UPDATE bulk_load_reject SET error = 'other'",
             "CREATE TRIGGER t BEFORE INSERT ON bulk_load_reject_row FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",

@@ -71,6 +71,17 @@ pub fn path_into(table: &ResourceTable) -> Result<(Path, &'static str)> {
     chosen
 }
 
+/// Sees that a table has the columns of a resource table.
+///
+/// # Errors
+/// 42703 and 42804 for columns that are missing or of another type; PostgreSQL's own (42809) for what has no rows.
+pub fn check(table: &ResourceTable) -> Result<()> {
+    let open = Table::open_for_insert(table.oid);
+    let columns = Columns::of(&open);
+    open.close();
+    columns.map(|_| ())
+}
+
 impl TableWriter {
     /// Opens a table for writing: checks privileges and chooses the way. With `keep_history` replaced versions go to
     /// the history table. A table that was made just now may lack its `keys` until the writing ends.

@@ -48,7 +48,8 @@ pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static
             PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
             format!("table \"{}\" has no unique index on id", table.name()),
         )
-        .hint(format!("ALTER TABLE {} ADD PRIMARY KEY (id);", table.name())));
+        .detail("It must be on id alone, of all rows, and not deferrable.")
+        .hint(format!("CREATE UNIQUE INDEX ON {} (id);", table.name())));
     }
     Ok(chosen)
 }

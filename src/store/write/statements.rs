@@ -5,11 +5,13 @@
 //! Number and time tell the load's own rows: a sequence that was set back gives numbers that old rows have.
 
 use super::batch::Batch;
+use crate::error::{Error, or_raise};
 use crate::pg::catalog;
 use crate::pg::memory::with_scratch;
 use crate::pg::spi::{self, Parameter};
 use crate::store::ResourceTable;
 use crate::store::table::sql;
+use pgrx::PgSqlErrorCode;
 use std::collections::HashSet;
 use std::ffi::CString;
 
@@ -20,11 +22,38 @@ const ROUNDS: usize = 3;
 pub(super) struct Statements {
     known: CString,
     lock: CString,
-    keep: Option<CString>,
+    keep: Option<Box<Keep>>,
     update: CString,
     insert: CString,
     insert_if_new: CString,
     upsert: CString,
+}
+
+/// Those by which replaced versions are kept.
+struct Keep {
+    keep: CString,
+    /// Which one is not kept, since the history has another one of its number.
+    lost: Option<CString>,
+}
+
+impl Keep {
+    /// `any` are the rows to be kept.
+    fn new(History { sql_name, columns, has_ts }: &History, any: &str) -> Keep {
+        let own = is_own(("$2", "$3"));
+        Keep {
+            keep: sql(format!(
+                "INSERT INTO {sql_name} ({columns}) SELECT {columns} FROM {any} AND NOT {own} ON CONFLICT DO NOTHING"
+            )),
+            lost: has_ts.then(|| {
+                sql(format!(
+                    "SELECT pg_catalog.concat(t.txid, ' of ', t.id) FROM {any} AND NOT {own} AND NOT EXISTS \
+                     (SELECT FROM {sql_name} AS h WHERE h.id OPERATOR(pg_catalog.=) t.id \
+                     AND h.txid OPERATOR(pg_catalog.=) t.txid AND COALESCE(h.ts OPERATOR(pg_catalog.=) t.ts, \
+                     h.ts IS NULL AND t.ts IS NULL)) LIMIT 1"
+                ))
+            }),
+        }
+    }
 }
 
 impl Statements {
@@ -58,14 +87,7 @@ impl Statements {
                     )
                 }
             }),
-            keep: history.map(|history| {
-                let columns = &history.columns;
-                sql(format!(
-                    "INSERT INTO {} ({columns}) SELECT {columns} FROM {any} AND NOT {} ON CONFLICT DO NOTHING",
-                    history.sql_name,
-                    is_own(("$2", "$3"))
-                ))
-            }),
+            keep: history.map(|history| Box::new(Keep::new(history, &any))),
             update: sql(format!(
                 "UPDATE {table} AS t SET txid = $3, ts = $4, resource_type = $5, resource = r.resource, {}{set_update} \
                  FROM {rows} WHERE t.id OPERATOR(pg_catalog.=) r.id AND t.id OPERATOR(pg_catalog.=) ANY ($1)",
@@ -137,17 +159,34 @@ impl Statements {
     }
 
     fn keep(&self, batch: &Batch, known: &[usize]) {
-        if let Some(keep) = &self.keep
+        if let Some(Keep { keep, lost }) = self.keep.as_deref()
             && !known.is_empty()
         {
-            let [txid, ts, _] = batch.stamp_parameters();
-            with_scratch(|| spi::execute(keep, &[batch.ids(known), txid, ts]));
+            let parameters = || {
+                let [txid, ts, _] = batch.stamp_parameters();
+                [batch.ids(known), txid, ts]
+            };
+            let kept = with_scratch(|| spi::execute(keep, &parameters()));
+            if kept < known.len() as u64
+                && let Some(lost) = lost
+                && let Some(version) = with_scratch(|| spi::texts(lost, &parameters())).pop()
+            {
+                or_raise::<()>(Err(history_has_another(&version)));
+            }
         }
     }
 
     fn run(&self, statement: &CString, batch: &Batch, rows: &[usize]) -> u64 {
         if rows.is_empty() { 0 } else { with_scratch(|| spi::execute(statement, &batch.parameters(rows))) }
     }
+}
+
+fn history_has_another(version: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+        format!("version {version} cannot be kept: the history has another one of that number"),
+    )
+    .hint("transaction_id_seq seems to be behind the rows: SELECT setval('transaction_id_seq', …) beyond the highest txid.")
 }
 
 /// How rows are held while they are kept and replaced.
@@ -164,6 +203,7 @@ pub(super) struct History {
     sql_name: String,
     /// Those that both tables have.
     columns: String,
+    has_ts: bool,
 }
 
 impl History {
@@ -172,7 +212,8 @@ impl History {
         let all = [c"id", c"txid", c"ts", c"resource_type", c"status", c"resource", c"cts"];
         let both = all.iter().filter(|name| table.has_column(name) && history.has_column(name));
         let columns = both.map(|name| catalog::quote_identifier(name)).collect::<Vec<_>>().join(", ");
-        History { sql_name: history.sql_name.clone(), columns }
+        let has_ts = table.has_column(c"ts") && history.has_column(c"ts");
+        History { sql_name: history.sql_name.clone(), columns, has_ts }
     }
 }
 

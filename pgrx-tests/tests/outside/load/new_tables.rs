@@ -298,3 +298,24 @@ fn an_untyped_line_whose_type_is_no_name_is_refused_with_its_line() {
     }
     assert_eq!(relations(&mut client), before);
 }
+
+#[test]
+fn bulk_create_table_completes_what_is_there_and_refuses_what_is_no_resource_table() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Patient'); DROP TABLE patient_history; SELECT bulk_create_table('patient');
+         CREATE TABLE victim (i int); CREATE SEQUENCE number",
+    );
+    let update = "'Patient', options => '{\"update\": true}'";
+    let url = database.file("one", patient("p", 1));
+    load(&mut client, &url, update);
+    load(&mut client, &url, update);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient_history"), 1);
+    let error = fails(&mut client, "SELECT bulk_create_table('Victim')");
+    assert_error_with_hint(&error, "42703", &["victim"]);
+    let error = fails(&mut client, "SELECT bulk_create_table('Number')");
+    assert!(["42703", "42809"].contains(&error.code().code()), "{error:?}");
+    assert_eq!(value(&mut client, "SELECT to_regclass('victim_history') IS NULL"), "t");
+}
