@@ -2,7 +2,7 @@
 
 use super::access::{Access, bitmap};
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 /// Refuses unknown settings under a prefix.
 pub fn reserve_settings_prefix(prefix: &'static CStr) {
@@ -277,6 +277,64 @@ pub unsafe fn new_wait_event_set(events: i32) -> *mut pg_sys::WaitEventSet {
         return pg_sys::CreateWaitEventSet(pg_sys::CurrentMemoryContext, events);
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         pg_sys::CreateWaitEventSet(pg_sys::CurrentResourceOwner, events)
+    }
+}
+
+/// Has this process answer a signal so.
+///
+/// # Safety
+/// `handler` does nothing but what a signal handler may.
+pub unsafe fn on_signal(signal: u32, handler: unsafe extern "C-unwind" fn(c_int)) {
+    // SAFETY: by the caller.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(signal as c_int, Some(handler));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(signal as c_int, Some(handler));
+    }
+}
+
+/// Whether this session has a lock in this mode.
+pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
+    // SAFETY: looks into memory of this process.
+    unsafe {
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        return pg_sys::LockHeldByMe(tag, mode as pg_sys::LOCKMODE);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::LockHeldByMe(tag, mode as pg_sys::LOCKMODE, false)
+    }
+}
+
+/// Writes into a temporary file; how many bytes, or below 0 what the operating system's last error tells. Beyond
+/// temp_file_limit PostgreSQL's own error is raised.
+///
+/// # Safety
+/// The file is open.
+pub unsafe fn write_file(file: pg_sys::File, bytes: &[u8], offset: i64) -> isize {
+    let event = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE;
+    let from = bytes.as_ptr().cast_mut().cast();
+    // SAFETY: by the caller; the bytes live through the call, which only reads them.
+    unsafe {
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        return pg_sys::FileWrite(file, from, bytes.len() as _, offset, event) as isize;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::FileWriteV(file, &pg_sys::iovec { iov_base: from, iov_len: bytes.len() }, 1, offset, event)
+    }
+}
+
+/// Reads from a temporary file; how many bytes, 0 at its end, or as [`write_file`].
+///
+/// # Safety
+/// The file is open.
+pub unsafe fn read_file(file: pg_sys::File, buffer: &mut [u8], offset: i64) -> isize {
+    let event = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ;
+    let to = buffer.as_mut_ptr().cast();
+    // SAFETY: by the caller; the buffer has as many bytes.
+    unsafe {
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        return pg_sys::FileRead(file, to, buffer.len() as _, offset, event) as isize;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pg_sys::FileReadV(file, &pg_sys::iovec { iov_base: to, iov_len: buffer.len() }, 1, offset, event)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Locks that a session holds until it gives them up, a transaction of it fails, or it ends, however it ends; or until
 //! its transaction ends. SQL has no way to take or to release them, as it has for advisory ones.
 
+use super::compat;
 use pgrx::pg_sys;
 
 /// What is locked: a number within an object of a catalogue or table.
@@ -43,18 +44,14 @@ impl Key {
     /// Takes the lock again after a transaction failed, which gives all of them up; false when somebody else was
     /// faster.
     pub fn keep(self) -> bool {
-        // SAFETY: a valid tag.
-        let held = unsafe { pg_sys::LockHeldByMe(&self.tag(), pg_sys::ExclusiveLock as i32) };
-        held || self.try_take()
+        compat::holds_lock(&self.tag(), pg_sys::ExclusiveLock) || self.try_take()
     }
 
     /// Gives the lock up, if it is held.
     pub fn release(self) {
-        // SAFETY: a valid tag.
-        unsafe {
-            if pg_sys::LockHeldByMe(&self.tag(), pg_sys::ExclusiveLock as i32) {
-                pg_sys::LockRelease(&self.tag(), pg_sys::ExclusiveLock as i32, true);
-            }
+        if compat::holds_lock(&self.tag(), pg_sys::ExclusiveLock) {
+            // SAFETY: a valid tag, of a lock that is held.
+            unsafe { pg_sys::LockRelease(&self.tag(), pg_sys::ExclusiveLock as i32, true) };
         }
     }
 

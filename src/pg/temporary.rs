@@ -1,5 +1,6 @@
 //! Temporary files of a transaction: in temp_tablespaces, within temp_file_limit, gone at its end.
 
+use super::compat;
 use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -52,12 +53,8 @@ impl TemporaryFile {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let (file, mut offset) = (self.file()?, position(offset)?);
         for piece in bytes.chunks(1 << 20) {
-            // SAFETY: the file is open; the bytes live through the call, which only reads them.
-            let written = unsafe {
-                let from = piece.as_ptr().cast_mut().cast();
-                let event = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE;
-                pg_sys::FileWrite(file, from, piece.len() as i32, offset, event)
-            };
+            // SAFETY: the file is open.
+            let written = unsafe { compat::write_file(file, piece, offset) };
             match usize::try_from(written) {
                 Ok(count) if count == piece.len() => offset += piece.len() as i64,
                 Ok(_) => return Err(io::ErrorKind::StorageFull.into()),
@@ -73,12 +70,9 @@ impl TemporaryFile {
     /// Those of the file system.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let (file, offset) = (self.file()?, position(offset)?);
-        let most = buffer.len().min(1 << 20) as i32;
-        // SAFETY: the file is open; the buffer has at least that many bytes.
-        let read = unsafe {
-            let event = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ;
-            pg_sys::FileRead(file, buffer.as_mut_ptr().cast(), most, offset, event)
-        };
+        let most = buffer.len().min(1 << 20);
+        // SAFETY: the file is open.
+        let read = unsafe { compat::read_file(file, &mut buffer[..most], offset) };
         usize::try_from(read).map_err(|_| io::Error::last_os_error())
     }
 

@@ -1,6 +1,6 @@
 //! Background workers: processes of the server that work without a client.
 
-use super::{guc, session, transaction};
+use super::{compat, guc, session, transaction};
 use crate::error::{Error, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -75,8 +75,8 @@ fn copy(text: &[u8], field: &mut [c_char]) {
 pub fn connect(database: Option<pg_sys::Oid>) {
     // SAFETY: once, at the start of the worker's function. A database that is gone ends the process.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGTERM as c_int, Some(die));
-        pg_sys::pqsignal(pg_sys::SIGHUP as c_int, Some(SignalHandlerForConfigReload));
+        compat::on_signal(pg_sys::SIGTERM, die);
+        compat::on_signal(pg_sys::SIGHUP, SignalHandlerForConfigReload);
         pg_sys::BackgroundWorkerUnblockSignals();
         match database {
             Some(oid) => pg_sys::BackgroundWorkerInitializeConnectionByOid(oid, pg_sys::InvalidOid, 0),
