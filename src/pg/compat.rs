@@ -227,6 +227,55 @@ pub unsafe fn insert_known_key(
     }
 }
 
+/// Closes what indexes keep open from one entry to the next: a BRIN index, from 17 on, a page of its map. Whose
+/// transaction or subtransaction opened it must close it.
+///
+/// # Safety
+/// `relation_info` is live and its indexes are open.
+pub unsafe fn end_index_entries(relation_info: *mut pg_sys::ResultRelInfo) {
+    #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+    let _ = relation_info;
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: by the caller.
+    unsafe {
+        for (index, info) in indexes(relation_info) {
+            pg_sys::index_insert_cleanup(index, info);
+        }
+    }
+}
+
+/// The same after an error, when the subtransaction's end has closed it already.
+///
+/// # Safety
+/// As [`end_index_entries`].
+pub unsafe fn forget_index_entries(relation_info: *mut pg_sys::ResultRelInfo) {
+    #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+    let _ = relation_info;
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: by the caller; an open index has its methods.
+    unsafe {
+        for (index, info) in indexes(relation_info) {
+            if (*(*index).rd_indam).aminsertcleanup.is_some() {
+                (*info).ii_AmCache = std::ptr::null_mut();
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`end_index_entries`]; they stay open while the result is used.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+unsafe fn indexes(
+    relation_info: *mut pg_sys::ResultRelInfo,
+) -> impl Iterator<Item = (pg_sys::Relation, *mut pg_sys::IndexInfo)> {
+    // SAFETY: by the caller; both arrays have as many elements.
+    unsafe {
+        let pg_sys::ResultRelInfo { ri_NumIndices, ri_IndexRelationDescs, ri_IndexRelationInfo, .. } = *relation_info;
+        (0..ri_NumIndices.max(0) as usize)
+            .map(move |at| (*ri_IndexRelationDescs.add(at), *ri_IndexRelationInfo.add(at)))
+    }
+}
+
 /// The attribute at `index` (from 0) of a tuple descriptor.
 ///
 /// # Safety

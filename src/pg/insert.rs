@@ -110,6 +110,7 @@ impl HeapInsert {
                 for at in by_key {
                     compat::insert_index_entries(*relation_info, slots[at], *state, None);
                 }
+                compat::end_index_entries(*relation_info);
                 forget_expressions(*state);
             }
         });
@@ -119,6 +120,12 @@ impl HeapInsert {
                 clear(*slot);
             }
         }
+    }
+
+    /// To be called when the subtransaction that [`HeapInsert::insert`] ran in has been rolled back.
+    pub fn was_undone(&mut self) {
+        // SAFETY: the indexes are open as long as this value.
+        unsafe { compat::forget_index_entries(self.relation_info) }
     }
 
     /// Ends the inserting; what is needed after an error, the transaction's end does.

@@ -61,6 +61,7 @@ const NAMES: &[&str] = &[
     "pg_rotate_logfile_old",
     "pg_start_backup",
     "pg_stat_reset",
+    "pg_stat_reset_backend_stats",
     "pg_stat_reset_replication_slot",
     "pg_stat_reset_shared",
     "pg_stat_reset_single_function_counters",

@@ -128,8 +128,11 @@ impl HeapUpdate {
                 }
             }
         });
-        // SAFETY: the insert's state is live.
-        unsafe { forget_expressions(insert.state) }
+        // SAFETY: the insert's state is live and its indexes are open.
+        unsafe {
+            compat::end_index_entries(insert.relation_info);
+            forget_expressions(insert.state);
+        }
         left
     }
 

@@ -108,6 +108,9 @@ fn insert_new(insert: &mut HeapInsert, batch: &Batch, rows: &[usize]) -> bool {
     let inserted = subtransaction::unless_taken(|| {
         insert.insert(in_order.len(), by_id, |at, row| batch.row_values(in_order[at], row));
     });
+    if inserted.is_none() {
+        insert.was_undone();
+    }
     inserted.is_some()
 }
 

@@ -149,6 +149,19 @@ fn additional_indexes_of_every_kind_find_what_was_loaded() {
 }
 
 #[test]
+fn a_brin_index_stays_whole_when_a_batch_finds_known_ids_only_while_it_is_inserted() {
+    let (database, mut client) =
+        with_table("CREATE INDEX brin ON patient USING brin (ts) WITH (pages_per_range = 1, autosummarize = off)");
+    load(&mut client, &database.file("known", patients(6001..=6100)), "'Patient'");
+    run(&mut client, "UPDATE patient SET ts = '2001-01-01Z'; SELECT brin_summarize_new_values('brin')");
+    // The first batch has only new ids, so that those of the second are not looked up before.
+    load(&mut client, &database.file("all", patients(1..=9000)), "'Patient'");
+    run(&mut client, "SELECT brin_summarize_new_values('brin'); SET enable_seqscan = off");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient WHERE ts > '2002-01-01Z'"), 9000);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient WHERE ts < '2002-01-01Z'"), 0);
+}
+
+#[test]
 fn a_second_unique_index_is_kept_and_its_violation_loads_nothing() {
     let (database, mut client) =
         with_table("CREATE UNIQUE INDEX by_number ON patient ((resource ->> 'multipleBirthInteger'))");
