@@ -38,7 +38,7 @@ fn a_full_disk_ends_the_input_with_true_numbers_and_room_lets_it_be_imported() {
 
 #[test]
 fn a_full_disk_of_the_log_ends_the_server_and_with_room_the_import_goes_on_after_its_start() {
-    const NUMBER: usize = 200_000;
+    const NUMBER: usize = 300_000;
     let database = server(&[]);
     let cluster = database.cluster();
     let folder = cluster.shared_folder("log_disk");

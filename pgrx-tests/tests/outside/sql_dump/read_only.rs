@@ -248,8 +248,8 @@ fn no_query_becomes_another_role() {
     run(
         &mut admin,
         &format!(
-            "GRANT {other} TO {role}; CREATE TABLE secret (what text); INSERT INTO secret VALUES ('his');
-             GRANT SELECT ON secret TO {other}; ALTER ROLE {role} NOINHERIT;
+            "ALTER ROLE {role} NOINHERIT; GRANT {other} TO {role};
+             CREATE TABLE secret (what text); INSERT INTO secret VALUES ('his'); GRANT SELECT ON secret TO {other};
              CREATE FUNCTION by_clause() RETURNS text LANGUAGE plpgsql SET role = '{other}' AS
                $$ BEGIN RETURN (SELECT what FROM secret); END $$;
              CREATE FUNCTION by_definer() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS
@@ -294,29 +294,33 @@ fn no_query_becomes_another_role() {
 /// Volatile functions of PostgreSQL that change nothing, or nothing but what ends with the transaction or is a number
 /// drawn by chance.
 const HARMLESS: &str =
-    "amvalidate clock_timestamp current_query currtid2 currval gen_random_uuid lastval lo_close lo_get
-    lo_lseek lo_lseek64 lo_open lo_tell lo_tell64 loread pg_advisory_xact_lock pg_advisory_xact_lock_shared
-    pg_blocking_pids pg_collation_actual_version pg_control_checkpoint pg_control_init pg_control_recovery
-    pg_control_system pg_current_logfile pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn
-    pg_database_collation_actual_version pg_database_size pg_get_backend_memory_contexts pg_get_multixact_members
-    pg_get_shmem_allocations pg_get_wal_replay_pause_state pg_get_wal_resource_managers pg_hba_file_rules
+    "amvalidate array_sample array_shuffle clock_timestamp current_query currtid2 currval gen_random_uuid lastval
+    lo_close lo_get lo_lseek lo_lseek64 lo_open lo_tell lo_tell64 loread pg_advisory_xact_lock
+    pg_advisory_xact_lock_shared pg_available_wal_summaries pg_blocking_pids pg_collation_actual_version
+    pg_control_checkpoint pg_control_init pg_control_recovery pg_control_system pg_current_logfile
+    pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_collation_actual_version
+    pg_database_size pg_get_aios pg_get_backend_memory_contexts pg_get_loaded_modules pg_get_multixact_members
+    pg_get_sequence_data pg_get_shmem_allocations pg_get_shmem_allocations_numa pg_get_wait_events
+    pg_get_wal_replay_pause_state pg_get_wal_resource_managers pg_get_wal_summarizer_state pg_hba_file_rules
     pg_ident_file_mappings pg_indexes_size pg_is_in_recovery pg_is_wal_replay_paused
     pg_isolation_test_session_is_blocked pg_jit_available pg_last_committed_xact pg_last_wal_receive_lsn
     pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_lock_status pg_logical_slot_peek_binary_changes
     pg_logical_slot_peek_changes pg_ls_archive_statusdir pg_ls_dir pg_ls_logdir pg_ls_logicalmapdir
-    pg_ls_logicalsnapdir pg_ls_replslotdir pg_ls_tmpdir pg_ls_waldir pg_notification_queue_usage pg_partition_ancestors
-    pg_partition_tree pg_prepared_xact pg_read_binary_file pg_read_file pg_read_file_old pg_relation_size
-    pg_replication_origin_progress pg_replication_origin_session_is_setup pg_replication_origin_session_progress
-    pg_safe_snapshot_blocking_pids pg_sequence_last_value pg_show_all_file_settings pg_show_replication_origin_status
-    pg_sleep pg_sleep_for pg_sleep_until pg_stat_clear_snapshot pg_stat_file pg_stat_force_next_flush
-    pg_stat_get_recovery_prefetch pg_stat_get_xact_blocks_fetched pg_stat_get_xact_blocks_hit
+    pg_ls_logicalsnapdir pg_ls_replslotdir pg_ls_summariesdir pg_ls_tmpdir pg_ls_waldir pg_notification_queue_usage
+    pg_partition_ancestors pg_partition_tree pg_prepared_xact pg_read_binary_file pg_read_file pg_read_file_old
+    pg_relation_size pg_replication_origin_progress pg_replication_origin_session_is_setup
+    pg_replication_origin_session_progress pg_safe_snapshot_blocking_pids pg_sequence_last_value
+    pg_show_all_file_settings pg_show_replication_origin_status pg_sleep pg_sleep_for pg_sleep_until
+    pg_stat_clear_snapshot pg_stat_file pg_stat_force_next_flush pg_stat_get_backend_io pg_stat_get_backend_wal
+    pg_stat_get_io pg_stat_get_recovery_prefetch pg_stat_get_xact_blocks_fetched pg_stat_get_xact_blocks_hit
     pg_stat_get_xact_function_calls pg_stat_get_xact_function_self_time pg_stat_get_xact_function_total_time
     pg_stat_get_xact_numscans pg_stat_get_xact_tuples_deleted pg_stat_get_xact_tuples_fetched
-    pg_stat_get_xact_tuples_hot_updated pg_stat_get_xact_tuples_inserted pg_stat_get_xact_tuples_returned
-    pg_stat_get_xact_tuples_updated pg_stat_have_stats pg_table_size pg_tablespace_size pg_total_relation_size
-    pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared pg_xact_commit_timestamp pg_xact_commit_timestamp_origin
-    pg_xact_status query_to_xml query_to_xml_and_xmlschema query_to_xmlschema random setseed timeofday ts_rewrite
-    ts_stat txid_status";
+    pg_stat_get_xact_tuples_hot_updated pg_stat_get_xact_tuples_inserted pg_stat_get_xact_tuples_newpage_updated
+    pg_stat_get_xact_tuples_returned pg_stat_get_xact_tuples_updated pg_stat_have_stats pg_table_size
+    pg_tablespace_size pg_total_relation_size pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
+    pg_wal_summary_contents pg_xact_commit_timestamp pg_xact_commit_timestamp_origin pg_xact_status query_to_xml
+    query_to_xml_and_xmlschema query_to_xmlschema random random_normal setseed timeofday ts_rewrite ts_stat
+    txid_status uuidv4 uuidv7";
 
 #[test]
 fn every_volatile_function_of_this_postgresql_is_refused_or_known_to_be_harmless() {
