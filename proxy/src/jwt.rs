@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::error::Error;
 use std::fs;
+use std::time::SystemTime;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::config::{Config, read_secret};
 
 /// How far apart clocks may be, in seconds; PostgREST's figure.
-const LEEWAY: u64 = 30;
+const LEEWAY: f64 = 30.0;
 /// An HS256 secret shorter than its hash can be guessed (RFC 7518, 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -78,6 +79,10 @@ impl Keys {
     /// Why it is refused.
     pub fn claims(&self, token: &str) -> Result<Map<String, Value>, JwtError> {
         let header = jsonwebtoken::decode_header(token)?;
+        if header.crit.is_some() {
+            // Whatever it is that must be understood, it is not understood here (RFC 7515, 4.1.11).
+            return Err(ErrorKind::InvalidToken.into());
+        }
         let mut refused = ErrorKind::InvalidAlgorithm.into();
         // A key is only ever used with its own algorithm: a public key is never taken for an HMAC secret.
         for key in self.keys.iter().filter(|key| key.algorithm == header.alg) {
@@ -85,7 +90,7 @@ impl Keys {
                 continue;
             }
             match jsonwebtoken::decode(token, &key.key, &self.validation(key.algorithm)) {
-                Ok(token) => return Ok(token.claims),
+                Ok(token) => return in_time(&token.claims).map(|()| token.claims),
                 Err(error) => refused = error,
             }
         }
@@ -94,8 +99,9 @@ impl Keys {
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
+        // `in_time` does this: these would be read as whole numbers.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
         // As PostgREST does: a token without `exp` is valid for as long as its key.
         validation.required_spec_claims = HashSet::new();
         match &self.audience {
@@ -107,6 +113,25 @@ impl Keys {
         }
         validation
     }
+}
+
+/// Whether a token's time has come and not gone. Seconds may have a fraction (RFC 7519, 2).
+fn in_time(claims: &Map<String, Value>) -> Result<(), JwtError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+    let second = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(value) => {
+            let second = value.as_f64().filter(|second| second.is_finite());
+            second.map(Some).ok_or(JwtError::from(ErrorKind::InvalidClaimFormat(name.to_owned())))
+        }
+    };
+    if second("exp")?.is_some_and(|exp| exp + LEEWAY < now) {
+        return Err(ErrorKind::ExpiredSignature.into());
+    }
+    if second("nbf")?.is_some_and(|nbf| nbf - LEEWAY > now) {
+        return Err(ErrorKind::ImmatureSignature.into());
+    }
+    Ok(())
 }
 
 /// `jsonwebtoken` with the cryptography that TLS brings along anyway.

@@ -3,10 +3,11 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, RowStream};
+use tokio_postgres::{Client, Row, RowStream};
 
 use crate::auth::Caller;
 use crate::error::{Blame, Problem, Result};
@@ -52,7 +53,15 @@ impl Session {
             Access::ReadWrite => "BEGIN READ WRITE",
         };
         let client = session.connection().client();
+        if matches!(caller, Caller::Assumed { role, .. } if role == "none") {
+            // Which SET ROLE takes for none at all, and the session's user stays.
+            session.is_busy.store(false, Relaxed);
+            return Err(unusable().because("SET ROLE none"));
+        }
         client.batch_execute(begin).await.map_err(Problem::unavailable)?;
+        if let Caller::Assumed { role, .. } = caller {
+            take_on_settings(client, role).await?;
+        }
         let name = format!("fhir_bulk_proxy {request_id}");
         // The role comes last: what is set before is set by the user who logged in.
         let set = "SELECT pg_catalog.set_config('application_name', $1, true), \
@@ -69,10 +78,7 @@ impl Session {
             }
         }
         .map_err(|error| match error.as_db_error() {
-            Some(_) => {
-                Problem::new(axum::http::StatusCode::FORBIDDEN, "the credentials stand for a role that cannot be used")
-                    .because(format!("SET ROLE \"{}\": {error:?}", caller.role()))
-            }
+            Some(_) => unusable().because(format!("SET ROLE \"{}\": {error:?}", caller.role())),
             None => Problem::unavailable(error),
         })?;
         session.is_busy.store(false, Relaxed);
@@ -160,6 +166,49 @@ impl Session {
     pub fn connection(&self) -> &Connection {
         self.connection.as_ref().expect("held until commit, which consumes the session")
     }
+}
+
+fn unusable() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "the credentials stand for a role that cannot be used")
+}
+
+/// What ALTER ROLE … SET says of a role counts when it logs in, not when it is taken on: it is set here, for the
+/// transaction. Settings for this database go before those for all. Left out are what only superusers may set, what the
+/// connection itself has asked for (its encoding among it), and what is about roles and transactions, which are set for
+/// each request.
+const SETTINGS_OF_ROLE: &str = "\
+    SELECT pg_catalog.set_config(own.name, own.value, true) FROM ( \
+        SELECT DISTINCT ON (part.name) part.name, part.value FROM pg_catalog.pg_db_role_setting s \
+        CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS line \
+        CROSS JOIN LATERAL (SELECT pg_catalog.split_part(line, '=', 1) AS name, \
+            pg_catalog.substr(line, pg_catalog.strpos(line, '=') OPERATOR(pg_catalog.+) 1) AS value) AS part \
+        WHERE s.setrole OPERATOR(pg_catalog.=) \
+            (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) $1) \
+        AND (s.setdatabase OPERATOR(pg_catalog.=) 0 OR s.setdatabase OPERATOR(pg_catalog.=) (SELECT d.oid \
+            FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) \
+        ORDER BY part.name, s.setdatabase DESC) AS own \
+    LEFT JOIN pg_catalog.pg_settings known \
+        ON pg_catalog.lower(known.name) OPERATOR(pg_catalog.=) pg_catalog.lower(own.name) \
+    WHERE CASE WHEN known.name IS NULL THEN pg_catalog.strpos(own.name, '.') OPERATOR(pg_catalog.>) 0 \
+        ELSE known.context OPERATOR(pg_catalog.=) 'user' AND known.source OPERATOR(pg_catalog.<>) 'client' END \
+    AND own.name OPERATOR(pg_catalog.<>) ALL (ARRAY['role', 'session_authorization', 'transaction_isolation', \
+        'transaction_read_only', 'transaction_deferrable'])";
+
+/// # Errors
+/// 500 for a setting that cannot be set: without it, the answer would not be the one that the role is to get.
+async fn take_on_settings(client: &Client, role: &str) -> Result<()> {
+    let set = client.query_typed(SETTINGS_OF_ROLE, &[(&role, Type::TEXT)]).await;
+    set.map(drop).map_err(|error| match error.as_db_error() {
+        Some(error) => {
+            let message = "the settings of this role cannot be applied; the log of the proxy says why";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).because(format!(
+                "ALTER ROLE \"{role}\" SET …: {}: {}",
+                error.code().code(),
+                error.message()
+            ))
+        }
+        None => Problem::unavailable(error),
+    })
 }
 
 impl Drop for Session {

@@ -282,3 +282,88 @@ fn anonymous_callers_get_in_only_where_a_role_is_set_for_them() {
     outcome(&service.proxy.send(&Request::get("/Patient/$dump").basic(&service.client, "wrong")), 401);
     assert_eq!(ids(&service.send(Request::get("/Patient/$dump"))).len(), 3);
 }
+
+#[test]
+fn a_role_that_a_token_stands_for_has_its_own_settings_and_the_next_has_none_of_them() {
+    let service = service(with_secret);
+    let (name, tenant) = (service.database.name().to_owned(), format!("{}_tenant", service.database.name()));
+    service
+        .database
+        .connect()
+        .batch_execute(&format!(
+            "CREATE ROLE {name}_plain NOLOGIN; GRANT {name}_plain TO {name}_authenticator;
+             GRANT SELECT ON patient TO {name}_plain; CREATE POLICY all_rows ON patient TO {name}_plain USING (true);
+             ALTER ROLE {tenant} SET TimeZone = 'Asia/Tokyo'; ALTER ROLE {tenant} SET app.ward = 'a, b=''c';
+             ALTER ROLE {tenant} SET log_statement = 'all'; ALTER ROLE {tenant} SET role = 'postgres';
+             ALTER ROLE {tenant} SET client_encoding = 'LATIN1';
+             ALTER ROLE {tenant} IN DATABASE {name} SET statement_timeout = '1234s';
+             ALTER ROLE {tenant} SET statement_timeout = '1s';
+             UPDATE patient SET cts = '2021-06-10T00:00:00+09:00'"
+        ))
+        .unwrap();
+    let send = |role: &str, request: Request| {
+        let token = hs256(&json!({"role": role, "tenant": "a"}), SECRET);
+        service.proxy.send(&request.header("Authorization", &format!("Bearer {token}")))
+    };
+    let settings = |role: &str| {
+        let names = ["TimeZone", "app.ward", "log_statement", "statement_timeout", "client_encoding"];
+        let each = names.map(|name| format!("coalesce(current_setting('{name}', true), '')")).join(" || '|' || ");
+        let query = format!("select {each} || '|' || current_user");
+        let response = send(role, Request::json("/$dump-sql", &json!({"query": query}).to_string()));
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.text().trim().trim_matches('"').to_owned()
+    };
+    for _ in 0..3 {
+        assert_eq!(settings(&tenant), format!("Asia/Tokyo|a, b='c|none|1234s|UTF8|{tenant}"));
+        assert_eq!(settings(&format!("{name}_plain")), format!("UTC||none|0|UTF8|{name}_plain"));
+    }
+    // A bare date is midnight where the role is.
+    let since = |date: &str| ids(&send(&tenant, Request::get(&format!("/Patient/$dump?_since={date}"))));
+    assert_eq!((since("2021-06-10"), since("2021-06-09")), (vec![], vec!["pt-a".to_owned()]));
+    assert!(send(&tenant, Request::get("/Patient/$dump")).text().contains("+09:00"));
+    // One that cannot be set is told, not passed over.
+    service
+        .database
+        .connect()
+        .batch_execute(&format!(
+            "UPDATE pg_db_role_setting SET setconfig = setconfig || 'TimeZone=Nowhere/X'::text
+             WHERE setdatabase <> 0 AND setrole = '{tenant}'::regrole"
+        ))
+        .unwrap();
+    let text = outcome(&send(&tenant, Request::get("/Patient/$dump")), 500);
+    assert!(text.contains("settings of this role"), "{text}");
+}
+
+#[test]
+fn a_role_called_none_is_no_role_and_never_the_proxys_own() {
+    let service = service(|database| {
+        let mut flags = with_secret(database);
+        let digest: String =
+            digest::digest(&digest::SHA256, b"k").as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let keys = file(database, "keys.yaml", &format!("- {{sha256: {digest}, role: none}}\n"));
+        flags.extend(["--api-keys-file".into(), keys]);
+        flags
+    });
+    outcome(&service.proxy.send(&bearer(&hs256(&json!({"role": "none"}), SECRET))), 403);
+    outcome(&service.proxy.send(&Request::get("/Patient/$dump").header("x-api-key", "k")), 403);
+}
+
+#[test]
+fn times_of_a_token_may_have_fractions_and_what_is_critical_in_it_is_heeded() {
+    let service = service(with_secret);
+    let tenant = format!("{}_tenant", service.database.name());
+    let status = |token: &str| service.proxy.send(&bearer(token)).status;
+    for (exp, nbf, expected) in [
+        (json!(4_000_000_000.5), json!(1_000_000_000.25), 200),
+        (json!(1_000_000_000.5), json!(0), 401),
+        (json!(4_000_000_000_u64), json!(3_900_000_000.5), 401),
+        (json!("4000000000"), json!(0), 401),
+        (Value::Null, json!(0), 401),
+    ] {
+        let claims = json!({"role": tenant, "tenant": "a", "exp": exp, "nbf": nbf});
+        assert_eq!(status(&hs256(&claims, SECRET)), expected, "{claims}");
+    }
+    let text = unsigned(&json!({"alg": "HS256", "crit": ["b64"], "b64": true}), &json!({"role": tenant}));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    assert_eq!(status(&format!("{text}.{}", base64(hmac::sign(&key, text.as_bytes()).as_ref(), false))), 401);
+}
