@@ -190,6 +190,18 @@ impl Request {
         self
     }
 
+    /// Adds a header beside one of its name.
+    pub fn and_header(mut self, name: &str, value: &str) -> Request {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Takes a header away.
+    pub fn without(mut self, name: &str) -> Request {
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self
+    }
+
     /// Basic credentials.
     pub fn basic(self, role: &str, password: &str) -> Request {
         self.header("Authorization", &format!("Basic {}", base64(format!("{role}:{password}").as_bytes(), true)))

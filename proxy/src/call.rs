@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::App;
 use crate::auth::Caller;
-use crate::error::{Blame, Problem, Result};
+use crate::error::{Blame, Problem, Result, printable};
 use crate::observe::RequestId;
 use crate::request::{self, Parameters};
 use crate::session::{Access, Session};
@@ -30,7 +30,7 @@ impl FromRequestParts<Arc<App>> for Call {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Call> {
         let caller = app.authenticator.caller(&parts.headers)?;
-        tracing::Span::current().record("role", caller.role());
+        tracing::Span::current().record("role", printable(caller.role()));
         Call::of(parts, app, caller)
     }
 }

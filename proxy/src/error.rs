@@ -57,7 +57,7 @@ impl Problem {
 
     /// Adds what the log is told.
     pub fn because(mut self, cause: impl ToString) -> Problem {
-        self.cause = Some(cause.to_string());
+        self.cause = Some(printable(&cause.to_string()));
         self
     }
 
@@ -83,6 +83,13 @@ impl Problem {
     pub fn of_statement(error: &tokio_postgres::Error, blame: Blame) -> Problem {
         let Some(error) = error.as_db_error() else { return Problem::unavailable(error) };
         let is_ours = error.routine() == Some(OUR_ROUTINE);
+        // What is wrong with a load's arguments, and not with a line of what it loads, is the request's mistake.
+        let blame = match blame {
+            Blame::Data if is_ours && error.code().code() == "22023" && !error.message().starts_with("line ") => {
+                Blame::Request
+            }
+            blame => blame,
+        };
         match status(error.code().code(), is_ours, blame) {
             StatusCode::SERVICE_UNAVAILABLE => {
                 let message = "the database cannot do this now; try again later";
@@ -123,6 +130,32 @@ impl IntoResponse for Problem {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// How many characters of a text the log shows.
+const MOST_SHOWN: usize = 2000;
+
+/// A text as the log may show it: on one line, in one direction, and not without end, whoever wrote it.
+pub fn printable(text: &str) -> String {
+    // Control characters, line separators, invisible ones and those that turn the direction of what follows.
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    let mut shown = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if at == MOST_SHOWN {
+            shown.push('…');
+            break;
+        }
+        match c {
+            '\n' | '\r' | '\t' => shown.extend(c.escape_default()),
+            _ if hides(c) => shown.extend(c.escape_unicode()),
+            _ => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// The status of an SQLSTATE. What `is_ours` is about the arguments of a function of the extension; what is not may
@@ -167,6 +200,12 @@ fn in_full(error: &DbError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_log_shows_stays_on_its_line() {
+        assert_eq!(printable("a\nb\r\t\u{1b}[31m\u{202e}é\u{2066}"), r"a\nb\r\t\u{1b}[31m\u{202e}é\u{2066}");
+        assert_eq!(printable(&"x".repeat(100_000)).chars().count(), MOST_SHOWN + 1);
+    }
 
     #[test]
     fn a_status_says_whose_mistake_it_is() {

@@ -19,8 +19,14 @@ pub struct Metrics {
     running: AtomicI64,
 }
 
-/// Method, route, status. The route is a pattern of ours, so that their number is bounded.
-type Labels = (String, String, u16);
+/// Method, route, status. The method is one of HTTP's and the route a pattern of ours, so that their number is bounded.
+type Labels = (&'static str, String, u16);
+
+/// A method as a label: one that HTTP has, or `other` for what a caller makes up.
+pub fn label(method: &str) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
 
 #[derive(Clone, Copy, Default)]
 struct Requests {

@@ -1,5 +1,6 @@
 //! Around every request: its id, its line in the log, its counters, and the form in which problems are told.
 
+use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -16,9 +17,16 @@ use serde_json::{Value, json};
 use tracing::{Instrument as _, Span, field};
 
 use crate::App;
-use crate::error::Problem;
+use crate::error::{Problem, printable};
+use crate::metrics;
 
 const REQUEST_ID: &str = "x-request-id";
+/// PostgreSQL cuts an application_name after 63 bytes; before the id stands `fhir_bulk_proxy `.
+const MOST_ID: usize = 47;
+
+/// Marks an answer that says what is wrong in its own body.
+#[derive(Clone, Copy)]
+pub struct Said;
 
 /// What a request is called in the log, in the answer, and in pg_stat_activity.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +36,7 @@ impl RequestId {
     /// The caller's own if it is one that a log can show, else a new one.
     fn of(headers: &HeaderMap) -> RequestId {
         let sane = |id: &&str| {
-            (1..=64).contains(&id.len())
+            (1..=MOST_ID).contains(&id.len())
                 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         };
         if let Some(id) = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane) {
@@ -50,11 +58,16 @@ impl RequestId {
 pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let path = request.uri().path().to_owned();
-    let span = tracing::info_span!("request", id = id.as_str(), method = %request.method(), path, role = field::Empty);
+    let shown = printable(&path);
+    let span =
+        tracing::info_span!("request", id = id.as_str(), method = %request.method(), path = shown, role = field::Empty);
     request.extensions_mut().insert(id.clone());
     let mut record = Record::new(app, &request, span.clone());
 
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = match check_host(&request) {
+        Ok(()) => next.run(request).instrument(span).await,
+        Err(problem) => problem.into_response(),
+    };
     if let Some(problem) = problem_of(&response) {
         let headers = std::mem::take(response.headers_mut());
         response = told(&problem, &path, &id);
@@ -68,10 +81,45 @@ pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Ne
     response.map(|body| Body::new(Observed { body, record }))
 }
 
+/// HTTP/1.1 asks for one Host, and answers are made with it (RFC 9112, 3.2).
+///
+/// # Errors
+/// 400.
+fn check_host(request: &Request) -> Result<(), Problem> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
+        (None, _) => Err(Problem::bad_request("the Host header is missing")),
+        (Some(_), Some(_)) => Err(Problem::bad_request("there are two Host headers")),
+        (Some(host), None) if host.to_str().is_ok_and(is_host) => Ok(()),
+        (Some(_), None) => Err(Problem::bad_request("the Host header is not a host, or a host:port")),
+    }
+}
+
+/// `fhir.example.org`, `10.0.0.1:8080`, `[::1]:8080`.
+fn is_host(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) if address.parse::<Ipv6Addr>().is_ok() => (None, rest),
+        Some(_) => return false,
+        None => {
+            let at = text.find(':').unwrap_or(text.len());
+            (Some(&text[..at]), &text[at..])
+        }
+    };
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    name.is_none_or(is_name)
+        && (port.is_empty()
+            || port
+                .strip_prefix(':')
+                .is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok()))
+}
+
 /// The problem that a handler returned, or that axum found before one was called.
 fn problem_of(response: &Response) -> Option<Problem> {
     let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
+    if !status.is_client_error() && !status.is_server_error() || response.extensions().get::<Said>().is_some() {
         return None;
     }
     Some(response.extensions().get::<Problem>().cloned().unwrap_or_else(|| match status {
@@ -163,7 +211,7 @@ impl Drop for Record {
         let time = self.start.elapsed();
         // 499: nginx's number for a client that did not wait for its answer.
         let status = self.status.map_or(499, |status| status.as_u16());
-        let labels = (self.method.to_string(), std::mem::take(&mut self.route), status);
+        let labels = (metrics::label(self.method.as_str()), std::mem::take(&mut self.route), status);
         self.app.metrics.ended(labels, self.bytes, time, !self.is_whole);
         let _in_span = self.span.enter();
         let (bytes, seconds) = (self.bytes, time.as_secs_f64());
@@ -196,7 +244,7 @@ impl HttpBody for Observed {
         let frame = std::task::ready!(Pin::new(&mut *body).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Some(Err(error)) => record.cause = Some(error.to_string()),
+            Some(Err(error)) => record.cause = Some(printable(&error.to_string())),
             None => record.is_whole = true,
         }
         // A body of known length may never be asked for its end.
@@ -216,6 +264,19 @@ impl HttpBody for Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_at_most_a_port() {
+        for good in ["fhir.example.org", "localhost:8080", "10.0.0.1:1", "[::1]", "[2001:db8::1]:443", "my_host"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in [
+            "", ":80", "a:", "a:b", "a:99999", "a:+1", "u@a", "a/b", "a b", "a?x", "::1", "[::1", "[a]", "[::1]x",
+            "a,b", "é",
+        ] {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn timestamps_are_dates_of_the_calendar() {

@@ -147,8 +147,11 @@ fn a_request_id_is_kept_if_it_is_one_and_made_otherwise() {
         let request = given.iter().fold(request, |request, id| request.header("X-Request-Id", id));
         service.send(request).header("x-request-id").unwrap().to_owned()
     };
-    assert_eq!(id(Some("abc-1.2_3")), "abc-1.2_3");
-    let forged = ["a b", "a\tid=\"x\"", "", &"x".repeat(65), "é"];
+    // The longest that application_name has room for.
+    for good in ["abc-1.2_3", &"x".repeat(47)] {
+        assert_eq!(id(Some(good)), good);
+    }
+    let forged = ["a b", "a\tid=\"x\"", "", &"x".repeat(48), "é"];
     let made: Vec<String> = forged.iter().map(|given| id(Some(given))).chain([id(None)]).collect();
     for (at, id) in made.iter().enumerate() {
         assert!(id.len() == 32 && !made[..at].contains(id), "{made:?}");
@@ -171,4 +174,48 @@ fn a_database_without_the_extension_is_told_apart_in_the_log() {
     service.database.connect().batch_execute("DROP EXTENSION fhir_bulk CASCADE").unwrap();
     outcome(&service.send(Request::get("/Patient/$dump")), 503);
     fhir_bulk_tests::wait_for("the reason in the log", || service.proxy.log().contains("CREATE EXTENSION fhir_bulk"));
+    let text = outcome(&service.send(Request::get("/Patient/$dump")), 503);
+    assert!(text.contains("no extension fhir_bulk"), "{text}");
+    // Whoever watches the proxy learns it from what requests have found.
+    let health = service.proxy.send(&Request::get("/health"));
+    assert_eq!(health.status, 503);
+    assert_eq!(health.json()["status"], "the database has no extension fhir_bulk");
+}
+
+#[test]
+fn what_callers_write_forges_no_line_of_the_log() {
+    let service = Service::new();
+    let name = "x\n2026-01-01 ERROR forged\r\u{1b}[31m\u{202e}";
+    outcome(&service.proxy.send(&Request::get("/Patient/$dump").basic(name, PASSWORD)), 401);
+    outcome(&service.send(Request::get("/x\u{202e}/y")), 404);
+    fhir_bulk_tests::wait_for("both lines", || service.proxy.log().matches("answered").count() == 2);
+    let log = service.proxy.log();
+    assert!(log.contains("ERROR forged") && !log.lines().any(|line| line.starts_with("2026-01-01 ERROR")), "{log}");
+    assert!(!log.contains(['\u{1b}', '\r', '\u{202e}']), "{log:?}");
+}
+
+#[test]
+fn a_host_that_is_missing_there_twice_or_none_is_refused() {
+    let service = Service::new();
+    let get = || service.signed(Request::get("/Patient/$dump"));
+    outcome(&service.proxy.send(&get().without("Host")), 400);
+    outcome(&service.proxy.send(&get().and_header("Host", "evil.example.org")), 400);
+    for host in ["", "user@fhir.example.org", "fhir.example.org/path", "fhir.example.org:port", "a b", "a.org#"] {
+        outcome(&service.proxy.send(&get().header("Host", host)), 400);
+    }
+    for host in ["fhir.example.org:8443", "[::1]:8080"] {
+        outcome(&service.proxy.send(&get().header("Host", host)), 404);
+    }
+}
+
+#[test]
+fn csv_is_text_for_those_who_accept_text() {
+    let service = Service::new();
+    let dump = |accept: &str| {
+        service.send(Request::json("/$dump-sql", r#"{"query": "select 1"}"#).header("Accept", accept)).status
+    };
+    for accept in ["text/csv", "text/*", "application/csv", "*/*"] {
+        assert_eq!(dump(accept), 200, "{accept}");
+    }
+    assert_eq!(dump("text/html"), 406);
 }
