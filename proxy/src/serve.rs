@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -29,6 +30,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower::ServiceExt as _;
 
 use crate::config::Config;
+use crate::error::printable;
 
 /// How long a client may take to shake hands, and to send the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
@@ -70,13 +72,21 @@ pub async fn serve(config: &Config, router: Router) -> Result<(), Box<dyn Error>
         let _ = stream.set_nodelay(true);
         let (tls, router, watcher, idle) = (tls.clone(), router.clone(), graceful.watcher(), config.idle_timeout);
         connections.spawn(async move {
-            let Some(tls) = tls else {
-                return handle(stream, router, watcher, idle).await;
+            let gone = hung_up(&stream);
+            let served = async {
+                let Some(tls) = tls else {
+                    return handle(stream, router, watcher, idle).await;
+                };
+                match timeout(HEAD_PATIENCE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => handle(stream, router, watcher, idle).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+                    Err(_) => tracing::debug!("no TLS handshake in time"),
+                }
             };
-            match timeout(HEAD_PATIENCE, tls.accept(stream)).await {
-                Ok(Ok(stream)) => handle(stream, router, watcher, idle).await,
-                Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-                Err(_) => tracing::debug!("no TLS handshake in time"),
+            tokio::select! {
+                biased;
+                () = served => {}
+                () = gone => tracing::debug!("a client hung up"),
             }
         });
     }
@@ -91,6 +101,28 @@ pub async fn serve(config: &Config, router: Router) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
+/// Waits until the other end of a connection will send nothing more. hyper looks for that only while it holds no bytes
+/// that it has not used: what a client sends behind its request would hide that it has gone. So this looks at the
+/// socket itself, by a descriptor of its own, and reads nothing.
+fn hung_up(stream: &TcpStream) -> impl Future<Output = ()> + use<> {
+    let own = stream.as_fd().try_clone_to_owned().and_then(|own| TcpStream::from_std(own.into()));
+    async move {
+        match own {
+            Ok(own) => {
+                while let Ok(ready) = own.ready(Interest::READABLE).await {
+                    if ready.is_read_closed() {
+                        return;
+                    }
+                    // What has come is not for us: wait until there is more, each arrival being told once.
+                    let _ = own.try_io(Interest::READABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "whether a client hangs up cannot be watched"),
+        }
+        std::future::pending().await
+    }
+}
+
 async fn handle<S>(stream: S, router: Router, watcher: Watcher, idle: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -103,8 +135,13 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .serve_connection(TokioIo::new(WriteTimeout { stream, limit: idle, timer: None }), service);
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection broke off");
+    match watcher.watch(connection).await {
+        // hyper has answered it with a status and no more.
+        Err(error) if error.is_parse() => {
+            tracing::info!(error = printable(&error.to_string()), "something that is not HTTP/1.1 was refused");
+        }
+        Err(error) => tracing::debug!(%error, "a connection broke off"),
+        Ok(()) => {}
     }
 }
 
