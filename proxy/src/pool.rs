@@ -13,10 +13,12 @@ use tokio_postgres::{CancelToken, Client, NoTls};
 
 use crate::auth::Caller;
 use crate::config::Config;
-use crate::error::{Problem, Result};
+use crate::error::{Problem, Result, printable};
 
 /// How long the server may take to open, to cancel or to clean up.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the answer of a probe holds.
+const HEALTH_AGE: Duration = Duration::from_secs(1);
 /// How often connections are looked through for old ones.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,23 @@ pub struct Pool {
     /// The same for each role with requests.
     roles: Mutex<HashMap<String, Weak<Semaphore>>>,
     idle: Mutex<HashMap<Login, Vec<Open>>>,
+    /// What the last probe found, and when. Locked while one runs.
+    health: tokio::sync::Mutex<Option<(Health, Instant)>>,
+    /// When a request found no extension, unless a later one did.
+    missed_extension: Mutex<Option<Instant>>,
+}
+
+/// Whether requests can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As far as can be known.
+    Good,
+    /// The server does not answer.
+    Unreachable,
+    /// The proxy's own user is not let in.
+    NoLogin,
+    /// The database has none of the functions.
+    NoExtension,
 }
 
 /// A connection that is open.
@@ -89,6 +108,8 @@ impl Pool {
             all: Arc::new(Semaphore::new(config.connections as usize)),
             roles: Mutex::default(),
             idle: Mutex::default(),
+            health: tokio::sync::Mutex::default(),
+            missed_extension: Mutex::default(),
         });
         let weak = Arc::downgrade(&pool);
         tokio::spawn(async move {
@@ -132,20 +153,49 @@ impl Pool {
         self.own_user.as_deref()
     }
 
-    /// Whether the server answers: not how, only that it would let somebody in.
-    pub async fn server_answers(&self) -> bool {
+    /// Whether requests can be served now. One probe runs at a time, and its answer holds for a second, however many
+    /// ask.
+    pub async fn health(&self) -> Health {
+        let mut last = self.health.lock().await;
+        if let Some((health, _)) = last.filter(|(_, at)| at.elapsed() < HEALTH_AGE) {
+            return health;
+        }
+        let health = timeout(SERVER_PATIENCE, self.probe()).await.unwrap_or(Health::Unreachable);
+        *last = Some((health, Instant::now()));
+        health
+    }
+
+    /// Logs in as the proxy's own user and looks for the extension. Without one, only that the server would let
+    /// somebody in can be found, and whether requests have missed the extension lately.
+    async fn probe(&self) -> Health {
         let mut config = self.database.clone();
         if self.own_user.is_none() {
             config.user("fhir_bulk_proxy_health");
         }
-        match timeout(SERVER_PATIENCE, config.connect(NoTls)).await {
-            Ok(Ok(_)) => true,
-            // It asked for a password, or knows no such role: it is there. "57P03": it starts or stops.
-            Ok(Err(error)) => match error.as_db_error() {
-                Some(error) => error.code().code().starts_with("28"),
-                None => std::error::Error::source(&error).is_some_and(|cause| !cause.is::<std::io::Error>()),
-            },
-            Err(_) => false,
+        match connect(&config).await {
+            Ok((client, driver)) => {
+                let found = find_extension(&client).await;
+                driver.abort();
+                match found {
+                    Ok(Some(_)) => Health::Good,
+                    Ok(None) => Health::NoExtension,
+                    Err(_) => Health::Unreachable,
+                }
+            }
+            Err(error) => {
+                // It asked for a password, or knows no such role: it is there. "57P03": it starts or stops.
+                let is_there = match error.as_db_error() {
+                    Some(error) => error.code().code().starts_with("28"),
+                    None => std::error::Error::source(&error).is_some_and(|cause| !cause.is::<std::io::Error>()),
+                };
+                let missed = lock(&self.missed_extension).is_some_and(|at| at.elapsed() < SERVER_PATIENCE);
+                match (is_there, &self.own_user) {
+                    (false, _) => Health::Unreachable,
+                    (true, Some(_)) => Health::NoLogin,
+                    (true, None) if missed => Health::NoExtension,
+                    (true, None) => Health::Good,
+                }
+            }
         }
     }
 
@@ -236,7 +286,13 @@ impl Pool {
                 Problem::unavailable(format!("the user of --database cannot log in: {error:?}"))
             }
         })?;
-        let schema = find_extension(&client).await?;
+        let found = find_extension(&client).await.map_err(Problem::unavailable)?;
+        *lock(&self.missed_extension) = found.is_none().then(Instant::now);
+        let missing = || {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database has no extension fhir_bulk")
+                .because("CREATE EXTENSION fhir_bulk")
+        };
+        let schema = found.ok_or_else(missing)?;
         Ok(Open { client, driver, schema, born: Instant::now() })
     }
 }
@@ -270,19 +326,18 @@ async fn connect(
     let (client, connection) = config.connect(NoTls).await?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the database ended");
+            tracing::debug!(error = printable(&error.to_string()), "a connection to the database ended");
         }
     });
     Ok((client, driver))
 }
 
-async fn find_extension(client: &Client) -> Result<String> {
+/// The extension's schema, quoted, if the database has the extension.
+async fn find_extension(client: &Client) -> std::result::Result<Option<String>, tokio_postgres::Error> {
     let query = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
          WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk'";
-    let row = client.query_typed_opt(query, &[]).await.map_err(Problem::unavailable)?;
-    let missing = || Problem::unavailable("the database has no extension fhir_bulk: CREATE EXTENSION fhir_bulk");
-    row.map(|row| row.get(0)).ok_or_else(missing)
+    Ok(client.query_typed_opt(query, &[]).await?.map(|row| row.get(0)))
 }
 
 impl Connection {

@@ -17,6 +17,7 @@ use crate::call::Call;
 use crate::error::{Blame, Problem, Result};
 use crate::exports;
 use crate::observe;
+use crate::pool::Health;
 use crate::request::{self, JSON, Kind, take_flag, take_text};
 use crate::session::{Access, Pieces};
 use crate::upload;
@@ -160,11 +161,15 @@ async fn export_identifiers(mut call: Call, body: Body) -> Result<Response> {
 }
 
 async fn health(State(app): State<Arc<App>>) -> Response {
-    let (code, status) = match app.pool.server_answers().await {
-        true => (StatusCode::OK, r#"{"status": "ok"}"#),
-        false => (StatusCode::SERVICE_UNAVAILABLE, r#"{"status": "the database cannot be reached"}"#),
+    let (code, status) = match app.pool.health().await {
+        Health::Good => (StatusCode::OK, "ok"),
+        Health::Unreachable => (StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached"),
+        Health::NoLogin => (StatusCode::SERVICE_UNAVAILABLE, "the user of --database cannot log in"),
+        Health::NoExtension => (StatusCode::SERVICE_UNAVAILABLE, "the database has no extension fhir_bulk"),
     };
-    respond(code, JSON[0], status.into())
+    let mut response = respond(code, JSON[0], format!(r#"{{"status": "{status}"}}"#));
+    response.extensions_mut().insert(observe::Said);
+    response
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
