@@ -12,9 +12,10 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Problem, Result};
 use crate::jwt::Keys;
+use crate::yaml;
 
 /// On whose behalf a request runs.
 #[derive(Clone, PartialEq, Eq)]
@@ -152,7 +153,8 @@ fn basic(credentials: &str) -> Result<Caller> {
 fn read_api_keys(path: &Path) -> std::result::Result<HashMap<[u8; 32], ApiKey>, Box<dyn Error>> {
     let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let text = fs::read_to_string(path).map_err(|error| in_file(&error))?;
-    let keys: Vec<ApiKey> = serde_saphyr::from_str(&text).map_err(|error| in_file(&error))?;
+    let json = yaml::to_json(&text, config::MOST_YAML).map_err(|error| in_file(&error))?;
+    let keys: Vec<ApiKey> = serde_json::from_str(&json).map_err(|error| in_file(&error))?;
     let with_digest = |key: ApiKey| match sha256_from_hex(&key.sha256) {
         Some(digest) => Ok((digest, key)),
         None => Err(in_file(&"sha256 is not 64 hexadecimal digits: printf %s KEY | sha256sum").into()),

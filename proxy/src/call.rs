@@ -6,13 +6,12 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Version, header};
-use serde_json::{Map, Value};
 
 use crate::App;
 use crate::auth::Caller;
 use crate::error::{Blame, Problem, Result, printable};
 use crate::observe::RequestId;
-use crate::request::{self, Parameters};
+use crate::request::{self, Object, Parameters};
 use crate::session::{Access, Session};
 
 /// What handlers work with.
@@ -97,7 +96,7 @@ impl Call {
     ///
     /// # Errors
     /// 400, 413, 415.
-    pub async fn object(&self, body: Body) -> Result<Map<String, Value>> {
+    pub async fn object(&self, body: Body) -> Result<Object> {
         let object = request::object(&self.headers, body, self.app.config.max_body);
         let too_slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly");
         tokio::time::timeout(self.app.config.idle_timeout, object).await.map_err(too_slow)?

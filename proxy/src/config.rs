@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode};
+
+use crate::yaml;
 
 /// Serves the bulk FHIR endpoints of a PostgreSQL database with the fhir_bulk extension.
 ///
@@ -29,7 +32,11 @@ pub struct Config {
 
     /// The database, as libpq writes it: "host=127.0.0.1 dbname=fhir user=authenticator", or a postgresql:// URL. A
     /// user is needed for tokens, API keys and anonymous callers only
-    #[arg(long, env = "FHIR_BULK_DATABASE", value_name = "DSN", hide_env_values = true)]
+    #[arg(long = "database", env = "FHIR_BULK_DATABASE", value_name = "DSN", hide_env_values = true)]
+    dsn: String,
+
+    /// What that says.
+    #[arg(skip)]
     pub database: tokio_postgres::Config,
 
     /// A file with the password of the user of --database
@@ -41,11 +48,11 @@ pub struct Config {
     pub public_url: Option<String>,
 
     /// A PEM file with the certificate chain; serves https
-    #[arg(long, env = "FHIR_BULK_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    #[arg(long, env = "FHIR_BULK_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
     /// A PEM file with the certificate's private key
-    #[arg(long, env = "FHIR_BULK_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "FHIR_BULK_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
     /// A file with the secret of HS256 tokens, at least 32 bytes
@@ -116,6 +123,9 @@ pub struct Config {
     pub log: String,
 }
 
+/// How many bytes of JSON a YAML file of ours may make.
+pub const MOST_YAML: usize = 64 << 20;
+
 /// The flag that names the file is read before all others.
 #[derive(Args, Debug)]
 pub struct File {
@@ -145,6 +155,9 @@ impl Config {
             Some(path) => read_file(path)?,
             None => BTreeMap::new(),
         };
+        if lines.contains_key("config") {
+            return Err("the file of --config cannot name another".into());
+        }
         // The file's lines become the defaults of their flags, which everything else goes before.
         let command = Config::command().mut_args(|arg| match arg.get_long().and_then(|name| lines.remove(name)) {
             Some(line) => arg.default_value(line).required(false),
@@ -153,7 +166,14 @@ impl Config {
         if let Some(name) = lines.keys().next() {
             return Err(format!("the file of --config has \"{name}\", which is no flag").into());
         }
-        let mut config = Config::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+        let matches = command.try_get_matches().map_err(without_password)?;
+        let mut config = Config::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        config.database = database(&config.dsn)?;
+        match (&config.tls_cert, &config.tls_key) {
+            (Some(_), None) => return Err("tls-cert needs tls-key".into()),
+            (None, Some(_)) => return Err("tls-key needs tls-cert".into()),
+            _ => {}
+        }
         if let Some(path) = &config.database_password_file {
             config.database.password(read_secret(path)?);
         }
@@ -161,10 +181,38 @@ impl Config {
     }
 }
 
+/// Ends the process as clap does, but without repeating a password that stands among the arguments.
+fn without_password(error: clap::Error) -> Box<dyn Error> {
+    if error.use_stderr() && error.to_string().to_ascii_lowercase().contains("password=") {
+        return "the arguments cannot be understood; --database is one of them, in quotes".into();
+    }
+    error.exit()
+}
+
+/// Where the database is, if that is something that could ever be reached.
+fn database(dsn: &str) -> Result<tokio_postgres::Config, Box<dyn Error>> {
+    let config: tokio_postgres::Config = dsn.parse().map_err(|error: tokio_postgres::Error| {
+        let is_secret = dsn.to_ascii_lowercase().contains("pass") || dsn.contains("://");
+        let why = std::error::Error::source(&error).filter(|_| !is_secret).map(|why| format!(": {why}"));
+        format!("--database is neither key=value pairs nor a postgresql:// URL{}", why.unwrap_or_default())
+    })?;
+    let is_named = |host: &Host| !matches!(host, Host::Tcp(name) if name.is_empty());
+    if !config.get_hosts().iter().any(is_named) && config.get_hostaddrs().is_empty() {
+        return Err("--database names no host: an address, or the folder of the server's socket".into());
+    }
+    if config.get_ssl_mode() == SslMode::Require || config.get_channel_binding() == ChannelBinding::Require {
+        return Err("--database asks for TLS, which the proxy does not speak to PostgreSQL: sslmode=disable, on one \
+                    machine or one trusted network"
+            .into());
+    }
+    Ok(config)
+}
+
 fn read_file(path: &Path) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let json = yaml::to_json(&text, MOST_YAML).map_err(|error| format!("{}: {error}", path.display()))?;
     let lines: BTreeMap<String, serde_json::Value> =
-        serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::from_str(&json).map_err(|error| format!("{}: {error}", path.display()))?;
     let line = |(name, value): (String, serde_json::Value)| match value {
         serde_json::Value::String(text) => Ok((name, text)),
         serde_json::Value::Number(number) => Ok((name, number.to_string())),
@@ -222,6 +270,22 @@ mod tests {
     #[test]
     fn the_flags_fit_together() {
         Config::command().debug_assert();
+    }
+
+    #[test]
+    fn a_password_in_a_bad_database_is_never_repeated() {
+        for dsn in [
+            "host=x password=hunter2 more=hunter2",
+            "host=x port=hunter2 password=x",
+            "host=x password=a hunter2",
+            "postgresql://u:hunter2@h:hunter2/db",
+            "postgres://u:hunter2@[",
+            "password='hunter2",
+        ] {
+            let error = database(dsn).unwrap_err().to_string();
+            assert!(error.contains("--database") && !error.contains("hunter2"), "{error}");
+        }
+        assert!(database("hots=x").unwrap_err().to_string().contains("hots"));
     }
 
     #[test]

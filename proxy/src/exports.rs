@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 use crate::call::{Call, Download, Metadata};
 use crate::error::{Blame, Problem, Result};
 use crate::observe::{meta, timestamp};
-use crate::request::JSON;
+use crate::request::{JSON, Object};
 use crate::routes::{respond, stream};
 use crate::session::Access;
 
@@ -27,51 +27,77 @@ const RETRY_AFTER: &str = "2";
 
 /// The parameters of `GET /fhir/$export`.
 pub async fn kick_off(mut call: Call, uri: Uri) -> Result<Response> {
-    let mut request = Map::new();
+    let mut request = Object::default();
     for name in ["_type", "_elements", "_outputFormat"] {
-        request.extend(call.parameters.text(name).map(|text| (name.to_owned(), text.into())));
+        if let Some(text) = call.parameters.text(name) {
+            if text.is_empty() {
+                return Err(Problem::bad_request(format!("the parameter {name} is empty")));
+            }
+            request.insert(name, text);
+        }
     }
     for name in ["_since", "_until"] {
-        request.extend(call.parameters.instant(name)?.map(|text| (name.to_owned(), text.into())));
+        if let Some(text) = call.parameters.instant(name)? {
+            request.insert(name, text);
+        }
     }
     let url = call.url(&[]) + uri.path_and_query().map_or("", |path| path.as_str());
     start(call, request, url).await
 }
 
+/// HEAD asks for nothing to be done, and a kick-off does something.
+pub async fn no_head() -> Response {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address is not for this method");
+    ([(header::ALLOW, "GET,POST")], problem).into_response()
+}
+
 /// The same as a Parameters resource: a part a parameter, which may repeat.
 pub async fn kick_off_by_parameters(call: Call, body: Body) -> Result<Response> {
     let body = call.object(body).await?;
-    if body.get("resourceType") != Some(&Value::from("Parameters")) {
+    if body.get("resourceType")? != Some(Value::from("Parameters")) {
         return Err(Problem::bad_request("the body is not a Parameters resource"));
     }
-    let mut request = Map::new();
-    for part in body.get("parameter").and_then(Value::as_array).into_iter().flatten() {
+    let parts = match body.get("parameter")? {
+        None => Vec::new(),
+        Some(Value::Array(parts)) => parts,
+        Some(_) => return Err(Problem::bad_request("parameter is not an array")),
+    };
+    let mut values = Map::new();
+    for part in parts {
         let value = part.as_object().into_iter().flatten().find(|(name, _)| name.starts_with("value"));
         let (Some(name), Some((_, Value::String(value)))) = (part["name"].as_str(), value) else {
             return Err(Problem::bad_request("a parameter is not a name with a text"));
         };
-        match request.get_mut(name) {
+        if name == "request" {
+            return Err(Problem::bad_request("the parameter request is not known here"));
+        }
+        if value.is_empty() {
+            return Err(Problem::bad_request(format!("the parameter {name} is empty")));
+        }
+        match values.get_mut(name) {
             Some(Value::String(before)) => *before += &format!(",{value}"),
-            _ => drop(request.insert(name.to_owned(), value.as_str().into())),
+            _ => drop(values.insert(name.to_owned(), value.as_str().into())),
         }
     }
+    let mut request = Object::default();
+    values.into_iter().for_each(|(name, value)| request.insert(&name, value));
     let url = call.url(&["fhir", "$export"]);
     start(call, request, url).await
 }
 
-async fn start(mut call: Call, mut request: Map<String, Value>, url: String) -> Result<Response> {
+async fn start(mut call: Call, mut request: Object, url: String) -> Result<Response> {
     call.answers(&[FHIR_JSON, JSON[0]])?;
     if !call.prefers("respond-async") {
         return Err(Problem::bad_request("exports take time: ask with Prefer: respond-async"));
     }
-    request.insert("request".into(), url.into());
-    let id = export(&call, request).await?;
+    request.insert("request", url);
+    let id = export(&call, &request).await?;
     let location = call.url(&["fhir", "$export-status", &id]);
     Ok((StatusCode::ACCEPTED, [(header::CONTENT_LOCATION, location)]).into_response())
 }
 
-async fn export(call: &Call, request: Map<String, Value>) -> Result<String> {
-    let request = Value::Object(request).to_string();
+async fn export(call: &Call, request: &Object) -> Result<String> {
+    let request = request.text();
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     let id = session.value("bulk_export($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;
     session.commit().await?;
@@ -91,6 +117,10 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
     call.answers(JSON)?;
     let mut status = status_of(&call, &id).await?;
     match status["status"].as_str() {
+        // One of `/v1` has a single file and no manifest: its status is there.
+        Some("completed") if status["output"].is_null() => {
+            return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such export here"));
+        }
         Some("completed") => {}
         Some("failed") => {
             let why = status["error"].as_str().unwrap_or("the export failed").to_owned();
@@ -128,10 +158,10 @@ pub async fn delete(call: Call, Path(id): Path<String>) -> Result<Response> {
 pub async fn start_single(mut call: Call, body: Body) -> Result<Response> {
     let request = call.object(body).await?;
     call.answers(JSON)?;
-    if !request.contains_key("resourceTypes") {
+    if !request.contains("resourceTypes") {
         return Err(Problem::bad_request("resourceTypes is missing"));
     }
-    let id = export(&call, request).await?;
+    let id = export(&call, &request).await?;
     let data = json!({"jobId": id, "status": "pending", "message": "Export job started"});
     Ok(with_meta(&call, StatusCode::ACCEPTED, data))
 }
@@ -152,6 +182,7 @@ fn with_meta(call: &Call, code: StatusCode, data: Value) -> Response {
 
 /// A file, for whoever has its signed URL.
 pub async fn file(Download(call): Download, uri: Uri) -> Result<Response> {
+    call.streams()?;
     let url = uri.to_string();
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let pieces = session.pieces("bulk_export_file($1)", &[(&url, Type::TEXT)]).await?;
@@ -160,6 +191,17 @@ pub async fn file(Download(call): Download, uri: Uri) -> Result<Response> {
 
 /// What there is, as FHIR tells it: each type that the caller may read can be exported.
 pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
+    // Clients may say what they would get anyway. A `+` of a query string is a space.
+    match call.parameters.text("_format").as_deref() {
+        None | Some("json" | "application/json" | "application/fhir+json" | "application/fhir json") => {}
+        Some(_) => {
+            return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "the answer would be JSON, which _format rules out"));
+        }
+    }
+    match call.parameters.text("mode").as_deref() {
+        None | Some("full" | "normative" | "terminology") => {}
+        Some(_) => return Err(Problem::bad_request("the parameter mode is full, normative or terminology")),
+    }
     call.answers(JSON)?;
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let types = session.values("bulk_resource_types()").await?;

@@ -3,7 +3,7 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`routes`], [`exports`] | the endpoints, each with the function that answers it |
-//! | [`call`], [`request`], [`upload`] | what a request says and brings |
+//! | [`call`], [`request`], [`yaml`], [`upload`] | what a request says and brings |
 //! | [`auth`], [`jwt`] | on whose behalf it runs |
 //! | [`session`], [`pool`] | its transaction, on a connection of its role |
 //! | [`error`], [`observe`], [`metrics`] | what callers, log and monitoring are told |
@@ -25,6 +25,7 @@ mod routes;
 mod serve;
 mod session;
 mod upload;
+mod yaml;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -9,7 +9,6 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::TryStreamExt as _;
-use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use crate::App;
@@ -18,7 +17,7 @@ use crate::error::{Blame, Problem, Result};
 use crate::exports;
 use crate::observe;
 use crate::pool::Health;
-use crate::request::{self, JSON, Kind, take_flag, take_text};
+use crate::request::{self, JSON, Kind};
 use crate::session::{Access, Pieces};
 use crate::upload;
 
@@ -39,7 +38,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/$bulk/export", post(export_identifiers))
         .route("/api/v2/spp/$bulk/export", post(export_identifiers))
         .route("/fhir/metadata", get(exports::metadata))
-        .route("/fhir/$export", get(exports::kick_off).post(exports::kick_off_by_parameters))
+        .route("/fhir/$export", get(exports::kick_off).head(exports::no_head).post(exports::kick_off_by_parameters))
         .route("/fhir/$export-status/{id}", get(exports::status).delete(exports::delete))
         .route("/v1/bulk/export", post(exports::start_single))
         .route("/v1/bulk/jobs/{id}", get(exports::job))
@@ -67,22 +66,23 @@ async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<Respo
 
 async fn dump_sql(mut call: Call, body: Body) -> Result<Response> {
     let mut body = call.object(body).await?;
-    let query = take_text(&mut body, "query")?;
-    let format = if body.contains_key("format") { take_text(&mut body, "format")? } else { "csv".into() };
-    let gzip = take_flag(&mut body, "gzip")?;
-    let content_type = match format.as_str() {
-        "csv" => "application/CSV",
-        "tsv" => "text/tab-separated-values",
-        "json" => JSON[0],
-        "sql" => "application/sql",
-        "elastic-bulk" => NDJSON[1],
+    let query = body.take_text("query")?;
+    let format = if body.contains("format") { body.take_text("format")? } else { "csv".into() };
+    let gzip = body.take_flag("gzip")?;
+    let content_types: &[&str] = match format.as_str() {
+        "csv" => &["application/CSV", "text/csv"],
+        "tsv" => &["text/tab-separated-values"],
+        "json" => &JSON[..1],
+        "sql" => &["application/sql"],
+        "elastic-bulk" => &NDJSON[1..2],
         // An unknown one never gets as far as an answer.
-        _ => NDJSON[0],
+        _ => &NDJSON[..1],
     };
-    call.answers(&[content_type])?;
+    let content_type = content_types[0];
+    call.answers(content_types)?;
     call.streams()?;
     let session = call.begin(Access::ReadOnly, Blame::Query).await?;
-    let options = Value::Object(body).to_string();
+    let options = body.text();
     let pieces = session
         .pieces(
             "dump_sql_chunks($1, $2, $3, $4::pg_catalog.jsonb)",
@@ -99,14 +99,17 @@ async fn load(mut call: Call, resource_type: Option<String>, fhir: bool, body: B
         (upload::SOURCE.to_owned(), upload::options(&mut call.parameters)?, Some(body))
     } else {
         let mut request = call.object(body).await?;
-        (take_text(&mut request, "source")?, request, None)
+        let source = request.take_text("source")?;
+        if source.trim_start().to_ascii_lowercase().starts_with("staged:") {
+            return Err(Problem::bad_request("over HTTP the body brings the bytes itself: send them as NDJSON"));
+        }
+        (source, request.text(), None)
     };
     call.answers(JSON)?;
     let session = call.begin(Access::ReadWrite, Blame::Data).await?;
     if let Some(body) = body {
         upload::stage(&call, &session, body).await?;
     }
-    let options = Value::Object(options).to_string();
     let answer = session
         .value(
             "bulk_load($1, $2, $3, $4::pg_catalog.jsonb)",
@@ -119,7 +122,7 @@ async fn load(mut call: Call, resource_type: Option<String>, fhir: bool, body: B
 }
 
 async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
-    let request = Value::Object(call.object(body).await?).to_string();
+    let request = call.object(body).await?.text();
     call.answers(JSON)?;
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     let id =
@@ -152,7 +155,7 @@ async fn cancel_import(call: Call, Path(id): Path<String>) -> Result<Response> {
 }
 
 async fn export_identifiers(mut call: Call, body: Body) -> Result<Response> {
-    let request = Value::Object(call.object(body).await?).to_string();
+    let request = call.object(body).await?.text();
     call.answers(JSON)?;
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let answer = session.value("bulk_export_identifiers($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;

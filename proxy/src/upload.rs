@@ -4,13 +4,12 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
 
 use crate::call::Call;
 use crate::error::{Problem, Result};
-use crate::request::Parameters;
+use crate::request::{self, Object, Parameters};
 use crate::session::Session;
 
 /// What `bulk_load` calls the bytes that this transaction has staged.
@@ -22,21 +21,21 @@ const PIECE_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// 400 for a value that an option cannot have.
-pub fn options(parameters: &mut Parameters) -> Result<Map<String, Value>> {
-    let mut options = Map::new();
+pub fn options(parameters: &mut Parameters) -> Result<String> {
+    let mut options = Object::default();
     for name in ["update", "strip-nulls"] {
         if parameters.flag(name)? {
-            options.insert(name.into(), true.into());
+            options.insert(name, true);
         }
     }
     if let Some(word) = parameters.text("on_error") {
-        options.insert("on_error".into(), word.into());
+        options.insert("on_error", word);
     }
     if let Some(number) = parameters.text("max_errors") {
         let number: u64 = number.parse().map_err(|_| Problem::bad_request("the parameter max_errors is no number"))?;
-        options.insert("max_errors".into(), number.into());
+        options.insert("max_errors", number);
     }
-    Ok(options)
+    Ok(options.text())
 }
 
 /// Stages a body in the session's transaction. Compressed bytes stay so: the load tells them by their content.
@@ -45,9 +44,9 @@ pub fn options(parameters: &mut Parameters) -> Result<Map<String, Value>> {
 /// 400 for a body that breaks off; 408 for one that stalls; 413 for one that is too large; 415 for an encoding other
 /// than gzip; those of the function.
 pub async fn stage(call: &Call, session: &Session, mut body: Body) -> Result<()> {
-    let encoding = call.headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or_default());
-    if let Some(encoding) = encoding.filter(|name| !["gzip", "x-gzip", "identity"].contains(name)) {
-        let why = format!("the Content-Encoding {encoding} is not known here; gzip is");
+    let coding = request::coding(&call.headers);
+    if let Some(encoding) = coding.filter(|name| !["gzip", "x-gzip"].contains(&name.as_str())) {
+        let why = format!("the Content-Encoding {encoding:?} is not known here; gzip is");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     let most = call.app.config.max_upload;

@@ -128,6 +128,17 @@ fn parameters_of_a_kick_off_count_in_the_url_and_in_a_parameters_resource() {
     for query in ["?_since=yesterday", "?_outputFormat=csv", "?_typeFilter=x", "?_type=Patient&_type=Appointment"] {
         outcome(&kick_off(&service, query), 400);
     }
+    for query in ["?_type=", "?_elements=", "?request=x"] {
+        outcome(&kick_off(&service, query), 400);
+    }
+    for parameters in [
+        json!({"name": "_type", "valueString": "Patient"}),
+        json!([{"name": "_type", "valueString": ""}]),
+        json!([{"name": "request", "valueString": "x"}]),
+        json!([{"$serde_json::private::Number": "1"}]),
+    ] {
+        outcome(&post(&json!({"resourceType": "Parameters", "parameter": parameters})), 400);
+    }
     outcome(&post(&json!({"resourceType": "Patient"})), 400);
     outcome(&post(&json!({"resourceType": "Parameters", "parameter": [{"name": "_type"}]})), 400);
     outcome(&service.send(Request::get("/fhir/$export")), 400);
@@ -168,6 +179,12 @@ fn the_documented_v1_export_ends_with_one_file_that_needs_no_credentials() {
     assert_eq!(job["meta"]["status"], 200);
     let url = job["data"]["downloadUrl"].as_str().unwrap();
     assert!(url.starts_with(&service.proxy.url()), "{url}");
+    // HL7's address has no manifest of it.
+    let elsewhere = Request::get(&format!("/fhir/$export-status/{id}")).header("x-api-key", "clk_live_abc123");
+    outcome(&service.proxy.send(&elsewhere), 404);
+    // Half a file would look like a whole one.
+    let old = Request::get(url.strip_prefix(&service.proxy.url()).unwrap()).version("HTTP/1.0");
+    outcome(&service.proxy.send(&old), 505);
     let file = Command::new("curl").args(["-s", "--fail", url]).output().unwrap();
     let lines = String::from_utf8(file.stdout).unwrap();
     assert_eq!(lines.lines().count(), 3);
@@ -213,4 +230,29 @@ fn a_url_that_was_not_signed_here_opens_nothing() {
     // Without a user of its own the proxy has nobody to open files as.
     let other = crate::support::proxy_of(&service.database);
     outcome(&other.send(&Request::get(&url)), 503);
+}
+
+#[test]
+fn who_only_asks_for_the_head_of_a_kick_off_starts_nothing() {
+    let service = exporting();
+    let head = Request::new("HEAD", "/fhir/$export").header("Prefer", "respond-async");
+    let mut exchange = service.proxy.open(&service.signed(head));
+    let response = exchange.head();
+    assert_eq!((response.status, response.header("allow")), (405, Some("GET,POST")));
+    let count = "SELECT count(*) FROM bulk_jobs";
+    assert_eq!(crate::support::value(&mut service.database.connect(), count), "0");
+    outcome(&service.send(Request::new("DELETE", "/fhir/$export")), 405);
+}
+
+#[test]
+fn metadata_takes_what_fhirs_clients_say_of_its_form() {
+    let service = exporting();
+    let get = |query: &str| service.proxy.send(&Request::get(&format!("/fhir/metadata?{query}")));
+    for format in ["json", "application/json", "application/fhir+json", "application%2Ffhir%2Bjson"] {
+        assert_eq!(get(&format!("_format={format}")).status, 200, "{format}");
+    }
+    assert_eq!(get("mode=full").status, 200);
+    outcome(&get("_format=xml"), 406);
+    outcome(&get("mode=x"), 400);
+    outcome(&get("_summary=true"), 400);
 }

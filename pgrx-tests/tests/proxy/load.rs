@@ -53,7 +53,7 @@ fn what_the_body_has_beside_the_source_are_the_loads_options() {
     assert_eq!(response.json(), json!({"total": 2, "errors": 1}));
     assert_eq!(value(&mut service.connect(), "SELECT resource FROM patient WHERE id = 'q'"), r#"{"tag": 1.10}"#);
     let unknown = json!({"source": source, "frobnicate": true}).to_string();
-    let text = outcome(&service.send(Request::json("/Patient/$load", &unknown)), 422);
+    let text = outcome(&service.send(Request::json("/Patient/$load", &unknown)), 400);
     assert!(text.contains("frobnicate"), "{text}");
 }
 
@@ -65,8 +65,12 @@ fn a_load_that_fails_says_where_and_leaves_nothing() {
     let text = outcome(&load("/fhir/Patient/$load", &source), 422);
     assert!(text.contains("line 6") && text.contains("Patient.ndjson"), "{text}");
     assert_eq!(value(&mut service.connect(), "SELECT to_regclass('patient') IS NULL"), "true");
-    for source in ["nowhere", "ftp://example.org/x", "file:///nowhere/at/all.ndjson"] {
-        outcome(&load("/fhir/Patient/$load", source), 422);
+    for (source, status) in [("nowhere", 400), ("ftp://example.org/x", 400), ("file:///nowhere/at/all.ndjson", 422)] {
+        outcome(&load("/fhir/Patient/$load", source), status);
+    }
+    // What is staged is the body's own bytes; a URL that says so would find none.
+    for source in ["staged://", " STAGED://x"] {
+        outcome(&load("/fhir/Patient/$load", source), 400);
     }
     // Not everybody may have the server fetch.
     let text = outcome(&load("/fhir/Patient/$load", "http://127.0.0.1:1/x"), 403);
@@ -155,4 +159,37 @@ fn a_body_that_is_bad_breaks_off_or_is_too_large_leaves_nothing() {
     let request =
         Request::post("/Patient/$load", "application/ndjson", patients(5)).basic(&other, crate::support::PASSWORD);
     outcome(&service.proxy.send(&request), 403);
+}
+
+#[test]
+fn yaml_and_json_bodies_change_no_value_of_what_they_merge() {
+    let service = Service::new();
+    let source = service.database.file("Patient.ndjson", "{\"id\":\"p\"}\n");
+    let yaml = "price: 1.10\n  many: 12345678901234567890123\n  country: NO\n  state: on\n  answer: Yes\n  zip: 01234\n  \
+                grouped: 1_000\n  hex: 0x1F\n  power: 1e2\n  null: 'N'\n  nothing: ~\n  good: true";
+    let body = format!("source: '{source}'\nmerge:\n  {yaml}\n");
+    let response = service.send(Request::post("/Patient/$load", "text/yaml", &body));
+    assert_eq!(response.status, 200, "{}", response.text());
+    let mut client = service.connect();
+    let merged = r#"{"price": 1.10, "many": 12345678901234567890123, "country": "NO", "state": "on", "answer": "Yes",
+        "zip": "01234", "grouped": "1_000", "hex": "0x1F", "power": 1e2, "null": "N", "nothing": null, "good": true}"#;
+    let expected = value(&mut client, &format!("SELECT '{merged}'::jsonb"));
+    assert_eq!(value(&mut client, "SELECT resource FROM patient"), expected);
+    // An object is no text, whatever its key is called.
+    let magic = r#"{"query": "select 1", "format": "csv", "null": {"$serde_json::private::Number": "1"}}"#;
+    outcome(&service.send(Request::json("/$dump-sql", magic)), 400);
+}
+
+#[test]
+fn codings_are_known_in_any_case_and_identity_is_none() {
+    let service = Service::new();
+    let post = |coding: &str, body: &[u8]| {
+        let request = Request::post("/Patient/$load", "application/ndjson", body).header("Content-Encoding", coding);
+        service.send(request).status
+    };
+    assert_eq!(post("GZIP", &gzip(patients(5).as_bytes())), 200);
+    assert_eq!(post("Identity", patients(5).as_bytes()), 200);
+    let query = Request::json("/$dump-sql", r#"{"query": "select id from patient limit 1"}"#);
+    assert_eq!(service.send(query.clone().header("Content-Encoding", "identity")).status, 200);
+    outcome(&service.send(query.header("Content-Encoding", "gzip")), 415);
 }

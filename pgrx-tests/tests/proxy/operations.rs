@@ -1,6 +1,8 @@
 //! Running it: health, metrics, flags, TLS, and stopping.
 
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fhir_bulk_tests::proxy::{Proxy, Request, program};
 use fhir_bulk_tests::wait_for;
@@ -31,6 +33,11 @@ fn health_and_metrics_need_no_credentials_and_count_what_was_done() {
     wait_for("idle connections", || {
         !service.proxy.send(&Request::get("/metrics")).text().contains("{state=\"idle\"} 0")
     });
+    // Methods that somebody invents are one.
+    for method in ["FROBNICATE", "X-1"] {
+        service.proxy.send(&Request::new(method, "/Patient/$dump"));
+    }
+    metric(r#"fhir_bulk_proxy_requests_total{method="other",route="/{type}/$dump",status="405"} 2"#);
     // Itself.
     metric("fhir_bulk_proxy_running_requests 1");
     for line in text.lines() {
@@ -131,7 +138,10 @@ fn mistakes_in_the_configuration_are_told_at_the_start() {
     let unknown = path("unknown.yaml", "databse: x\n");
     let short = path("short", "too short");
     let keys = path("keys.yaml", "- sha256: abc\n  role: x\n");
-    let with_user = format!("{good} user=x");
+    let (with_user, with_tls) = (format!("{good} user=x"), format!("{good} sslmode=require"));
+    let nested = path("nested.yaml", "config: /other.yaml\n");
+    let half = path("half.yaml", "tls-cert: /nowhere.pem\n");
+    let other_half = path("other_half.yaml", "tls-key: /nowhere.key\n");
     for (flags, reason) in [
         (vec![], "--database"),
         (vec!["--config", &unknown], "databse"),
@@ -141,11 +151,28 @@ fn mistakes_in_the_configuration_are_told_at_the_start() {
         (vec!["--database", &with_user, "--jwt-secret-file", &short], "fewer than 32 bytes"),
         (vec!["--database", &with_user, "--api-keys-file", &keys], "64 hexadecimal digits"),
         (vec!["--database", &good, "--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"], "/nowhere.pem"),
+        // A certificate alone would serve plain HTTP; its key may come from elsewhere.
+        (vec!["--config", &half, "--database", &good], "tls-cert needs tls-key"),
+        (vec!["--database", &good, "--tls-key", "/nowhere.key"], "tls-key needs tls-cert"),
+        (vec!["--config", &other_half, "--database", &good, "--tls-cert", "/nowhere.pem"], "/nowhere.pem: "),
+        (vec!["--config", &nested, "--database", &good], "cannot name another"),
+        // What could never be reached.
+        (vec!["--database", "dbname=fhir user=x"], "names no host"),
+        (vec!["--database", &with_tls], "asks for TLS"),
         (vec!["--database", &good, "--wait", "5"], "a time is a number with"),
     ] {
         let output = Command::new(program(false)).args(&flags).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && error.contains(reason), "{flags:?}: {error}");
+    }
+    for flags in [
+        vec!["--database", "host=x password=hunter2 frobnicate=hunter2"],
+        vec!["--database", "postgresql://x:hunter2@host:hunter2/fhir"],
+        vec!["--database", "host=x", "password=hunter2"],
+    ] {
+        let output = Command::new(program(false)).args(&flags).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains("--database") && !error.contains("hunter2"), "{error}");
     }
     let help = Command::new(program(false)).arg("--help").output().unwrap();
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("FHIR_BULK_DATABASE"));
@@ -179,4 +206,54 @@ fn with_a_certificate_it_speaks_https_only() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 3);
     assert!(!curl("http").status.success());
+}
+
+/// A service whose proxy has a user of its own, with this password.
+fn with_own_user(password: &str) -> Service {
+    Service::with(|database| {
+        let own = crate::support::role(database, "own");
+        vec!["--database".into(), target(database, &format!("user={own} password='{password}'"))]
+    })
+}
+
+#[test]
+fn however_many_ask_for_health_the_database_is_asked_once_a_second() {
+    let service = with_own_user(PASSWORD);
+    let sessions = || -> i64 {
+        let query = "SELECT sessions FROM pg_stat_database WHERE datname = $1";
+        let mut client = service.database.cluster().connect("postgres", "postgres");
+        client.query_one(query, &[&service.database.name()]).unwrap().get(0)
+    };
+    let before = sessions();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(service.proxy.send(&Request::get("/health")).status, 200);
+                }
+            });
+        }
+    });
+    let most = 2 + start.elapsed().as_secs() as i64;
+    // The server counts a session a moment after it began.
+    thread::sleep(Duration::from_millis(1500));
+    let opened = sessions() - before;
+    assert!((1..=most).contains(&opened), "{opened} sessions");
+}
+
+#[test]
+fn health_says_in_its_own_words_what_is_wrong() {
+    let status = |service: &Service| {
+        let health = service.proxy.send(&Request::get("/health"));
+        (health.status, health.json()["status"].as_str().unwrap_or_default().to_owned())
+    };
+    let service = with_own_user(PASSWORD);
+    service.database.connect().batch_execute("DROP EXTENSION fhir_bulk CASCADE").unwrap();
+    assert_eq!(status(&service), (503, "the database has no extension fhir_bulk".to_owned()));
+    service.database.connect().batch_execute("CREATE EXTENSION fhir_bulk").unwrap();
+    wait_for("health to be good", || status(&service) == (200, "ok".to_owned()));
+    assert_eq!(status(&with_own_user("wrong")), (503, "the user of --database cannot log in".to_owned()));
+    let gone = Service::with(|_| ["--database", "host=127.0.0.1 port=1 dbname=gone"].map(str::to_owned).to_vec());
+    assert_eq!(status(&gone), (503, "the database cannot be reached".to_owned()));
 }
