@@ -152,6 +152,13 @@ impl ResourceTable {
         Ok(!spi::texts(&query, &[Parameter::oid(schema), Parameter::oid(self.oid)]).is_empty())
     }
 
+    /// Whether the current role sees all of its rows.
+    pub fn is_open(&self) -> bool {
+        let query = c"SELECT 'yes' WHERE pg_catalog.has_table_privilege($1, 'SELECT') \
+            AND NOT pg_catalog.row_security_active($1)";
+        !spi::texts(query, &[Parameter::oid(self.oid)]).is_empty()
+    }
+
     /// The size of a table that reading runs no code of: one of PostgreSQL's own, without policies for the current role.
     pub fn plain_bytes(&self) -> Option<u64> {
         let query = c"SELECT pg_catalog.pg_table_size(oid) FROM pg_catalog.pg_class \

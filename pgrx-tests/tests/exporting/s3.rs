@@ -208,7 +208,7 @@ fn urls_lead_to_where_the_objects_were_put_whatever_is_set_by_then() {
     let file = format!("SELECT bulk_export_file('{url}')");
     assert_error_with_hint(&fails(&mut client, &file), "58P01", &["Observation.1.ndjson", "s3://bucket/exports"]);
     run(&mut client, &format!("SET fhir_bulk.export_location = 'file://{}'", database.path("other").display()));
-    assert_error_with_hint(&fails(&mut client, &file), "58P01", &["Observation.1.ndjson", "No such file"]);
+    assert_error_with_hint(&fails(&mut client, &file), "58P01", &["Observation.1.ndjson", "is not there any more"]);
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn an_input_that_fails_says_why_and_the_others_are_finished() {
             "resourceType": "BulkImportStatus",
             "id": "one-bad",
             "type": "aidbox",
+            "contentEncoding": "plain",
             "mode": "bulk",
             "time": {"start": "instant", "end": "instant"},
             "status": "finished",

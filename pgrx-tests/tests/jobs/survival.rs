@@ -192,6 +192,7 @@ fn a_worker_ends_with_its_server_and_the_next_one_goes_on() {
         "the worker has gone on without a server"
     );
     assert_eq!(finish(&mut client, "job")["status"], "finished");
+    run(&mut client, "DROP INDEX patient_resource_idx");
     assert_patients(&mut client, NUMBER);
     database.cluster().stop_server("fast");
 }

@@ -38,13 +38,13 @@ struct Keep {
 
 impl Keep {
     /// `any` are the rows to be kept.
-    fn new(History { sql_name, columns, has_ts }: &History, any: &str) -> Keep {
+    fn new(History { sql_name, columns, can_compare }: &History, any: &str) -> Keep {
         let own = is_own(("$2", "$3"));
         Keep {
             keep: sql(format!(
                 "INSERT INTO {sql_name} ({columns}) SELECT {columns} FROM {any} AND NOT {own} ON CONFLICT DO NOTHING"
             )),
-            lost: has_ts.then(|| {
+            lost: can_compare.then(|| {
                 sql(format!(
                     "SELECT pg_catalog.concat(t.txid, ' of ', t.id) FROM {any} AND NOT {own} AND NOT EXISTS \
                      (SELECT FROM {sql_name} AS h WHERE h.id OPERATOR(pg_catalog.=) t.id \
@@ -203,7 +203,8 @@ pub(super) struct History {
     sql_name: String,
     /// Those that both tables have.
     columns: String,
-    has_ts: bool,
+    /// The caller sees what is in it, and when versions were written.
+    can_compare: bool,
 }
 
 impl History {
@@ -212,8 +213,8 @@ impl History {
         let all = [c"id", c"txid", c"ts", c"resource_type", c"status", c"resource", c"cts"];
         let both = all.iter().filter(|name| table.has_column(name) && history.has_column(name));
         let columns = both.map(|name| catalog::quote_identifier(name)).collect::<Vec<_>>().join(", ");
-        let has_ts = table.has_column(c"ts") && history.has_column(c"ts");
-        History { sql_name: history.sql_name.clone(), columns, has_ts }
+        let can_compare = table.has_column(c"ts") && history.has_column(c"ts") && history.is_open();
+        History { sql_name: history.sql_name.clone(), columns, can_compare }
     }
 }
 
