@@ -11,6 +11,11 @@ use crate::settings;
 /// As much memory as a build may take: as a backend may grow by during a load. What does not fit is sorted on disk.
 const BUILD_KB: i32 = 32 << 10;
 
+/// From so many rows on a build is worth other processes, as many as PostgreSQL takes by default for a large table. It takes
+/// them by itself only if each can have 32 MB.
+const MANY_ROWS: u64 = 200_000;
+const HELPERS: u32 = 2;
+
 /// What a table still lacks.
 pub struct Keys {
     /// `schema.table`, quoted.
@@ -34,19 +39,29 @@ impl Keys {
         !replication::log_is_decoded() && spi::texts(watched, &[]).is_empty()
     }
 
-    /// Makes them, of rows that stand in the order in which they came: of those with the same id the last one stays.
-    pub fn make(&self) {
-        let table = &self.table;
-        let key = sql(format!("ALTER TABLE {table} ADD PRIMARY KEY (id)"));
-        let build = || spi::execute(&key, &[]);
+    /// Makes them, of so many rows that stand in the order in which they came: of those with the same id the last one
+    /// stays.
+    pub fn make(&self, rows: u64) {
+        let many = rows >= MANY_ROWS;
+        let build = || self.alter("ADD PRIMARY KEY (id)");
         guc::with_maintenance_kb(BUILD_KB, || {
+            if many {
+                self.alter(&format!("SET (parallel_workers = {HELPERS})"));
+            }
             if subtransaction::unless_taken(build).is_none() {
                 self.keep_last_of_each_id();
                 session::advance_command();
                 build();
             }
+            if many {
+                self.alter("RESET (parallel_workers)");
+            }
             self.index_identifiers();
         });
+    }
+
+    fn alter(&self, change: &str) {
+        spi::execute(&sql(format!("ALTER TABLE {} {change}", self.table)), &[]);
     }
 
     /// Makes the index on identifiers, if it is wanted.

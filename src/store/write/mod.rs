@@ -101,7 +101,7 @@ impl TableWriter {
         let keys = match keys {
             Some(keys) if !path::is_direct(&open, &columns)? => {
                 open.close();
-                keys.make();
+                keys.make(0);
                 open = Table::open_for_insert(table.oid);
                 None
             }
@@ -182,7 +182,7 @@ impl TableWriter {
         self.table.close();
         if let Some(keys) = missing {
             session::advance_command();
-            keys.make();
+            keys.make(self.stored);
         }
         self.stored
     }

@@ -94,6 +94,22 @@ fn of_a_first_load_that_repeats_ids_the_last_lines_stay_and_the_key_holds() {
     assert_eq!(value(&mut client, "SELECT status FROM patient WHERE id = 'p-7'"), "updated");
 }
 
+/// Other processes help with a key of many rows.
+#[test]
+fn of_a_first_load_of_many_rows_that_repeat_ids_the_last_lines_stay_as_well() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let lines: String = (0..250_000).map(|n| format!("{{\"id\":\"m-{}\",\"n\":{n}}}\n", n % 240_000)).collect();
+    let url = database.file("many", lines);
+    assert_eq!(load(&mut client, &url, "'Sample'"), r#"{"total": 250000}"#);
+    assert_eq!(
+        value(&mut client, "SELECT count(*), count(DISTINCT id), min((resource ->> 'n')::int) FROM sample"),
+        "240000|240000|10000"
+    );
+    assert_eq!(value(&mut client, "SELECT bt_index_check('sample_pkey', true)"), "");
+    assert_eq!(value(&mut client, "SELECT reloptions IS NULL FROM pg_class WHERE oid = 'sample'::regclass"), "t");
+}
+
 /// `Sample`, `sample` and `SAMPLE` are three types and one table.
 #[test]
 fn of_types_that_share_a_table_the_last_line_of_an_id_wins_as_well() {
