@@ -8,6 +8,7 @@ use fhir_bulk_codec::ndjson::{Change, Position, ReadError};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::cell::RefCell;
 use std::io::{self, Read, Write as _};
+use std::mem::take;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -76,6 +77,9 @@ pub trait Blocks: Send {
     /// # Errors
     /// Why there are no more.
     fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>>;
+
+    /// Takes back the memory of one that is read.
+    fn reuse(&mut self, _block: Vec<u8>) {}
 }
 
 /// A source on its way into rows. Dropped, it ends its thread at the next block or chunk, and waits for that if it does
@@ -298,6 +302,7 @@ impl Arriving {
 impl Read for Arriving {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.block.len() && !self.at_end {
+            self.blocks.reuse(take(&mut self.block));
             self.block = self.next()?;
             self.at = 0;
             self.at_end = self.block.is_empty();

@@ -81,4 +81,8 @@ impl feed::Blocks for Body {
         }
         Some(Ok(Vec::new()))
     }
+
+    fn reuse(&mut self, block: Vec<u8>) {
+        self.download.reuse(block);
+    }
 }

@@ -9,6 +9,7 @@ use crate::request::{Client, Response, Status};
 use crate::thread::Hand;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read as _};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use ureq::http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
@@ -28,11 +29,13 @@ pub(crate) struct Body {
     length: Option<u64>,
     /// What to ask for the rest with.
     validator: Option<HeaderValue>,
+    /// Memory of pieces that are done with.
+    spare: Receiver<Vec<u8>>,
 }
 
 impl Body {
-    pub fn new(origin: Origin) -> Body {
-        Body { origin, handed_over: 0, digest: Sha256::new(), length: None, validator: None }
+    pub fn new(origin: Origin, spare: Receiver<Vec<u8>>) -> Body {
+        Body { origin, handed_over: 0, digest: Sha256::new(), length: None, validator: None, spare }
     }
 
     /// Asks for what is left and hands it over; `Ok` when it is whole or nobody wants more of it.
@@ -99,7 +102,7 @@ impl Body {
         let mut body = response.into_body().into_reader();
         let mut known = Known { left: known, digest: Sha256::new() };
         loop {
-            let mut piece = next_piece(&mut body)?;
+            let mut piece = next_piece(&mut body, self.spare.try_recv().unwrap_or_default())?;
             let at_end = piece.is_empty();
             if known.left > 0 {
                 if at_end {
@@ -145,8 +148,8 @@ impl Known {
 }
 
 /// Empty at the end of the body.
-fn next_piece(body: &mut ureq::BodyReader<'_>) -> Result<Vec<u8>, Failure> {
-    let mut piece = vec![0; PIECE_BYTES];
+fn next_piece(body: &mut ureq::BodyReader<'_>, mut piece: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    piece.resize(PIECE_BYTES, 0);
     loop {
         match body.read(&mut piece) {
             Ok(count) => {

@@ -7,8 +7,12 @@ use crate::s3::{self, Object};
 use crate::thread::{Hand, Thread};
 use std::borrow::Cow;
 use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 use url::Url;
+
+/// How many pieces are kept for what comes next.
+const SPARE_PIECES: usize = 8;
 
 /// Where a body is.
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ pub enum Event {
 pub struct Download {
     thread: Thread<Event>,
     client: Client,
+    /// Memory of pieces that are done with: made anew for each, it would cost as much as receiving them.
+    spare: SyncSender<Vec<u8>>,
 }
 
 impl Download {
@@ -71,19 +77,28 @@ impl Download {
     /// When the thread cannot be made.
     pub fn start(origin: Origin, client: Client) -> io::Result<Download> {
         let of_thread = client.clone();
+        let (spare, pieces) = sync_channel(SPARE_PIECES);
         let thread = Thread::start("fhir_bulk read", move |hand: &Hand<Event>| {
-            let mut body = Body::new(origin);
+            let mut body = Body::new(origin, pieces);
             // Until the body is whole or nobody wants it any more.
             let read = of_thread.again(|time| hand.wait(time), || body.attempt(&of_thread, hand));
             hand.over(read.map_or_else(Event::Failed, |_| Event::End));
         })?;
-        Ok(Download { thread, client })
+        Ok(Download { thread, client, spare })
     }
 
     /// The next event, once it is there; `None` when it takes longer than so.
     pub fn wait(&self, time: Duration) -> Option<Event> {
         let gone = || Event::Failed(TransferError::Network("the download ended without a word".into()));
         self.thread.wait(time).unwrap_or_else(|_| Some(gone()))
+    }
+}
+
+impl Download {
+    /// Takes back the memory of a piece.
+    pub fn reuse(&self, piece: Vec<u8>) {
+        // There are enough, or nobody needs any more.
+        let _ = self.spare.try_send(piece);
     }
 }
 

@@ -165,22 +165,21 @@ impl<'j> ToFhir<'j> {
             return None;
         };
         // Only containers are converted: what has none inside is written at once.
-        let flat = container.is_flat();
         if !container.is_object() {
             text.put(b"[");
-            if flat {
+            if container.is_flat() {
                 text.flat_elements(container);
                 return None;
             }
-            return Some(Frame { container, node, kind: Kind::Array, any: false });
+            return start_elements(node, container, text);
+        }
+        if container.is_flat() {
+            flat_object(node, container, text);
+            return None;
         }
         text.put(b"{");
         let written = if node == NodeId::REFERENCE { start_reference(&container, text) } else { None };
         match written {
-            _ if flat => {
-                text.flat_members(container, written.is_none(), |name| written.is_some_and(|by| by.has(name)));
-                None
-            }
             Some(written) => Some(Frame { container, node, kind: Kind::Reference(written), any: true }),
             None => {
                 let node = if node == NodeId::RESOURCE { self.inner_resource(&container) } else { node };
@@ -241,6 +240,39 @@ impl<'j> ToFhir<'j> {
                 None => return,
             }
         }
+    }
+}
+
+/// Writes the elements of an array as long as they are objects without containers, as most are; what is left of it.
+fn start_elements<'j>(node: NodeId, mut container: Container<'j>, text: &mut Text) -> Option<Frame<'j>> {
+    let mut any = false;
+    loop {
+        let rest = container.clone();
+        let Some(value) = container.next_element() else { break };
+        match value.container() {
+            Some(element) if element.is_object() && element.is_flat() => {
+                if replace(&mut any, true) {
+                    text.comma();
+                }
+                flat_object(node, element, text);
+            }
+            _ => return Some(Frame { container: rest, node, kind: Kind::Array, any }),
+        }
+    }
+    text.put(b"]");
+    None
+}
+
+/// Writes an object that has no containers in it.
+#[inline]
+fn flat_object(node: NodeId, object: Container<'_>, text: &mut Text) {
+    text.put(b"{");
+    if node == NodeId::REFERENCE
+        && let Some(written) = start_reference(&object, text)
+    {
+        text.flat_members(object, false, |name| written.has(name));
+    } else {
+        text.flat_members(object, true, |_| false);
     }
 }
 
