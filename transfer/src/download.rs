@@ -66,7 +66,7 @@ pub enum Event {
 pub struct Download {
     thread: Thread<Event>,
     client: Client,
-    /// Memory of pieces that are done with: made anew for each, it would cost as much as receiving them.
+    /// Takes the memory of pieces that are done with, for others to come.
     spare: SyncSender<Vec<u8>>,
 }
 

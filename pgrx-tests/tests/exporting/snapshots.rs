@@ -83,6 +83,23 @@ fn what_was_loaded_across_an_export_is_in_the_next_one() {
 }
 
 #[test]
+fn what_a_session_writes_across_an_export_is_in_the_next_one_though_it_shows_nothing_of_itself() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 1);
+    let mut writer = database.connect();
+    run(
+        &mut writer,
+        "SET track_activities = off; BEGIN;
+         INSERT INTO patient (id, txid, ts, status, resource) VALUES ('hidden', 1, now(), 'created', '{}')",
+    );
+    let first = done(&mut client, &json!({"_type": "Patient"}));
+    assert_eq!(ids(&mut client, &first, "Patient"), ["1"]);
+    run(&mut writer, "COMMIT");
+    let next = done(&mut client, &json!({"_type": "Patient", "_since": first["transactionTime"]}));
+    assert_eq!(ids(&mut client, &next, "Patient"), ["hidden"]);
+}
+
+#[test]
 fn incremental_exports_one_after_the_other_miss_nothing_while_others_write() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 1);

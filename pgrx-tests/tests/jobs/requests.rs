@@ -119,6 +119,8 @@ fn a_request_that_is_not_understood_is_refused_with_what_is_wrong() {
         (with("id", json!("")), "\"id\""),
         (with("id", json!(7)), "\"id\""),
         (with("id", json!("a/b")), "\"id\""),
+        (with("id", json!(".")), "\"id\""),
+        (with("id", json!("..")), "\"id\""),
         (with("id", json!("ü")), "\"id\""),
         (with("id", json!("x".repeat(256))), "\"id\""),
         (with("inputFormat", json!("text/csv")), "\"inputFormat\""),
