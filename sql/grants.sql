@@ -28,6 +28,11 @@ BEGIN
           AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
           AND acl.grantee OPERATOR(pg_catalog.<>) p.proowner
           AND acl.grantee OPERATOR(pg_catalog.<>) 0
+        UNION
+        SELECT 'SCHEMA', 'fhir_bulk_internal', acl.grantee
+        FROM pg_catalog.pg_namespace n, LATERAL pg_catalog.aclexplode(n.nspacl) acl
+        WHERE n.nspname OPERATOR(pg_catalog.=) 'fhir_bulk_internal'
+          AND acl.grantee OPERATOR(pg_catalog.<>) n.nspowner
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', given.kind, given.object,
             CASE WHEN given.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE given.grantee::pg_catalog.regrole::pg_catalog.text END);
@@ -87,5 +92,5 @@ COMMENT ON FUNCTION bulk_export_file(text) IS
     'The bytes of an exported file in pieces, by the signed URL that a status gave';
 COMMENT ON FUNCTION bulk_job_subject() IS
     'The sub of the token that the session works for (request.jwt.claims), which your jobs are kept apart by';
-COMMENT ON FUNCTION bulk_own_rows() IS
-    'Keeps rows of the extension''s own tables from coming by logical replication';
+COMMENT ON SCHEMA fhir_bulk_internal IS
+    'What the extension fhir_bulk keeps for itself; its views and functions show what of it is yours';

@@ -1,8 +1,8 @@
 -- Background jobs: what is asked for, and how far it has come. The tables are read and written by the extension alone,
 -- as its owner; the view shows each role its own jobs.
-CREATE TABLE @extschema@.bulk_job (
-    -- The order in which jobs were asked for.
-    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+CREATE TABLE fhir_bulk_internal.bulk_job (
+    -- Random: whoever may write all data could turn a sequence back, which row level security does not protect.
+    number bigint PRIMARY KEY,
     -- Where: a database that was made from another as its template has the other's jobs as well, which are not its own.
     database oid NOT NULL,
     kind text NOT NULL CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'),
@@ -18,11 +18,11 @@ CREATE TABLE @extschema@.bulk_job (
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     ended_at timestamptz
 );
-CREATE UNIQUE INDEX bulk_job_id ON @extschema@.bulk_job (kind, id, role, COALESCE(subject, ''), database);
-CREATE INDEX bulk_job_active ON @extschema@.bulk_job (number) WHERE status OPERATOR(pg_catalog.=) 'active';
+CREATE UNIQUE INDEX bulk_job_id ON fhir_bulk_internal.bulk_job (kind, id, role, COALESCE(subject, ''), database);
+CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
 
-CREATE TABLE @extschema@.bulk_job_task (
-    job bigint NOT NULL REFERENCES @extschema@.bulk_job ON DELETE CASCADE,
+CREATE TABLE fhir_bulk_internal.bulk_job_task (
+    job bigint NOT NULL REFERENCES fhir_bulk_internal.bulk_job ON DELETE CASCADE,
     -- Counted from 1 within the job.
     number integer NOT NULL,
     input jsonb NOT NULL,
@@ -47,7 +47,7 @@ CREATE TABLE @extschema@.bulk_job_task (
     worker integer,
     PRIMARY KEY (job, number)
 );
-REVOKE ALL ON @extschema@.bulk_job, @extschema@.bulk_job_task FROM PUBLIC;
+REVOKE ALL ON fhir_bulk_internal.bulk_job, fhir_bulk_internal.bulk_job_task FROM PUBLIC;
 
 -- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
 CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
@@ -71,7 +71,7 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
                pg_catalog.make_interval(secs => pg_catalog.round(t.seconds OPERATOR(pg_catalog.*)
                    (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress))
            END AS time_left
-    FROM @extschema@.bulk_job j,
+    FROM fhir_bulk_internal.bulk_job j,
          LATERAL (
              SELECT pg_catalog.count(*) AS inputs,
                     pg_catalog.count(ended_at) AS inputs_ended,
@@ -85,14 +85,15 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
                             read_bytes::double precision OPERATOR(pg_catalog./) all_bytes
                         ELSE 0
                     END) AS progress
-             FROM @extschema@.bulk_job_task
+             FROM fhir_bulk_internal.bulk_job_task
              WHERE job OPERATOR(pg_catalog.=) j.number
          ) t
     WHERE j.database OPERATOR(pg_catalog.=)
             (SELECT d.oid FROM pg_catalog.pg_database d
              WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
        AND (pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')
-           OR (pg_catalog.pg_get_userbyid(j.role) OPERATOR(pg_catalog.=) current_user
+           OR (j.role OPERATOR(pg_catalog.=)
+                   (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user)
                AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
                    @extschema@.bulk_job_subject() IS NULL)));
 GRANT SELECT ON @extschema@.bulk_jobs TO PUBLIC;

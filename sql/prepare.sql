@@ -9,3 +9,7 @@ BEGIN
     END IF;
 END
 $$;
+
+-- What the extension keeps for itself, out of the way of GRANT … ON ALL TABLES IN SCHEMA. Without IF NOT EXISTS: a schema
+-- that somebody else made is not taken for it.
+CREATE SCHEMA fhir_bulk_internal;

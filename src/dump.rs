@@ -45,7 +45,7 @@ fn open(resource_type: Option<&str>, since: Option<TimestampWithTimeZone>, fhir:
     let form = if required(fhir, "fhir")? { Form::Fhir(settings::fhir_version()) } else { Form::Aidbox };
     // A name that can be no type's is one without a table.
     let resource_type = ResourceType::new(name).map_err(|_| crate::store::unknown(name))?;
-    let table = ResourceTable::get(&resource_type)?;
+    let table = ResourceTable::lock_to_read(&resource_type)?;
     let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
     let rows = since.map_or(Rows::All, |at| Rows::CreatedAfter(at.into()));
     Reader::open(&table, resource_type.canonical(), rows, writer)

@@ -7,7 +7,7 @@
 //! | [`source`], [`sink`] | where the bytes of a load come from, where those of an export go |
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`stream`] | a body as rows or in pieces |
-//! | [`own_tables`] | whose the rows are that the extension keeps for itself |
+//! | [`own_tables`] | the tables that the extension keeps for itself |
 //! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
 //! | [`pg`] | PostgreSQL, wrapped; the only `unsafe` |
 //! | `fhir_bulk_feed` | a source's bytes into rows, on a thread of its own; no PostgreSQL |
@@ -46,7 +46,7 @@ extension_sql_file!("../sql/exports.sql", name = "exports");
 extension_sql_file!(
     "../sql/own_tables.sql",
     name = "own_tables",
-    requires = ["rejects", "jobs", "exports", own_tables::bulk_own_rows]
+    requires = ["rejects", "jobs", "exports", own_tables::own_rows]
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 

@@ -1,15 +1,76 @@
-//! What the extension keeps for itself (jobs, rejected lines, the secret) is each database's own. A publication FOR ALL
-//! TABLES has these tables too: at a subscriber that has the extension as well, jobs would be done a second time, and keys
-//! that both have given out would end the replication of everything.
+//! The extension's own tables, in schema `fhir_bulk_internal`: jobs, rejected lines, the secret. They are read and written
+//! from here alone, as the extension's owner, whatever is granted to whom.
+//!
+//! They are each database's own. A publication FOR ALL TABLES has these tables too: at a subscriber that has the extension
+//! as well, jobs would be done a second time, and keys that both have given out would end the replication of everything.
 
-use crate::pg::replication;
+use crate::error::Error;
+use crate::pg::memory::with_scratch;
+use crate::pg::spi::{self, Parameter};
+use crate::pg::{replication, session};
 use pgrx::heap_tuple::PgHeapTupleError;
 use pgrx::prelude::*;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
+use std::ffi::CString;
 
-/// Before a change of a row while changes of another server may be applied: of those it takes none.
-#[pg_trigger]
-fn bulk_own_rows<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgHeapTupleError> {
-    Ok(if replication::is_applying() { None } else { trigger.new().or_else(|| trigger.old()) })
+thread_local! {
+    /// Whether one of our own statements is at work.
+    static OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a statement as the extension's owner; how many rows it touched.
+pub fn execute(owner: pg_sys::Oid, statement: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> u64 {
+    ours(owner, || with_scratch(|| spi::execute(&sql(statement), &parameters())))
+}
+
+/// Runs a query as the extension's owner; the texts of its first column.
+pub fn texts(owner: pg_sys::Oid, query: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> Vec<String> {
+    ours(owner, || with_scratch(|| spi::texts(&sql(query), &parameters())))
+}
+
+fn ours<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    /// Back to what it was, also when `work` unwinds.
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            OURS.set(self.0);
+        }
+    }
+    let _back = Back(OURS.replace(true));
+    session::as_role(owner, work)
+}
+
+fn sql(text: &str) -> CString {
+    CString::new(text).expect("our statements have no NUL")
+}
+
+/// Before a row of ours changes, or all are to go: refuses what does not come from here. Of another server's changes it
+/// takes none, so that replication goes on. Lines that a role's loads rejected, the role itself may delete, as it does
+/// through the view.
+#[pg_trigger(sql = r#"
+CREATE FUNCTION fhir_bulk_internal.own_rows() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn own_rows<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgHeapTupleError> {
+    if !OURS.get() && !deletes_own_reject(trigger) {
+        if replication::is_applying() {
+            return Ok(None);
+        }
+        let table = trigger.table_name().unwrap_or_default();
+        Error::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("table fhir_bulk_internal.{table} is written by the extension fhir_bulk alone"),
+        )
+        .hint("Use its functions: bulk_import_cancel() and bulk_export_cancel() end jobs.")
+        .raise();
+    }
+    Ok(trigger.new().or_else(|| trigger.old()))
+}
+
+fn deletes_own_reject(trigger: &PgTrigger<'_>) -> bool {
+    let is_delete = trigger.new().is_none();
+    let of_role = || trigger.old().and_then(|row| row.get_by_name::<pg_sys::Oid>("role").ok().flatten());
+    is_delete
+        && trigger.table_name().is_ok_and(|table| table == "bulk_load_reject_row")
+        && of_role() == Some(session::role())
 }

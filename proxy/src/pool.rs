@@ -353,17 +353,21 @@ impl Connection {
 
     /// Puts the connection back, with nothing left in it of this request. `end` ends its transaction, if it is in one.
     pub fn put_back(self, end: &'static str) {
-        tokio::spawn(async move {
-            let clean = async {
-                // DISCARD ALL must be alone in its message.
-                self.open.client.batch_execute(end).await?;
-                self.open.client.batch_execute("DISCARD ALL").await
-            };
-            let clean = timeout(SERVER_PATIENCE, clean).await;
-            if let (Ok(Ok(())), true) = (clean, self.pool.is_good(&self.open)) {
-                lock(&self.pool.idle).entry(self.login).or_default().push(self.open);
-            }
-        });
+        // As a function's argument it goes into the task whole: a block would take the fields that it names and leave the
+        // permits here, to be given up before the server is done.
+        tokio::spawn(self.clean_up(end));
+    }
+
+    async fn clean_up(self, end: &'static str) {
+        let clean = async {
+            // DISCARD ALL must be alone in its message.
+            self.open.client.batch_execute(end).await?;
+            self.open.client.batch_execute("DISCARD ALL").await
+        };
+        let clean = timeout(SERVER_PATIENCE, clean).await;
+        if let (Ok(Ok(())), true) = (clean, self.pool.is_good(&self.open)) {
+            lock(&self.pool.idle).entry(self.login).or_default().push(self.open);
+        }
     }
 
     /// Ends what the connection is doing, and the connection.

@@ -12,16 +12,19 @@ pub struct Open {
     at: i64,
     /// When each began.
     began: Vec<i64>,
+    /// Whether one is prepared for two-phase commit, of which only that is known when it was prepared.
+    pub has_prepared: bool,
 }
 
 impl Open {
     /// Those of now.
     pub fn now() -> Open {
         // A session that shows nothing of what it does (track_activities) shows when it began itself. What is prepared for
-        // two-phase commit has no process any more; when it began is not known by then, so its preparation counts.
+        // two-phase commit has no process any more; when it began is not known by then, so its preparation counts, which
+        // is too late.
         let query = c"SELECT ((pg_catalog.extract('epoch', began) OPERATOR(pg_catalog.-) 946684800) \
                 OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 FROM (\
-                SELECT CASE state WHEN 'disabled' THEN backend_start ELSE xact_start END \
+                SELECT CASE WHEN state OPERATOR(pg_catalog.=) 'disabled' THEN backend_start ELSE xact_start END \
                 FROM pg_catalog.pg_stat_activity \
                 WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
                 AND (xact_start IS NOT NULL OR state OPERATOR(pg_catalog.=) 'disabled') \
@@ -34,7 +37,16 @@ impl Open {
             spi::execute(c"SELECT pg_catalog.pg_stat_clear_snapshot()", &[]);
             let at = session::clock();
             let began = spi::texts(query, &[]);
-            Open { at, began: began.iter().filter_map(|micros| micros.parse().ok()).collect() }
+            let prepared = spi::texts(
+                c"SELECT gid FROM pg_catalog.pg_prepared_xacts \
+                  WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+                &[],
+            );
+            Open {
+                at,
+                began: began.iter().filter_map(|micros| micros.parse().ok()).collect(),
+                has_prepared: !prepared.is_empty(),
+            }
         })
     }
 

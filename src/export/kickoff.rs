@@ -16,6 +16,9 @@ const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "nd
 pub struct Kickoff {
     /// With a table each, as FHIR spells them, none twice.
     pub types: Vec<String>,
+    /// Whether they are all that the role may read, because the request named none.
+    #[serde(default)]
+    pub all: bool,
     /// Resources changed at or after this, in microseconds since 2000-01-01T00:00:00Z.
     pub since: Option<i64>,
     /// Resources changed before this.
@@ -60,7 +63,9 @@ impl Kickoff {
                 .hint("Without _type all types that you may read are exported."));
         }
         let url = url.unwrap_or_else(|| "$export".to_owned());
-        Kickoff { types: types.unwrap_or_default(), since, until, elements, gzip, single: false, url }.with_tables()
+        let all = types.is_none();
+        Kickoff { types: types.unwrap_or_default(), all, since, until, elements, gzip, single: false, url }
+            .with_tables()
     }
 
     fn single(mut request: Request) -> Result<Kickoff> {
@@ -72,7 +77,7 @@ impl Kickoff {
             return Err(Error::invalid_argument("\"resourceTypes\" of the request is empty"));
         }
         let (until, elements, url) = (None, Vec::new(), String::new());
-        Kickoff { types, since, until, elements, gzip, single: true, url }.with_tables()
+        Kickoff { types, all: false, since, until, elements, gzip, single: true, url }.with_tables()
     }
 
     /// With each type once, as it is spelt; with all that the role may read where none was named.

@@ -7,6 +7,7 @@ mod files;
 mod horizon;
 mod identifiers;
 mod kickoff;
+mod notes;
 mod request;
 mod run;
 mod signature;

@@ -4,6 +4,7 @@ use super::deletions;
 use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::kickoff::Kickoff;
+use super::notes::{self, Note};
 use super::status::Outcome;
 use super::units::{self, Unit};
 use crate::error::{Error, Result, or_raise};
@@ -14,7 +15,7 @@ use crate::pg::{transaction, worker};
 use crate::settings;
 use crate::settings::s3::Address;
 use crate::sink::{Draft, Location};
-use crate::store::{Reader, ResourceTable, ResourceType, Rows};
+use crate::store::{Reader, ResourceTable, ResourceType, Rows, foreign_code};
 use fhir_bulk_codec::resource::{Form, Selection, Writer};
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
@@ -111,36 +112,66 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Errors that say nothing of the export: an interrupt that was not meant for it, a helper that was ended.
+/// Errors that say nothing of the export: an interrupt that was not meant for it, a helper that was ended, others' locks.
 fn may_pass(error: &Error) -> bool {
     matches!(
         error.code(),
         PgSqlErrorCode::ERRCODE_QUERY_CANCELED
             | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
             | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+            | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
     )
 }
 
 /// 1. look who may be writing, then begin a draft, without what an earlier attempt left
-/// 2. in one transaction, under one snapshot: the files of each type, and of what was deleted
-/// 3. publish the files
-/// 4. note what there is
+/// 2. in one transaction: lock all that is to be read, and take types out whose reading would run others' code
+/// 3. under its one snapshot: the files of each type, of what was deleted, and of what is to be known
+/// 4. publish the files
+/// 5. note what there is
 fn export(task: &Task, work: &Work) -> Result<()> {
     let before = transaction::run::<_, Error>(|| Ok(Open::now()))?;
     let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
-    let outcome = task.frozen_transaction(|| {
-        let transaction_time = before.transaction_time(&Open::now());
-        let show = |resources| task.show(Copying::To, resources);
-        show(0);
-        let output =
-            if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
-        let deleted = deletions::write(&work.kickoff, &draft, work.target.format())?;
-        Ok(Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted })
-    })?;
+    let outcome = task.frozen_transaction(
+        || lock(work),
+        |(work, mut notes)| {
+            if let Some(table) = ResourceTable::younger_than_snapshot() {
+                let message = format!("table {table} was written anew while the export began");
+                return Err(Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message));
+            }
+            let after = Open::now();
+            let transaction_time = before.transaction_time(&after);
+            notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
+            let show = |resources| task.show(Copying::To, resources);
+            show(0);
+            let output =
+                if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
+            let deleted = deletions::write(&work.kickoff, &draft, work.target.format())?;
+            let error =
+                if work.kickoff.single { Vec::new() } else { notes::write(&notes, &draft, work.target.format())? };
+            Ok(Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted, error })
+        },
+    )?;
     draft.publish()?;
     let total = outcome.output.iter().map(|(_, file)| file.count).sum();
     let result = serde_json::to_value(&outcome).expect("an object of texts and numbers");
     task.transaction(|| task.finish(total, &result))
+}
+
+/// Locks what an export reads; what is left of it, and what to say of the rest. Each table is locked by its name before
+/// it is looked at, so that it is still the one which is read.
+fn lock(work: &Work) -> Result<(Work, Vec<Note>)> {
+    let mut work = work.clone();
+    for name in &work.kickoff.types {
+        ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
+    }
+    transaction::in_catalog_snapshot(|| {
+        let notes = notes::leave_out(&mut work.kickoff)?;
+        for name in &work.kickoff.types {
+            let resource_type = ResourceType::new(name)?;
+            ResourceTable::get(&resource_type)?.lock_reads(&resource_type)?;
+        }
+        Ok((work, notes))
+    })
 }
 
 /// What all who take part know.
@@ -211,6 +242,13 @@ impl Work {
         let Kickoff { since, until, .. } = self.kickoff;
         let resource_type = ResourceType::new(name)?;
         let table = ResourceTable::get(&resource_type)?;
+        // An index or a cast may have been made since.
+        if self.kickoff.all
+            && let Some(what) = foreign_code(&table)
+        {
+            let message = format!("reading {name} would run code of another role: {what}");
+            return Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message));
+        }
         let mut writer = Writer::new(Form::Fhir(settings::fhir_version()), &settings::created_at_url(), true);
         let elements = self.kickoff.elements_of(name);
         if !elements.is_empty() {

@@ -24,6 +24,9 @@ pub struct Outcome {
     pub output: Vec<(String, Written)>,
     /// Bundles of deletions.
     pub deleted: Vec<Written>,
+    /// OperationOutcomes.
+    #[serde(default)]
+    pub error: Vec<Written>,
 }
 
 /// The status of an export.
@@ -78,11 +81,12 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
     }
     let output = outcome.output.iter().map(|(resource_type, written)| file(resource_type, written));
     let deleted = outcome.deleted.iter().map(|written| file("Bundle", written));
+    let error = outcome.error.iter().map(|written| file("OperationOutcome", written));
     answer["request"] = kickoff.url.as_str().into();
     answer["requiresAccessToken"] = false.into();
     answer["output"] = output.collect::<Result<Value>>()?;
     answer["deleted"] = deleted.collect::<Result<Value>>()?;
-    answer["error"] = json!([]);
+    answer["error"] = error.collect::<Result<Value>>()?;
     Ok(())
 }
 

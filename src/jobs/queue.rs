@@ -3,17 +3,16 @@
 use super::rows::{Committed, EndedTask, ExpiredJob, Job, NewJob, Progress, TaskRow};
 use super::settings_of_caller as caller;
 use crate::error::{Error, Result};
-use crate::pg::catalog::{self, Extension, quote_identifier};
+use crate::own_tables;
+use crate::pg::catalog::{self, Extension};
 use crate::pg::compat::COPY_PROGRESS;
 use crate::pg::lock::Key;
-use crate::pg::memory::with_scratch;
-use crate::pg::spi::{self, Parameter};
+use crate::pg::spi::Parameter;
 use crate::pg::{guc, session, transaction, worker};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::ffi::CString;
 
 /// How many open tasks are looked at at a time.
 const LOOK_AHEAD: i64 = 1000;
@@ -47,8 +46,9 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
     let settings = caller::settings();
     let queue = Queue::of(catalog::this_extension());
     let added: Vec<i64> = queue.rows(
-        "INSERT INTO {}.bulk_job (kind, id, role, subject, database, request, settings) \
-         VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7::pg_catalog.jsonb) \
+        "INSERT INTO fhir_bulk_internal.bulk_job (number, kind, id, role, subject, database, request, settings) \
+         VALUES (pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::pg_catalog.text, 0), \
+         $1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7::pg_catalog.jsonb) \
          ON CONFLICT DO NOTHING RETURNING pg_catalog.to_jsonb(number)",
         || {
             vec![
@@ -68,7 +68,7 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
             .hint("Choose another id, or leave it out and one is made."));
     };
     queue.execute(
-        "INSERT INTO {}.bulk_job_task (job, number, input) \
+        "INSERT INTO fhir_bulk_internal.bulk_job_task (job, number, input) \
          SELECT $1, t.number, t.input FROM pg_catalog.jsonb_array_elements($2::pg_catalog.jsonb) \
          WITH ORDINALITY AS t (input, number)",
         || vec![Parameter::int8(*number), Parameter::string(&Value::Array(job.inputs.to_vec()).to_string())],
@@ -95,11 +95,11 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
                 'total', total, 'seen', GREATEST(total, p.param3), 'read_bytes', GREATEST(read_bytes, p.param1), \
                 'all_bytes', CASE WHEN p.param2 OPERATOR(pg_catalog.>) 0 THEN p.param2 ELSE all_bytes END, \
                 {}, {}, {}, 'error', error, 'result', result) ORDER BY number) \
-             FROM {{}}.bulk_job_task LEFT JOIN pg_catalog.pg_stat_get_progress_info('{COPY_PROGRESS}') p \
+             FROM fhir_bulk_internal.bulk_job_task LEFT JOIN pg_catalog.pg_stat_get_progress_info('{COPY_PROGRESS}') p \
              ON p.datid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND p.param19 OPERATOR(pg_catalog.=) job \
              AND p.param20 OPERATOR(pg_catalog.=) number AND status OPERATOR(pg_catalog.=) 'active' \
              WHERE job OPERATOR(pg_catalog.=) j.number)) \
-         FROM {{}}.bulk_job j WHERE {OWN} ORDER BY number DESC LIMIT 1",
+         FROM fhir_bulk_internal.bulk_job j WHERE {OWN} ORDER BY created_at DESC LIMIT 1",
         micros("created_at"),
         micros("ended_at"),
         micros("started_at"),
@@ -119,9 +119,9 @@ pub fn cancel(kind: &str, id: &str) -> Result<bool> {
     let queue = Queue::of(catalog::this_extension());
     let cancelled: Vec<i64> = queue.rows(
         &format!(
-            "UPDATE {{}}.bulk_job j SET status = 'cancelled', ended_at = pg_catalog.clock_timestamp() \
+            "UPDATE fhir_bulk_internal.bulk_job j SET status = 'cancelled', ended_at = pg_catalog.clock_timestamp() \
              WHERE {OWN} AND status OPERATOR(pg_catalog.=) 'active' \
-             AND EXISTS (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
+             AND EXISTS (SELECT FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
              RETURNING pg_catalog.to_jsonb(number)"
         ),
         own(kind, id)?,
@@ -129,7 +129,7 @@ pub fn cancel(kind: &str, id: &str) -> Result<bool> {
     for number in &cancelled {
         let tasks: Vec<(i32, Option<i32>)> = queue.rows(
             &format!(
-                "UPDATE {{}}.bulk_job_task SET status = 'cancelled', changed_at = pg_catalog.clock_timestamp(), \
+                "UPDATE fhir_bulk_internal.bulk_job_task SET status = 'cancelled', changed_at = pg_catalog.clock_timestamp(), \
                  ended_at = pg_catalog.clock_timestamp() \
                  WHERE job OPERATOR(pg_catalog.=) $1 AND {OPEN} \
                  RETURNING pg_catalog.jsonb_build_array(number, worker)"
@@ -159,9 +159,9 @@ pub fn discard(kind: &str, id: &str) -> Result<bool> {
     // A task with a worker that no longer lives has something left of it.
     let discarded: Vec<i64> = queue.rows(
         &format!(
-            "WITH job AS (UPDATE {{}}.bulk_job SET status = 'cancelled' WHERE {OWN} \
+            "WITH job AS (UPDATE fhir_bulk_internal.bulk_job SET status = 'cancelled' WHERE {OWN} \
              AND (status OPERATOR(pg_catalog.=) 'finished' OR status OPERATOR(pg_catalog.=) 'failed') RETURNING number) \
-             UPDATE {{}}.bulk_job_task t SET status = 'cancelled', worker = 0 FROM job \
+             UPDATE fhir_bulk_internal.bulk_job_task t SET status = 'cancelled', worker = 0 FROM job \
              WHERE t.job OPERATOR(pg_catalog.=) job.number RETURNING pg_catalog.to_jsonb(t.number)"
         ),
         own(kind, id)?,
@@ -181,7 +181,7 @@ pub fn forget_expired(kind: &str, id: &str, minutes: i32) -> Result<()> {
     let own = own(kind, id)?;
     Queue::of(catalog::this_extension()).execute(
         &format!(
-            "DELETE FROM {{}}.bulk_job WHERE {OWN} AND COALESCE(subject, '') OPERATOR(pg_catalog.=) COALESCE($4, '') \
+            "DELETE FROM fhir_bulk_internal.bulk_job WHERE {OWN} AND COALESCE(subject, '') OPERATOR(pg_catalog.=) COALESCE($4, '') \
              AND ended_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
              pg_catalog.make_interval(mins => $6::pg_catalog.int4))"
         ),
@@ -219,13 +219,12 @@ pub fn slots(extension: pg_sys::Oid) -> impl Iterator<Item = Key> {
 pub struct Queue {
     owner: pg_sys::Oid,
     extension: pg_sys::Oid,
-    schema: String,
 }
 
 impl Queue {
     /// The queue of the extension, in a transaction.
     pub fn of(extension: Extension) -> Queue {
-        Queue { owner: extension.owner, extension: extension.oid, schema: quote_identifier(&extension.schema) }
+        Queue { owner: extension.owner, extension: extension.oid }
     }
 
     /// Whose queue it is.
@@ -246,7 +245,7 @@ impl Queue {
 
     /// Deletes the jobs of the database that was the template of this one. What they left outside of it is the other's.
     pub fn forget_others(&self) {
-        self.execute("DELETE FROM {}.bulk_job WHERE database OPERATOR(pg_catalog.<>) $1", || {
+        self.execute("DELETE FROM fhir_bulk_internal.bulk_job WHERE database OPERATOR(pg_catalog.<>) $1", || {
             vec![Parameter::oid(session::database())]
         });
     }
@@ -255,10 +254,10 @@ impl Queue {
     pub fn free_tasks(&self) -> Vec<(i64, i32)> {
         let mut open: Vec<(i64, i32)> = self.rows(
             &format!(
-                "SELECT pg_catalog.jsonb_build_array(t.job, t.number) FROM {{}}.bulk_job j JOIN {{}}.bulk_job_task t \
+                "SELECT pg_catalog.jsonb_build_array(t.job, t.number) FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t \
                  ON t.job OPERATOR(pg_catalog.=) j.number WHERE j.status OPERATOR(pg_catalog.=) 'active' \
                  AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') \
-                 ORDER BY t.job, t.number LIMIT {LOOK_AHEAD}"
+                 ORDER BY j.created_at, t.job, t.number LIMIT {LOOK_AHEAD}"
             ),
             Vec::new,
         );
@@ -270,17 +269,17 @@ impl Queue {
     /// how long their transaction stays open is nobody else's business.
     pub fn begin(&self, (job, number): (i64, i32)) -> Option<TaskRow> {
         let statement = format!(
-            "UPDATE {{}}.bulk_job_task t SET status = 'active', worker = {}, \
+            "UPDATE fhir_bulk_internal.bulk_job_task t SET status = 'active', worker = {}, \
              started_at = COALESCE(started_at, pg_catalog.clock_timestamp()), \
-             changed_at = pg_catalog.clock_timestamp() FROM (SELECT j.* FROM {{}}.bulk_job j \
-             JOIN {{}}.bulk_job_task t ON t.job OPERATOR(pg_catalog.=) j.number \
+             changed_at = pg_catalog.clock_timestamp() FROM (SELECT j.* FROM fhir_bulk_internal.bulk_job j \
+             JOIN fhir_bulk_internal.bulk_job_task t ON t.job OPERATOR(pg_catalog.=) j.number \
              WHERE j.number OPERATOR(pg_catalog.=) $1 AND j.status OPERATOR(pg_catalog.=) 'active' \
              AND t.number OPERATOR(pg_catalog.=) $2 AND (t.status OPERATOR(pg_catalog.=) 'waiting' \
              OR t.status OPERATOR(pg_catalog.=) 'active') FOR UPDATE OF t SKIP LOCKED) j \
              WHERE t.job OPERATOR(pg_catalog.=) $1 AND t.number OPERATOR(pg_catalog.=) $2 \
              RETURNING pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('kind', j.kind, \
              'id', j.id, 'role', j.role::pg_catalog.int8, 'request', j.request, 'settings', j.settings, 'tasks', \
-             (SELECT pg_catalog.count(*) FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number))",
+             (SELECT pg_catalog.count(*) FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number))",
             worker::pid()
         );
         self.rows(&statement, || vec![Parameter::int8(job), Parameter::int8(number.into())]).into_iter().next()
@@ -290,7 +289,7 @@ impl Queue {
     /// cancelled meanwhile.
     pub fn advance(&self, (job, number): (i64, i32), progress: &Progress, at_end: bool) -> bool {
         let statement = format!(
-            "UPDATE {{}}.bulk_job_task SET total = total OPERATOR(pg_catalog.+) $3, lines = $4, stream_bytes = $5, \
+            "UPDATE fhir_bulk_internal.bulk_job_task SET total = total OPERATOR(pg_catalog.+) $3, lines = $4, stream_bytes = $5, \
              stream_checksum = $6, read_bytes = $7, all_bytes = $8, changed_at = pg_catalog.clock_timestamp(){} \
              WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
              AND status OPERATOR(pg_catalog.=) 'active'",
@@ -313,7 +312,7 @@ impl Queue {
     /// Notes that a task is done; false when it was cancelled meanwhile.
     pub fn finish(&self, (job, number): (i64, i32), total: u64, result: &Value) -> bool {
         let touched = self.execute(
-            "UPDATE {}.bulk_job_task SET total = $3, result = $4::pg_catalog.jsonb, status = 'finished', \
+            "UPDATE fhir_bulk_internal.bulk_job_task SET total = $3, result = $4::pg_catalog.jsonb, status = 'finished', \
              changed_at = pg_catalog.clock_timestamp(), ended_at = pg_catalog.clock_timestamp() \
              WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
              AND status OPERATOR(pg_catalog.=) 'active'",
@@ -328,7 +327,7 @@ impl Queue {
     /// How far a task is; `None` when it is no longer to be worked on.
     pub fn committed(&self, (job, number): (i64, i32)) -> Option<Committed> {
         let found = self.rows(
-            "SELECT pg_catalog.to_jsonb(t) FROM {}.bulk_job_task t WHERE job OPERATOR(pg_catalog.=) $1 \
+            "SELECT pg_catalog.to_jsonb(t) FROM fhir_bulk_internal.bulk_job_task t WHERE job OPERATOR(pg_catalog.=) $1 \
              AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
             || vec![Parameter::int8(job), Parameter::int8(number.into())],
         );
@@ -338,7 +337,7 @@ impl Queue {
     /// Ends a task that failed; false when it was over already.
     pub fn fail(&self, (job, number): (i64, i32), error: &str) -> bool {
         let touched = self.execute(
-            "UPDATE {}.bulk_job_task SET status = 'failed', error = $3, changed_at = pg_catalog.clock_timestamp(), \
+            "UPDATE fhir_bulk_internal.bulk_job_task SET status = 'failed', error = $3, changed_at = pg_catalog.clock_timestamp(), \
              ended_at = pg_catalog.clock_timestamp() WHERE job OPERATOR(pg_catalog.=) $1 \
              AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
             || vec![Parameter::int8(job), Parameter::int8(number.into()), Parameter::string(error)],
@@ -350,8 +349,8 @@ impl Queue {
     pub fn has_open_ends(&self) -> bool {
         let found: Vec<bool> = self.rows(
             &format!(
-                "SELECT pg_catalog.to_jsonb(true) FROM {{}}.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' \
-                 AND NOT EXISTS (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
+                "SELECT pg_catalog.to_jsonb(true) FROM fhir_bulk_internal.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' \
+                 AND NOT EXISTS (SELECT FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
                  LIMIT 1"
             ),
             Vec::new,
@@ -363,11 +362,11 @@ impl Queue {
     pub fn close_jobs(&self) {
         self.execute(
             &format!(
-                "UPDATE {{}}.bulk_job j SET ended_at = pg_catalog.clock_timestamp(), status = CASE WHEN EXISTS \
-                 (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number \
+                "UPDATE fhir_bulk_internal.bulk_job j SET ended_at = pg_catalog.clock_timestamp(), status = CASE WHEN EXISTS \
+                 (SELECT FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number \
                   AND status OPERATOR(pg_catalog.=) 'finished') THEN 'finished' ELSE 'failed' END \
-                 FROM (SELECT number FROM {{}}.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' AND NOT EXISTS \
-                 (SELECT FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
+                 FROM (SELECT number FROM fhir_bulk_internal.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' AND NOT EXISTS \
+                 (SELECT FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
                  FOR UPDATE SKIP LOCKED) done WHERE j.number OPERATOR(pg_catalog.=) done.number"
             ),
             Vec::new,
@@ -379,7 +378,7 @@ impl Queue {
         let mut ended: Vec<EndedTask> = self.rows(
             &format!(
                 "SELECT pg_catalog.jsonb_build_object('job', t.job, 'number', t.number, 'kind', j.kind, 'input', t.input) \
-                 FROM {{}}.bulk_job_task t JOIN {{}}.bulk_job j ON j.number OPERATOR(pg_catalog.=) t.job \
+                 FROM fhir_bulk_internal.bulk_job_task t JOIN fhir_bulk_internal.bulk_job j ON j.number OPERATOR(pg_catalog.=) t.job \
                  WHERE t.worker IS NOT NULL AND (t.status OPERATOR(pg_catalog.=) 'failed' \
                  OR t.status OPERATOR(pg_catalog.=) 'cancelled') ORDER BY t.job, t.number LIMIT {LOOK_AHEAD}"
             ),
@@ -392,7 +391,7 @@ impl Queue {
     /// Nothing is left of a task.
     pub fn forget_worker(&self, (job, number): (i64, i32)) {
         self.execute(
-            "UPDATE {}.bulk_job_task SET worker = NULL WHERE job OPERATOR(pg_catalog.=) $1 \
+            "UPDATE fhir_bulk_internal.bulk_job_task SET worker = NULL WHERE job OPERATOR(pg_catalog.=) $1 \
              AND number OPERATOR(pg_catalog.=) $2",
             || vec![Parameter::int8(job), Parameter::int8(number.into())],
         );
@@ -403,10 +402,10 @@ impl Queue {
         self.rows(
             &format!(
                 "SELECT pg_catalog.jsonb_build_object('number', number, 'inputs', (SELECT pg_catalog.jsonb_agg(input) \
-                 FROM {{}}.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number)) FROM {{}}.bulk_job j \
+                 FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number)) FROM fhir_bulk_internal.bulk_job j \
                  WHERE kind OPERATOR(pg_catalog.=) $1 AND ended_at OPERATOR(pg_catalog.<) \
                  (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
-                 pg_catalog.make_interval(mins => $2::pg_catalog.int4)) ORDER BY number LIMIT {LOOK_AHEAD}"
+                 pg_catalog.make_interval(mins => $2::pg_catalog.int4)) ORDER BY ended_at LIMIT {LOOK_AHEAD}"
             ),
             || vec![Parameter::string(kind), Parameter::int8(minutes.into())],
         )
@@ -415,26 +414,20 @@ impl Queue {
     /// Deletes a job and its tasks, unless somebody else is about to.
     pub fn delete(&self, number: i64) {
         self.execute(
-            "DELETE FROM {}.bulk_job WHERE number OPERATOR(pg_catalog.=) \
-             (SELECT number FROM {}.bulk_job WHERE number OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED)",
+            "DELETE FROM fhir_bulk_internal.bulk_job WHERE number OPERATOR(pg_catalog.=) \
+             (SELECT number FROM fhir_bulk_internal.bulk_job WHERE number OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED)",
             || vec![Parameter::int8(number)],
         );
     }
 
-    /// Runs a statement in which `{}` stands for the schema; how many rows it touched.
+    /// Runs a statement; how many rows it touched.
     fn execute(&self, statement: &str, parameters: impl Fn() -> Vec<Parameter>) -> u64 {
-        let statement = self.sql(statement);
-        session::as_role(self.owner, || with_scratch(|| spi::execute(&statement, &parameters())))
+        own_tables::execute(self.owner, statement, parameters)
     }
 
-    /// Runs a query in which `{}` stands for the schema and whose only column is jsonb.
+    /// Runs a query whose only column is jsonb.
     fn rows<T: DeserializeOwned>(&self, query: &str, parameters: impl Fn() -> Vec<Parameter>) -> Vec<T> {
-        let query = self.sql(query);
-        let texts = session::as_role(self.owner, || with_scratch(|| spi::texts(&query, &parameters())));
+        let texts = own_tables::texts(self.owner, query, parameters);
         texts.iter().map(|text| serde_json::from_str(text).expect("the shape that the query makes")).collect()
-    }
-
-    fn sql(&self, text: &str) -> CString {
-        CString::new(text.replace("{}", &self.schema)).expect("statements have no NUL")
     }
 }

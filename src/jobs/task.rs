@@ -56,13 +56,17 @@ impl Task {
         self.keeping_locks(|| transaction::run(|| self.as_owner(work)))
     }
 
-    /// As [`Task::transaction`], with one snapshot from its beginning to its end.
+    /// As [`Task::transaction`], with one snapshot for all of `work`, taken after `lock`.
     ///
     /// # Errors
-    /// As [`Task::transaction`].
-    pub fn frozen_transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// As [`Task::transaction`], and those of `lock`.
+    pub fn frozen_transaction<L, T>(
+        &self,
+        lock: impl FnOnce() -> Result<L>,
+        work: impl FnOnce(L) -> Result<T>,
+    ) -> Result<T> {
         worker::reload_if_asked();
-        self.keeping_locks(|| transaction::run_frozen(|| self.as_owner(work)))
+        self.keeping_locks(|| transaction::run_frozen(|| self.as_owner(lock), |locked| self.as_owner(|| work(locked))))
     }
 
     fn as_owner<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {

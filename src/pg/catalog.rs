@@ -74,12 +74,10 @@ pub fn accept_changes() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
-/// The extension, where and whose it is.
+/// The extension, and whose it is.
 pub struct Extension {
     /// Its own OID.
     pub oid: pg_sys::Oid,
-    /// The schema of its objects.
-    pub schema: CString,
     /// The role that made it.
     pub owner: pg_sys::Oid,
 }
@@ -91,14 +89,13 @@ pub fn this_extension() -> Extension {
 
 /// This extension, unless this database has it no more: for those whom nobody calls.
 pub fn find_this_extension() -> Option<Extension> {
-    let query = c"SELECT pg_catalog.concat_ws(' ', e.oid, e.extowner, n.nspname) FROM pg_catalog.pg_extension e \
-        JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace \
+    let query = c"SELECT pg_catalog.concat_ws(' ', e.oid, e.extowner) FROM pg_catalog.pg_extension e \
         WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk'";
     let found = super::spi::texts(query, &[]);
-    let mut parts = found.first()?.splitn(3, ' ');
+    let mut parts = found.first()?.split(' ');
     let mut oid = || parts.next().and_then(|number| number.parse::<u32>().ok()).expect("an OID").into();
     let (oid, owner) = (oid(), oid());
-    Some(Extension { oid, owner, schema: CString::new(parts.next()?).expect("names have no NUL") })
+    Some(Extension { oid, owner })
 }
 
 /// A name as it must be written in SQL.

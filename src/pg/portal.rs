@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_long};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-/// An open read-only portal under the snapshot of the statement that opened it. Others may drop it: who ends the
+/// An open read-only portal, under a snapshot that was taken once all it reads was locked. Others may drop it: who ends the
 /// transaction, or a CLOSE of its name, under which there may be another portal then.
 pub struct Portal(Handle);
 
@@ -88,23 +88,21 @@ struct Receiver<'a> {
 
 impl Portal {
     /// Plans and opens `query`. Errors of the query are PostgreSQL's own.
+    ///
+    /// Planning waits for the locks of what is read. The calling statement's snapshot may be older than that wait: of a
+    /// table that was truncated or rewritten meanwhile it would show nothing. So a new one is taken afterwards, as
+    /// PostgreSQL does for a statement of its own; in REPEATABLE READ it is the transaction's.
     pub fn open(query: &CStr, parameters: &[Parameter]) -> Portal {
         let mut arguments = Arguments::of(parameters);
         // SAFETY: the arrays have `count` elements and live through the call, which copies them. The portal outlives
-        // SPI's connection.
+        // SPI's connection, and its own snapshot the one that is pushed here.
         unsafe {
             pg_sys::SPI_connect();
-            let portal = pg_sys::SPI_cursor_open_with_args(
-                std::ptr::null(),
-                query.as_ptr(),
-                arguments.count(),
-                arguments.types.as_mut_ptr(),
-                arguments.values.as_mut_ptr(),
-                arguments.nulls.as_ptr(),
-                true,
-                pg_sys::CURSOR_OPT_NO_SCROLL as i32,
-            );
-            let portal = Portal::of(portal);
+            let plan = plan_with_locks(query, &mut arguments);
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let (values, nulls) = (arguments.values.as_mut_ptr(), arguments.nulls.as_ptr());
+            let portal = Portal::of(pg_sys::SPI_cursor_open(std::ptr::null(), plan, values, nulls, true));
+            pg_sys::PopActiveSnapshot();
             pg_sys::SPI_finish();
             portal
         }
@@ -176,6 +174,32 @@ impl Portal {
             let handle = keep_in((*context).ecxt_per_query_memory, self.0.clone());
             pg_sys::RegisterExprContextCallback(context, Some(close_at_shutdown), pg_sys::Datum::from(handle));
         }
+    }
+}
+
+/// Locks all that a query reads until the transaction ends: tables, their parts, what views and policies lead to.
+pub fn lock_reads(query: &CStr) {
+    // SAFETY: there are no parameters; SPI frees the plan.
+    unsafe {
+        pg_sys::SPI_connect();
+        plan_with_locks(query, &mut Arguments::of(&[]));
+        pg_sys::SPI_finish();
+    }
+}
+
+/// A plan of SPI's current connection, whose tables are locked.
+///
+/// # Safety
+/// Connected to SPI, under an active snapshot.
+unsafe fn plan_with_locks(query: &CStr, arguments: &mut Arguments) -> pg_sys::SPIPlanPtr {
+    // SAFETY: by the caller; the array has `count` elements. A query that cannot be planned raises.
+    unsafe {
+        let options = pg_sys::CURSOR_OPT_NO_SCROLL as i32;
+        let types = arguments.types.as_mut_ptr();
+        let plan = pg_sys::SPI_prepare_cursor(query.as_ptr(), arguments.count(), types, options);
+        assert!(!plan.is_null(), "SPI_prepare_cursor");
+        pg_sys::ReleaseCachedPlan(pg_sys::SPI_plan_get_cached_plan(plan), std::ptr::null_mut());
+        plan
     }
 }
 

@@ -23,7 +23,7 @@ unsafe extern "C-unwind" {
     fn PortalStart(portal: pg_sys::Portal, parameters: pg_sys::ParamListInfo, flags: c_int, snapshot: pg_sys::Snapshot);
 }
 
-/// An open query, under the snapshot of the statement that opened it, with the rights of who did.
+/// An open query, under a snapshot that was taken once all it reads was locked, with the rights of who did.
 pub struct Query {
     portal: Portal,
     columns: Vec<Column>,
@@ -66,8 +66,8 @@ impl Query {
     pub fn open(text: &CStr, settings: Settings) -> Result<Query> {
         read_only::run(settings, || {
             // SAFETY: PostgreSQL's own sequence for a cursor, all in the portal's memory, so that plan and text live as
-            // long as it. After an error the (sub)transaction's end drops the portal. There is a snapshot: we are
-            // called by a statement.
+            // long as it. After an error the (sub)transaction's end drops the portal. There is a snapshot to plan under:
+            // we are called by a statement. The portal's own is taken at its start, when the plan has all locks.
             unsafe {
                 let portal = pg_sys::CreateNewPortal();
                 (*portal).visible = false;
@@ -77,8 +77,8 @@ impl Query {
                     let no_name = std::ptr::null();
                     let tag = pg_sys::CommandTag::CMDTAG_SELECT;
                     pg_sys::PortalDefineQuery(portal, no_name, text.as_ptr(), tag, plans, std::ptr::null_mut());
-                    let snapshot = pg_sys::GetActiveSnapshot();
-                    whole::call(text, || PortalStart(portal, std::ptr::null_mut(), 0, snapshot));
+                    let (no_parameters, new_snapshot) = (std::ptr::null_mut(), std::ptr::null_mut());
+                    whole::call(text, || PortalStart(portal, no_parameters, 0, new_snapshot));
                     Ok(Column::all((*portal).tupDesc))
                 })?;
                 Ok(Query { portal: Portal::of(portal), columns, settings })

@@ -1,6 +1,6 @@
 //! The session: who calls, when it is, in which time zone, whether it may write.
 
-use super::compat;
+use super::{compat, guc};
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -99,14 +99,21 @@ pub fn role_name() -> CString {
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)).to_owned() }
 }
 
-/// Runs `work` as another role, from which it cannot become a third: SET ROLE is refused meanwhile.
+/// Where names are looked up in statements that run with other rights than the caller's.
+pub const SAFE_SEARCH_PATH: &CStr = c"pg_catalog, pg_temp";
+
+/// Runs `work` as another role, from which it cannot become a third: SET ROLE is refused meanwhile. Names are looked up in
+/// [`SAFE_SEARCH_PATH`]: an operator that a statement does not name, such as that of `CASE … WHEN` or IN, would else be one
+/// of the caller's.
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let before = Identity::current();
-    // As the server's own maintenance commands do. After an error the (sub)transaction's end restores both.
-    Identity { role, ..before.confined() }.restore();
-    let result = work();
-    before.restore();
-    result
+    // As the server's own maintenance commands do. After an error the (sub)transaction's end restores all.
+    guc::with(&[(c"search_path", SAFE_SEARCH_PATH)], guc::Changes::Undo, || {
+        Identity { role, ..before.confined() }.restore();
+        let result = work();
+        before.restore();
+        result
+    })
 }
 
 /// Who a process works as: the current role and what it may not do.

@@ -132,13 +132,22 @@ fn array(
 
 /// Runs a statement with the current role's rights; how many rows it processed. Its errors are PostgreSQL's own.
 pub fn execute(statement: &CStr, parameters: &[Parameter]) -> u64 {
-    run(statement, parameters, |_| ())
+    run(statement, parameters, false, |_| ())
 }
 
 /// Runs a query whose first column is text or bigint as text; NULLs are left out.
 pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
+    texts_of(query, parameters, false)
+}
+
+/// As [`texts`], under the active snapshot instead of a new one.
+pub fn texts_in_snapshot(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
+    texts_of(query, parameters, true)
+}
+
+fn texts_of(query: &CStr, parameters: &[Parameter], in_snapshot: bool) -> Vec<String> {
     let mut found = Vec::new();
-    run(query, parameters, |rows| {
+    run(query, parameters, in_snapshot, |rows| {
         // SAFETY: SPI's result of `numvals` tuples; SPI_getvalue makes a C string in SPI's memory, or null.
         unsafe {
             for at in 0..(*rows).numvals as usize {
@@ -152,7 +161,12 @@ pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
     found
 }
 
-fn run(statement: &CStr, parameters: &[Parameter], rows: impl FnOnce(*mut pg_sys::SPITupleTable)) -> u64 {
+fn run(
+    statement: &CStr,
+    parameters: &[Parameter],
+    read_only: bool,
+    rows: impl FnOnce(*mut pg_sys::SPITupleTable),
+) -> u64 {
     let mut arguments = Arguments::of(parameters);
     // SAFETY: the arrays have `count` elements. An error unwinds past SPI_finish; the transaction's end cleans up after
     // it.
@@ -164,7 +178,7 @@ fn run(statement: &CStr, parameters: &[Parameter], rows: impl FnOnce(*mut pg_sys
             arguments.types.as_mut_ptr(),
             arguments.values.as_mut_ptr(),
             arguments.nulls.as_ptr(),
-            false,
+            read_only,
             0,
         );
         assert!(status >= 0, "SPI_execute_with_args: {status}");

@@ -13,15 +13,54 @@ use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 /// # Errors
 /// Those of `work`, and what PostgreSQL raised in it or at the commit.
 pub fn run<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    run_in(None, work)
+    run_in(None, || {
+        push_snapshot();
+        let result = work();
+        pop_snapshot_of(&result);
+        result
+    })
 }
 
-/// As [`run`], with one snapshot from its beginning to its end (`REPEATABLE READ`).
+/// As [`run`], with one snapshot for all of `work` (`REPEATABLE READ`). It is taken after `lock`, which sees what is
+/// committed when it begins and must not run statements that take a snapshot of their own.
 ///
 /// # Errors
-/// As [`run`].
-pub fn run_frozen<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    run_in(Some(pg_sys::XACT_REPEATABLE_READ as i32), work)
+/// As [`run`], and those of `lock`.
+pub fn run_frozen<L, T, E: From<CaughtError>>(
+    lock: impl FnOnce() -> Result<L, E>,
+    work: impl FnOnce(L) -> Result<T, E>,
+) -> Result<T, E> {
+    run_in(Some(pg_sys::XACT_REPEATABLE_READ as i32), || {
+        let locked = lock()?;
+        push_snapshot();
+        let result = work(locked);
+        pop_snapshot_of(&result);
+        result
+    })
+}
+
+/// Runs `work` under what is committed now, without taking the transaction's snapshot.
+pub fn in_catalog_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: inside a transaction; it is copied. After an error the transaction's end drops it.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetCatalogSnapshot(pg_sys::InvalidOid)) }
+    let result = work();
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() }
+    result
+}
+
+/// For what runs without a snapshot of its own, such as TOAST.
+fn push_snapshot() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) }
+}
+
+/// After a failure the transaction's end drops it.
+fn pop_snapshot_of<T, E>(result: &Result<T, E>) {
+    if result.is_ok() {
+        // SAFETY: the one of push_snapshot().
+        unsafe { pg_sys::PopActiveSnapshot() }
+    }
 }
 
 /// Runs `work`, which may wait, outside of any transaction, so that it holds nothing up.
@@ -59,22 +98,19 @@ fn run_in<T, E: From<CaughtError>>(isolation: Option<i32>, work: impl FnOnce() -
 }
 
 fn begin(isolation: Option<i32>) {
-    // SAFETY: outside of a transaction; the snapshot is for what runs without one of its own, such as TOAST. The level is
-    // set before the first snapshot, as SET TRANSACTION has it.
+    // SAFETY: outside of a transaction. The level is set before the first snapshot, as SET TRANSACTION has it.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
         if let Some(level) = isolation {
             pg_sys::XactIsoLevel = level;
         }
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
 }
 
 fn commit() {
-    // SAFETY: the snapshot is the one pushed above. Statistics are sent as a client's backend does between statements.
+    // SAFETY: inside a transaction. Statistics are sent as a client's backend does between statements.
     unsafe {
-        pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
         pg_sys::pgstat_report_stat(false);
     }

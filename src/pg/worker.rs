@@ -92,7 +92,9 @@ pub fn connect(database: Option<pg_sys::Oid>) {
 
 /// What holds in a worker whatever a database or a role has set: it waits for locks as long as it takes, since nobody
 /// is there to try again, and it writes, which whoever asked for its work could as well. Autovacuum does likewise.
-const DEFAULTS: [(&CStr, &CStr); 5] = [
+const DEFAULTS: [(&CStr, &CStr); 6] = [
+    // What runs as the server's superuser between jobs; a job has that of the session which asked for it.
+    (c"search_path", session::SAFE_SEARCH_PATH),
     (c"lock_timeout", c"0"),
     (c"statement_timeout", c"0"),
     (c"transaction_timeout", c"0"),

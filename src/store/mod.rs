@@ -2,6 +2,7 @@
 //! `patient_history`, `id`, `resourceType` and what `meta` says of the version in columns, the rest in `resource`.
 
 mod deleted;
+mod foreign_code;
 mod identifiers;
 mod keys;
 mod name;
@@ -13,6 +14,7 @@ mod types;
 mod write;
 
 pub use deleted::deleted;
+pub use foreign_code::foreign_code;
 pub use name::ResourceType;
 pub use read::{Blocks, Reader, Rows};
 pub use rejects::{Reject, add_rejects};

@@ -1,10 +1,8 @@
 //! The table of rejected lines: the extension's, not the caller's.
 
-use super::table::sql;
-use crate::pg::catalog::{self, quote_identifier};
-use crate::pg::memory::with_scratch;
-use crate::pg::session;
-use crate::pg::spi::{self, Parameter};
+use crate::own_tables;
+use crate::pg::spi::Parameter;
+use crate::pg::{catalog, session};
 
 /// A line that was passed over.
 #[derive(Debug)]
@@ -25,14 +23,11 @@ pub struct Reject {
 pub fn add_rejects(source: &str, rejects: &[Reject]) {
     let extension = catalog::this_extension();
     let role = session::role();
-    let statement = sql(format!(
-        "INSERT INTO {}.bulk_load_reject_row (role, source, line_number, byte_offset, sqlstate, error, line) \
+    let statement = "INSERT INTO fhir_bulk_internal.bulk_load_reject_row (role, source, line_number, byte_offset, sqlstate, error, line) \
          SELECT $1, $2, r.* FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
-         pg_catalog.unnest($7)) AS r",
-        quote_identifier(&extension.schema)
-    ));
+         pg_catalog.unnest($7)) AS r";
     let parameters = || {
-        [
+        vec![
             Parameter::oid(role),
             Parameter::string(source),
             Parameter::int8s(rejects.iter().map(|r| r.line_number as i64)),
@@ -42,5 +37,5 @@ pub fn add_rejects(source: &str, rejects: &[Reject]) {
             Parameter::byteas(rejects.iter().map(|r| r.line.as_slice())),
         ]
     };
-    session::as_role(extension.owner, || with_scratch(|| spi::execute(&statement, &parameters())));
+    own_tables::execute(extension.owner, statement, parameters);
 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::pg::catalog::{self, quote_identifier};
 use crate::pg::compat;
 use crate::pg::lock::Key;
+use crate::pg::portal;
 use crate::pg::spi::{self, Parameter};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -47,7 +48,8 @@ impl ResourceTable {
         Ok(oid.map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
     }
 
-    /// The table of a type, whose rows from here to the transaction's end stay in the blocks that they are in.
+    /// The table of a type, which from here to the transaction's end keeps its name and definition, and its rows the
+    /// blocks that they are in.
     ///
     /// # Errors
     /// 42P01 when there is none; 3F000.
@@ -57,6 +59,32 @@ impl ResourceTable {
         let name = resource_type.table_name();
         let oid = catalog::lock_for_select(&name, &schema).ok_or_else(|| unknown(resource_type.as_str()))?;
         Ok(ResourceTable { oid, sql_name: qualified(&schema, &name) })
+    }
+
+    /// Locks all that is read with the table, for the current role, until the transaction ends; and the history table.
+    /// Those who write are not held up.
+    ///
+    /// # Errors
+    /// 3F000.
+    pub fn lock_reads(&self, resource_type: &ResourceType) -> Result<()> {
+        portal::lock_reads(&sql(format!("SELECT FROM {}", self.sql_name)));
+        if let Some(history) = ResourceTable::find_history(resource_type)? {
+            portal::lock_reads(&sql(format!("SELECT FROM {}", history.sql_name)));
+        }
+        Ok(())
+    }
+
+    /// A table that this transaction has locked and whose rows its snapshot does not show, since they were written anew
+    /// after it was taken. There is none if all locks came before the snapshot.
+    pub fn younger_than_snapshot() -> Option<String> {
+        let query = c"SELECT l.relation::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_locks l \
+            LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
+            WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
+            AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
+                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+            AND (c.oid IS NULL OR c.relfilenode OPERATOR(pg_catalog.<>) 0 \
+                AND c.relfilenode OPERATOR(pg_catalog.<>) pg_catalog.pg_relation_filenode(l.relation)) LIMIT 1";
+        spi::texts(query, &[]).into_iter().next()
     }
 
     /// The table of a type.

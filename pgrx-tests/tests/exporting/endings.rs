@@ -19,7 +19,7 @@ fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
     patients_and_observations(&mut client, 1000);
     // Patients are written by the time; observations are not.
     let gate = gated(&mut client, &database, "Observation");
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_for("the first file", || !files(&database).is_empty());
     assert!(
         files(&database).iter().all(|file| !file.contains(&format!("/{id}/"))),
@@ -32,12 +32,12 @@ fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
     gate.open();
     // One that waits for a worker has done nothing, and never will.
     run(&mut client, "BEGIN");
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
     run(&mut client, "COMMIT");
     assert_eq!(finish(&mut client, &id)["status"], "cancelled");
     // Of a finished one, whose files nobody wants any more, they are removed.
-    let id = done(&mut client, &json!({}))["jobId"].as_str().unwrap().to_owned();
+    let id = done(&mut client, &json!({"_type": "Patient,Observation"}))["jobId"].as_str().unwrap().to_owned();
     assert_eq!(files(&database).len(), 2);
     run(&mut client, "BEGIN");
     assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
@@ -70,7 +70,7 @@ fn a_helper_that_is_ended_has_the_export_begin_anew() {
     patients_and_observations(&mut client, 100);
     let gate = gated(&mut client, &database, "Patient");
     std::mem::forget(gated(&mut client, &database, "Observation"));
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_for_readers(&mut client, 2);
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'parallel worker'";
     assert_eq!(count(&mut client, end), 1);
@@ -87,7 +87,7 @@ fn a_worker_that_is_ended_has_the_next_one_begin_anew() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 100);
     let gate = gated(&mut client, &database, "Patient");
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_for_readers(&mut client, 1);
     let worker = "FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'fhir_bulk job worker'";
     let pid = value(&mut client, &format!("SELECT pid {worker}"));
@@ -113,7 +113,7 @@ fn an_export_begins_anew_after_a_crash_and_one_that_is_not_wanted_then_leaves_no
     let gate = gated(&mut client, &database, "Observation");
     let wanted = export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_until_processing(&mut client, &wanted);
-    let unwanted = export(&mut client, &json!({}));
+    let unwanted = export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_for("both to have written", || files(&database).len() == 2);
     server.kill_server();
     assert_eq!(files(&database).len(), 2);
@@ -144,7 +144,7 @@ fn run_after_restart(
 fn files_and_jobs_are_gone_when_their_time_is_over() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 10);
-    let status = done(&mut client, &json!({}));
+    let status = done(&mut client, &json!({"_type": "Patient,Observation"}));
     let (id, url) = (status["jobId"].as_str().unwrap(), status["output"][0]["url"].as_str().unwrap());
     assert_eq!(files(&database).len(), 2);
     run(&mut client, &format!("ALTER DATABASE {} SET fhir_bulk.export_retention = 0", database.name()));
@@ -166,7 +166,7 @@ fn a_full_disk_fails_the_export_which_gives_the_room_back() {
     let Some(disk) = SmallDisk::mount(&folder, 2) else { return };
     patients_and_observations(&mut client, 20_000);
     run(&mut client, &format!("SET fhir_bulk.export_location = 'file://{}'", folder.display()));
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     let status = finish(&mut client, &id);
     assert_eq!(status["status"], "failed", "{status}");
     assert!(status["error"].as_str().unwrap().contains("No space left on device"), "{status}");
@@ -188,7 +188,7 @@ fn an_extension_that_is_dropped_during_an_export_leaves_no_files_of_it() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 100);
     let gate = gated(&mut client, &database, "Observation");
-    export(&mut client, &json!({}));
+    export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_for("the first file", || !files(&database).is_empty());
     run(&mut client, "DROP EXTENSION fhir_bulk");
     gate.open();
@@ -200,7 +200,7 @@ fn a_database_that_is_dropped_by_force_leaves_of_a_running_export_what_nobody_is
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 100);
     let gate = gated(&mut client, &database, "Observation");
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_for("the first file", || !files(&database).is_empty());
     drop(client);
     run(&mut shared().connect("postgres", "postgres"), &format!("DROP DATABASE {} WITH (FORCE)", database.name()));

@@ -3,6 +3,8 @@
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
 mod endings;
+mod hijack;
+mod horizon;
 mod identifiers;
 mod job;
 mod manifest;

@@ -302,7 +302,7 @@ fn a_place_that_cannot_be_written_fails_the_job_with_the_reason() {
 
 /// The signature that a database gives a file until `expires`, by the secret that its superuser can read.
 fn signature(client: &mut Client, job: &str, name: &str, expires: &str) -> String {
-    let secret = value(client, "SELECT secret FROM bulk_secret");
+    let secret = value(client, "SELECT secret FROM fhir_bulk_internal.bulk_secret");
     let database: u32 =
         value(client, "SELECT oid FROM pg_database WHERE datname = current_database()").parse().unwrap();
     let mut signed = database.to_le_bytes().to_vec();
@@ -379,7 +379,7 @@ fn only_signed_urls_give_files_and_only_of_their_database() {
     let role = database.role("nobody");
     let mut nobody = database.connect_as(&role);
     assert_error(&error(nobody.query("SELECT bulk_export_file($1)", &[&url])), "42501", &["bulk_export_file"]);
-    assert_error(&fails(&mut nobody, "SELECT * FROM bulk_secret"), "42501", &["bulk_secret"]);
+    assert_error(&fails(&mut nobody, "SELECT * FROM fhir_bulk_internal.bulk_secret"), "42501", &["fhir_bulk_internal"]);
     // A template's secret is not that of its copies, nor does a dump take it along.
     assert_eq!(value(&mut client, "SELECT count(*) FROM pg_extension WHERE array_length(extconfig, 1) > 0"), "0");
 }

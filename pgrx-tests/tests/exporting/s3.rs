@@ -174,7 +174,7 @@ fn objects_are_written_by_several_processes_side_by_side() {
     patients_and_observations(&mut client, 100);
     let gate = gated(&mut client, &database, "Patient");
     std::mem::forget(gated(&mut client, &database, "Observation"));
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Observation,Patient"}));
     wait_for_readers(&mut client, 2);
     gate.open();
     let status = finish(&mut client, &id);
@@ -238,7 +238,7 @@ fn what_the_service_refuses_fails_the_export_with_the_services_word() {
     assert_eq!(status["status"], "failed", "{status}");
     assert!(status["error"].as_str().unwrap().contains("404: Not Found (NoSuchBucket)"), "{status}");
     // Without the bucket there is nothing left to be removed from it.
-    let remembered = "SELECT count(*) FROM bulk_job_task WHERE worker IS NOT NULL";
+    let remembered = "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE worker IS NOT NULL";
     wait_for("nothing to be left of it", || count(&mut client, remembered) == 0);
     assert_empty(&service);
 }
@@ -296,8 +296,8 @@ fn an_ordinary_role_exports_to_the_bucket_and_never_sees_a_key() {
     let shown = [
         rows(&mut client, "SELECT * FROM bulk_jobs").concat(),
         rows(&mut client, "SELECT name, setting, boot_val, reset_val FROM pg_settings").concat(),
-        rows(&mut admin, "SELECT t::text FROM bulk_job t").concat(),
-        rows(&mut admin, "SELECT t::text FROM bulk_job_task t").concat(),
+        rows(&mut admin, "SELECT t::text FROM fhir_bulk_internal.bulk_job t").concat(),
+        rows(&mut admin, "SELECT t::text FROM fhir_bulk_internal.bulk_job_task t").concat(),
         rows(&mut admin, "SELECT query FROM pg_stat_activity").concat(),
         database.cluster().log(),
     ];

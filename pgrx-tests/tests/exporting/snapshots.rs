@@ -2,6 +2,7 @@
 
 use crate::job::{done, export, finish, gated, ids, patients_and_observations, wait_for_readers, with_location};
 use crate::support::{run, value};
+use fhir_bulk_tests::wait_for;
 use serde_json::json;
 
 #[test]
@@ -12,7 +13,7 @@ fn all_types_are_of_one_moment_whoever_writes_them() {
     run(&mut client, "SET fhir_bulk.export_workers = 2");
     let gate = gated(&mut client, &database, "Patient");
     std::mem::forget(gated(&mut client, &database, "Observation"));
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Observation,Device"}));
     // The job's own process and one that helps it.
     wait_for_readers(&mut client, 2);
     for table in ["patient", "observation", "device"] {
@@ -141,4 +142,86 @@ fn incremental_exports_one_after_the_other_miss_nothing_while_others_write() {
     }
     assert!(rounds > 2, "the exports did not run beside the writers");
     assert_eq!(found.len(), 121);
+}
+
+/// Waits until a job's worker waits for a table.
+fn wait_for_waiting_worker(client: &mut fhir_bulk_tests::Client) {
+    wait_for("the worker to wait for a table", || {
+        value(
+            client,
+            "SELECT EXISTS (SELECT FROM pg_stat_activity a JOIN pg_locks l USING (pid)
+             WHERE a.datname = current_database() AND backend_type = 'fhir_bulk job worker' AND NOT l.granted)",
+        ) == "t"
+    });
+}
+
+const LOADED_ANEW: &str = "BEGIN; TRUNCATE observation; INSERT INTO observation SELECT * FROM patient";
+
+#[test]
+fn a_table_that_is_loaded_anew_while_the_export_waits_for_it_is_not_empty_in_it() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 5);
+    run(&mut client, "CREATE VIEW device AS SELECT * FROM observation");
+    let mut other = database.connect();
+    for request in [json!({"_type": "Patient,Observation,Device"}), json!({"_type": "Patient,Device,Observation"})] {
+        // PostgreSQL changes the type of no column that a view shows.
+        let rewrite = "BEGIN; DROP VIEW device; ALTER TABLE observation ALTER COLUMN txid TYPE bigint USING txid + 1;
+            CREATE VIEW device AS SELECT * FROM observation";
+        for change in [LOADED_ANEW, rewrite] {
+            run(&mut client, "SET fhir_bulk.export_workers = 2");
+            run(&mut other, change);
+            let id = export(&mut client, &request);
+            wait_for_waiting_worker(&mut client);
+            run(&mut other, "COMMIT");
+            let status = finish(&mut client, &id);
+            for resource_type in ["Patient", "Observation", "Device"] {
+                assert_eq!(ids(&mut client, &status, resource_type), ["1", "2", "3", "4", "5"], "{resource_type}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_table_is_not_rewritten_while_the_export_has_yet_to_read_it() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 5);
+    let gate = gated(&mut client, &database, "Patient");
+    run(&mut client, "SET fhir_bulk.export_workers = 1");
+    let id = export(&mut client, &json!({"resourceTypes": ["Patient", "Observation"]}));
+    wait_for_readers(&mut client, 1);
+    let mut other = database.connect();
+    let pid = value(&mut other, "SELECT pg_backend_pid()");
+    let change = std::thread::spawn(move || run(&mut other, "TRUNCATE observation"));
+    wait_for("the other to wait for the export", || {
+        value(&mut client, &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)")) == "t"
+    });
+    gate.open();
+    let status = finish(&mut client, &id);
+    change.join().unwrap();
+    assert_eq!((&status["status"], &status["count"]), (&json!("completed"), &json!(10)), "{status}");
+}
+
+#[test]
+fn an_export_whose_snapshot_came_too_early_begins_anew_instead_of_leaving_a_table_empty() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 5);
+    // A policy's function that the planner calls, and that takes a snapshot, before the other table is locked.
+    run(
+        &mut client,
+        "CREATE FUNCTION looks() RETURNS boolean LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM FROM pg_class; RETURN true; END $$;
+         CREATE FUNCTION folded(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN looks(); END $$;
+         CREATE VIEW device AS SELECT * FROM patient WHERE folded(1);
+         CREATE TABLE base (LIKE patient); INSERT INTO base SELECT * FROM patient;
+         CREATE VIEW encounter AS SELECT * FROM base",
+    );
+    let mut other = database.connect();
+    run(&mut other, "BEGIN; TRUNCATE base; INSERT INTO base SELECT * FROM patient");
+    let id = export(&mut client, &json!({"_type": "Device,Encounter"}));
+    wait_for_waiting_worker(&mut client);
+    run(&mut other, "COMMIT");
+    let status = finish(&mut client, &id);
+    assert_eq!(status["status"], "completed", "{status}");
+    assert_eq!(ids(&mut client, &status, "Encounter"), ["1", "2", "3", "4", "5"]);
+    assert!(database.cluster().log().contains("was written anew while the export began"));
 }

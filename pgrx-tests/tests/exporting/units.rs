@@ -69,7 +69,7 @@ fn a_table_shared_by_two_processes_loses_and_repeats_no_row_while_others_write()
 
     let gate = close_gate(&database);
     run(&mut client, "SET fhir_bulk.export_workers = 2");
-    let id = export(&mut client, &json!({}));
+    let id = export(&mut client, &json!({"_type": "Patient,Device"}));
     wait_for_readers(&mut client, 2);
     let mut writer = database.connect();
     run(&mut writer, "UPDATE patient SET txid = 99 WHERE id::int % 3 = 0; DELETE FROM patient WHERE id::int % 4 = 0");
@@ -157,7 +157,7 @@ fn a_server_with_no_process_to_spare_gives_the_files_of_one() {
     run(&mut client, &insert("device", RESOURCE, 1..=3));
     let expected = dump(&mut client, "Patient");
     run(&mut client, "SET fhir_bulk.export_workers = 4");
-    let status = done(&mut client, &json!({}));
+    let status = done(&mut client, &json!({"_type": "Patient,Device"}));
     assert_eq!(numbers(&status, "Patient", ".ndjson"), [1]);
     assert_eq!(lines(&mut client, &status, "Patient"), expected);
     assert_eq!(ids(&mut client, &status, "Device"), ["1", "2", "3"]);

@@ -28,7 +28,7 @@ fn a_database_made_from_one_with_an_active_job_as_its_template_leaves_the_job_al
     let copy = original.cluster().existing("copy");
     allow(&copy);
     let mut client = copy.connect();
-    assert_eq!(count(&mut client, "SELECT count(*) FROM bulk_job_task WHERE status = 'active'"), 1);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE status = 'active'"), 1);
     // Whoever asks has workers look for work.
     assert_error(&fails(&mut client, "SELECT bulk_import_status('job')"), "P0002", &["no import \"job\""]);
     assert_eq!(value(&mut client, "SELECT bulk_import_cancel('job')"), "f");
@@ -38,7 +38,7 @@ fn a_database_made_from_one_with_an_active_job_as_its_template_leaves_the_job_al
     import(&mut client, "job", &[("Patient", &url)]);
     assert_eq!(inputs(&finish(&mut client, "job")), ["finished 10"]);
     wait_for_workers_to_end(&copy);
-    assert_eq!(rows(&mut client, "SELECT id, status FROM bulk_job"), ["job|finished"]);
+    assert_eq!(rows(&mut client, "SELECT id, status FROM fhir_bulk_internal.bulk_job"), ["job|finished"]);
     assert_patients(&mut client, 2010);
 
     let mut client = original.connect();
@@ -61,7 +61,7 @@ fn a_subscriber_to_all_tables_keeps_its_own_jobs_and_does_none_of_the_publishers
     run(&mut follower, &rejected.replace("SOURCE", &subscriber.file("bad", "of the subscriber\n")));
     run(&mut follower, "SELECT bulk_create_table('Patient')");
     let kept = "SELECT 1, id, status FROM bulk_jobs UNION ALL SELECT 2, sqlstate, line::text FROM bulk_load_reject
-        UNION ALL SELECT 3, '', md5(secret) FROM bulk_secret ORDER BY 1";
+        UNION ALL SELECT 3, '', md5(secret) FROM fhir_bulk_internal.bulk_secret ORDER BY 1";
     let before = rows(&mut follower, kept);
     assert_eq!(before.len(), 3);
 

@@ -58,7 +58,7 @@ fn a_full_disk_of_the_log_ends_the_server_and_with_room_the_import_goes_on_after
     disk.grow(1000);
     cluster.start_server();
     let mut client = reconnect(&database);
-    let total = count(&mut client, "SELECT total FROM bulk_job_task");
+    let total = count(&mut client, "SELECT total FROM fhir_bulk_internal.bulk_job_task");
     assert!((1000..NUMBER as i64).contains(&total), "{total}");
     let status = finish(&mut client, "job");
     assert_eq!(inputs(&status), [format!("finished {NUMBER}")], "{status}");

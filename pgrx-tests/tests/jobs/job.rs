@@ -147,7 +147,7 @@ pub fn assert_patients(client: &mut Client, number: usize) {
 /// Asserts that amcheck finds nothing wrong with table `patient`, its history and the job tables.
 #[track_caller]
 pub fn assert_sound(client: &mut Client) {
-    let tables = ["patient", "patient_history", "bulk_job", "bulk_job_task"];
+    let tables = ["patient", "patient_history", "fhir_bulk_internal.bulk_job", "fhir_bulk_internal.bulk_job_task"];
     for table in tables {
         assert_eq!(rows(client, &format!("SELECT * FROM verify_heapam('{table}') LIMIT 5")), [""; 0], "{table}");
         let indexes = format!("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = '{table}'::regclass");

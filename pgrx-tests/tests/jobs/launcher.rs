@@ -20,7 +20,7 @@ fn jobs_go_on_without_any_call_after_a_crash_when_the_library_is_preloaded() {
     database.cluster().kill_server();
     database.cluster().start_server();
     let mut client = database.connect();
-    let sql = "SELECT status, total FROM bulk_job_task ORDER BY number";
+    let sql = "SELECT status, total FROM fhir_bulk_internal.bulk_job_task ORDER BY number";
     wait_for("the job to be done", || rows(&mut client, sql) == ["finished|50000"; 2]);
     assert_patients(&mut client, 100_000);
 

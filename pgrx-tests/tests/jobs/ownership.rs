@@ -79,7 +79,10 @@ fn policies_see_the_claims_of_the_call_and_its_settings_hold() {
         assert_eq!(status["status"], expected, "{status}");
     }
     assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 10);
-    assert_eq!(count(&mut client, "SELECT count(*) FROM bulk_job WHERE settings::text ~ 's3cret'"), 0);
+    assert_eq!(
+        count(&mut client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job WHERE settings::text ~ 's3cret'"),
+        0
+    );
 }
 
 /// Workers connect as the server's superuser, whose own settings are not those of whoever asks.
@@ -112,7 +115,7 @@ fn nobody_reads_or_writes_the_queue_itself() {
     let (database, mut client) = allowed();
     let role = owner(&database, &mut client, "curious");
     run(&mut client, &format!("GRANT ALL ON SCHEMA public TO {role}; SET ROLE {role}"));
-    for table in ["bulk_job", "bulk_job_task"] {
+    for table in ["bulk_job", "bulk_job_task"].map(|name| format!("fhir_bulk_internal.{name}")) {
         for sql in [
             "SELECT * FROM @",
             "DELETE FROM @",
@@ -121,8 +124,8 @@ fn nobody_reads_or_writes_the_queue_itself() {
             "DROP TABLE @",
             "INSERT INTO @ DEFAULT VALUES",
         ] {
-            let error = fails(&mut client, &sql.replace('@', table));
-            assert_error(&error, "42501", &[table]);
+            let error = fails(&mut client, &sql.replace('@', &table));
+            assert_error(&error, "42501", &["fhir_bulk_internal"]);
         }
         assert_error(
             &fails(
@@ -132,7 +135,7 @@ fn nobody_reads_or_writes_the_queue_itself() {
                 ),
             ),
             "42501",
-            &[table],
+            &["fhir_bulk_internal"],
         );
     }
     for sql in ["INSERT INTO bulk_jobs (id) VALUES ('x')", "DELETE FROM bulk_jobs", "UPDATE bulk_jobs SET id = 'x'"] {

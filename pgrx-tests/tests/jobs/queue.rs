@@ -9,7 +9,7 @@ use fhir_bulk_tests::{Client, wait_for};
 use serde_json::json;
 
 fn active(client: &mut Client) -> i64 {
-    count(client, "SELECT count(*) FROM bulk_job_task WHERE status = 'active'")
+    count(client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE status = 'active'")
 }
 
 #[test]
@@ -41,13 +41,15 @@ fn inputs_run_side_by_side_in_the_order_in_which_they_were_asked_for() {
         let url = |n: usize| sources[n].url();
         import(&mut client, "a", &[("Patient", &url(0)), ("Patient", &url(1))]);
         import(&mut client, "b", &[("Patient", &url(2)), ("Patient", &url(3)), ("Patient", &url(4))]);
-        let order = "SELECT array_agg(job || '.' || number ORDER BY started_at) FROM bulk_job_task \
-                     WHERE started_at IS NOT NULL";
-        let all = ["1.1", "1.2", "2.1", "2.2", "2.3"];
+        let order = "SELECT array_agg(id || '.' || t.number ORDER BY t.started_at) FROM fhir_bulk_internal.bulk_job_task t \
+                     JOIN fhir_bulk_internal.bulk_job j ON j.number = t.job \
+                     WHERE t.started_at IS NOT NULL";
+        let all = ["a.1", "a.2", "b.1", "b.2", "b.3"];
         for (ended, source) in sources.iter().enumerate() {
             let begun = (workers_at_once + ended).min(5);
             wait_for("the next ones to be begun", || {
-                count(&mut client, "SELECT count(*) FROM bulk_job_task WHERE started_at IS NOT NULL") == begun as i64
+                count(&mut client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE started_at IS NOT NULL")
+                    == begun as i64
             });
             let mut found: Vec<String> =
                 value(&mut client, order).trim_matches(['{', '}']).split(',').map(str::to_owned).collect();
@@ -103,7 +105,10 @@ fn polling_a_status_does_not_start_a_process_each_time() {
     let (database, mut client) = allowed();
     // The queue can't be written: each worker that is started ends.
     run(&mut client, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$");
-    run(&mut client, "CREATE TRIGGER refuse BEFORE UPDATE ON bulk_job_task FOR EACH ROW EXECUTE FUNCTION refuse()");
+    run(
+        &mut client,
+        "CREATE TRIGGER refuse BEFORE UPDATE ON fhir_bulk_internal.bulk_job_task FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
     let url = database.file("one", patients(1..=10));
     import(&mut client, "stuck", &[("Patient", &url)]);
     wait_for("a worker to give up", || database.cluster().log().contains("fhir_bulk job worker: not now"));
@@ -114,7 +119,7 @@ fn polling_a_status_does_not_start_a_process_each_time() {
     let log = database.cluster().log();
     let told = log.lines().filter(|line| line.contains("not now")).count() as u64;
     assert!(told <= 4 + 2 * start.elapsed().as_secs(), "{told} lines in the log");
-    run(&mut client, "DROP TRIGGER refuse ON bulk_job_task");
+    run(&mut client, "DROP TRIGGER refuse ON fhir_bulk_internal.bulk_job_task");
     wait_for_status(&mut client, "stuck", "is finished", |status| status["status"] == "finished");
 }
 

@@ -148,7 +148,7 @@ fn a_request_that_is_not_understood_is_refused_with_what_is_wrong() {
     }
     run(&mut client, "SET request.jwt.claims = '[]'");
     assert_error(&fails(&mut client, &import_sql("bad", &[], json!({"inputs": [input]}))), "22023", &["claims"]);
-    assert_eq!(count(&mut client, "SELECT count(*) FROM bulk_job"), 0);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job"), 0);
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn a_worker_ends_with_its_server_and_the_next_one_goes_on() {
     database.cluster().start_server();
     let mut client = database.connect();
     assert_eq!(
-        value(&mut client, "SELECT status FROM bulk_job_task"),
+        value(&mut client, "SELECT status FROM fhir_bulk_internal.bulk_job_task"),
         "active",
         "the worker has gone on without a server"
     );

@@ -13,6 +13,7 @@ mod install;
 mod interrupts;
 mod load;
 mod memory;
+mod own_tables;
 mod rights;
 mod sql_dump;
 mod support;

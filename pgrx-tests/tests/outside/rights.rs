@@ -281,6 +281,7 @@ fn default_privileges_give_nobody_what_the_extension_keeps_for_itself() {
              ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}, {other} WITH GRANT OPTION;
              ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC, {role};
              ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {role};
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO {role}, PUBLIC;
              CREATE EXTENSION fhir_bulk; CREATE TABLE mine ()"
         ),
     );
@@ -298,9 +299,15 @@ fn default_privileges_give_nobody_what_the_extension_keeps_for_itself() {
          JOIN pg_class c ON c.oid = d.objid WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk')
          AND d.classid = 'pg_class'::regclass AND c.relkind = 'S'"
     );
-    assert_eq!(value(&mut client, &sequences), "2|0");
+    assert_eq!(value(&mut client, &sequences), "0|0");
+    let schema = format!("SELECT has_schema_privilege('{role}', 'fhir_bulk_internal', 'USAGE, CREATE')");
+    assert_eq!(value(&mut client, &schema), "f");
     let mut app = database.connect_as(&role);
-    assert_error(&fails(&mut app, "SELECT secret FROM bulk_secret"), "42501", &["bulk_secret"]);
+    assert_error(
+        &fails(&mut app, "SELECT secret FROM fhir_bulk_internal.bulk_secret"),
+        "42501",
+        &["fhir_bulk_internal"],
+    );
     assert_error(&fails(&mut app, "SELECT bulk_create_table('Patient')"), "42501", &["bulk_create_table"]);
     assert_eq!(rows(&mut app, "SELECT * FROM bulk_jobs"), [""; 0]);
 }

@@ -10,6 +10,7 @@ mod identifiers;
 mod jobs;
 mod load;
 mod operations;
+mod pool;
 mod refusals;
 mod smart_fetch;
 mod streams;

@@ -171,15 +171,16 @@ fn roles_see_and_delete_only_their_own_rejects_and_nobody_writes_them() {
     for client in &mut sessions {
         assert_eq!(rows(client, "SELECT line FROM bulk_load_reject"), ["\\x626164"]);
         for statement in [
-            "SELECT * FROM bulk_load_reject_row",
-            "DELETE FROM bulk_load_reject_row",
-            "TRUNCATE bulk_load_reject_row",
-            "INSERT INTO bulk_load_reject_row VALUES (10, now(), 's', 1, 1, '22000', 'e', '')",
+            "SELECT * FROM fhir_bulk_internal.bulk_load_reject_row",
+            "DELETE FROM fhir_bulk_internal.bulk_load_reject_row",
+            "TRUNCATE fhir_bulk_internal.bulk_load_reject_row",
+            "INSERT INTO fhir_bulk_internal.bulk_load_reject_row VALUES (10, now(), 's', 1, 1, '22000', 'e', '')",
             "INSERT INTO bulk_load_reject VALUES (now(), 's', 1, 1, '22000', 'e', '')",
             "UPDATE bulk_load_reject SET error = 'other'",
-            "CREATE TRIGGER t BEFORE INSERT ON bulk_load_reject_row FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "CREATE TRIGGER t BEFORE INSERT ON fhir_bulk_internal.bulk_load_reject_row FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         ] {
-            assert_error(&fails(client, statement), "42501", &["bulk_load_reject"]);
+            let named = if statement.contains("_row") { "fhir_bulk_internal" } else { "bulk_load_reject" };
+            assert_error(&fails(client, statement), "42501", &[named]);
         }
     }
     // A function of the caller's that would see rows before the view's condition does.

@@ -6,3 +6,4 @@ mod seeds;
 mod stream;
 mod tables;
 mod time;
+mod waits;

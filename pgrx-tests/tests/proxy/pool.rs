@@ -1,0 +1,64 @@
+//! How many connections of the database the proxy takes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use fhir_bulk_tests::proxy::Request;
+
+use crate::support::{PASSWORD, Service, aidbox_rows, role};
+
+/// The most backends of the proxy that there are at once, of one role and in all, while `work` runs.
+fn most_backends(service: &Service, work: impl FnOnce()) -> (i64, i64) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut admin = service.database.connect();
+            let count = "SELECT COALESCE(max(n), 0)::bigint, COALESCE(sum(n), 0)::bigint FROM (SELECT count(*) AS n
+                FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^fhir_bulk_proxy'
+                GROUP BY usename) AS role";
+            let mut most = (0, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                let row = admin.query_one(count, &[]).unwrap();
+                most = (most.0.max(row.get(0)), most.1.max(row.get(1)));
+            }
+            most
+        });
+        // A panic in the work is this test's; the watch ends in any case.
+        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        is_over.store(true, Ordering::Relaxed);
+        let most = watching.join().unwrap();
+        if let Err(panic) = worked {
+            std::panic::resume_unwind(panic);
+        }
+        most
+    })
+}
+
+#[test]
+fn a_burst_of_requests_takes_no_more_backends_than_were_allowed() {
+    let flags = ["--connections", "4", "--connections-per-role", "3"];
+    let service = Service::with(|_| flags.map(str::to_owned).to_vec());
+    aidbox_rows(&mut service.connect());
+    let other = role(&service.database, "other");
+    service.database.connect().batch_execute(&format!("GRANT SELECT ON patient TO {other}")).unwrap();
+    let request = |role: &str| Request::get("/Patient/$dump").basic(role, PASSWORD);
+    let (of_role, of_all) = most_backends(&service, || {
+        thread::scope(|scope| {
+            for client in 0..12 {
+                let request = request(if client % 3 == 0 { &other } else { &service.client });
+                let proxy = &service.proxy;
+                scope.spawn(move || {
+                    for round in 0..30 {
+                        let exchange = proxy.open(&request);
+                        // Some go away before they have their answer.
+                        if (client + round) % 4 != 0 {
+                            assert_eq!(exchange.read().status, 200);
+                        }
+                    }
+                });
+            }
+        });
+    });
+    assert!((1..=3).contains(&of_role), "{of_role} backends of one role");
+    assert!((1..=4).contains(&of_all), "{of_all} backends");
+}

@@ -1,0 +1,79 @@
+//! Whose code runs when a table is read.
+//!
+//! A view's query, a policy, a column type's cast: all of them run with the rights of whoever reads. Who names a table
+//! trusts it; who asks for all there is does not know what others have put there.
+
+use super::ResourceTable;
+use super::table::{RESOURCE_COLUMNS, sql};
+use crate::pg::guc::{self, Changes};
+use crate::pg::session::SAFE_SEARCH_PATH;
+use crate::pg::spi::{self, Parameter};
+
+/// What of a table would run code of roles other than the current one and superusers, if anything does; the first such
+/// thing, in words.
+pub fn foreign_code(table: &ResourceTable) -> Option<String> {
+    // `family`: the table, what inherits from it, and what its view reads. `parts`: what else is evaluated or folded when
+    // one of them is planned and read. Operator classes, table access methods and base types are superusers' only.
+    let query = sql(format!(
+        "WITH RECURSIVE trusted AS (SELECT oid FROM pg_roles WHERE rolsuper OR rolname = current_user),
+         family (oid, is_child) AS (
+             SELECT $1, false
+             UNION
+             SELECT next.oid, next.is_child FROM family f, LATERAL (
+                 SELECT i.inhrelid, true FROM pg_inherits i WHERE i.inhparent = f.oid
+                 UNION ALL
+                 SELECT d.refobjid, false FROM pg_rewrite r JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
+                 JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                 WHERE r.ev_class = f.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> f.oid
+             ) AS next (oid, is_child)
+         ),
+         members AS (
+             SELECT c.oid, c.relkind, c.relrowsecurity, f.is_child, c.oid::regclass::text AS name,
+                    pg_get_userbyid(c.relowner) AS owner, c.relowner IN (TABLE trusted) AS is_trusted
+             FROM family f JOIN pg_class c ON c.oid = f.oid
+         ),
+         parts (class, oid) AS (
+             SELECT 'pg_class'::regclass, m.oid FROM members m
+             UNION ALL SELECT 'pg_rewrite'::regclass, r.oid FROM members m JOIN pg_rewrite r ON r.ev_class = m.oid
+                 WHERE m.relkind = 'v'
+             UNION ALL SELECT 'pg_class'::regclass, i.indexrelid FROM members m JOIN pg_index i ON i.indrelid = m.oid
+             UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM members m JOIN pg_constraint k ON k.conrelid = m.oid
+                 WHERE k.contype = 'c'
+             UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid FROM members m
+                 JOIN pg_statistic_ext s ON s.stxrelid = m.oid
+             UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM members m JOIN pg_policy p ON p.polrelid = m.oid
+             UNION ALL SELECT 'pg_attrdef'::regclass, e.oid FROM members m JOIN pg_attribute a ON a.attrelid = m.oid
+                 JOIN pg_attrdef e ON e.adrelid = m.oid AND e.adnum = a.attnum WHERE a.attgenerated = 'v'
+         )
+         SELECT format('%s %s belongs to role %s', CASE relkind WHEN 'v' THEN 'the view' WHEN 'f' THEN 'the foreign table'
+                    ELSE 'its part' END, name, owner)
+         FROM members WHERE NOT is_trusted AND (relkind IN ('v', 'f') OR is_child)
+         UNION ALL
+         SELECT format('the policies of table %s are those of role %s', name, owner)
+         FROM members WHERE NOT is_trusted AND relrowsecurity AND (oid <> $1 OR row_security_active(oid))
+         UNION ALL
+         SELECT format('its column %s is of type %s', a.attname, format_type(a.atttypid, a.atttypmod))
+         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+         WHERE a.attrelid = $1 AND a.attname = ANY ('{{{RESOURCE_COLUMNS}}}') AND NOT a.attisdropped
+           AND t.typnamespace <> 'pg_catalog'::regnamespace
+           AND NOT (t.typname = 'resource_status' AND t.typtype = 'e'
+                    AND NOT EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid OR k.casttarget = t.oid))
+         UNION ALL
+         SELECT format('it uses %s of role %s', pg_describe_object(d.refclassid, d.refobjid, 0), pg_get_userbyid(o.owner))
+         FROM parts JOIN pg_depend d ON d.classid = parts.class AND d.objid = parts.oid,
+         LATERAL (
+             SELECT p.proowner FROM pg_proc p WHERE d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+             UNION ALL SELECT x.owner FROM pg_operator x0 JOIN pg_proc p ON p.oid = x0.oprcode,
+                 LATERAL (VALUES (x0.oprowner), (p.proowner)) AS x (owner)
+                 WHERE d.refclassid = 'pg_operator'::regclass AND x0.oid = d.refobjid
+             -- A table depends on the types of all its columns, which are looked at above as far as they are read.
+             UNION ALL SELECT t.typowner FROM pg_type t WHERE d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
+                 AND d.classid <> 'pg_class'::regclass
+         ) AS o (owner)
+         WHERE o.owner NOT IN (TABLE trusted)
+         LIMIT 1"
+    ));
+    guc::with(&[(c"search_path", SAFE_SEARCH_PATH)], Changes::Undo, || {
+        spi::texts_in_snapshot(&query, &[Parameter::oid(table.oid)]).into_iter().next()
+    })
+}
