@@ -28,7 +28,8 @@ pub fn foreign_code(table: &ResourceTable) -> Option<String> {
              ) AS next (oid, is_child)
          ),
          members AS (
-             SELECT c.oid, c.relkind, c.relrowsecurity, f.is_child, c.oid::regclass::text AS name,
+             SELECT c.oid, c.relkind, f.is_child, c.relrowsecurity AND (c.oid <> $1 OR row_security_active(c.oid)) AS is_filtered,
+                    c.oid::regclass::text AS name,
                     pg_get_userbyid(c.relowner) AS owner, c.relowner IN (TABLE trusted) AS is_trusted
              FROM family f JOIN pg_class c ON c.oid = f.oid
          ),
@@ -42,6 +43,7 @@ pub fn foreign_code(table: &ResourceTable) -> Option<String> {
              UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid FROM members m
                  JOIN pg_statistic_ext s ON s.stxrelid = m.oid
              UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM members m JOIN pg_policy p ON p.polrelid = m.oid
+                 WHERE m.is_filtered
              UNION ALL SELECT 'pg_attrdef'::regclass, e.oid FROM members m JOIN pg_attribute a ON a.attrelid = m.oid
                  JOIN pg_attrdef e ON e.adrelid = m.oid AND e.adnum = a.attnum WHERE a.attgenerated = 'v'
          )
@@ -50,7 +52,7 @@ pub fn foreign_code(table: &ResourceTable) -> Option<String> {
          FROM members WHERE NOT is_trusted AND (relkind IN ('v', 'f') OR is_child)
          UNION ALL
          SELECT format('the policies of table %s are those of role %s', name, owner)
-         FROM members WHERE NOT is_trusted AND relrowsecurity AND (oid <> $1 OR row_security_active(oid))
+         FROM members WHERE NOT is_trusted AND is_filtered
          UNION ALL
          SELECT format('its column %s is of type %s', a.attname, format_type(a.atttypid, a.atttypmod))
          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
