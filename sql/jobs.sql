@@ -45,6 +45,8 @@ CREATE TABLE fhir_bulk_internal.bulk_job_task (
     result jsonb,
     -- The process that works on it; that it lives is told by its lock.
     worker integer,
+    -- How many processes began it, one after the other, since any of it was committed last.
+    starts integer NOT NULL DEFAULT 0,
     PRIMARY KEY (job, number)
 );
 REVOKE ALL ON fhir_bulk_internal.bulk_job, fhir_bulk_internal.bulk_job_task FROM PUBLIC;

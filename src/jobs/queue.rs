@@ -250,14 +250,15 @@ impl Queue {
         });
     }
 
-    /// Tasks that nobody works on, the ones to be done first at the front.
+    /// Tasks that nobody works on, the ones to be done first at the front. Those that took their worker down come last: they
+    /// keep nobody else from their turn.
     pub fn free_tasks(&self) -> Vec<(i64, i32)> {
         let mut open: Vec<(i64, i32)> = self.rows(
             &format!(
                 "SELECT pg_catalog.jsonb_build_array(t.job, t.number) FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t \
                  ON t.job OPERATOR(pg_catalog.=) j.number WHERE j.status OPERATOR(pg_catalog.=) 'active' \
                  AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') \
-                 ORDER BY j.created_at, t.job, t.number LIMIT {LOOK_AHEAD}"
+                 ORDER BY t.starts, j.created_at, t.job, t.number LIMIT {LOOK_AHEAD}"
             ),
             Vec::new,
         );
@@ -270,6 +271,7 @@ impl Queue {
     pub fn begin(&self, (job, number): (i64, i32)) -> Option<TaskRow> {
         let statement = format!(
             "UPDATE fhir_bulk_internal.bulk_job_task t SET status = 'active', worker = {}, \
+             starts = starts OPERATOR(pg_catalog.+) 1, \
              started_at = COALESCE(started_at, pg_catalog.clock_timestamp()), \
              changed_at = pg_catalog.clock_timestamp() FROM (SELECT j.* FROM fhir_bulk_internal.bulk_job j \
              JOIN fhir_bulk_internal.bulk_job_task t ON t.job OPERATOR(pg_catalog.=) j.number \
@@ -290,7 +292,7 @@ impl Queue {
     pub fn advance(&self, (job, number): (i64, i32), progress: &Progress, at_end: bool) -> bool {
         let statement = format!(
             "UPDATE fhir_bulk_internal.bulk_job_task SET total = total OPERATOR(pg_catalog.+) $3, lines = $4, stream_bytes = $5, \
-             stream_checksum = $6, read_bytes = $7, all_bytes = $8, changed_at = pg_catalog.clock_timestamp(){} \
+             stream_checksum = $6, read_bytes = $7, all_bytes = $8, starts = 0, changed_at = pg_catalog.clock_timestamp(){} \
              WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
              AND status OPERATOR(pg_catalog.=) 'active'",
             if at_end { ", status = 'finished', ended_at = pg_catalog.clock_timestamp()" } else { "" }

@@ -64,6 +64,8 @@ pub struct TaskRow {
     pub input: Value,
     /// How many tasks the job has.
     pub tasks: i32,
+    /// How many processes began it, this one included, since any of it was committed last.
+    pub starts: i32,
     /// How far it is.
     #[serde(flatten)]
     pub committed: Committed,

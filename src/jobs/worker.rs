@@ -26,6 +26,8 @@ pub struct Kind {
     pub retention_minutes: fn() -> i32,
 }
 
+/// How many processes begin a task in a row without committing any of it, before it is given up.
+const MOST_STARTS: i32 = 10;
 /// How often a process looks, at most, whether workers are missing: one that was just started has yet to take its task.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often a look into the queue that failed is begun again, after ever longer waits from the first one on.
@@ -163,6 +165,9 @@ fn run(task: &Task, kinds: &[Kind]) -> Option<()> {
     worker::report(Some(&task.title()));
     let kind = kinds.iter().find(|kind| kind.name == task.row().kind);
     let result = match (worker::become_role(task.role()), kind) {
+        _ if task.row().starts > MOST_STARTS => Err(format!(
+            "{MOST_STARTS} processes that worked on it ended before they had committed anything; the server's log says why"
+        )),
         (Ok(()), Some(kind)) => (kind.run)(task),
         (Err(error), _) => Err(error.message().to_owned()),
         (_, None) => Err(format!("no such kind of job: {}", task.row().kind)),

@@ -2,7 +2,14 @@
 //! its transaction ends. SQL has no way to take or to release them, as it has for advisory ones.
 
 use super::compat;
-use pgrx::pg_sys;
+use pgrx::{pg_guard, pg_sys};
+use std::cell::Cell;
+use std::ffi::c_int;
+
+thread_local! {
+    /// Whether the end of this process gives up what it holds.
+    static ENDS_CLEAN: Cell<bool> = const { Cell::new(false) };
+}
 
 /// What is locked: a number within an object of a catalogue or table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +37,7 @@ impl Key {
 
     /// Takes the lock if nobody has it.
     pub fn try_take(self) -> bool {
+        release_at_exit();
         // SAFETY: a valid tag; without waiting.
         let taken = unsafe { pg_sys::LockAcquire(&self.tag(), pg_sys::ExclusiveLock as i32, true, true) };
         taken == pg_sys::LockAcquireResult::LOCKACQUIRE_OK
@@ -59,5 +67,25 @@ impl Key {
     pub fn is_free(self) -> bool {
         // SAFETY: a valid tag; counts holders and those who wait.
         unsafe { pg_sys::LockWaiterCount(&self.tag()) == 0 }
+    }
+}
+
+/// Has this process give up its session locks when it ends. PostgreSQL does so only for advisory ones, and for others if a
+/// transaction is open then: else the entry would stay in shared memory, with a process behind it that is no more.
+fn release_at_exit() {
+    if !ENDS_CLEAN.replace(true) {
+        // SAFETY: the callback needs nothing that could be gone by then: it runs before those that were there first, the
+        // server's own among them.
+        unsafe { pg_sys::before_shmem_exit(Some(release_all), pg_sys::Datum::null()) }
+    }
+}
+
+/// As `ShutdownPostgres`, which comes next, does with advisory locks.
+#[pg_guard]
+unsafe extern "C-unwind" fn release_all(_code: c_int, _argument: pg_sys::Datum) {
+    // SAFETY: nothing runs any more in this process.
+    unsafe {
+        pg_sys::AbortOutOfAnyTransaction();
+        pg_sys::LockReleaseAll(pg_sys::DEFAULT_LOCKMETHOD as pg_sys::LOCKMETHODID, true);
     }
 }

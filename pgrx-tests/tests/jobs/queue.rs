@@ -141,3 +141,33 @@ fn a_cancel_that_is_not_committed_keeps_no_other_job_waiting() {
     run(&mut asleep, "COMMIT");
     wait_for_status(&mut client, "ended", "its end", |status| status["status"] == "cancelled");
 }
+
+#[test]
+fn jobs_that_take_their_workers_down_fail_in_the_end_and_keep_no_other_from_its_turn() {
+    let (database, mut client) = allowed();
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Device'), bulk_create_table('Group'), bulk_create_table('Patient');
+         CREATE FUNCTION fatal() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
+         CREATE TRIGGER fatal BEFORE INSERT ON device FOR EACH ROW EXECUTE FUNCTION fatal();
+         CREATE TRIGGER fatal BEFORE INSERT ON \"group\" FOR EACH ROW EXECUTE FUNCTION fatal()",
+    );
+    for resource_type in ["Device", "Group"] {
+        let lines = patients(1..=10).replace("\"Patient\"", &format!("\"{resource_type}\""));
+        import(&mut client, resource_type, &[(resource_type, &database.file(resource_type, lines))]);
+    }
+    wait_for("both to have ended their workers", || {
+        count(&mut client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE starts > 0") == 2
+    });
+    import(&mut client, "good", &[("Patient", &database.file("good", patients(1..=10)))]);
+    assert_eq!(inputs(&finish(&mut client, "good")), ["finished 10"]);
+    let before = "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE status = 'failed'";
+    assert_eq!(count(&mut client, before), 0, "the good one waited until the others were given up");
+    for resource_type in ["Device", "Group"] {
+        let status = finish(&mut client, resource_type);
+        assert_eq!(inputs(&status), ["failed 0"]);
+        let error = status["inputs"][0]["error"].as_str().unwrap();
+        assert!(error.starts_with("10 processes that worked on it ended"), "{error}");
+    }
+}

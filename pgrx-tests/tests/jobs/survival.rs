@@ -1,7 +1,8 @@
 //! An import goes on where it was after whatever ended its worker or its server.
 
 use crate::job::{
-    assert_patients, finish, import, import_with, inputs, server, wait_for_status, wait_for_total, worker,
+    allowed, assert_patients, finish, import, import_with, inputs, server, wait_for_status, wait_for_total,
+    wait_for_workers_to_end, worker,
 };
 use crate::source::Stalling;
 use crate::support::{count, patients, run, value};
@@ -195,4 +196,42 @@ fn a_worker_ends_with_its_server_and_the_next_one_goes_on() {
     run(&mut client, "DROP INDEX patient_resource_idx");
     assert_patients(&mut client, NUMBER);
     database.cluster().stop_server("fast");
+}
+
+#[test]
+fn workers_leave_no_lock_behind_however_they_end() {
+    let (database, mut client) = allowed();
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND classid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk')";
+    // At the end of its work.
+    let url = database.file("some", patients(1..=10));
+    import(&mut client, "ended", &[("Patient", &url)]);
+    finish(&mut client, "ended");
+    wait_for_workers_to_end(&database);
+    assert_eq!(count(&mut client, held), 0, "after an ordinary end");
+    // While it waits for bytes within a transaction.
+    let source = Stalling::new(patients(1..=10), 0.5);
+    import(&mut client, "stalled", &[("Patient", &source.url())]);
+    wait_for("bytes to be asked for", || source.requests() > 0);
+    assert!(count(&mut client, held) > 0);
+    let pid = worker(&mut client);
+    run(&mut client, &format!("SELECT pg_terminate_backend({pid})"));
+    wait_for_workers_to_end(&database);
+    assert_eq!(count(&mut client, held), 0, "after an end within a transaction");
+    run(&mut client, "SELECT bulk_import_cancel('stalled')");
+    // While it waits outside of one, to begin a batch again.
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = 'serialization_failure'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON patient FOR EACH ROW EXECUTE FUNCTION refuse()";
+    run(&mut client, refuse);
+    import(&mut client, "again", &[("Patient", &database.file("new", patients(11..=20)))]);
+    wait_for("a wait between two transactions", || {
+        database.cluster().log().matches("\"again\", 1 of 1 begins again").count() >= 6
+    });
+    let pid = worker(&mut client);
+    assert_eq!(value(&mut client, &format!("SELECT xact_start IS NULL FROM pg_stat_activity WHERE pid = {pid}")), "t");
+    run(&mut client, &format!("SELECT pg_terminate_backend({pid})"));
+    wait_for_workers_to_end(&database);
+    assert_eq!(count(&mut client, held), 0, "after an end outside of transactions");
+    run(&mut client, "SELECT bulk_import_cancel('again')");
 }

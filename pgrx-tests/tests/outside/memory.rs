@@ -1,7 +1,7 @@
 //! A backend's memory stays flat however much goes through it, and errors give back what they took.
 
 use crate::support::{count, fails, load_fails, load_sql, patient, patients, rows, run};
-use fhir_bulk_tests::{Client, Database, gzip};
+use fhir_bulk_tests::{Client, Database, SetAtEnd, gzip};
 use std::io::Read as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,10 +32,18 @@ fn growth(client: &mut Client, work: impl FnOnce(&mut Client)) -> i64 {
             }
             most.max(anonymous(pid)) - before
         });
+        let end = SetAtEnd(&ended);
         work(client);
-        ended.store(true, Ordering::Relaxed);
+        drop(end);
         watch.join().unwrap()
     })
+}
+
+#[test]
+#[should_panic(expected = "of the work")]
+fn work_that_panics_ends_its_watch() {
+    let mut client = Database::new().connect();
+    growth(&mut client, |_| panic!("of the work"));
 }
 
 /// Patients of some 1,000 bytes; 150 MB of them.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use fhir_bulk_tests::SetAtEnd;
 use fhir_bulk_tests::proxy::Request;
 
 use crate::support::{PASSWORD, Service, aidbox_rows, role};
@@ -23,14 +24,10 @@ fn most_backends(service: &Service, work: impl FnOnce()) -> (i64, i64) {
             }
             most
         });
-        // A panic in the work is this test's; the watch ends in any case.
-        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        is_over.store(true, Ordering::Relaxed);
-        let most = watching.join().unwrap();
-        if let Err(panic) = worked {
-            std::panic::resume_unwind(panic);
-        }
-        most
+        let end = SetAtEnd(&is_over);
+        work();
+        drop(end);
+        watching.join().unwrap()
     })
 }
 
