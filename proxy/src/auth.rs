@@ -3,25 +3,27 @@
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::{self, Config};
-use crate::error::{Problem, Result};
+use crate::config::{self, Config, Switch};
+use crate::error::{Problem, Result, WRONG_PASSWORD};
 use crate::jwt::Keys;
+use crate::peer::{self, Network, Peer};
 use crate::yaml;
 
 /// On whose behalf a request runs.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A role that logs in with its own password.
-    Login { role: String, password: String },
+    Login { role: String, password: String, from: IpAddr },
     /// A role that the proxy's own user takes on, with the claims that policies may look at, as JSON.
     Assumed { role: String, claims: String },
     /// The proxy's own user, for what needs no credentials but a signature.
@@ -44,6 +46,10 @@ pub struct Authenticator {
     anonymous_role: Option<String>,
     metadata_role: Option<String>,
     own_user: Option<String>,
+    basic: Switch,
+    basic_roles: Vec<String>,
+    trusted_proxies: Vec<Network>,
+    public_url: Option<String>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -70,19 +76,35 @@ impl Authenticator {
         if own_user.is_none() && (has_roles || !tokens.is_empty() || !api_keys.is_empty()) {
             return Err("tokens, API keys and callers without credentials need a user in --database".into());
         }
-        Ok(Authenticator { tokens, api_keys, anonymous_role, metadata_role, own_user })
+        Ok(Authenticator {
+            tokens,
+            api_keys,
+            anonymous_role,
+            metadata_role,
+            own_user,
+            basic: config.basic,
+            basic_roles: config.basic_roles.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            public_url: config.public_url.clone(),
+        })
     }
 
     /// The caller of a request.
     ///
     /// # Errors
-    /// 401 for missing or bad credentials. A role's password is not checked here but when it logs in.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller> {
+    /// 401 for missing or bad credentials, 403 for those that a browser sends for another site's page. A role's password is
+    /// not checked here but when it logs in.
+    pub fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller> {
+        if (has_credentials(headers) || self.anonymous_role.is_none())
+            && peer::is_foreign(headers, self.public_url.as_deref())
+        {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "a page of another site may not send this"));
+        }
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let value = value.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
             let (scheme, credentials) = value.split_once(' ').unwrap_or((value, ""));
             return match scheme.to_ascii_lowercase().as_str() {
-                "basic" => basic(credentials.trim()),
+                "basic" => self.basic(credentials.trim(), peer::address(peer.0, headers, &self.trusted_proxies)),
                 "bearer" => self.bearer(credentials.trim()),
                 _ => Err(Problem::unauthorized("the Authorization header is neither Basic nor Bearer")),
             };
@@ -92,6 +114,9 @@ impl Authenticator {
         }
         match &self.anonymous_role {
             Some(role) => Ok(assume(role, Map::new())),
+            None if self.basic == Switch::Off => {
+                Err(Problem::unauthorized("this needs credentials: Bearer or x-api-key"))
+            }
             None => Err(Problem::unauthorized("this needs credentials: Basic, Bearer or x-api-key")),
         }
     }
@@ -100,13 +125,24 @@ impl Authenticator {
     ///
     /// # Errors
     /// 401 for bad credentials, and for none where no role is set and the proxy has no user of its own.
-    pub fn reader_of_metadata(&self, headers: &HeaderMap) -> Result<Caller> {
-        let has_credentials = headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-api-key");
+    pub fn reader_of_metadata(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller> {
+        let has_credentials = has_credentials(headers);
         match (&self.metadata_role, &self.own_user) {
             (Some(role), _) if !has_credentials => Ok(assume(role, Map::new())),
             (None, Some(user)) if !has_credentials && self.anonymous_role.is_none() => Ok(Caller::Own(user.clone())),
-            _ => self.caller(headers),
+            _ => self.caller(headers, peer),
         }
+    }
+
+    fn basic(&self, credentials: &str, from: IpAddr) -> Result<Caller> {
+        if self.basic == Switch::Off {
+            return Err(Problem::unauthorized("this server accepts no passwords"));
+        }
+        let (role, password) = role_and_password(credentials)?;
+        if !self.basic_roles.is_empty() && !self.basic_roles.contains(&role) {
+            return Err(Problem::unauthorized(WRONG_PASSWORD).because("not among --basic-roles"));
+        }
+        Ok(Caller::Login { role, password, from })
     }
 
     fn bearer(&self, token: &str) -> Result<Caller> {
@@ -139,12 +175,16 @@ fn assume(role: &str, mut claims: Map<String, Value>) -> Caller {
     Caller::Assumed { role: role.to_owned(), claims: Value::Object(claims).to_string() }
 }
 
-fn basic(credentials: &str) -> Result<Caller> {
+fn has_credentials(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-api-key")
+}
+
+fn role_and_password(credentials: &str) -> Result<(String, String)> {
     let decoded = BASE64_STANDARD.decode(credentials).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     match decoded.as_deref().and_then(|text| text.split_once(':')) {
         // An empty password is none; a NUL would end the name early.
         Some((role, password)) if !role.is_empty() && !password.is_empty() && !role.contains('\0') => {
-            Ok(Caller::Login { role: role.to_owned(), password: password.to_owned() })
+            Ok((role.to_owned(), password.to_owned()))
         }
         _ => Err(Problem::unauthorized("Basic credentials are base64 of role:password")),
     }

@@ -11,6 +11,7 @@ use crate::App;
 use crate::auth::Caller;
 use crate::error::{Blame, Problem, Result, printable};
 use crate::observe::RequestId;
+use crate::peer::Peer;
 use crate::request::{self, Object, Parameters};
 use crate::session::{Access, Session};
 
@@ -28,7 +29,7 @@ impl FromRequestParts<Arc<App>> for Call {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Call> {
-        let caller = app.authenticator.caller(&parts.headers)?;
+        let caller = app.authenticator.caller(&parts.headers, peer(parts)?)?;
         tracing::Span::current().record("role", printable(caller.role()));
         Call::of(parts, app, caller)
     }
@@ -54,9 +55,13 @@ impl FromRequestParts<Arc<App>> for Metadata {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Metadata> {
-        let caller = app.authenticator.reader_of_metadata(&parts.headers)?;
+        let caller = app.authenticator.reader_of_metadata(&parts.headers, peer(parts)?)?;
         Call::of(parts, app, caller).map(Metadata)
     }
+}
+
+fn peer(parts: &Parts) -> Result<Peer> {
+    parts.extensions.get().copied().ok_or_else(|| Problem::unavailable("a connection without an address"))
 }
 
 impl Call {

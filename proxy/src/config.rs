@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode};
 
+use crate::peer::Network;
 use crate::yaml;
 
 /// Serves the bulk FHIR endpoints of a PostgreSQL database with the fhir_bulk extension.
@@ -70,6 +71,23 @@ pub struct Config {
     /// API keys: a YAML list of {sha256: the key's digest in hex, role: …, claims: {…}}
     #[arg(long, env = "FHIR_BULK_API_KEYS_FILE", value_name = "FILE")]
     pub api_keys_file: Option<PathBuf>,
+
+    /// Whether a role may log in with its password over HTTP
+    #[arg(long, env = "FHIR_BULK_BASIC", value_name = "on|off", default_value = "on")]
+    pub basic: Switch,
+
+    /// The only roles that may, separated by commas; all without
+    #[arg(long, env = "FHIR_BULK_BASIC_ROLES", value_name = "ROLES", value_delimiter = ',')]
+    pub basic_roles: Vec<String>,
+
+    /// Lets in roles that are SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION, too
+    #[arg(long, env = "FHIR_BULK_BASIC_PRIVILEGED", value_name = "on|off", default_value = "off",
+          num_args = 0..=1, default_missing_value = "on", require_equals = true)]
+    pub basic_privileged: Switch,
+
+    /// Addresses and networks of proxies whose X-Forwarded-For tells where a request comes from, separated by commas
+    #[arg(long, env = "FHIR_BULK_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
 
     /// The role of requests without credentials, which are refused otherwise
     #[arg(long, env = "FHIR_BULK_ANONYMOUS_ROLE", value_name = "ROLE")]
@@ -141,6 +159,13 @@ pub enum LogFormat {
     Text,
     /// For programs: a JSON object a line.
     Json,
+}
+
+/// A flag that is `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 impl Config {

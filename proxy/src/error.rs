@@ -1,6 +1,7 @@
 //! What callers are told when something is wrong: a status and why. SQLSTATEs become statuses here, in one place.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -15,10 +16,15 @@ pub struct Problem {
     pub message: String,
     /// What only the log is told.
     pub cause: Option<String>,
+    /// In how many seconds the caller may try again, where that is known.
+    pub retry_after: Option<u64>,
 }
 
 /// What handlers return.
 pub type Result<T> = std::result::Result<T, Problem>;
+
+/// What whoever does not get in is told, whatever the reason.
+pub const WRONG_PASSWORD: &str = "unknown role or wrong password";
 
 /// What errors that the extension itself raises give as their routine.
 const OUR_ROUTINE: &str = "fhir_bulk";
@@ -37,7 +43,7 @@ pub enum Blame {
 impl Problem {
     /// A problem with its status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Problem {
-        Problem { status, message: message.into(), cause: None }
+        Problem { status, message: message.into(), cause: None, retry_after: None }
     }
 
     /// A request that cannot be understood.
@@ -53,6 +59,14 @@ impl Problem {
     /// The database cannot be asked now.
     pub fn unavailable(cause: impl ToString) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached now").because(cause)
+    }
+
+    /// Too many wrong passwords.
+    pub fn slowed(wait: Duration) -> Problem {
+        let message = "too many wrong passwords for this role; wait, then try again";
+        // Rounded up: who comes at that time is let through.
+        let seconds = wait.as_secs() + 1;
+        Problem { retry_after: Some(seconds), ..Problem::new(StatusCode::TOO_MANY_REQUESTS, message) }
     }
 
     /// Adds what the log is told.
@@ -107,7 +121,7 @@ impl Problem {
     pub fn of_login(error: &tokio_postgres::Error) -> Problem {
         let Some(database_error) = error.as_db_error() else { return Problem::unavailable(error) };
         match database_error.code().code() {
-            "28P01" | "28000" => Problem::unauthorized("unknown role or wrong password"),
+            "28P01" | "28000" => Problem::unauthorized(WRONG_PASSWORD),
             "42501" => Problem::new(StatusCode::FORBIDDEN, "this role may not connect to the database"),
             _ => Problem::unavailable(error),
         }

@@ -4,13 +4,14 @@
 //! |---|---|
 //! | [`routes`], [`exports`] | the endpoints, each with the function that answers it |
 //! | [`call`], [`request`], [`yaml`], [`upload`] | what a request says and brings |
-//! | [`auth`], [`jwt`] | on whose behalf it runs |
+//! | [`auth`], [`jwt`], [`attempts`], [`peer`] | on whose behalf it runs; who is kept out |
 //! | [`session`], [`pool`] | its transaction, on a connection of its role |
 //! | [`error`], [`observe`], [`metrics`] | what callers, log and monitoring are told |
 //! | [`config`], [`serve`] | flags; listening and stopping |
 
 #![forbid(unsafe_code)]
 
+mod attempts;
 mod auth;
 mod call;
 mod config;
@@ -19,6 +20,7 @@ mod exports;
 mod jwt;
 mod metrics;
 mod observe;
+mod peer;
 mod pool;
 mod request;
 mod routes;

@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use tracing::{Instrument as _, Span, field};
 
 use crate::App;
+use crate::config::Switch;
 use crate::error::{Problem, printable};
-use crate::metrics;
+use crate::{metrics, peer};
 
 const REQUEST_ID: &str = "x-request-id";
 /// PostgreSQL cuts an application_name after 63 bytes; before the id stands `fhir_bulk_proxy `.
@@ -62,6 +63,7 @@ pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Ne
     let span =
         tracing::info_span!("request", id = id.as_str(), method = %request.method(), path = shown, role = field::Empty);
     request.extensions_mut().insert(id.clone());
+    let takes_basic = app.config.basic == Switch::On && !peer::is_browser(request.headers());
     let mut record = Record::new(app, &request, span.clone());
 
     let mut response = match check_host(&request) {
@@ -70,7 +72,7 @@ pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Ne
     };
     if let Some(problem) = problem_of(&response) {
         let headers = std::mem::take(response.headers_mut());
-        response = told(&problem, &path, &id);
+        response = told(&problem, &path, &id, takes_basic);
         response.headers_mut().extend(headers.into_iter().filter(|(name, _)| name.as_ref() == Some(&header::ALLOW)));
         record.cause = problem.cause;
     }
@@ -130,7 +132,7 @@ fn problem_of(response: &Response) -> Option<Problem> {
 }
 
 /// A problem in the form of the API that was called: FHIR's, or that of the `/v1` endpoints.
-fn told(problem: &Problem, path: &str, id: &RequestId) -> Response {
+fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Response {
     let (content_type, body) = if path.starts_with("/v1/") {
         let error = json!({"code": problem.issue_type(), "message": problem.message});
         ("application/json", json!({"error": error, "meta": meta(id, problem.status)}))
@@ -142,11 +144,13 @@ fn told(problem: &Problem, path: &str, id: &RequestId) -> Response {
     let headers = response.headers_mut();
     match problem.status {
         StatusCode::UNAUTHORIZED => {
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"fhir_bulk\""));
+            if takes_basic {
+                headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"fhir_bulk\""));
+            }
             headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fhir_bulk\""));
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(problem.retry_after.unwrap_or(5)));
         }
         _ => {}
     }

@@ -11,9 +11,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, NoTls};
 
+use crate::attempts::Attempts;
 use crate::auth::Caller;
-use crate::config::Config;
-use crate::error::{Problem, Result, printable};
+use crate::config::{Config, Switch};
+use crate::error::{Problem, Result, WRONG_PASSWORD, printable};
 
 /// How long the server may take to open, to cancel or to clean up.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +39,9 @@ pub struct Pool {
     per_role: u32,
     connections: u32,
     digest_key: hmac::Key,
+    attempts: Attempts,
+    /// Whether roles that are more than others may log in with their passwords.
+    takes_privileged: bool,
     /// One permit for each connection in use.
     all: Arc<Semaphore>,
     /// The same for each role with requests.
@@ -105,6 +109,8 @@ impl Pool {
             connections: config.connections,
             digest_key: hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new())
                 .expect("the system has random numbers"),
+            attempts: Attempts::default(),
+            takes_privileged: config.basic_privileged == Switch::On,
             all: Arc::new(Semaphore::new(config.connections as usize)),
             roles: Mutex::default(),
             idle: Mutex::default(),
@@ -129,6 +135,10 @@ impl Pool {
     /// when the database cannot be reached.
     pub async fn get(self: &Arc<Pool>, caller: &Caller) -> Result<Connection> {
         let start = Instant::now();
+        if let Caller::Login { role, from, .. } = caller {
+            // Before any kept connection is looked for: a right guess must not be faster than a wrong one.
+            self.attempts.admit(role, *from, start).map_err(Problem::slowed)?;
+        }
         let role = self.role(caller.role());
         let busy = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "this role has too many requests running");
         let for_role = permit(&role, self.wait).await.ok_or_else(busy)?;
@@ -138,8 +148,15 @@ impl Pool {
         let login = self.login(caller)?;
         let open = match self.take_idle(&login) {
             Some(open) => open,
-            None => self.open(caller).await?,
+            None => self.open(caller).await.inspect_err(|problem| {
+                if let (Caller::Login { role, from, .. }, StatusCode::UNAUTHORIZED) = (caller, problem.status) {
+                    self.attempts.failed(role, *from, Instant::now());
+                }
+            })?,
         };
+        if let Caller::Login { role, from, .. } = caller {
+            self.attempts.succeeded(role, *from);
+        }
         Ok(Connection { pool: self.clone(), login, open, _permits: [for_role, for_all] })
     }
 
@@ -217,7 +234,7 @@ impl Pool {
 
     fn login(&self, caller: &Caller) -> Result<Login> {
         match caller {
-            Caller::Login { role, password } => {
+            Caller::Login { role, password, .. } => {
                 let password = hmac::sign(&self.digest_key, password.as_bytes()).as_ref().to_vec();
                 Ok(Login { role: role.clone(), password })
             }
@@ -257,10 +274,11 @@ impl Pool {
 
     /// 1. a role must need its password: where the server asks for none, one would prove nothing
     /// 2. log in
-    /// 3. find the extension
+    /// 3. it must be one that may log in over HTTP; which it is not, nobody is told
+    /// 4. find the extension
     async fn open(&self, caller: &Caller) -> Result<Open> {
         let mut config = self.database.clone();
-        if let Caller::Login { role, password } = caller {
+        if let Caller::Login { role, password, .. } = caller {
             config.user(role);
             // Without a password: that of --database is the proxy's own.
             let mut probe = tokio_postgres::Config::new();
@@ -286,6 +304,13 @@ impl Pool {
                 Problem::unavailable(format!("the user of --database cannot log in: {error:?}"))
             }
         })?;
+        if let Caller::Login { role, .. } = caller
+            && !self.takes_privileged
+            && is_privileged(&client).await.map_err(Problem::unavailable)?
+        {
+            let why = format!("role \"{role}\" is SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION: --basic-privileged");
+            return Err(Problem::unauthorized(WRONG_PASSWORD).because(why));
+        }
         let found = find_extension(&client).await.map_err(Problem::unavailable)?;
         *lock(&self.missed_extension) = found.is_none().then(Instant::now);
         let missing = || {
@@ -330,6 +355,13 @@ async fn connect(
         }
     });
     Ok((client, driver))
+}
+
+/// Whether the role that logged in could do more than what was granted to it.
+async fn is_privileged(client: &Client) -> std::result::Result<bool, tokio_postgres::Error> {
+    let query = "SELECT r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolreplication FROM pg_catalog.pg_roles r \
+         WHERE r.rolname OPERATOR(pg_catalog.=) session_user";
+    Ok(client.query_typed_opt(query, &[]).await?.is_none_or(|row| row.get(0)))
 }
 
 /// The extension's schema, quoted, if the database has the extension.

@@ -31,6 +31,7 @@ use tower::ServiceExt as _;
 
 use crate::config::Config;
 use crate::error::printable;
+use crate::peer::Peer;
 
 /// How long a client may take to shake hands, and to send the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
@@ -74,11 +75,15 @@ pub async fn serve(config: &Config, router: Router) -> Result<(), Box<dyn Error>
         connections.spawn(async move {
             let gone = hung_up(&stream);
             let served = async {
+                let peer = match stream.peer_addr() {
+                    Ok(peer) => Peer(peer.ip()),
+                    Err(error) => return tracing::debug!(%error, "a client hung up at once"),
+                };
                 let Some(tls) = tls else {
-                    return handle(stream, router, watcher, idle).await;
+                    return handle(stream, peer, router, watcher, idle).await;
                 };
                 match timeout(HEAD_PATIENCE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => handle(stream, router, watcher, idle).await,
+                    Ok(Ok(stream)) => handle(stream, peer, router, watcher, idle).await,
                     Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
                     Err(_) => tracing::debug!("no TLS handshake in time"),
                 }
@@ -123,13 +128,15 @@ fn hung_up(stream: &TcpStream) -> impl Future<Output = ()> + use<> {
     }
 }
 
-async fn handle<S>(stream: S, router: Router, watcher: Watcher, idle: Duration)
+async fn handle<S>(stream: S, peer: Peer, router: Router, watcher: Watcher, idle: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(plain(request)).await.unwrap_or_else(|never| match never {})) }
+        let mut request = plain(request);
+        request.extensions_mut().insert(peer);
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

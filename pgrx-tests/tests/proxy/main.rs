@@ -10,6 +10,7 @@ mod identifiers;
 mod jobs;
 mod load;
 mod operations;
+mod passwords;
 mod pool;
 mod refusals;
 mod smart_fetch;
