@@ -168,7 +168,9 @@ fn the_documented_v1_export_ends_with_one_file_that_needs_no_credentials() {
     let id = started["data"]["jobId"].as_str().unwrap();
     assert_eq!(started["data"], json!({"jobId": id, "status": "pending", "message": "Export job started"}));
     assert_eq!(started["meta"]["status"], 202);
-    assert_eq!(started["meta"]["rateLimit"], json!({"limit": 32, "remaining": 32}));
+    assert_eq!(started["meta"]["rateLimit"]["limit"], 32);
+    // A request counts until its connection is clean again.
+    assert!((31..=32).contains(&started["meta"]["rateLimit"]["remaining"].as_u64().unwrap()), "{started}");
     assert!(started["meta"]["requestId"].is_string() && started["meta"]["timestamp"].is_string(), "{started}");
     let mut job = Value::Null;
     wait_for("the export to end", || {
