@@ -33,13 +33,6 @@ pub trait Lines {
     fn read(&mut self, out: &mut Vec<u8>, pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More>;
 }
 
-/// The error of a reader whose portal was gone before the last row.
-pub fn closed_early(what: &str) -> Error {
-    Error::new(PgSqlErrorCode::ERRCODE_INVALID_CURSOR_STATE, format!("the dump of {what} was closed before its end"))
-        .detail("What it reads from ends with the transaction or subtransaction that it was started in.")
-        .hint("Read all of it in there; a cursor WITH HOLD is read to its end by the first FETCH after the COMMIT.")
-}
-
 fn rows<T: 'static>(mut next: impl FnMut() -> Result<Option<T>> + 'static) -> SetOfIterator<'static, T> {
     SetOfIterator::new(std::iter::from_fn(move || reporting(|| or_raise(next()))))
 }

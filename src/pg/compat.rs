@@ -329,6 +329,28 @@ pub unsafe fn new_wait_event_set(events: i32) -> *mut pg_sys::WaitEventSet {
     }
 }
 
+/// Runs a query from where it stands until its receiver has enough or there are no more rows. Errors are not caught.
+///
+/// # Safety
+/// The query is started, and has a receiver.
+pub unsafe fn run_executor(query: *mut pg_sys::QueryDesc) {
+    unsafe extern "C-unwind" {
+        // executor.h
+        #[cfg(not(feature = "pg18"))]
+        fn ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64, once: bool);
+        #[cfg(feature = "pg18")]
+        fn ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
+    }
+    let forward = pg_sys::ScanDirection::ForwardScanDirection;
+    // SAFETY: by the caller; 0 is for all rows. It may be run again, for the rest.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        ExecutorRun(query, forward, 0, false);
+        #[cfg(feature = "pg18")]
+        ExecutorRun(query, forward, 0);
+    }
+}
+
 /// Has this process answer a signal so.
 ///
 /// # Safety

@@ -5,19 +5,24 @@ use pgrx::{pg_guard, pg_sys};
 /// A context below the one that was current when it was made, and gone with it.
 pub struct Scratch(pg_sys::MemoryContext);
 
+/// A new context below the current one, and gone with it.
+pub fn new_context() -> pg_sys::MemoryContext {
+    // SAFETY: the parent is live, the name is static; sizes are PostgreSQL's defaults.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"fhir_bulk".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        )
+    }
+}
+
 impl Scratch {
     /// Makes the context.
     pub fn new() -> Scratch {
-        // SAFETY: the parent is live, the name is static; sizes are PostgreSQL's defaults.
-        Scratch(unsafe {
-            pg_sys::AllocSetContextCreateInternal(
-                pg_sys::CurrentMemoryContext,
-                c"fhir_bulk scratch".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            )
-        })
+        Scratch(new_context())
     }
 
     /// Runs `work` with this context as the current one, then frees what `work` made in it. What PostgreSQL

@@ -10,13 +10,13 @@
 pub mod access;
 pub mod catalog;
 pub mod compat;
+pub mod cursor;
 pub mod datum;
 pub mod guc;
 pub mod insert;
 pub mod lock;
 pub mod memory;
 pub mod parallel;
-pub mod portal;
 pub mod progress;
 pub mod query;
 pub mod read_only;

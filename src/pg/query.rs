@@ -1,7 +1,7 @@
 //! A query that somebody else wrote, read in batches, in which nothing can be written.
 
-use super::memory::in_context;
-use super::portal::{Fetched, Portal, Row};
+use super::cursor::{Cursor, Fetched, Row, first};
+use super::memory::{in_context, new_context};
 use super::value::{Column, Value};
 use super::{compat, read_only, whole};
 use crate::error::{Error, Result};
@@ -13,19 +13,18 @@ use std::ops::ControlFlow;
 pub type Settings = &'static [(&'static CStr, &'static CStr)];
 
 unsafe extern "C-unwind" {
-    // tcopprot.h and pquery.h; not pgrx's wrappers, as `whole` asks.
+    // tcopprot.h; not pgrx's wrappers, as `whole` asks.
     fn pg_plan_queries(
         queries: *mut pg_sys::List,
         text: *const std::ffi::c_char,
         options: c_int,
         parameters: pg_sys::ParamListInfo,
     ) -> *mut pg_sys::List;
-    fn PortalStart(portal: pg_sys::Portal, parameters: pg_sys::ParamListInfo, flags: c_int, snapshot: pg_sys::Snapshot);
 }
 
-/// An open query, under a snapshot that was taken once all it reads was locked, with the rights of who did.
+/// An open query, with the rights of who did.
 pub struct Query {
-    portal: Portal,
+    cursor: Cursor,
     columns: Vec<Column>,
     settings: Settings,
 }
@@ -41,7 +40,7 @@ impl<'a> QueryRow<'a> {
     pub fn values(&self) -> impl Iterator<Item = Option<Value<'a>>> {
         let row = self.row;
         self.columns.iter().enumerate().map(move |(at, column)| {
-            // SAFETY: the columns are those of the portal that the row comes from.
+            // SAFETY: the columns are those of the query that the row comes from.
             row.value(at).map(|datum| unsafe { Value::new(datum, &column.kind) })
         })
     }
@@ -65,23 +64,17 @@ impl Query {
     /// 42601 when it is not one statement; 25006 when it does not only read.
     pub fn open(text: &CStr, settings: Settings) -> Result<Query> {
         read_only::run(settings, || {
-            // SAFETY: PostgreSQL's own sequence for a cursor, all in the portal's memory, so that plan and text live as
-            // long as it. After an error the (sub)transaction's end drops the portal. There is a snapshot to plan under:
-            // we are called by a statement. The portal's own is taken at its start, when the plan has all locks.
+            // SAFETY: there is a snapshot to plan under: we are called by a statement. Plan and text are in the query's own
+            // memory.
             unsafe {
-                let portal = pg_sys::CreateNewPortal();
-                (*portal).visible = false;
-                let columns = in_context((*portal).portalContext, || -> Result<Vec<Column>> {
+                let context = new_context();
+                let (text, statement) = in_context(context, || {
                     let text = CStr::from_ptr(pg_sys::pstrdup(text.as_ptr()));
-                    let plans = plan(text)?;
-                    let no_name = std::ptr::null();
-                    let tag = pg_sys::CommandTag::CMDTAG_SELECT;
-                    pg_sys::PortalDefineQuery(portal, no_name, text.as_ptr(), tag, plans, std::ptr::null_mut());
-                    let (no_parameters, new_snapshot) = (std::ptr::null_mut(), std::ptr::null_mut());
-                    whole::call(text, || PortalStart(portal, no_parameters, 0, new_snapshot));
-                    Ok(Column::all((*portal).tupDesc))
+                    plan(text).map(|plans| (text, first(plans)))
                 })?;
-                Ok(Query { portal: Portal::of(portal), columns, settings })
+                let cursor = Cursor::start(context, statement, text, std::ptr::null_mut());
+                let columns = in_context(context, || Column::all(cursor.descriptor()));
+                Ok(Query { cursor, columns, settings })
             }
         })
     }
@@ -93,15 +86,15 @@ impl Query {
 
     /// Has the query closed when the calling statement ends.
     pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
-        self.portal.close_with_statement(fcinfo);
+        self.cursor.close_with_statement(fcinfo);
     }
 
-    /// As [`Portal::fetch`]; after the last row the query is closed.
+    /// As [`Cursor::fetch`]; after the last row the query is closed.
     pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> ControlFlow<()>) -> Fetched {
-        let Query { portal, columns, settings } = self;
-        let fetched = read_only::run(settings, || portal.fetch(|row| each(&QueryRow { row, columns })));
+        let Query { cursor, columns, settings } = self;
+        let fetched = read_only::run(settings, || cursor.fetch(|row| each(&QueryRow { row, columns })));
         if fetched == Fetched::End {
-            portal.close();
+            cursor.close();
         }
         fetched
     }
@@ -149,11 +142,4 @@ const HINT: &str = "A query is one SELECT, VALUES or TABLE statement; it may sta
 unsafe fn length(list: *mut pg_sys::List) -> c_int {
     // SAFETY: by the caller.
     if list.is_null() { 0 } else { unsafe { (*list).length } }
-}
-
-/// # Safety
-/// `list` is live and has an element, which is a pointer to a `T`.
-unsafe fn first<T>(list: *mut pg_sys::List) -> *mut T {
-    // SAFETY: by the caller.
-    unsafe { (*(*list).elements).ptr_value.cast() }
 }

@@ -99,6 +99,26 @@ impl Arguments {
         }
     }
 
+    /// The parameters of a plan, in the current memory context, and what they refer to with them.
+    pub fn list(&self) -> pg_sys::ParamListInfo {
+        if self.types.is_empty() {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: a list of so many parameters, all of which are set before it is copied.
+        unsafe {
+            let list = pg_sys::makeParamList(self.count());
+            for (at, type_oid) in self.types.iter().enumerate() {
+                *(*list).params.as_mut_ptr().add(at) = pg_sys::ParamExternData {
+                    value: self.values[at],
+                    isnull: self.nulls[at] == b'n' as c_char,
+                    pflags: pg_sys::PARAM_FLAG_CONST as u16,
+                    ptype: *type_oid,
+                };
+            }
+            pg_sys::copyParamList(list)
+        }
+    }
+
     pub fn count(&self) -> i32 {
         self.types.len() as i32
     }

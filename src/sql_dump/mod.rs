@@ -7,11 +7,11 @@ mod sql;
 
 use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
+use crate::pg::cursor::Fetched;
 use crate::pg::datum::{Bytea, Text};
-use crate::pg::portal::Fetched;
 use crate::pg::query::{Query, QueryRow};
 use crate::pg::whole::reporting;
-use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size, closed_early};
+use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
 use format::Format;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default, pg_sys};
@@ -119,7 +119,6 @@ impl Lines for Reader {
                 }
                 Ok(More::No)
             }
-            Fetched::Lost => Err(closed_early("a query")),
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use super::table::sql;
 use super::{ResourceTable, ResourceType};
-use crate::error::{Error, Result};
-use crate::pg::portal::{Fetched, Portal};
+use crate::error::Result;
+use crate::pg::cursor::Cursor;
 use crate::pg::spi::Parameter;
-use pgrx::PgSqlErrorCode;
 use std::ops::ControlFlow;
 
 /// Hands the ids of resources to `handle` that were deleted at or after `since`, and before `until`, and are not there
@@ -36,9 +35,9 @@ pub fn deleted(
             history.sql_name
         ));
     }
-    let mut portal = Portal::open(&sql(from), &parameters);
+    let mut cursor = Cursor::open(&sql(from), &parameters);
     let mut failed = None;
-    let fetched = portal.fetch(|row| match handle(row.text(0).unwrap_or_default()) {
+    cursor.fetch(|row| match handle(row.text(0).unwrap_or_default()) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failed = Some(error);
@@ -48,12 +47,6 @@ pub fn deleted(
     if let Some(error) = failed {
         return Err(error);
     }
-    if fetched == Fetched::Lost {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_INVALID_CURSOR_STATE,
-            "the export was rolled back before its end",
-        ));
-    }
-    portal.close();
+    cursor.close();
     Ok(())
 }

@@ -1,13 +1,13 @@
-//! Live resources of a table as lines, streamed from a portal.
+//! Live resources of a table as lines, streamed.
 
 use super::table::sql;
 use super::{ResourceTable, identifiers};
 use crate::error::{Error, Result};
-use crate::pg::portal::{Fetched, Portal, Row};
+use crate::pg::cursor::{Cursor, Fetched, Row};
 use crate::pg::session;
 use crate::pg::spi::Parameter;
 use crate::pg::value::INFINITE_TIMES;
-use crate::stream::{Lines, More, closed_early};
+use crate::stream::{Lines, More};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -38,7 +38,7 @@ pub struct Blocks {
 
 /// Reads a table's live rows under one snapshot.
 pub struct Reader {
-    portal: Portal,
+    cursor: Cursor,
     writer: Writer,
     /// For rows that do not say.
     resource_type: String,
@@ -68,12 +68,12 @@ impl Reader {
              WHERE status OPERATOR(pg_catalog.<>) 'deleted'",
             table.sql_name
         );
-        let portal = match rows {
-            Rows::All => Portal::open(&sql(query), &[]),
+        let cursor = match rows {
+            Rows::All => Cursor::open(&sql(query), &[]),
             Rows::CreatedAfter(_) if !has_cts => return Err(no_creation_time(table)),
             Rows::CreatedAfter(at) => {
                 query.push_str(" AND cts OPERATOR(pg_catalog.>) $1");
-                Portal::open(&sql(query), &[Parameter::timestamptz(at)])
+                Cursor::open(&sql(query), &[Parameter::timestamptz(at)])
             }
             Rows::ChangedWithin { from, until } => {
                 let mut parameters = Vec::new();
@@ -83,7 +83,7 @@ impl Reader {
                         query.push_str(&format!(" AND ts OPERATOR(pg_catalog.{operator}) ${}", parameters.len()));
                     }
                 }
-                Portal::open(&sql(query), &parameters)
+                Cursor::open(&sql(query), &parameters)
             }
             Rows::Within(Blocks { first, end }) => {
                 for (block, operator) in [(Some(first), ">="), (end, "<")] {
@@ -92,18 +92,18 @@ impl Reader {
                         query.push_str(&format!(" AND ctid OPERATOR(pg_catalog.{operator}) {place}"));
                     }
                 }
-                Portal::open(&sql(query), &[])
+                Cursor::open(&sql(query), &[])
             }
             Rows::Identified(wanted) => match identifiers::indexed(table, wanted) {
-                None => Portal::open(&sql(query), &[]),
+                None => Cursor::open(&sql(query), &[]),
                 Some((condition, patterns)) => {
                     query.push_str(&condition);
-                    identifiers::by_index(|| Portal::open(&sql(query), &[patterns]))
+                    identifiers::by_index(|| Cursor::open(&sql(query), &[patterns]))
                 }
             },
         };
         Ok(Reader {
-            portal,
+            cursor,
             writer,
             resource_type: resource_type.to_owned(),
             last_updated: Instant::default(),
@@ -117,9 +117,9 @@ impl Reader {
         Reader { zone: Zone::Utc, ..self }
     }
 
-    /// Has the portal closed when the calling statement ends.
+    /// Has the query ended when the calling statement ends.
     pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
-        self.portal.close_with_statement(fcinfo);
+        self.cursor.close_with_statement(fcinfo);
     }
 
     /// Hands resources to `handle` until it breaks.
@@ -127,9 +127,9 @@ impl Reader {
     /// # Errors
     /// Those of `handle`; 22004 for a row without an id or a resource.
     pub fn each(&mut self, mut handle: impl FnMut(&Stored<'_>) -> Result<ControlFlow<()>>) -> Result<More> {
-        let Reader { portal, writer, resource_type, last_updated, created_at, zone } = self;
+        let Reader { cursor, writer, resource_type, last_updated, created_at, zone } = self;
         let mut failed = None;
-        let fetched = portal.fetch(|row| {
+        let fetched = cursor.fetch(|row| {
             let (last_updated, created_at) =
                 (last_updated.text(row.int8(2), *zone), created_at.text(row.int8(3), *zone));
             stored(row, writer, resource_type, last_updated, created_at)
@@ -145,10 +145,9 @@ impl Reader {
         match fetched {
             Fetched::Paused => Ok(More::Yes),
             Fetched::End => {
-                portal.close();
+                cursor.close();
                 Ok(More::No)
             }
-            Fetched::Lost => Err(closed_early(resource_type)),
         }
     }
 }

@@ -5,8 +5,8 @@ use super::keys::Keys;
 use crate::error::{Error, Result};
 use crate::pg::catalog::{self, quote_identifier};
 use crate::pg::compat;
+use crate::pg::cursor;
 use crate::pg::lock::Key;
-use crate::pg::portal;
 use crate::pg::spi::{self, Parameter};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -67,9 +67,9 @@ impl ResourceTable {
     /// # Errors
     /// 3F000.
     pub fn lock_reads(&self, resource_type: &ResourceType) -> Result<()> {
-        portal::lock_reads(&sql(format!("SELECT FROM {}", self.sql_name)));
+        cursor::lock_reads(&sql(format!("SELECT FROM {}", self.sql_name)));
         if let Some(history) = ResourceTable::find_history(resource_type)? {
-            portal::lock_reads(&sql(format!("SELECT FROM {}", history.sql_name)));
+            cursor::lock_reads(&sql(format!("SELECT FROM {}", history.sql_name)));
         }
         Ok(())
     }

@@ -257,10 +257,17 @@ fn a_table_that_becomes_a_view_of_another_while_the_export_waits_is_left_out() {
         "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource) VALUES ('1', 1, 'created', '{}')",
     );
     let mut evil = planted(&mut admin, &database);
-    // The job cannot begin before: its only worker is at work on another.
-    run(&mut admin, "BEGIN; LOCK TABLE patient IN ACCESS EXCLUSIVE MODE");
+    // The first table by name: the job waits for it, and holds none of the others yet.
+    run(&mut admin, "BEGIN; LOCK TABLE account IN ACCESS EXCLUSIVE MODE");
     let mut client = database.connect();
     let id = export(&mut client, &json!({}));
+    wait_for("the job to wait", || {
+        value(
+            &mut client,
+            "SELECT EXISTS (SELECT FROM pg_stat_activity a JOIN pg_locks l USING (pid)
+             WHERE a.datname = current_database() AND backend_type = 'fhir_bulk job worker' AND NOT l.granted)",
+        ) == "t"
+    });
     run(
         &mut evil,
         "ALTER TABLE media RENAME TO media_before; CREATE VIEW media AS SELECT * FROM media_before WHERE evil('late')",

@@ -67,14 +67,13 @@ fn a_dump_sees_one_moment_from_its_first_row_to_its_last() {
 }
 
 #[test]
-fn a_dump_whose_savepoint_is_rolled_back_never_ends_in_silence() {
+fn a_dump_that_was_begun_inside_a_savepoint_goes_on_when_that_is_rolled_back() {
     let mut client = Database::new().connect();
     let call = dump_sql(SERIES, "csv", "{}");
     run(&mut client, &format!("BEGIN; DECLARE c CURSOR FOR SELECT {call}; SAVEPOINT s"));
     assert_eq!(rows(&mut client, "FETCH 5 FROM c").len(), 5);
     run(&mut client, "ROLLBACK TO s");
-    let error = fails(&mut client, "FETCH ALL FROM c");
-    assert_error(&error, "24000", &["closed before its end"]);
+    assert_eq!(rows(&mut client, "FETCH ALL FROM c").len(), 59_995);
     run(&mut client, "ROLLBACK");
     // Other savepoints do not matter.
     run(&mut client, &format!("BEGIN; DECLARE c CURSOR FOR SELECT {call}"));

@@ -1,0 +1,309 @@
+//! A query whose rows are handled one by one where the executor leaves them, without copies or a tuple table.
+//!
+//! It is run by the executor itself, as the server runs the queries of SQL functions, and not as a portal of its own: it
+//! lives as long as the statement that calls, in its memory and under its resource owner. So it goes on where that one
+//! does: in a cursor WITH HOLD that is read to its end at COMMIT, and after a savepoint in which it was begun is rolled
+//! back. And it has no name that anybody could close.
+
+use super::memory::{Scratch, in_context, keep_in, new_context};
+use super::spi::{Arguments, Parameter, texts_in_snapshot};
+use super::{compat, datum, whole};
+use pgrx::{pg_guard, pg_sys};
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+/// An open query.
+pub struct Cursor(Handle);
+
+/// The executor's state; null since it is closed or its memory is gone.
+type Handle = Rc<Cell<*mut pg_sys::QueryDesc>>;
+
+/// Kept in the query's memory, which goes with the statement that calls.
+struct Gone(Handle);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.set(std::ptr::null_mut());
+    }
+}
+
+/// What a fetch came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// The row handler asked to stop; there may be more rows.
+    Paused,
+    /// There are no more rows.
+    End,
+}
+
+/// A row in the executor's own memory.
+pub struct Row<'a>(&'a pg_sys::TupleTableSlot);
+
+impl<'a> Row<'a> {
+    /// A column's datum; `None` for NULL.
+    pub(super) fn value(&self, column: usize) -> Option<pg_sys::Datum> {
+        assert!(column < self.0.tts_nvalid as usize, "no such column");
+        // SAFETY: `tts_nvalid` columns are deformed; the arrays hold at least as many.
+        unsafe { (!*self.0.tts_isnull.add(column)).then(|| *self.0.tts_values.add(column)) }
+    }
+
+    /// A column of type text.
+    pub fn text(&self, column: usize) -> Option<&'a str> {
+        // SAFETY: the query makes this column text; the row outlives 'a, as does the context it is detoasted in.
+        let bytes = self.value(column).map(|value| unsafe { datum::text_bytes(value) })?;
+        // The database's encoding is UTF8; CREATE EXTENSION made sure of it.
+        Some(std::str::from_utf8(bytes).expect("text in a UTF8 database is UTF-8"))
+    }
+
+    /// A column of type bigint or timestamptz.
+    pub fn int8(&self, column: usize) -> Option<i64> {
+        self.value(column).map(|value| value.value() as i64)
+    }
+
+    /// A column of type jsonb: its bytes after the length header.
+    pub fn jsonb(&self, column: usize) -> Option<&'a [u8]> {
+        // SAFETY: as for text.
+        self.value(column).map(|value| unsafe { datum::varlena_bytes(value) })
+    }
+}
+
+unsafe extern "C-unwind" {
+    // executor.h; not pgrx's wrapper, as `whole` asks.
+    fn ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+}
+
+/// What PostgreSQL hands rows to. The first member is PostgreSQL's own struct, as it expects.
+#[repr(C)]
+struct Receiver<'a> {
+    base: pg_sys::DestReceiver,
+    each: &'a mut dyn FnMut(&Row<'_>) -> ControlFlow<()>,
+    scratch: Scratch,
+    paused: bool,
+}
+
+impl Cursor {
+    /// Plans and opens `query`. Errors of the query are PostgreSQL's own.
+    ///
+    /// It sees what the calling statement sees, however many of them are in that. But planning waits for the locks of what
+    /// is read, and that snapshot is older than the wait: of a table that was truncated or rewritten meanwhile it shows
+    /// nothing. Then a new one is taken, as PostgreSQL does for a statement of its own, which locks first; in REPEATABLE
+    /// READ it is the transaction's.
+    pub fn open(query: &CStr, parameters: &[Parameter]) -> Cursor {
+        let arguments = Arguments::of(parameters);
+        // SAFETY: all that the executor is given is copied into the query's own memory before SPI frees its.
+        unsafe {
+            let context = new_context();
+            let (text, values) = in_context(context, || (pg_sys::pstrdup(query.as_ptr()), arguments.list()));
+            pg_sys::SPI_connect();
+            let plan = plan_with_locks(CStr::from_ptr(text), &arguments, values);
+            let statement = first::<pg_sys::PlannedStmt>((*plan).stmt_list);
+            let statement = in_context(context, || pg_sys::copyObjectImpl(statement.cast()).cast());
+            pg_sys::ReleaseCachedPlan(plan, std::ptr::null_mut());
+            pg_sys::SPI_finish();
+            Cursor::start(context, statement, CStr::from_ptr(text), values)
+        }
+    }
+
+    /// Starts a plan whose locks are taken.
+    ///
+    /// # Safety
+    /// `context` is below that of the statement that calls; statement, text and parameters are in it.
+    pub(super) unsafe fn start(
+        context: pg_sys::MemoryContext,
+        statement: *mut pg_sys::PlannedStmt,
+        text: &CStr,
+        parameters: pg_sys::ParamListInfo,
+    ) -> Cursor {
+        // SAFETY: by the caller; the query registers the snapshot for itself. It is told where rows go at each fetch.
+        unsafe {
+            let is_older = is_older_than_a_table_of(statement);
+            let snapshot = if is_older { pg_sys::GetTransactionSnapshot() } else { pg_sys::GetActiveSnapshot() };
+            pg_sys::PushActiveSnapshot(snapshot);
+            let query = in_context(context, || {
+                let (snapshot, nothing) = (pg_sys::GetActiveSnapshot(), std::ptr::null_mut());
+                let (to_nobody, no_environment) = (std::ptr::null_mut(), std::ptr::null_mut());
+                let source = text.as_ptr();
+                let query = pg_sys::CreateQueryDesc(
+                    statement,
+                    source,
+                    snapshot,
+                    nothing,
+                    to_nobody,
+                    parameters,
+                    no_environment,
+                    0,
+                );
+                whole::call(text, || ExecutorStart(query, 0));
+                query
+            });
+            pg_sys::PopActiveSnapshot();
+            let handle = Rc::new(Cell::new(query));
+            keep_in(context, Gone(handle.clone()));
+            Cursor(handle)
+        }
+    }
+
+    /// What its rows are made of.
+    pub(super) fn descriptor(&self) -> pg_sys::TupleDesc {
+        // SAFETY: open, or the handle would be null.
+        unsafe { (*self.0.get()).tupDesc }
+    }
+
+    /// Hands rows to `each` until it breaks or there are no more. What is pallocated in `each` is freed after
+    /// its row.
+    pub fn fetch(&mut self, mut each: impl FnMut(&Row<'_>) -> ControlFlow<()>) -> Fetched {
+        let query = self.0.get();
+        if query.is_null() {
+            return Fetched::End;
+        }
+        let mut receiver = Receiver {
+            base: pg_sys::DestReceiver {
+                receiveSlot: Some(receive_row),
+                rStartup: Some(start),
+                rShutdown: Some(end),
+                rDestroy: Some(end),
+                mydest: pg_sys::CommandDest::DestNone,
+            },
+            each: &mut each,
+            scratch: Scratch::new(),
+            paused: false,
+        };
+        // SAFETY: the query is open; the receiver lives through the call. An early stop leaves the executor's state right
+        // behind the last row, so that the next fetch goes on there.
+        unsafe {
+            let text = CStr::from_ptr((*query).sourceText);
+            pg_sys::PushActiveSnapshot((*query).snapshot);
+            (*query).dest = (&raw mut receiver).cast();
+            whole::call(text, || compat::run_executor(query));
+            pg_sys::PopActiveSnapshot();
+            receiver.scratch.delete();
+        }
+        if receiver.paused { Fetched::Paused } else { Fetched::End }
+    }
+
+    /// Ends the query.
+    pub fn close(&mut self) {
+        close(&self.0);
+    }
+
+    /// Has the query ended when the statement that calls this set-returning function ends, also when it ends early
+    /// (`LIMIT`, a closed cursor) and never asks for the last row.
+    pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
+        // SAFETY: PostgreSQL calls set-returning functions with a ReturnSetInfo, whose expression context ends before
+        // the statement's memory, in which a handle is kept.
+        unsafe {
+            let context = (*(*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>()).econtext;
+            let handle = keep_in((*context).ecxt_per_query_memory, self.0.clone());
+            pg_sys::RegisterExprContextCallback(context, Some(close_at_shutdown), pg_sys::Datum::from(handle));
+        }
+    }
+}
+
+/// Locks all that a query reads until the transaction ends: tables, their parts, what views and policies lead to.
+pub fn lock_reads(query: &CStr) {
+    // SAFETY: there are no parameters; SPI frees the plan.
+    unsafe {
+        pg_sys::SPI_connect();
+        let plan = plan_with_locks(query, &Arguments::of(&[]), std::ptr::null_mut());
+        pg_sys::ReleaseCachedPlan(plan, std::ptr::null_mut());
+        pg_sys::SPI_finish();
+    }
+}
+
+/// A plan of SPI's current connection for these values, whose tables are locked.
+///
+/// # Safety
+/// Connected to SPI, under an active snapshot.
+unsafe fn plan_with_locks(
+    query: &CStr,
+    arguments: &Arguments,
+    values: pg_sys::ParamListInfo,
+) -> *mut pg_sys::CachedPlan {
+    // SAFETY: by the caller; the array has `count` elements, which are only read. A query that cannot be planned raises.
+    unsafe {
+        let options = pg_sys::CURSOR_OPT_NO_SCROLL as c_int;
+        let types = arguments.types.as_ptr().cast_mut();
+        let prepared = pg_sys::SPI_prepare_cursor(query.as_ptr(), arguments.count(), types, options);
+        assert!(!prepared.is_null(), "SPI_prepare_cursor");
+        let source = first(pg_sys::SPI_plan_get_plan_sources(prepared));
+        pg_sys::GetCachedPlan(source, values, std::ptr::null_mut(), std::ptr::null_mut())
+    }
+}
+
+/// Whether a table that a plan reads was written anew, or made, after the active snapshot was taken: it shows none of its
+/// rows then.
+///
+/// # Safety
+/// The plan is live, and its tables are locked.
+unsafe fn is_older_than_a_table_of(statement: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: by the caller; a list of OIDs, or null for none.
+    let tables: Vec<i64> = unsafe {
+        let list = (*statement).relationOids;
+        let count = if list.is_null() { 0 } else { (*list).length as usize };
+        (0..count).map(|at| i64::from((*(*list).elements.add(at)).oid_value.to_u32())).collect()
+    };
+    let query = c"SELECT 'yes' FROM pg_catalog.unnest($1) AS t (number) LEFT JOIN pg_catalog.pg_class c \
+        ON c.oid OPERATOR(pg_catalog.=) t.number::pg_catalog.oid \
+        WHERE c.oid IS NULL OR (c.relfilenode OPERATOR(pg_catalog.<>) 0 AND c.relfilenode OPERATOR(pg_catalog.<>) \
+            pg_catalog.pg_relation_filenode(t.number::pg_catalog.oid)) LIMIT 1";
+    !tables.is_empty() && !texts_in_snapshot(query, &[Parameter::int8s(tables.into_iter())]).is_empty()
+}
+
+/// # Safety
+/// `list` has an element, which is a pointer to a `T`.
+pub(super) unsafe fn first<T>(list: *mut pg_sys::List) -> *mut T {
+    // SAFETY: by the caller.
+    unsafe { (*(*list).elements).ptr_value.cast() }
+}
+
+fn close(handle: &Handle) {
+    let query = handle.replace(std::ptr::null_mut());
+    if !query.is_null() {
+        // SAFETY: the query is open, or the handle would be null; nothing of ours runs in it now. Functions that are called
+        // at its end see what it saw.
+        unsafe {
+            pg_sys::PushActiveSnapshot((*query).snapshot);
+            pg_sys::ExecutorFinish(query);
+            pg_sys::ExecutorEnd(query);
+            pg_sys::PopActiveSnapshot();
+            pg_sys::FreeQueryDesc(query);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn close_at_shutdown(handle: pg_sys::Datum) {
+    // SAFETY: the argument that `close_with_statement` registered.
+    close(unsafe { &*handle.cast_mut_ptr::<Handle>() });
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn receive_row(
+    slot: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: the receiver is the one that `fetch` passed; the slot is valid for this call and is deformed here.
+    let (receiver, row) = unsafe {
+        let columns = (*(*slot).tts_tupleDescriptor).natts;
+        if i32::from((*slot).tts_nvalid) < columns {
+            pg_sys::slot_getsomeattrs_int(slot, columns);
+        }
+        (&mut *receiver.cast::<Receiver<'_>>(), Row(&*slot))
+    };
+    let Receiver { each, scratch, paused, .. } = receiver;
+    *paused = scratch.run(|| each(&row)).is_break();
+    !*paused
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn start(
+    _receiver: *mut pg_sys::DestReceiver,
+    _operation: std::ffi::c_int,
+    _descriptor: pg_sys::TupleDesc,
+) {
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(_receiver: *mut pg_sys::DestReceiver) {}
