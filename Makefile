@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test bench profile fmt lint
+.PHONY: help setup build install demo stop clean-demo test test-asserts bench profile fmt lint
 
 include_env := . scripts/env.sh &&
 
@@ -28,6 +28,9 @@ clean-demo: ## stop the demo's cluster and delete its folder
 
 test: ## all tests
 	@scripts/test.sh
+
+test-asserts: ## the tests from outside, on a PostgreSQL built with assertions (ARGS go to cargo test)
+	@scripts/asserts.sh $(ARGS)
 
 bench: install ## measure dump and load against plain COPY and SQL
 	@$(include_env) cargo run --release -p fhir_bulk_bench --bin bench -- $(ARGS)

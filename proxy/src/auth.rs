@@ -26,15 +26,25 @@ pub enum Caller {
     Login { role: String, password: String, from: IpAddr },
     /// A role that the proxy's own user takes on, with the claims that policies may look at, as JSON.
     Assumed { role: String, claims: String },
-    /// The proxy's own user, for what needs no credentials but a signature.
+    /// The proxy's own user, for what needs no credentials.
     Own(String),
+    /// The same, for a file by its signed URL.
+    Download(String),
 }
 
 impl Caller {
+    /// Whose connections it takes: downloads have a share of their own, and no part in that of the proxy's user.
+    pub fn share(&self) -> &str {
+        // No role has a NUL in its name.
+        if matches!(self, Caller::Download(_)) { "\0downloads" } else { self.role() }
+    }
+
     /// The role whose rights count.
     pub fn role(&self) -> &str {
         match self {
-            Caller::Login { role, .. } | Caller::Assumed { role, .. } | Caller::Own(role) => role,
+            Caller::Login { role, .. } | Caller::Assumed { role, .. } | Caller::Own(role) | Caller::Download(role) => {
+                role
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A request of a known caller.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -11,7 +12,7 @@ use crate::App;
 use crate::auth::Caller;
 use crate::error::{Blame, Problem, Result, printable};
 use crate::observe::RequestId;
-use crate::peer::Peer;
+use crate::peer::{self, Peer};
 use crate::request::{self, Object, Parameters};
 use crate::session::{Access, Session};
 
@@ -35,8 +36,8 @@ impl FromRequestParts<Arc<App>> for Call {
     }
 }
 
-/// A request whose URL is its credentials.
-pub struct Download(pub Call);
+/// A request whose URL is its credentials, and where it comes from.
+pub struct Download(pub Call, pub IpAddr);
 
 impl FromRequestParts<Arc<App>> for Download {
     type Rejection = Problem;
@@ -44,7 +45,8 @@ impl FromRequestParts<Arc<App>> for Download {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Download> {
         let why = "signed URLs need a user in --database, who may EXECUTE bulk_export_file";
         let user = app.pool.own_user().ok_or_else(|| Problem::unavailable(why))?;
-        Call::of(parts, app, Caller::Own(user.to_owned())).map(Download)
+        let address = peer::address(peer(parts)?.0, &parts.headers, &app.config.trusted_proxies);
+        Ok(Download(Call::of(parts, app, Caller::Download(user.to_owned()))?, address))
     }
 }
 

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 use tokio_postgres::types::Type;
 
@@ -181,11 +182,14 @@ fn with_meta(call: &Call, code: StatusCode, data: Value) -> Response {
 }
 
 /// A file, for whoever has its signed URL.
-pub async fn file(Download(call): Download, uri: Uri) -> Result<Response> {
+pub async fn file(Download(call, address): Download, uri: Uri) -> Result<Response> {
     call.streams()?;
+    let running = call.app.downloads.begin(uri.path(), address)?;
     let url = uri.to_string();
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let pieces = session.pieces("bulk_export_file($1)", &[(&url, Type::TEXT)]).await?;
+    // It runs for as long as its body is there.
+    let pieces = Box::pin(pieces.inspect(move |_| _ = &running));
     Ok(stream(&call, FHIR_NDJSON, uri.path().ends_with(".gz"), pieces))
 }
 

@@ -5,7 +5,7 @@
 //! | [`routes`], [`exports`] | the endpoints, each with the function that answers it |
 //! | [`call`], [`request`], [`yaml`], [`upload`] | what a request says and brings |
 //! | [`auth`], [`jwt`], [`attempts`], [`peer`] | on whose behalf it runs; who is kept out |
-//! | [`session`], [`pool`] | its transaction, on a connection of its role |
+//! | [`session`], [`pool`], [`downloads`] | its transaction, on a connection of its role; how many there are |
 //! | [`error`], [`observe`], [`metrics`] | what callers, log and monitoring are told |
 //! | [`config`], [`serve`] | flags; listening and stopping |
 
@@ -15,6 +15,7 @@ mod attempts;
 mod auth;
 mod call;
 mod config;
+mod downloads;
 mod error;
 mod exports;
 mod jwt;
@@ -37,6 +38,7 @@ use tracing_subscriber::EnvFilter;
 
 use auth::Authenticator;
 use config::{Config, LogFormat};
+use downloads::Downloads;
 use metrics::Metrics;
 use pool::Pool;
 
@@ -45,6 +47,7 @@ pub struct App {
     config: Config,
     authenticator: Authenticator,
     pool: Arc<Pool>,
+    downloads: Arc<Downloads>,
     metrics: Metrics,
 }
 
@@ -63,7 +66,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::read()?;
     log(&config)?;
     let (authenticator, pool) = (Authenticator::read(&config)?, Pool::new(&config));
-    let app = Arc::new(App { config, authenticator, pool, metrics: Metrics::default() });
+    let (downloads, metrics) = (Arc::default(), Metrics::default());
+    let app = Arc::new(App { config, authenticator, pool, downloads, metrics });
     serve::serve(&app.config, routes::router(app.clone())).await
 }
 

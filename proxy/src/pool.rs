@@ -139,7 +139,7 @@ impl Pool {
             // Before any kept connection is looked for: a right guess must not be faster than a wrong one.
             self.attempts.admit(role, *from, start).map_err(Problem::slowed)?;
         }
-        let role = self.role(caller.role());
+        let role = self.role(caller.share());
         let busy = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "this role has too many requests running");
         let for_role = permit(&role, self.wait).await.ok_or_else(busy)?;
         let left = self.wait.saturating_sub(start.elapsed());
@@ -238,7 +238,7 @@ impl Pool {
                 let password = hmac::sign(&self.digest_key, password.as_bytes()).as_ref().to_vec();
                 Ok(Login { role: role.clone(), password })
             }
-            Caller::Assumed { .. } | Caller::Own(_) => {
+            Caller::Assumed { .. } | Caller::Own(_) | Caller::Download(_) => {
                 let role = self.own_user.clone().ok_or_else(|| Problem::unavailable("--database names no user"))?;
                 Ok(Login { role, password: Vec::new() })
             }
@@ -300,7 +300,7 @@ impl Pool {
         }
         let (client, driver) = connect(&config).await.map_err(|error| match caller {
             Caller::Login { .. } => Problem::of_login(&error),
-            Caller::Assumed { .. } | Caller::Own(_) => {
+            Caller::Assumed { .. } | Caller::Own(_) | Caller::Download(_) => {
                 Problem::unavailable(format!("the user of --database cannot log in: {error:?}"))
             }
         })?;

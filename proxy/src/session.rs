@@ -71,7 +71,7 @@ impl Session {
              pg_catalog.set_config('request.jwt.claims', $3, true), pg_catalog.set_config('role', $4, true)";
         let mut values = vec![(&name as &(dyn ToSql + Sync), Type::TEXT), (&files_url, Type::TEXT)];
         match caller {
-            Caller::Login { .. } | Caller::Own(_) => client.query_typed(set, &values).await,
+            Caller::Login { .. } | Caller::Own(_) | Caller::Download(_) => client.query_typed(set, &values).await,
             Caller::Assumed { role, claims } => {
                 values.extend([(claims as &(dyn ToSql + Sync), Type::TEXT), (role, Type::TEXT)]);
                 client.query_typed(set_caller, &values).await

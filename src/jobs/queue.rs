@@ -239,7 +239,8 @@ impl Queue {
 
     /// The lock that whoever works on a task holds.
     pub fn task_lock(&self, (job, number): (i64, i32)) -> Key {
-        // Of two jobs that are 2³² apart one is long gone; inputs are limited to less than 2¹⁶.
+        // Numbers are random: two rarely share their lower half, and then their tasks only wait for each other. Inputs are
+        // limited to less than 2¹⁶.
         Key { class: self.extension, object: job as u32, part: number as u16 }
     }
 

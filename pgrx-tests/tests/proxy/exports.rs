@@ -6,7 +6,7 @@ use fhir_bulk_tests::proxy::{Request, Response};
 use fhir_bulk_tests::{gunzip, wait_for};
 use serde_json::{Value, json};
 
-use crate::support::{Service, exporting, outcome};
+use crate::support::{Service, exporting, exporting_with, outcome};
 
 const HOST: &str = "http://fhir.example.org";
 
@@ -257,4 +257,48 @@ fn metadata_takes_what_fhirs_clients_say_of_its_form() {
     outcome(&get("_format=xml"), 406);
     outcome(&get("mode=x"), 400);
     outcome(&get("_summary=true"), 400);
+}
+
+#[test]
+fn readers_that_stall_keep_neither_other_files_nor_other_requests_from_being_served() {
+    let service = exporting_with(&["--trusted-proxies", "127.0.0.1", "--wait", "1s"]);
+    service
+        .connect()
+        .batch_execute(
+            "SELECT bulk_create_table('Binary'), bulk_create_table('Device');
+             INSERT INTO device (id, txid, status, resource) VALUES ('1', 1, 'created', '{}');
+             INSERT INTO \"binary\" (id, txid, status, resource) SELECT n, 1, 'created', jsonb_build_object('data',
+               (SELECT string_agg(md5(n::text || i), '') FROM generate_series(1, 30000) i)) FROM generate_series(1, 30) n",
+        )
+        .unwrap();
+    let response = kick_off(&service, "?_type=Binary,Device");
+    let manifest = finished(&service, path(response.header("content-location").unwrap())).json();
+    let url_of = |name: &str| {
+        let file = manifest["output"].as_array().unwrap().iter().find(|file| file["type"] == name).unwrap();
+        path(file["url"].as_str().unwrap()).to_owned()
+    };
+    let (large, small) = (url_of("Binary"), url_of("Device"));
+    let from = |n: usize, url: &str| Request::get(url).header("X-Forwarded-For", &format!("10.0.0.{n}"));
+    // Each reads the head of its answer, and no more.
+    let mut stalled = Vec::new();
+    let mut refused = 0;
+    for n in 0..40 {
+        let mut exchange = service.proxy.open(&from(n % 4, &large));
+        let head = exchange.head();
+        match head.status {
+            200 => stalled.push(exchange),
+            429 => {
+                assert!(head.header("retry-after").is_some());
+                refused += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(!stalled.is_empty() && refused > 20, "{} run, {refused} were refused", stalled.len());
+    let other = service.proxy.send(&from(9, &small));
+    assert_eq!((other.status, other.is_whole), (200, true), "{}", other.text());
+    assert_eq!(service.proxy.send(&Request::get("/fhir/metadata")).status, 200);
+    // Who ends makes room.
+    drop(stalled);
+    wait_for("a download to be let in", || service.proxy.send(&from(9, &large)).is_whole);
 }

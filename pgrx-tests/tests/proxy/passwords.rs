@@ -1,6 +1,7 @@
 //! Who may try passwords, how often, and from where.
 
 use fhir_bulk_tests::proxy::{Request, Response};
+use fhir_bulk_tests::wait_for;
 
 use crate::support::{PASSWORD, Service, outcome, role};
 
@@ -56,7 +57,8 @@ fn a_role_that_is_more_than_others_is_told_that_its_password_is_wrong() {
         let privileged = role(&service.database, &attribute.to_lowercase());
         service.database.connect().batch_execute(&format!("ALTER ROLE {privileged} {attribute}")).unwrap();
         assert_eq!(outcome(&service.proxy.send(&get().basic(&privileged, PASSWORD)), 401), wrong, "{attribute}");
-        assert!(service.proxy.log().contains(&format!("role \"{privileged}\" is SUPERUSER")), "{attribute}");
+        let why = format!("role \"{privileged}\" is SUPERUSER");
+        wait_for("the reason in the log", || service.proxy.log().contains(&why));
     }
     let service = Service::with(|_| flags(&["--basic-privileged"]));
     let privileged = role(&service.database, "superuser");

@@ -145,6 +145,11 @@ pub fn anonymous_kb(pid: u32) -> u64 {
 /// Patients and appointments, a place for exports, a user who serves their files, and `clk_live_abc123`, a key of a role
 /// that may read patients.
 pub fn exporting() -> Service {
+    exporting_with(&[])
+}
+
+/// The same with more flags.
+pub fn exporting_with(flags: &[&str]) -> Service {
     let service = Service::with(|database| {
         let (authenticator, tenant) = (role(database, "authenticator"), role(database, "tenant"));
         database
@@ -164,7 +169,8 @@ pub fn exporting() -> Service {
         let own = target(database, &format!("user={authenticator} password='{PASSWORD}'"));
         let reader = role(database, "reader");
         database.connect().batch_execute(&format!("GRANT {reader} TO {authenticator}")).unwrap();
-        ["--api-keys-file", &keys, "--database", &own, "--metadata-role", &reader].map(str::to_owned).to_vec()
+        let own = ["--api-keys-file", &keys, "--database", &own, "--metadata-role", &reader];
+        own.iter().chain(flags).map(|flag| (*flag).to_owned()).collect()
     });
     let mut client = service.connect();
     aidbox_rows(&mut client);
