@@ -94,3 +94,5 @@ COMMENT ON FUNCTION bulk_job_subject() IS
     'The sub of the token that the session works for (request.jwt.claims), which your jobs are kept apart by';
 COMMENT ON SCHEMA fhir_bulk_internal IS
     'What the extension fhir_bulk keeps for itself; its views and functions show what of it is yours';
+COMMENT ON FUNCTION fhir_bulk_internal.own_rows() IS
+    'Keeps all but the extension itself from writing its tables, rows that come by logical replication too';
