@@ -4,8 +4,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So many trials in a row may be wrong before the next one has to wait.
 const FREE: u32 = 5;
@@ -30,9 +32,39 @@ struct Failures {
 
 /// The failures of all roles and addresses, bounded.
 #[derive(Default)]
-pub struct Attempts(Mutex<HashMap<Key, Failures>>);
+pub struct Attempts {
+    failures: Mutex<HashMap<Key, Failures>>,
+    /// What each trial holds until its verdict: without it, those that are sent at once would all be let through before the
+    /// first has failed.
+    trials: Mutex<HashMap<Key, Weak<Semaphore>>>,
+}
 
 impl Attempts {
+    /// Waits until few enough trials are without a verdict; the caller holds the permit until it has one.
+    pub async fn trial(&self, role: &str, peer: IpAddr) -> Option<OwnedSemaphorePermit> {
+        let permits = {
+            let mut all = lock(&self.trials);
+            if all.len() >= MOST {
+                all.retain(|_, permits| permits.strong_count() > 0);
+            }
+            let place = all.entry(key(role, peer)).or_default();
+            place.upgrade().unwrap_or_else(|| {
+                let new = Arc::new(Semaphore::new(FREE as usize));
+                *place = Arc::downgrade(&new);
+                new
+            })
+        };
+        permits.acquire_owned().await.ok()
+    }
+
+    /// How long a trial would have to wait, if it would.
+    pub fn check(&self, role: &str, peer: IpAddr, now: Instant) -> Result<(), Duration> {
+        match self.all().get(&key(role, peer)) {
+            Some(failures) if failures.count >= FREE && now < failures.until => Err(failures.until - now),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets a trial through, or says how long it has to wait. Of those who waited, one is let through at a time.
     pub fn admit(&self, role: &str, peer: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut all = self.all();
@@ -71,9 +103,13 @@ impl Attempts {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<Key, Failures>> {
-        // Whole at any time.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failures)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind the locks is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn key(role: &str, peer: IpAddr) -> Key {

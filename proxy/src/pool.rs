@@ -136,8 +136,7 @@ impl Pool {
     pub async fn get(self: &Arc<Pool>, caller: &Caller) -> Result<Connection> {
         let start = Instant::now();
         if let Caller::Login { role, from, .. } = caller {
-            // Before any kept connection is looked for: a right guess must not be faster than a wrong one.
-            self.attempts.admit(role, *from, start).map_err(Problem::slowed)?;
+            self.attempts.check(role, *from, start).map_err(Problem::slowed)?;
         }
         let role = self.role(caller.share());
         let busy = || Problem::new(StatusCode::TOO_MANY_REQUESTS, "this role has too many requests running");
@@ -146,6 +145,13 @@ impl Pool {
         let all_busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are running");
         let for_all = permit(&self.all, left).await.ok_or_else(all_busy)?;
         let login = self.login(caller)?;
+        let mut trial = None;
+        if let Caller::Login { role, from, .. } = caller {
+            let left = self.wait.saturating_sub(start.elapsed());
+            trial = Some(timeout(left, self.attempts.trial(role, *from)).await.map_err(|_| busy())?);
+            // Before any kept connection is looked for: a right guess must not be faster than a wrong one.
+            self.attempts.admit(role, *from, Instant::now()).map_err(Problem::slowed)?;
+        }
         let open = match self.take_idle(&login) {
             Some(open) => open,
             None => self.open(caller).await.inspect_err(|problem| {
@@ -157,6 +163,7 @@ impl Pool {
         if let Caller::Login { role, from, .. } = caller {
             self.attempts.succeeded(role, *from);
         }
+        drop(trial);
         Ok(Connection { pool: self.clone(), login, open, _permits: [for_role, for_all] })
     }
 

@@ -101,3 +101,16 @@ fn a_page_of_another_site_cannot_use_what_a_browser_keeps() {
     outcome(&asked, 401);
     assert_eq!(asked.headers("www-authenticate"), [r#"Bearer realm="fhir_bulk""#]);
 }
+
+#[test]
+fn guesses_that_are_sent_at_once_are_slowed_like_those_one_after_another() {
+    let service = Service::new();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let guess = |n: usize| service.proxy.send(&get().basic(&service.client, &format!("wrong {n}"))).status;
+        let all: Vec<_> = (0..60).map(|n| scope.spawn(move || guess(n))).collect();
+        all.into_iter().map(|guess| guess.join().unwrap()).collect()
+    });
+    let tried = statuses.iter().filter(|status| **status == 401).count();
+    assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+    assert!((1..=10).contains(&tried), "{tried} of 60 were tried");
+}
