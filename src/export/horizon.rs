@@ -17,7 +17,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// Those of now.
+    /// Those of now. It takes no snapshot of the transaction's, so that it can come before that.
     pub fn now() -> Open {
         // A session that shows nothing of what it does (track_activities) shows when it began itself. What is prepared for
         // two-phase commit has no process any more; when it began is not known by then, so its preparation counts, which
@@ -34,10 +34,10 @@ impl Open {
                 WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()) AS t (began)";
         session::as_bootstrap_superuser(|| {
             // A session remembers what it saw of others until its transaction ends.
-            spi::execute(c"SELECT pg_catalog.pg_stat_clear_snapshot()", &[]);
+            spi::texts_in_snapshot(c"SELECT pg_catalog.pg_stat_clear_snapshot()", &[]);
             let at = session::clock();
-            let began = spi::texts(query, &[]);
-            let prepared = spi::texts(
+            let began = spi::texts_in_snapshot(query, &[]);
+            let prepared = spi::texts_in_snapshot(
                 c"SELECT gid FROM pg_catalog.pg_prepared_xacts \
                   WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
                 &[],

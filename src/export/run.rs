@@ -15,7 +15,7 @@ use crate::pg::{transaction, worker};
 use crate::settings;
 use crate::settings::s3::Address;
 use crate::sink::{Draft, Location};
-use crate::store::{Reader, ResourceTable, ResourceType, Rows, foreign_code};
+use crate::store::{Reader, ResourceTable, ResourceType, Rows, foreign_code, written_anew};
 use fhir_bulk_codec::resource::{Form, Selection, Writer};
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
@@ -120,23 +120,23 @@ fn may_pass(error: &Error) -> bool {
             | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
             | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
             | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+            | PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
     )
 }
 
-/// 1. look who may be writing, then begin a draft, without what an earlier attempt left
-/// 2. in one transaction: lock all that is to be read, and take types out whose reading would run others' code
+/// 1. begin a draft, without what an earlier attempt left
+/// 2. in one transaction: lock all that is to be read, take types out whose reading would run others' code, and look who
+///    may be writing
 /// 3. under its one snapshot: the files of each type, of what was deleted, and of what is to be known
 /// 4. publish the files
 /// 5. note what there is
 fn export(task: &Task, work: &Work) -> Result<()> {
-    let before = transaction::run::<_, Error>(|| Ok(Open::now()))?;
     let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
     let outcome = task.frozen_transaction(
         || lock(work),
-        |(work, mut notes)| {
+        |(work, mut notes, before)| {
             if let Some(table) = ResourceTable::younger_than_snapshot() {
-                let message = format!("table {table} was written anew while the export began");
-                return Err(Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message));
+                return Err(written_anew(&table));
             }
             let after = Open::now();
             let transaction_time = before.transaction_time(&after);
@@ -158,20 +158,23 @@ fn export(task: &Task, work: &Work) -> Result<()> {
 }
 
 /// Locks what an export reads; what is left of it, and what to say of the rest. Each table is locked by its name before
-/// it is looked at, so that it is still the one which is read.
-fn lock(work: &Work) -> Result<(Work, Vec<Note>)> {
+/// it is looked at, so that it is still the one which is read. Those who were waited for have ended then, and are not among
+/// those who may be writing.
+fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     let mut work = work.clone();
     for name in &work.kickoff.types {
         ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
     }
-    transaction::in_catalog_snapshot(|| {
+    let notes = transaction::in_catalog_snapshot(|| -> Result<_> {
         let notes = notes::leave_out(&mut work.kickoff)?;
         for name in &work.kickoff.types {
             let resource_type = ResourceType::new(name)?;
             ResourceTable::get(&resource_type)?.lock_reads(&resource_type)?;
         }
-        Ok((work, notes))
-    })
+        Ok(notes)
+    })?;
+    let before = transaction::in_catalog_snapshot(Open::now);
+    Ok((work, notes, before))
 }
 
 /// What all who take part know.
@@ -257,7 +260,7 @@ impl Work {
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
         let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
-        Ok(Reader::open(&table, resource_type.canonical(), rows, writer)?.in_utc())
+        Reader::open(&table, resource_type.canonical(), rows, writer)?.in_utc().of_one_moment()
     }
 }
 

@@ -61,6 +61,42 @@ fn lock(name: &CStr, schema: &CStr, mode: u32) -> Option<pg_sys::Oid> {
     })
 }
 
+/// A relation's name, without schema.
+pub fn name(relation: pg_sys::Oid) -> String {
+    // SAFETY: null where there is none, else a palloc'd C string.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        if name.is_null() { relation.to_u32().to_string() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
+/// The number of the file that a relation's rows are in as a snapshot shows it, or as it is now: 0 for none of its own,
+/// `None` without such a relation. TRUNCATE and what rewrites a table give it another one, in which older snapshots show
+/// no rows.
+///
+/// # Safety
+/// The snapshot is active or registered, or null for now.
+pub(super) unsafe fn file(relation: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> Option<pg_sys::Oid> {
+    // SAFETY: by the caller, inside a transaction. Each tuple is one of pg_class, whose fixed part comes first, and lives
+    // until the scan ends, which an error leaves to the transaction's end.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as i32;
+        let table = pg_sys::table_open(pg_sys::RelationRelationId, lock);
+        let mut key = pg_sys::ScanKeyData::default();
+        let (column, equal) = (pg_sys::Anum_pg_class_oid as i16, pg_sys::BTEqualStrategyNumber as u16);
+        pg_sys::ScanKeyInit(&mut key, column, equal, pg_sys::F_OIDEQ.into(), relation.into());
+        let scan = pg_sys::systable_beginscan(table, pg_sys::ClassOidIndexId.into(), true, snapshot, 1, &mut key);
+        let tuple = pg_sys::systable_getnext(scan);
+        let found = (!tuple.is_null()).then(|| {
+            let data = (*tuple).t_data;
+            (*data.byte_add(usize::from((*data).t_hoff)).cast::<pg_sys::FormData_pg_class>()).relfilenode
+        });
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(table, lock);
+        found
+    }
+}
+
 /// A column's number.
 pub fn column(relation: pg_sys::Oid, name: &CStr) -> Option<i16> {
     // SAFETY: a C string; an unknown column is 0, system columns are negative.

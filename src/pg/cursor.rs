@@ -6,8 +6,8 @@
 //! back. And it has no name that anybody could close.
 
 use super::memory::{Scratch, in_context, keep_in, new_context};
-use super::spi::{Arguments, Parameter, texts_in_snapshot};
-use super::{compat, datum, whole};
+use super::spi::{Arguments, Parameter};
+use super::{catalog, compat, datum, session, whole};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
@@ -15,7 +15,11 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 /// An open query.
-pub struct Cursor(Handle);
+pub struct Cursor {
+    query: Handle,
+    /// A table that it shows none of the rows of.
+    missed: Option<pg_sys::Oid>,
+}
 
 /// The executor's state; null since it is closed or its memory is gone.
 type Handle = Rc<Cell<*mut pg_sys::QueryDesc>>;
@@ -87,9 +91,9 @@ impl Cursor {
     /// Plans and opens `query`. Errors of the query are PostgreSQL's own.
     ///
     /// It sees what the calling statement sees, however many of them are in that. But planning waits for the locks of what
-    /// is read, and that snapshot is older than the wait: of a table that was truncated or rewritten meanwhile it shows
-    /// nothing. Then a new one is taken, as PostgreSQL does for a statement of its own, which locks first; in REPEATABLE
-    /// READ it is the transaction's.
+    /// is read, and that snapshot is older than the wait: it does not show what was committed meanwhile, and of a table
+    /// that was truncated or rewritten it shows nothing. Then a new one is taken, as PostgreSQL does for a statement of its
+    /// own, which locks first; in REPEATABLE READ it is the transaction's.
     pub fn open(query: &CStr, parameters: &[Parameter]) -> Cursor {
         let arguments = Arguments::of(parameters);
         // SAFETY: all that the executor is given is copied into the query's own memory before SPI frees its.
@@ -118,9 +122,7 @@ impl Cursor {
     ) -> Cursor {
         // SAFETY: by the caller; the query registers the snapshot for itself. It is told where rows go at each fetch.
         unsafe {
-            let is_older = is_older_than_a_table_of(statement);
-            let snapshot = if is_older { pg_sys::GetTransactionSnapshot() } else { pg_sys::GetActiveSnapshot() };
-            pg_sys::PushActiveSnapshot(snapshot);
+            let missed = push_snapshot(&tables_of(statement));
             let query = in_context(context, || {
                 let (snapshot, nothing) = (pg_sys::GetActiveSnapshot(), std::ptr::null_mut());
                 let (to_nobody, no_environment) = (std::ptr::null_mut(), std::ptr::null_mut());
@@ -141,23 +143,27 @@ impl Cursor {
             pg_sys::PopActiveSnapshot();
             let handle = Rc::new(Cell::new(query));
             keep_in(context, Gone(handle.clone()));
-            Cursor(handle)
+            Cursor { query: handle, missed }
         }
     }
 
     /// What its rows are made of.
     pub(super) fn descriptor(&self) -> pg_sys::TupleDesc {
         // SAFETY: open, or the handle would be null.
-        unsafe { (*self.0.get()).tupDesc }
+        unsafe { (*self.query.get()).tupDesc }
+    }
+
+    /// A table that was written anew after the transaction's one snapshot was taken: it is read as an empty one.
+    pub fn missed_table(&self) -> Option<String> {
+        self.missed.map(catalog::name)
     }
 
     /// Hands rows to `each` until it breaks or there are no more. What is pallocated in `each` is freed after
     /// its row.
     pub fn fetch(&mut self, mut each: impl FnMut(&Row<'_>) -> ControlFlow<()>) -> Fetched {
-        let query = self.0.get();
-        if query.is_null() {
-            return Fetched::End;
-        }
+        let query = self.query.get();
+        // Not taken for the end of the rows.
+        assert!(!query.is_null(), "the query has been ended");
         let mut receiver = Receiver {
             base: pg_sys::DestReceiver {
                 receiveSlot: Some(receive_row),
@@ -185,7 +191,7 @@ impl Cursor {
 
     /// Ends the query.
     pub fn close(&mut self) {
-        close(&self.0);
+        close(&self.query);
     }
 
     /// Has the query ended when the statement that calls this set-returning function ends, also when it ends early
@@ -195,7 +201,7 @@ impl Cursor {
         // the statement's memory, in which a handle is kept.
         unsafe {
             let context = (*(*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>()).econtext;
-            let handle = keep_in((*context).ecxt_per_query_memory, self.0.clone());
+            let handle = keep_in((*context).ecxt_per_query_memory, self.query.clone());
             pg_sys::RegisterExprContextCallback(context, Some(close_at_shutdown), pg_sys::Datum::from(handle));
         }
     }
@@ -232,23 +238,48 @@ unsafe fn plan_with_locks(
     }
 }
 
-/// Whether a table that a plan reads was written anew, or made, after the active snapshot was taken: it shows none of its
-/// rows then.
+/// The relations that a plan reads.
 ///
 /// # Safety
-/// The plan is live, and its tables are locked.
-unsafe fn is_older_than_a_table_of(statement: *mut pg_sys::PlannedStmt) -> bool {
+/// The plan is live.
+unsafe fn tables_of(statement: *mut pg_sys::PlannedStmt) -> Vec<pg_sys::Oid> {
     // SAFETY: by the caller; a list of OIDs, or null for none.
-    let tables: Vec<i64> = unsafe {
+    unsafe {
         let list = (*statement).relationOids;
         let count = if list.is_null() { 0 } else { (*list).length as usize };
-        (0..count).map(|at| i64::from((*(*list).elements.add(at)).oid_value.to_u32())).collect()
-    };
-    let query = c"SELECT 'yes' FROM pg_catalog.unnest($1) AS t (number) LEFT JOIN pg_catalog.pg_class c \
-        ON c.oid OPERATOR(pg_catalog.=) t.number::pg_catalog.oid \
-        WHERE c.oid IS NULL OR (c.relfilenode OPERATOR(pg_catalog.<>) 0 AND c.relfilenode OPERATOR(pg_catalog.<>) \
-            pg_catalog.pg_relation_filenode(t.number::pg_catalog.oid)) LIMIT 1";
-    !tables.is_empty() && !texts_in_snapshot(query, &[Parameter::int8s(tables.into_iter())]).is_empty()
+        (0..count).map(|at| (*(*list).elements.add(at)).oid_value).collect()
+    }
+}
+
+/// Makes the snapshot active under which tables are to be read that have been locked: that of the calling statement,
+/// unless it is older than one of them or than a wait for a lock. A table of which the new one shows nothing either, in
+/// a transaction that has but one.
+///
+/// # Safety
+/// Under an active snapshot.
+unsafe fn push_snapshot(tables: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
+    // SAFETY: by the caller. What is pushed of the transaction's snapshot is a copy, of which only this knows.
+    unsafe {
+        let now = |table: &pg_sys::Oid| catalog::file(*table, std::ptr::null_mut());
+        let is_older = |snapshot| tables.iter().any(|table| catalog::file(*table, snapshot) != now(table));
+        let calling = pg_sys::GetActiveSnapshot();
+        if !is_older(calling) && !session::waited_in_statement() {
+            pg_sys::PushActiveSnapshot(calling);
+            return None;
+        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let new = pg_sys::GetActiveSnapshot();
+        // What the calling statement writes it must not read, which would have no end. But this transaction may have written
+        // a table anew after it declared a cursor.
+        let current = (*new).curcid;
+        (*new).curcid = current.min((*calling).curcid);
+        if !is_older(new) {
+            return None;
+        }
+        (*new).curcid = current;
+        let is_missed = |table: &&pg_sys::Oid| catalog::file(**table, new).is_some_and(|file| Some(file) != now(table));
+        tables.iter().find(is_missed).copied()
+    }
 }
 
 /// # Safety

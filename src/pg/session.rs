@@ -42,6 +42,18 @@ pub fn in_time_zone(micros: i64) -> i64 {
     micros - utc_offset(near) * PER_SECOND
 }
 
+/// Whether this session has waited for another one's lock since the client's statement came.
+pub fn waited_in_statement() -> bool {
+    // timeout.h
+    const DEADLOCK_TIMEOUT: std::ffi::c_int = 1;
+    unsafe extern "C-unwind" {
+        fn get_timeout_start_time(timeout: std::ffi::c_int) -> pg_sys::TimestampTz;
+    }
+    // SAFETY: both read memory of this process. Whoever waits for a lock begins to count the time until deadlocks are
+    // looked for; when that was last is remembered.
+    unsafe { get_timeout_start_time(DEADLOCK_TIMEOUT) >= pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
 /// The time of now, in microseconds since 2000-01-01T00:00:00Z.
 pub fn clock() -> i64 {
     // SAFETY: reads the clock.

@@ -1,5 +1,6 @@
 //! Which resources are no more.
 
+use super::read::check_moment;
 use super::table::sql;
 use super::{ResourceTable, ResourceType};
 use crate::error::Result;
@@ -11,7 +12,8 @@ use std::ops::ControlFlow;
 /// again. A deletion is a row with status `deleted`, in the history table or where it was.
 ///
 /// # Errors
-/// 3F000; those of `handle`; PostgreSQL's own are raised.
+/// 3F000; 40001 when a table was written anew since the transaction's snapshot; those of `handle`; PostgreSQL's own are
+/// raised.
 pub fn deleted(
     table: &ResourceTable,
     resource_type: &ResourceType,
@@ -36,6 +38,7 @@ pub fn deleted(
         ));
     }
     let mut cursor = Cursor::open(&sql(from), &parameters);
+    check_moment(&cursor)?;
     let mut failed = None;
     cursor.fetch(|row| match handle(row.text(0).unwrap_or_default()) {
         Ok(()) => ControlFlow::Continue(()),

@@ -16,7 +16,7 @@ mod write;
 pub use deleted::deleted;
 pub use foreign_code::foreign_code;
 pub use name::ResourceType;
-pub use read::{Blocks, Reader, Rows};
+pub use read::{Blocks, Reader, Rows, written_anew};
 pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
 pub use table::{ResourceTable, make_sequence, next_txid, unknown};

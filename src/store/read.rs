@@ -122,6 +122,15 @@ impl Reader {
         self.cursor.close_with_statement(fcinfo);
     }
 
+    /// As one of several reads under the transaction's one snapshot.
+    ///
+    /// # Errors
+    /// 40001 when that is older than what is in the table.
+    pub fn of_one_moment(self) -> Result<Reader> {
+        check_moment(&self.cursor)?;
+        Ok(self)
+    }
+
     /// Hands resources to `handle` until it breaks.
     ///
     /// # Errors
@@ -205,6 +214,19 @@ fn stored<'a>(
         created_at,
     };
     Ok(Stored { envelope, resource: row.jsonb(5).ok_or_else(|| null("resource"))?, writer })
+}
+
+/// Fails with 40001 when a query shows nothing of a table because that was written anew since the transaction's one
+/// snapshot was taken.
+pub(super) fn check_moment(cursor: &Cursor) -> Result<()> {
+    cursor.missed_table().map_or(Ok(()), |table| Err(written_anew(&table)))
+}
+
+/// The error for that.
+pub fn written_anew(table: &str) -> Error {
+    let message = format!("table {table} was written anew after the export began");
+    Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message)
+        .hint("Export again when nobody truncates or rewrites it.")
 }
 
 fn no_creation_time(table: &ResourceTable) -> Error {

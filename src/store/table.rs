@@ -67,15 +67,16 @@ impl ResourceTable {
     /// # Errors
     /// 3F000.
     pub fn lock_reads(&self, resource_type: &ResourceType) -> Result<()> {
-        cursor::lock_reads(&sql(format!("SELECT FROM {}", self.sql_name)));
+        // With all columns: parts of tables that are not read for the others are not locked either.
+        cursor::lock_reads(&sql(format!("SELECT * FROM {}", self.sql_name)));
         if let Some(history) = ResourceTable::find_history(resource_type)? {
-            cursor::lock_reads(&sql(format!("SELECT FROM {}", history.sql_name)));
+            cursor::lock_reads(&sql(format!("SELECT * FROM {}", history.sql_name)));
         }
         Ok(())
     }
 
-    /// A table that this transaction has locked and whose rows its snapshot does not show, since they were written anew
-    /// after it was taken. There is none if all locks came before the snapshot.
+    /// A table that this transaction has locked and whose rows its snapshot does not show, since it was made or written
+    /// anew after that was taken. There is none if all locks came before the snapshot.
     pub fn younger_than_snapshot() -> Option<String> {
         let query = c"SELECT l.relation::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_locks l \
             LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \

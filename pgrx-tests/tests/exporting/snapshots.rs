@@ -1,6 +1,6 @@
 //! That an export is of one moment, and that the next one goes on from there.
 
-use crate::job::{done, export, finish, gated, ids, patients_and_observations, wait_for_readers, with_location};
+use crate::job::{done, export, finish, gated, ids, lines, patients_and_observations, wait_for_readers, with_location};
 use crate::support::{run, value};
 use fhir_bulk_tests::wait_for;
 use serde_json::json;
@@ -181,6 +181,67 @@ fn a_table_that_is_loaded_anew_while_the_export_waits_for_it_is_not_empty_in_it(
     }
 }
 
+/// What is only looked up for a column is planned only when that is read.
+#[test]
+fn parts_of_a_table_that_a_column_of_a_view_looks_up_are_not_empty_after_a_wait() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 1);
+    run(
+        &mut client,
+        "CREATE TABLE base (id text, resource jsonb) PARTITION BY LIST (id);
+         CREATE TABLE base_1 PARTITION OF base FOR VALUES IN ('1'); INSERT INTO base VALUES ('1', '{\"x\": 1}');
+         CREATE VIEW device AS SELECT id, txid, cts, ts, resource_type, status,
+           coalesce((SELECT b.resource FROM base b WHERE b.id = p.id), '{\"lost\": true}') AS resource FROM patient p",
+    );
+    let mut other = database.connect();
+    run(&mut other, "BEGIN; TRUNCATE base_1; INSERT INTO base VALUES ('1', '{\"x\": 2}')");
+    let id = export(&mut client, &json!({"_type": "Device"}));
+    wait_for_waiting_worker(&mut client);
+    run(&mut other, "COMMIT");
+    let status = finish(&mut client, &id);
+    let lines = lines(&mut client, &status, "Device");
+    assert!(lines.len() == 1 && lines[0].contains("\"x\":2"), "{lines:?}");
+}
+
+/// A function may be made anew meanwhile, and lead to another table.
+#[test]
+fn a_table_that_nobody_knew_of_before_the_snapshot_has_the_export_begin_anew_instead_of_being_empty() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 3);
+    let leads_to = |table: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION found() RETURNS SETOF patient STABLE LANGUAGE sql AS 'SELECT * FROM {table}'"
+        )
+    };
+    run(&mut client, "CREATE TABLE base (LIKE patient); INSERT INTO base SELECT * FROM patient");
+    run(&mut client, &format!("{}; CREATE VIEW device AS SELECT * FROM found()", leads_to("patient")));
+    let gate = gated(&mut client, &database, "Observation");
+    let id = export(&mut client, &json!({"resourceTypes": ["Observation", "Device"]}));
+    wait_for_readers(&mut client, 1);
+    run(&mut client, &leads_to("base"));
+    run(&mut client, "BEGIN; TRUNCATE base; INSERT INTO base SELECT * FROM patient; COMMIT");
+    gate.open();
+    let status = finish(&mut client, &id);
+    assert_eq!((&status["status"], &status["count"]), (&json!("completed"), &json!(6)), "{status}");
+    assert!(database.cluster().log().contains("table base was written anew after the export began"));
+}
+
+#[test]
+fn what_an_export_waited_for_and_has_is_not_in_the_next_one_again() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 1);
+    let mut other = database.connect();
+    run(&mut other, "BEGIN; TRUNCATE patient");
+    run(&mut other, "INSERT INTO patient (id, txid, ts, status, resource) VALUES ('new', 1, now(), 'created', '{}')");
+    let id = export(&mut client, &json!({"_type": "Patient"}));
+    wait_for_waiting_worker(&mut client);
+    run(&mut other, "COMMIT");
+    let first = finish(&mut client, &id);
+    assert_eq!(ids(&mut client, &first, "Patient"), ["new"]);
+    let next = done(&mut client, &json!({"_type": "Patient", "_since": first["transactionTime"]}));
+    assert_eq!(next["output"], json!([]), "{next}");
+}
+
 #[test]
 fn a_table_is_not_rewritten_while_the_export_has_yet_to_read_it() {
     let (database, mut client) = with_location();
@@ -223,5 +284,5 @@ fn an_export_whose_snapshot_came_too_early_begins_anew_instead_of_leaving_a_tabl
     let status = finish(&mut client, &id);
     assert_eq!(status["status"], "completed", "{status}");
     assert_eq!(ids(&mut client, &status, "Encounter"), ["1", "2", "3", "4", "5"]);
-    assert!(database.cluster().log().contains("was written anew while the export began"));
+    assert!(database.cluster().log().contains("was written anew after the export began"));
 }
