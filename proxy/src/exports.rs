@@ -184,11 +184,12 @@ fn with_meta(call: &Call, code: StatusCode, data: Value) -> Response {
 /// A file, for whoever has its signed URL.
 pub async fn file(Download(call, address): Download, uri: Uri) -> Result<Response> {
     call.streams()?;
-    let running = call.app.downloads.begin(uri.path(), address)?;
     let url = uri.to_string();
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let pieces = session.pieces("bulk_export_file($1)", &[(&url, Type::TEXT)]).await?;
-    // It runs for as long as its body is there.
+    // Counted when the signature has been found to be good: who knows no more than a file's path takes no place of those who
+    // may have it. It runs for as long as its body is there.
+    let running = call.app.downloads.begin(uri.path(), address)?;
     let pieces = Box::pin(pieces.inspect(move |_| _ = &running));
     Ok(stream(&call, FHIR_NDJSON, uri.path().ends_with(".gz"), pieces))
 }

@@ -51,14 +51,9 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
 pub fn of_horizon(kickoff: &Kickoff, open: [&Open; 2]) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     if open.iter().any(|open| open.has_prepared) {
-        notes.push(Note {
-            code: "incomplete",
-            diagnostics:
-                "A transaction was prepared for two-phase commit while this export began. When it started cannot \
-                          be known: an export with _since may miss resources that it wrote. Export without _since once \
-                          it is over."
-                    .to_owned(),
-        });
+        let diagnostics = "A transaction was prepared for two-phase commit while this export began. When it started cannot \
+            be known: an export with _since may miss resources that it wrote. Export without _since once it is over.";
+        notes.push(Note { code: "incomplete", diagnostics: diagnostics.to_owned() });
     }
     for name in &kickoff.types {
         if is_subscribed(&ResourceTable::get(&ResourceType::new(name)?)?) {

@@ -245,12 +245,12 @@ impl Work {
         let Kickoff { since, until, .. } = self.kickoff;
         let resource_type = ResourceType::new(name)?;
         let table = ResourceTable::get(&resource_type)?;
-        // An index or a cast may have been made since.
+        // An index or a cast may have been made since. The export begins anew, and leaves the type out then.
         if self.kickoff.all
             && let Some(what) = foreign_code(&table)
         {
-            let message = format!("reading {name} would run code of another role: {what}");
-            return Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message));
+            let message = format!("reading {name} would by now run code of another role: {what}");
+            return Err(Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message));
         }
         let mut writer = Writer::new(Form::Fhir(settings::fhir_version()), &settings::created_at_url(), true);
         let elements = self.kickoff.elements_of(name);

@@ -8,6 +8,7 @@ use super::table::{RESOURCE_COLUMNS, sql};
 use crate::pg::guc::{self, Changes};
 use crate::pg::session::SAFE_SEARCH_PATH;
 use crate::pg::spi::{self, Parameter};
+use crate::pg::transaction;
 
 /// What of a table would run code of roles other than the current one and superusers, if anything does; the first such
 /// thing, in words.
@@ -75,7 +76,10 @@ pub fn foreign_code(table: &ResourceTable) -> Option<String> {
          WHERE o.owner NOT IN (TABLE trusted)
          LIMIT 1"
     ));
-    guc::with(&[(c"search_path", SAFE_SEARCH_PATH)], Changes::Undo, || {
-        spi::texts_in_snapshot(&query, &[Parameter::oid(table.oid)]).into_iter().next()
+    // As the catalogue is now: that is what the planner goes by, whatever the transaction's snapshot shows of it.
+    transaction::in_catalog_snapshot(|| {
+        guc::with(&[(c"search_path", SAFE_SEARCH_PATH)], Changes::Undo, || {
+            spi::texts_in_snapshot(&query, &[Parameter::oid(table.oid)]).into_iter().next()
+        })
     })
 }

@@ -1,7 +1,7 @@
 //! A schema that has all names of pg_catalog, before it in search_path: nothing of it is ever called, least of all with
 //! more rights than its owner's.
 
-use crate::job::{done, export, finish, ids, with_location};
+use crate::job::{close_gate, done, download, export, finish, ids, wait_for_readers, with_location};
 use crate::support::{rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::{Value, json};
@@ -230,7 +230,7 @@ fn an_export_of_all_types_runs_no_code_of_others_and_says_what_it_left_out() {
             status["output"].as_array().unwrap().iter().map(|file| file["type"].as_str().unwrap()).collect();
         let file = &status["error"][0];
         assert_eq!((&file["type"], &file["count"]), (&json!("OperationOutcome"), &json!(suspect.len())), "{status}");
-        let errors = String::from_utf8(crate::job::download(&mut client, &file["url"])).unwrap();
+        let errors = String::from_utf8(download(&mut client, &file["url"])).unwrap();
         let outcomes: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         for resource_type in suspect {
             assert!(!listed.contains(resource_type), "{status}");
@@ -247,6 +247,41 @@ fn an_export_of_all_types_runs_no_code_of_others_and_says_what_it_left_out() {
     let named = done(&mut admin, &json!({"_type": "Basic"}));
     assert_eq!((ids(&mut admin, &named, "Basic"), &named["error"]), (vec!["1".to_owned()], &json!([])));
     assert_ne!(value(&mut admin, "SELECT count(*) FROM public.sprung"), "0");
+}
+
+#[test]
+fn an_index_that_others_make_while_the_export_runs_has_it_begin_anew_without_their_table() {
+    let (database, mut admin) = with_location();
+    run(
+        &mut admin,
+        "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource) VALUES ('1', 1, 'created', '{}')",
+    );
+    let mut evil = planted(&mut admin, &database);
+    // Views come one after the other: the administrator's own waits, and then one that reads what is another's.
+    let gate = close_gate(&database);
+    run(
+        &mut admin,
+        &format!(
+            "CREATE FUNCTION gate() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+               WHILE (pg_stat_file('{}', true)).size IS NOT NULL LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN true; END $$;
+             CREATE VIEW device AS SELECT * FROM patient WHERE gate();
+             CREATE VIEW encounter AS SELECT * FROM media",
+            database.path("gate").display()
+        ),
+    );
+    let mut client = database.connect();
+    let id = export(&mut client, &json!({}));
+    wait_for_readers(&mut client, 1);
+    run(&mut evil, "CREATE INDEX ON media ((evil_fixed('index')))");
+    run(&mut admin, "TRUNCATE public.sprung");
+    gate.open();
+    let status = finish(&mut client, &id);
+    assert_eq!(status["status"], "completed", "{status}");
+    assert_eq!(rows(&mut admin, "SELECT * FROM public.sprung"), [""; 0]);
+    assert_eq!(ids(&mut client, &status, "Device"), ["1"]);
+    let errors = String::from_utf8(download(&mut client, &status["error"][0]["url"])).unwrap();
+    assert!(errors.contains("Encounter is left out") && errors.contains("Media is left out"), "{errors}");
+    assert!(database.cluster().log().contains("would by now run code of another role"));
 }
 
 #[test]
@@ -276,4 +311,6 @@ fn a_table_that_becomes_a_view_of_another_while_the_export_waits_is_left_out() {
     let status = finish(&mut client, &id);
     assert_eq!(status["status"], "completed", "{status}");
     assert_eq!(rows(&mut admin, "SELECT * FROM public.sprung"), [""; 0]);
+    let errors = String::from_utf8(download(&mut client, &status["error"][0]["url"])).unwrap();
+    assert!(errors.contains("Media is left out"), "{errors}");
 }
