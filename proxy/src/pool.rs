@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use ring::hmac;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, NoTls};
@@ -74,6 +74,14 @@ struct Open {
     /// Where the extension's functions are, quoted.
     schema: String,
     born: Instant,
+}
+
+impl Open {
+    /// Closes the connection. Its server process ends as soon as it finds that out.
+    async fn end(mut self) {
+        self.driver.abort();
+        let _ = (&mut self.driver).await;
+    }
 }
 
 impl Drop for Open {
@@ -152,7 +160,32 @@ impl Pool {
             // Before any kept connection is looked for: a right guess must not be faster than a wrong one.
             self.attempts.admit(role, *from, Instant::now()).map_err(Problem::slowed)?;
         }
-        let open = match self.take_idle(&login) {
+        // A task of its own, which goes on when the caller is gone: what it has begun counts until it has an end, a password
+        // that was tried among it.
+        let (pool, caller, permits) = (self.clone(), caller.clone(), [for_role, for_all]);
+        let (send, receive) = oneshot::channel();
+        tokio::spawn(async move {
+            let result = pool.connection(&caller, login, permits).await;
+            drop(trial);
+            if let Err(Ok(connection)) = send.send(result) {
+                connection.put_back("");
+            }
+        });
+        receive.await.unwrap_or_else(|_| Err(Problem::unavailable("a login broke off")))
+    }
+
+    /// A kept connection or a new one.
+    async fn connection(
+        self: Arc<Pool>,
+        caller: &Caller,
+        login: Login,
+        permits: [OwnedSemaphorePermit; 2],
+    ) -> Result<Connection> {
+        let (found, old) = self.take_idle(&login);
+        for open in old {
+            open.end().await;
+        }
+        let open = match found {
             Some(open) => open,
             None => self.open(caller).await.inspect_err(|problem| {
                 if let (Caller::Login { role, from, .. }, StatusCode::UNAUTHORIZED) = (caller, problem.status) {
@@ -163,8 +196,7 @@ impl Pool {
         if let Caller::Login { role, from, .. } = caller {
             self.attempts.succeeded(role, *from);
         }
-        drop(trial);
-        Ok(Connection { pool: self.clone(), login, open, _permits: [for_role, for_all] })
+        Ok(Connection { pool: self, login, open, _permits: permits })
     }
 
     /// How many requests a role may have running, and how many more at this moment.
@@ -252,19 +284,26 @@ impl Pool {
         }
     }
 
-    fn take_idle(&self, login: &Login) -> Option<Open> {
+    /// A connection that is kept for a login, and those that have to end before another one is opened.
+    fn take_idle(&self, login: &Login) -> (Option<Open>, Vec<Open>) {
         let mut idle = lock(&self.idle);
+        let mut old = Vec::new();
         // The one that was used last: what is not needed grows old.
-        let found = std::iter::from_fn(|| idle.get_mut(login)?.pop()).find(|open| self.is_good(open));
+        while let Some(open) = idle.get_mut(login).and_then(Vec::pop) {
+            if self.is_good(&open) {
+                return (Some(open), old);
+            }
+            old.push(open);
+        }
         // Idle ones of others count among the server's connections; the oldest makes room.
-        if found.is_none() && idle.values().map(Vec::len).sum::<usize>() > self.all.available_permits() {
+        if idle.values().map(Vec::len).sum::<usize>() > self.all.available_permits() {
             let oldest =
                 idle.iter().filter_map(|(login, all)| Some((all.first()?.born, login.clone()))).min_by_key(|o| o.0);
             if let Some(all) = oldest.and_then(|(_, login)| idle.get_mut(&login)) {
-                all.remove(0);
+                old.push(all.remove(0));
             }
         }
-        found
+        (None, old)
     }
 
     fn is_good(&self, open: &Open) -> bool {
@@ -406,6 +445,8 @@ impl Connection {
         let clean = timeout(SERVER_PATIENCE, clean).await;
         if let (Ok(Ok(())), true) = (clean, self.pool.is_good(&self.open)) {
             lock(&self.pool.idle).entry(self.login).or_default().push(self.open);
+        } else {
+            self.open.end().await;
         }
     }
 
@@ -416,8 +457,11 @@ impl Connection {
             if let Ok(Err(error)) = timeout(SERVER_PATIENCE, token.cancel_query(NoTls)).await {
                 tracing::warn!(%error, "a query could not be cancelled");
             }
+            // Until the query has ended, as far as it ends at a cancel: its error comes before what this asks.
+            let _ = timeout(SERVER_PATIENCE, self.open.client.batch_execute("")).await;
             // Its permits are held until here: who comes next finds the server's load as it is counted.
-            drop(self);
+            let Connection { open, _permits, .. } = self;
+            open.end().await;
         });
     }
 }

@@ -1,5 +1,6 @@
 //! How many connections of the database the proxy takes.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -8,19 +9,29 @@ use fhir_bulk_tests::proxy::Request;
 
 use crate::support::{PASSWORD, Service, aidbox_rows, role};
 
+/// How many looks in a row must show a backend: what the proxy has closed is gone by then, though not at once.
+const LOOKS: usize = 5;
+
 /// The most backends of the proxy that there are at once, of one role and in all, while `work` runs.
-fn most_backends(service: &Service, work: impl FnOnce()) -> (i64, i64) {
+fn most_backends(service: &Service, work: impl FnOnce()) -> (usize, usize) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let watching = scope.spawn(|| {
             let mut admin = service.database.connect();
-            let count = "SELECT COALESCE(max(n), 0)::bigint, COALESCE(sum(n), 0)::bigint FROM (SELECT count(*) AS n
-                FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^fhir_bulk_proxy'
-                GROUP BY usename) AS role";
-            let mut most = (0, 0);
+            let backends = "SELECT pid, usename::text FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name ~ '^fhir_bulk_proxy'";
+            let (mut looks, mut most) = (VecDeque::new(), (0, 0));
             while !is_over.load(Ordering::Relaxed) {
-                let row = admin.query_one(count, &[]).unwrap();
-                most = (most.0.max(row.get(0)), most.1.max(row.get(1)));
+                let rows = admin.query(backends, &[]).unwrap();
+                looks.push_back(rows.iter().map(|row| (row.get(0), row.get(1))).collect::<HashSet<(i32, String)>>());
+                if looks.len() == LOOKS {
+                    let stay: Vec<_> =
+                        looks[0].iter().filter(|one| looks.iter().all(|look| look.contains(one))).collect();
+                    let of_role = |role: &str| stay.iter().filter(|(_, of)| of == role).count();
+                    let of_one = stay.iter().map(|(_, role)| of_role(role)).max().unwrap_or(0);
+                    most = (most.0.max(of_one), most.1.max(stay.len()));
+                    looks.pop_front();
+                }
             }
             most
         });
