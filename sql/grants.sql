@@ -90,6 +90,8 @@ COMMENT ON FUNCTION bulk_export_cancel(text) IS
     'Ends an export of yours if it still runs, and removes its files in any case. False when it has none';
 COMMENT ON FUNCTION bulk_export_file(text) IS
     'The bytes of an exported file in pieces, by the signed URL that a status gave';
+COMMENT ON FUNCTION bulk_export_file_part(text, bigint, integer) IS
+    'Some bytes of an exported file, how many it has, and a URL to read on with; for those who may EXECUTE bulk_export_file';
 COMMENT ON FUNCTION bulk_job_subject() IS
     'The sub of the token that the session works for (request.jwt.claims), which your jobs are kept apart by';
 COMMENT ON SCHEMA fhir_bulk_internal IS

@@ -4,17 +4,19 @@ use crate::arguments::required;
 use crate::error::or_raise;
 use crate::pg::datum::Regclass;
 use crate::pg::session;
-use crate::store::{ResourceTable, ResourceType, check, path_into, readable_types};
+use crate::store::{ResourceTable, ResourceType, check, make_sequence, path_into, readable_types};
 use pgrx::prelude::*;
 
-/// Makes `<type>` and `<type>_history` unless they are there, and sees that it is a resource table.
+/// Makes `<type>`, `<type>_history` and the sequence of their `txid`s unless they are there, and sees that it is a resource
+/// table.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_create_table(resource_type: Option<&str>) -> Regclass {
     session::prevent_if_read_only(c"bulk_create_table()");
     let table = required(resource_type, "resource_type")
         .and_then(ResourceType::new)
         .and_then(|resource_type| ResourceTable::get_or_create(&resource_type))
-        .and_then(|table| check(&table).map(|()| table));
+        .and_then(|table| check(&table).map(|()| table))
+        .and_then(|table| make_sequence().map(|()| table));
     Regclass::new(or_raise(table).oid)
 }
 

@@ -16,7 +16,7 @@ const START: &[u8] = br#"{"resourceType":"Bundle","type":"transaction","entry":[
 /// # Errors
 /// Those of the tables and of the sink.
 pub fn write(kickoff: &Kickoff, draft: &Draft, format: Format) -> Result<Vec<Written>> {
-    let Some(since) = kickoff.since.filter(|_| !kickoff.single) else { return Ok(Vec::new()) };
+    let Some(since) = kickoff.since.filter(|_| kickoff.has_deletions()) else { return Ok(Vec::new()) };
     let mut files = Files::new(draft, "deleted", format);
     let (mut bundle, mut entries) = (START.to_vec(), 0);
     for name in &kickoff.types {

@@ -1,17 +1,23 @@
-//! `bulk_export_file`: a file that an export wrote, for whoever has its signed URL.
+//! `bulk_export_file` and `bulk_export_file_part`: a file that an export wrote, for whoever has its signed URL.
 
-use super::{location, signer};
+use super::run::Target;
+use super::{NAME, signer};
 use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
+use crate::jobs;
 use crate::pg::datum::Bytea;
-use crate::pg::session;
+use crate::pg::{catalog, session, spi};
+use crate::settings;
+use crate::sink::gone;
 use pgrx::PgSqlErrorCode;
 use pgrx::prelude::*;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 
 /// How many bytes a row has, but for the last one.
 const CHUNK_BYTES: u64 = 256 << 10;
+/// The longest part.
+const MOST_BYTES: i32 = 64 << 20;
 
 /// The bytes of a file in pieces.
 #[pg_extern(stable, parallel_unsafe)]
@@ -21,15 +27,74 @@ fn bulk_export_file(url: Option<&str>) -> SetOfIterator<'static, Bytea> {
     SetOfIterator::new(std::iter::from_fn(move || or_raise(next(&mut file, &mut chunk))))
 }
 
+/// At most `length` bytes of a file from byte `start` on, how many bytes it has in all, and a URL of it that is valid for
+/// another hour: whoever began in time reads on, however long that takes.
+#[pg_extern(stable, parallel_unsafe)]
+fn bulk_export_file_part(
+    url: Option<&str>,
+    start: Option<i64>,
+    length: Option<i32>,
+) -> TableIterator<'static, (name!(bytes, Vec<u8>), name!(file_bytes, i64), name!(next_url, String))> {
+    let part = || {
+        may_read_files()?;
+        part(required(url, "url")?, required(start, "start")?, required(length, "length")?)
+    };
+    TableIterator::once(or_raise(part()))
+}
+
+/// Whoever may have the whole file may have a part of it, and nobody else. The function is found by its name, as grants
+/// find it.
+///
+/// # Errors
+/// 42501.
+fn may_read_files() -> Result<()> {
+    let query = c"SELECT p.oid::pg_catalog.text FROM pg_catalog.pg_proc p \
+        JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+        AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.refobjid OPERATOR(pg_catalog.=) $1 \
+        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
+        WHERE p.proname OPERATOR(pg_catalog.=) 'bulk_export_file' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')";
+    if !spi::texts(query, &[spi::Parameter::oid(catalog::this_extension().oid)]).is_empty() {
+        return Ok(());
+    }
+    let message = "permission denied for function bulk_export_file";
+    Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
+        .hint("GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO …; it counts for parts of files as well."))
+}
+
+fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {
+    let start = u64::try_from(start).map_err(|_| Error::invalid_argument("start is negative"))?;
+    if !(1..=MOST_BYTES).contains(&length) {
+        return Err(Error::invalid_argument(format!("length is not a number of bytes from 1 to {MOST_BYTES}")));
+    }
+    let mut file = open(url)?;
+    let mut bytes = Vec::new();
+    let mut read = || -> io::Result<u64> {
+        let all = file.metadata()?.len();
+        file.seek(SeekFrom::Start(start))?;
+        (&mut file).take(length.unsigned_abs().into()).read_to_end(&mut bytes)?;
+        Ok(all)
+    };
+    let all = read().map_err(|error| unreadable(&error))?;
+    let (signer, now) = (signer(), session::unix_time());
+    let next_url = signer.sign(&settings::export::url(), &signer.verify(url, now)?, now);
+    Ok((bytes, all as i64, next_url))
+}
+
+/// Where the export put it, whatever the setting is by now.
 fn open(url: &str) -> Result<File> {
     let file = signer().verify(url, session::unix_time())?;
-    location()?.open(file.job, file.name)
+    match jobs::input(NAME, file.job) {
+        Some(input) => Target::of(&input).location()?.open(file.job, file.name),
+        None => Err(gone(file.job, file.name)),
+    }
 }
 
 fn next(file: &mut File, chunk: &mut Vec<u8>) -> Result<Option<Bytea>> {
     chunk.clear();
-    file.take(CHUNK_BYTES).read_to_end(chunk).map_err(|error| {
-        Error::new(PgSqlErrorCode::ERRCODE_IO_ERROR, format!("could not read the exported file: {error}"))
-    })?;
+    file.take(CHUNK_BYTES).read_to_end(chunk).map_err(|error| unreadable(&error))?;
     Ok((!chunk.is_empty()).then(|| Bytea::new(chunk)))
+}
+
+fn unreadable(error: &io::Error) -> Error {
+    Error::new(PgSqlErrorCode::ERRCODE_IO_ERROR, format!("could not read the exported file: {error}"))
 }

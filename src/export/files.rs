@@ -30,6 +30,13 @@ pub struct Format {
     pub bytes: u64,
 }
 
+impl Format {
+    /// What a file is called.
+    pub fn name(&self, stem: &str, number: usize) -> String {
+        format!("{stem}.{number}.ndjson{}", if self.gzip.is_some() { ".gz" } else { "" })
+    }
+}
+
 /// The numbers of files in their order: the first, and how far each is from the one before.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Numbers {
@@ -127,7 +134,11 @@ impl<'a> Files<'a> {
     fn current(&mut self) -> Result<&mut Open> {
         let open = match self.open.take() {
             Some(open) => open,
-            None => Open::new(self.draft, self.stem, self.numbers.at(self.written.len()), self.format.gzip)?,
+            None => Open::new(
+                self.draft,
+                self.format.name(self.stem, self.numbers.at(self.written.len())),
+                self.format.gzip,
+            )?,
         };
         Ok(self.open.insert(open))
     }
@@ -155,8 +166,7 @@ impl<'a> Files<'a> {
 }
 
 impl Open {
-    fn new(draft: &Draft, stem: &str, number: usize, gzip: Option<u32>) -> Result<Open> {
-        let name = format!("{stem}.{number}.ndjson{}", if gzip.is_some() { ".gz" } else { "" });
+    fn new(draft: &Draft, name: String, gzip: Option<u32>) -> Result<Open> {
         let output = draft.create(&name)?;
         Ok(Open { name, output, compressor: gzip.map(Compressor::new), count: 0, bytes: 0 })
     }

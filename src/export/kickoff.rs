@@ -101,6 +101,11 @@ impl Kickoff {
         Ok(self)
     }
 
+    /// Whether what was deleted belongs to it.
+    pub fn has_deletions(&self) -> bool {
+        self.since.is_some() && !self.single
+    }
+
     /// The elements that are asked for of a type; none for all.
     pub fn elements_of(&self, resource_type: &str) -> Vec<&str> {
         let of_type = |name| match str::split_once(name, '.') {

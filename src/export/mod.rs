@@ -20,7 +20,6 @@ use crate::arguments::required;
 use crate::error::{Error, Result, or_raise};
 use crate::jobs::{self, Job, Kind, NewJob};
 use crate::pg::session;
-use crate::sink::Location;
 use crate::{settings, store};
 use kickoff::Kickoff;
 use pgrx::prelude::*;
@@ -56,10 +55,11 @@ fn bulk_export_cancel(id: Option<&str>) -> bool {
     or_raise(required(id, "id").and_then(|id| Ok(jobs::cancel(NAME, id)? || jobs::discard(NAME, id)?)))
 }
 
-/// 1. check the request and that there is a place for the files
+/// 1. check the request, that the role may have one more, and that there is a place for the files
 /// 2. add the job, with one task: all of it is one transaction
 fn export(request: Value) -> Result<String> {
     let kickoff = Kickoff::parse(request)?;
+    jobs::check_limit(NAME, settings::export::most_per_role())?;
     let id = jobs::random_id();
     let target = Target {
         location: settings::export::location(),
@@ -93,9 +93,4 @@ fn status(id: &str) -> Result<Value> {
 /// What signs for this database.
 fn signer() -> Signer {
     Signer::new(store::secret(), session::database().to_u32())
-}
-
-/// Where the files of this database's exports are now.
-fn location() -> Result<Location> {
-    Location::parse(&settings::export::location(), &signer().owner(), &settings::s3::address())
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::pg::session;
 use crate::pg::spi::{self, Parameter};
 use crate::sink::Draft;
-use crate::store::{ResourceTable, ResourceType, foreign_code};
+use crate::store::{ResourceTable, ResourceType, foreign_code, hidden_types, may_read_history};
 use serde_json::json;
 
 /// Something that the files do not show.
@@ -41,6 +41,31 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
         }
     }
     kickoff.types = kept;
+    Ok(notes)
+}
+
+/// What the role's rights keep out of an export: of one of all types, those that it may not read; of one since a point in
+/// time, deletions that only a history tells which it may not read.
+///
+/// # Errors
+/// 42P01 for a table that is gone; 3F000.
+pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
+    let mut notes = Vec::new();
+    let hidden = if kickoff.all { hidden_types()? } else { Vec::new() };
+    if !hidden.is_empty() {
+        let names: Vec<&str> = hidden.iter().map(ResourceType::as_str).collect();
+        let diagnostics = format!("What you may not read is left out: {}.", names.join(", "));
+        notes.push(Note { code: "forbidden", diagnostics });
+    }
+    for name in kickoff.types.iter().filter(|_| kickoff.has_deletions()) {
+        if !may_read_history(&ResourceType::new(name)?)? {
+            let diagnostics = format!(
+                "Deletions of {name} are left out, as far as they are told by its history, which you may not read. \
+                 Resources that are not in \"deleted\" may be gone."
+            );
+            notes.push(Note { code: "forbidden", diagnostics });
+        }
+    }
     Ok(notes)
 }
 

@@ -63,6 +63,11 @@ impl Target {
         Location::parse(&self.location, &self.owner, &self.service)
     }
 
+    /// As it stands in the queue.
+    pub fn of(input: &Value) -> Target {
+        Target::deserialize(input).expect("kept as it was made")
+    }
+
     fn format(&self) -> Format {
         Format { gzip: self.gzip, bytes: self.file_bytes }
     }
@@ -79,7 +84,7 @@ thread_local! {
 /// # Errors
 /// Those of the location.
 pub fn forget(input: &Value) -> Result<bool> {
-    let target = Target::deserialize(input).expect("kept as it was made");
+    let target = Target::of(input);
     let location = target.location()?;
     let place = (target.service, target.location);
     if AWAY.with_borrow(|away| away.get(&place).is_some_and(|since| since.elapsed() < ASK_AGAIN)) {
@@ -94,7 +99,7 @@ pub fn forget(input: &Value) -> Result<bool> {
 
 /// Exports what a task says. The error is what its status says.
 pub fn run(task: &Task) -> std::result::Result<(), String> {
-    let target = Target::deserialize(&task.row().input).expect("kept as it was made");
+    let target = Target::of(&task.row().input);
     let kickoff = Kickoff::deserialize(&task.row().request).expect("kept as it was made");
     let work = Work { target, kickoff };
     let mut attempt = 1;
@@ -103,6 +108,9 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
             break;
         }
         if !may_pass(&error) || attempt == TRIES {
+            if error.reason() != error.message() {
+                worker::log(&format!("{}: {}", task.title(), error.message()));
+            }
             return Err(error.reason().to_owned());
         }
         worker::log(&format!("{} begins anew: {}", task.title(), error.message()));
@@ -140,6 +148,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             }
             let after = Open::now();
             let transaction_time = before.transaction_time(&after);
+            notes.extend(notes::of_rights(&work.kickoff)?);
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
             let show = |resources| task.show(Copying::To, resources);
             show(0);
@@ -215,29 +224,30 @@ impl Work {
         let share = Share { work: self.clone(), units: together };
         let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
         let (mine, others) = parallel::run(HELPER, helpers, &input, |part| share.write(draft, part, &show));
-        let mut written = mine?;
+        let mut counts = mine?;
         for result in others {
-            let files: Vec<Numbered> = serde_json::from_slice(&result).expect("as help() makes it");
-            written.extend(files);
+            let of_helper: Vec<Counts> = serde_json::from_slice(&result).expect("as help() makes it");
+            counts.extend(of_helper);
         }
+        let mut written: Vec<Numbered> = counts.iter().flat_map(|counts| share.files(counts)).collect();
         let mut total = written.iter().map(|(_, _, file)| file.count).sum();
         for unit in alone {
-            written.extend(self.write(&unit, draft, |count| {
+            let files = self.write(&unit, draft, |count| {
                 total += count;
                 show(total);
-            })?);
+            })?;
+            let numbered = files.into_iter().enumerate();
+            written.extend(numbered.map(|(before, file)| (unit.resource_type.clone(), unit.numbers.at(before), file)));
         }
         written.sort_by_key(|(name, number, _)| (self.kickoff.types.iter().position(|known| known == name), *number));
         Ok(written.into_iter().map(|(name, _, file)| (name, file)).collect())
     }
 
     /// Writes the files of a unit.
-    fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Numbered>> {
-        let (name, numbers) = (&unit.resource_type, unit.numbers);
-        let mut files = Files::new(draft, name, self.target.format()).numbered(numbers);
+    fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Written>> {
+        let mut files = Files::new(draft, &unit.resource_type, self.target.format()).numbered(unit.numbers);
         files.write_all(&mut self.reader(unit)?, progress)?;
-        let written = files.finish()?.into_iter().enumerate();
-        Ok(written.map(|(before, file)| (name.clone(), numbers.at(before), file)).collect())
+        files.finish()
     }
 
     fn reader(&self, unit: &Unit) -> Result<Reader> {
@@ -264,17 +274,36 @@ impl Work {
     }
 }
 
+/// What was written of a unit: its number, whether it was undivided, and the lines of each file in order. As short as can
+/// be: helpers have little room to say it in, and there may be very many files.
+type Counts = (usize, bool, Vec<u64>);
+
 impl Share {
     /// Writes units until none is left; `show` is told of what all have written together.
-    fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Numbered>> {
+    fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Counts>> {
         let mut written = Vec::new();
-        while let Some(unit) = self.units.get(part.take()) {
-            let unit = if part.is_alone() { unit.undivided() } else { Some(unit.clone()) };
+        loop {
+            let number = part.take();
+            let Some(unit) = self.units.get(number) else { return Ok(written) };
+            let is_whole = part.is_alone();
+            let unit = if is_whole { unit.undivided() } else { Some(unit.clone()) };
             if let Some(unit) = unit {
-                written.extend(self.work.write(&unit, draft, |count| show(part.add(count)))?);
+                let files = self.work.write(&unit, draft, |count| show(part.add(count)))?;
+                written.push((number, is_whole, files.iter().map(|file| file.count).collect()));
             }
         }
-        Ok(written)
+    }
+
+    /// The files that were written of a unit.
+    fn files(&self, (number, is_whole, counts): &Counts) -> Vec<Numbered> {
+        let unit = &self.units[*number];
+        let unit = if *is_whole { unit.undivided().expect("it was written") } else { unit.clone() };
+        let file = |(before, count): (usize, &u64)| {
+            let number = unit.numbers.at(before);
+            let name = self.work.target.format().name(&unit.resource_type, number);
+            (unit.resource_type.clone(), number, Written { name, count: *count })
+        };
+        counts.iter().enumerate().map(file).collect()
     }
 }
 
@@ -284,5 +313,5 @@ pub fn help(part: Part<'_>) -> Vec<u8> {
     let location = or_raise(share.work.target.location());
     let draft = or_raise(location.join(&share.work.target.folder));
     let written = or_raise(share.write(&draft, part, |_| ()));
-    serde_json::to_vec(&written).expect("texts and numbers")
+    serde_json::to_vec(&written).expect("numbers")
 }

@@ -15,7 +15,7 @@ mod task;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use queue::{add, cancel, discard, find, forget_expired};
+pub use queue::{add, cancel, check_limit, discard, find, forget_expired, input};
 pub use rows::{Committed, Job, NewJob, Progress, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};

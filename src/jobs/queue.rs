@@ -13,6 +13,7 @@ use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// How many open tasks are looked at at a time.
 const LOOK_AHEAD: i64 = 1000;
@@ -77,6 +78,42 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Sees that the current role, and its token's `sub`, has fewer than `most` unfinished jobs of a kind; for 0, any number.
+/// Until the transaction ends nobody else adds one for the same: all that are asked for at once count.
+///
+/// # Errors
+/// 53400; those of [`subject`].
+pub fn check_limit(kind: &str, most: u32) -> Result<()> {
+    if most == 0 {
+        return Ok(());
+    }
+    let (role, subject) = (session::role(), subject()?);
+    let queue = Queue::of(catalog::this_extension());
+    queue.additions_lock(role, subject.as_deref()).wait_in_transaction();
+    let unfinished: Vec<u32> = queue.rows(
+        "SELECT pg_catalog.to_jsonb(pg_catalog.count(*)) FROM fhir_bulk_internal.bulk_job \
+         WHERE kind OPERATOR(pg_catalog.=) $1 AND role OPERATOR(pg_catalog.=) $2::pg_catalog.oid \
+         AND COALESCE(subject, '') OPERATOR(pg_catalog.=) COALESCE($3, '') \
+         AND database OPERATOR(pg_catalog.=) $4 AND status OPERATOR(pg_catalog.=) 'active'",
+        || {
+            vec![
+                Parameter::string(kind),
+                Parameter::int8(role.to_u32().into()),
+                Parameter::string_or_null(subject.as_deref()),
+                Parameter::oid(session::database()),
+            ]
+        },
+    );
+    if unfinished.first().is_some_and(|count| *count < most) {
+        return Ok(());
+    }
+    let message = format!("there are {most} unfinished {kind}s of this role already");
+    Err(Error::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message).hint(format!(
+        "Wait for one to end, or cancel one: SELECT * FROM bulk_jobs; shows them. A superuser can raise \
+             fhir_bulk.max_{kind}s_per_role."
+    )))
+}
+
 /// A job of the current role, and of its token's `sub` if it has one.
 ///
 /// # Errors
@@ -108,6 +145,16 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
         session::database().to_u32(),
     );
     Ok(queue.rows(&statement, own(kind, id)?).into_iter().next())
+}
+
+/// What the first task of a job works on, whoever's it is: for kinds whose ids are random, and known to no one else.
+pub fn input(kind: &str, id: &str) -> Option<Value> {
+    let statement = "SELECT t.input FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t \
+         ON t.job OPERATOR(pg_catalog.=) j.number AND t.number OPERATOR(pg_catalog.=) 1 \
+         WHERE j.kind OPERATOR(pg_catalog.=) $1 AND j.id OPERATOR(pg_catalog.=) $2 \
+         AND j.database OPERATOR(pg_catalog.=) $3";
+    let parameters = || vec![Parameter::string(kind), Parameter::string(id), Parameter::oid(session::database())];
+    Queue::of(catalog::this_extension()).rows(statement, parameters).into_iter().next()
 }
 
 /// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. False when
@@ -242,6 +289,14 @@ impl Queue {
         // Numbers are random: two rarely share their lower half, and then their tasks only wait for each other. Inputs are
         // limited to less than 2¹⁶.
         Key { class: self.extension, object: job as u32, part: number as u16 }
+    }
+
+    /// The lock that whoever adds a job to a limited number of them holds.
+    fn additions_lock(&self, role: pg_sys::Oid, subject: Option<&str>) -> Key {
+        // Should it be some task's as well, or of two at once, one waits a little more.
+        let mut hasher = DefaultHasher::new();
+        (role.to_u32(), subject.unwrap_or_default()).hash(&mut hasher);
+        Key { class: self.extension, object: hasher.finish() as u32, part: u16::MAX }
     }
 
     /// Deletes the jobs of the database that was the template of this one. What they left outside of it is the other's.

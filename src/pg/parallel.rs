@@ -107,7 +107,7 @@ pub fn help(Toc(toc): Toc, work: impl FnOnce(Part<'_>) -> Vec<u8>) {
         let input = std::slice::from_raw_parts(find(INPUT).cast::<u8>(), shared.input_bytes as usize);
         let result = work(Part { shared, input, alone: false });
         if result.len() > RESULT_BYTES - size_of::<u64>() {
-            let message = format!("a helper's result has {} bytes, more than {RESULT_BYTES}", result.len());
+            let message = format!("a process that helped has more to tell than fits {RESULT_BYTES} bytes");
             pgrx::ereport!(ERROR, pgrx::PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message);
         }
         let start = find(RESULTS).cast::<u8>().add(pg_sys::ParallelWorkerNumber as usize * RESULT_BYTES);

@@ -9,6 +9,10 @@ static FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
 
+static MOST_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(4);
+/// The smallest file that is full, in kilobytes: what has to be known of each must not outgrow it.
+const LEAST_FILE_KB: i32 = 64;
+
 /// Makes the settings known.
 pub fn define() {
     GucRegistry::define_string_guc(
@@ -32,7 +36,7 @@ pub fn define() {
         c"How large an exported file becomes before the next one is begun.",
         c"Smaller files can be fetched side by side; larger ones are fewer.",
         &FILE_SIZE,
-        1,
+        LEAST_FILE_KB,
         i32::MAX,
         GucContext::Userset,
         GucFlags::UNIT_KB,
@@ -45,6 +49,16 @@ pub fn define() {
         1,
         64,
         GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"fhir_bulk.max_exports_per_role",
+        c"How many unfinished exports a role may have; 0 for any number.",
+        c"Those of each sub of a token (request.jwt.claims) count for themselves.",
+        &MOST_PER_ROLE,
+        0,
+        i32::MAX,
+        GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
@@ -77,6 +91,11 @@ pub fn file_bytes() -> u64 {
 /// `fhir_bulk.export_workers`.
 pub fn workers() -> usize {
     WORKERS.get().unsigned_abs() as usize
+}
+
+/// `fhir_bulk.max_exports_per_role`.
+pub fn most_per_role() -> u32 {
+    MOST_PER_ROLE.get().unsigned_abs()
 }
 
 /// `fhir_bulk.export_retention`.

@@ -1,6 +1,7 @@
 //! `file:///folder`: files of the server, in `folder/<database>/<job>/`. A job's files are written in a folder of
 //! another name, which is renamed when they are whole.
 
+use super::gone;
 use crate::error::{Error, Result};
 use crate::file_url;
 use crate::pg::session;
@@ -75,12 +76,7 @@ impl Folder {
     pub fn open(&self, job: &str, name: &str) -> Result<File> {
         let path = self.draft(job).published.join(name);
         OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(&path).map_err(|error| match error.kind() {
-            // Who has its URL learns no path of the server by it.
-            ErrorKind::NotFound => Error::new(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
-                format!("the exported file \"{job}/{name}\" is not there any more"),
-            )
-            .hint("Files are kept for fhir_bulk.export_retention, and until bulk_export_cancel()."),
+            ErrorKind::NotFound => gone(job, name),
             _ => failed("open", &path, &error),
         })
     }
@@ -138,7 +134,9 @@ fn failed(to: &str, path: &Path, error: &io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PgSqlErrorCode::ERRCODE_DISK_FULL,
         _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
     };
-    Error::new(code, format!("could not {to} \"{}\": {error}", path.display())).hint(
+    // Who asked for an export learns no path of the server by its status.
+    let error_of_path = Error::new(code, format!("could not {to} \"{}\": {error}", path.display()));
+    error_of_path.with_reason(format!("could not {to} files of the export: {error}")).hint(
         "Exports are written on the server, by the user that PostgreSQL runs as, where fhir_bulk.export_location says.",
     )
 }

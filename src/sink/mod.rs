@@ -166,3 +166,10 @@ impl Output {
         }
     }
 }
+
+/// The error for a file that was removed (58P01). Who has its URL learns no path of the server by it.
+pub fn gone(job: &str, name: &str) -> Error {
+    let message = format!("the exported file \"{job}/{name}\" is not there any more");
+    Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FILE, message)
+        .hint("Files are kept for fhir_bulk.export_retention, and until bulk_export_cancel().")
+}

@@ -8,8 +8,17 @@ use crate::pg::cursor::Cursor;
 use crate::pg::spi::Parameter;
 use std::ops::ControlFlow;
 
+/// Whether the current role may read the older versions of a type, if there is a table of them.
+///
+/// # Errors
+/// 3F000.
+pub fn may_read_history(resource_type: &ResourceType) -> Result<bool> {
+    ResourceTable::find_history(resource_type)?.map_or(Ok(true), |history| history.is_readable())
+}
+
 /// Hands the ids of resources to `handle` that were deleted at or after `since`, and before `until`, and are not there
-/// again. A deletion is a row with status `deleted`, in the history table or where it was.
+/// again. A deletion is a row with status `deleted`, in the history table, if the current role may read that, or where it
+/// was.
 ///
 /// # Errors
 /// 3F000; 40001 when a table was written anew since the transaction's snapshot; those of `handle`; PostgreSQL's own are
@@ -30,7 +39,9 @@ pub fn deleted(
     }
     let mut from = format!("SELECT id::pg_catalog.text AS id FROM {live} WHERE {within}");
     // Without a history nothing is known of rows that are gone.
-    if let Some(history) = ResourceTable::find_history(resource_type)? {
+    if let Some(history) = ResourceTable::find_history(resource_type)?
+        && history.is_readable()?
+    {
         from.push_str(&format!(
             " UNION SELECT h.id::pg_catalog.text FROM {} h WHERE {within} AND NOT EXISTS \
              (SELECT FROM {live} l WHERE l.id OPERATOR(pg_catalog.=) h.id AND l.status OPERATOR(pg_catalog.<>) 'deleted')",

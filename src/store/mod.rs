@@ -13,12 +13,12 @@ mod table;
 mod types;
 mod write;
 
-pub use deleted::deleted;
+pub use deleted::{deleted, may_read_history};
 pub use foreign_code::foreign_code;
 pub use name::ResourceType;
 pub use read::{Blocks, Reader, Rows, written_anew};
 pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
 pub use table::{ResourceTable, make_sequence, next_txid, unknown};
-pub use types::readable_types;
+pub use types::{hidden_types, readable_types};
 pub use write::{Stamp, TableWriter, check, path_into};

@@ -11,14 +11,26 @@ use crate::settings;
 /// # Errors
 /// 3F000 when there is no such schema.
 pub fn readable_types() -> Result<Vec<ResourceType>> {
+    types(true)
+}
+
+/// The types with a table there that the current role may not read, by name.
+///
+/// # Errors
+/// 3F000 when there is no such schema.
+pub fn hidden_types() -> Result<Vec<ResourceType>> {
+    types(false)
+}
+
+fn types(readable: bool) -> Result<Vec<ResourceType>> {
     let schema = schema_oid(&settings::data_schema()?)?;
     let query = sql(format!(
         "SELECT pg_catalog.concat(c.oid, ' ', c.relname) FROM pg_catalog.pg_class c \
          WHERE c.relnamespace OPERATOR(pg_catalog.=) $1 AND NOT c.relispartition \
          AND c.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f}}'::pg_catalog.\"char\"[]) \
-         AND pg_catalog.has_schema_privilege($1, 'USAGE') \
          AND (SELECT pg_catalog.count(*) FILTER (WHERE a.attname OPERATOR(pg_catalog.<>) 'cts') OPERATOR(pg_catalog.=) 6 \
-         AND pg_catalog.bool_and(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT')) \
+         AND (pg_catalog.has_schema_privilege($1, 'USAGE') \
+         AND pg_catalog.bool_and(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))) OPERATOR(pg_catalog.=) {readable} \
          FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND NOT a.attisdropped \
          AND a.attname OPERATOR(pg_catalog.=) ANY ('{{{RESOURCE_COLUMNS}}}'::pg_catalog.name[])) \
          ORDER BY c.relname"

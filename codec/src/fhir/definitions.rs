@@ -18,6 +18,21 @@ pub enum Version {
 }
 
 impl Version {
+    /// A release by its number, as CapabilityStatements have it: `4.0.1`, `4.3.0`, `5.0.0`.
+    pub fn of_number(number: &str) -> Option<Version> {
+        match number {
+            "4.0.1" => Some(Version::R4),
+            "4.3.0" => Some(Version::R4B),
+            "5.0.0" => Some(Version::R5),
+            _ => None,
+        }
+    }
+
+    /// Whether it defines a resource type.
+    pub fn has_resource_type(self, name: &str) -> bool {
+        self.definitions().resource(name) != NodeId::UNKNOWN
+    }
+
     /// Its definitions, read once in a process, in about a millisecond.
     pub(crate) fn definitions(self) -> &'static Definitions {
         static R4: LazyLock<Definitions> =
@@ -248,6 +263,16 @@ mod tests {
         assert!(matches!(find(R4, "Bundle.entry.resource"), Some(Element::Structure(NodeId::RESOURCE))));
         assert!(find(R4, "Observation.status").is_none());
         assert!(find(R4, "Individual.name").is_none());
+    }
+
+    #[test]
+    fn a_release_has_the_types_that_it_defines() {
+        let has = |number: &str, name: &str| Version::of_number(number).unwrap().has_resource_type(name);
+        assert!(has("4.0.1", "Patient") && has("4.3.0", "Patient") && has("5.0.0", "Patient"));
+        assert!(has("4.0.1", "RequestGroup") && !has("5.0.0", "RequestGroup") && has("5.0.0", "RequestOrchestration"));
+        for other in ["Individual", "patient", "Reference", "Resource", "Account.coverage", ""] {
+            assert!(!has("4.0.1", other), "{other}");
+        }
     }
 
     #[test]

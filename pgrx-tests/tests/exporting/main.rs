@@ -2,11 +2,13 @@
 //!
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
+mod downloads;
 mod endings;
 mod hijack;
 mod horizon;
 mod identifiers;
 mod job;
+mod limits;
 mod manifest;
 mod rights;
 mod s3;

@@ -31,6 +31,9 @@ fn exporting_is_granted_and_a_status_is_for_everyone() {
             "bulk_export|request jsonb|text|v|f|f|t",
             "bulk_export_cancel|id text|boolean|v|f|f|t",
             "bulk_export_file|url text|SETOF bytea|s|f|f|t",
+            // Whoever may not have the whole file may have no part either.
+            "bulk_export_file_part|url text, start bigint, length integer|TABLE(bytes bytea, file_bytes bigint, next_url \
+             text)|s|f|t|t",
             "bulk_export_status|id text|jsonb|s|f|t|t"
         ]
     );
