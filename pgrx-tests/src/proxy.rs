@@ -101,7 +101,19 @@ impl Proxy {
 
     /// Asks it to stop, as systemd does.
     pub fn terminate(&self) {
-        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill");
+        self.signal("-TERM");
+    }
+
+    /// Has it read its files anew, and waits until it has said how that went.
+    pub fn reload(&self) {
+        let said = |log: &str| log.matches("anew").count() + log.matches("stay as they were").count();
+        let before = said(&self.log());
+        self.signal("-HUP");
+        wait_for("the proxy to read its files anew", || said(&self.log()) > before);
+    }
+
+    fn signal(&self, signal: &str) {
+        Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill");
     }
 
     /// Whether it has ended, and well.
@@ -120,7 +132,7 @@ impl Proxy {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // An answer may come before the whole request was taken.
         let _ = stream.write_all(&request.bytes());
-        Exchange { reader: BufReader::new(stream) }
+        Exchange { reader: BufReader::new(stream), has_body: !request.line.starts_with("HEAD ") }
     }
 }
 
@@ -243,9 +255,15 @@ pub fn base64(bytes: &[u8], standard: bool) -> String {
 /// A request that has been sent.
 pub struct Exchange {
     reader: BufReader<TcpStream>,
+    has_body: bool,
 }
 
 impl Exchange {
+    /// Ends this side of the connection, as `nc -N` does when it has sent all it has.
+    pub fn end_own_side(&self) {
+        self.reader.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// The head of the answer.
     pub fn head(&mut self) -> Response {
         let mut lines = Vec::new();
@@ -266,9 +284,12 @@ impl Exchange {
         Response { status, headers, body: Vec::new(), chunks: Vec::new(), is_whole: false }
     }
 
-    /// Head and body, to the end or to where it breaks off.
+    /// Head and body, to the end or to where it breaks off; interim answers are passed over.
     pub fn read(mut self) -> Response {
         let mut response = self.head();
+        while (100..200).contains(&response.status) {
+            response = self.head();
+        }
         if response.header("transfer-encoding") == Some("chunked") {
             while let Ok(Some(chunk)) = self.chunk() {
                 response.chunks.push(chunk.len());
@@ -280,6 +301,8 @@ impl Exchange {
             }
         } else {
             let length = response.header("content-length").map(|length| length.parse::<u64>().unwrap());
+            // To HEAD, and to a condition that fails, an answer has none.
+            let length = if self.has_body && response.status != 304 { length } else { Some(0) };
             let _ = (&mut self.reader).take(length.unwrap_or(u64::MAX)).read_to_end(&mut response.body);
             response.is_whole = length.is_none_or(|length| length == response.body.len() as u64);
         }

@@ -163,6 +163,8 @@ impl Authenticator {
             |why: &dyn ToString| Problem::unauthorized("the bearer token is not valid").because(why.to_string());
         let claims = self.tokens.claims(token).map_err(|error| refused(&error))?;
         match (claims.get("role"), &self.anonymous_role) {
+            // Which no name can have, nor any text that the database is given.
+            (Some(Value::String(role)), _) if role.contains('\0') => Err(refused(&"its role has a NUL")),
             (Some(Value::String(role)), _) => Ok(assume(&role.clone(), claims)),
             (None, Some(role)) => Ok(assume(role, claims)),
             _ => Err(refused(&"it has no role claim")),
@@ -205,6 +207,9 @@ fn read_api_keys(path: &Path) -> std::result::Result<HashMap<[u8; 32], ApiKey>, 
     let text = fs::read_to_string(path).map_err(|error| in_file(&error))?;
     let json = yaml::to_json(&text, config::MOST_YAML).map_err(|error| in_file(&error))?;
     let keys: Vec<ApiKey> = serde_json::from_str(&json).map_err(|error| in_file(&error))?;
+    if keys.iter().any(|key| key.role.contains('\0')) {
+        return Err(in_file(&"a role has a NUL in its name").into());
+    }
     let with_digest = |key: ApiKey| match sha256_from_hex(&key.sha256) {
         Some(digest) => Ok((digest, key)),
         None => Err(in_file(&"sha256 is not 64 hexadecimal digits: printf %s KEY | sha256sum").into()),

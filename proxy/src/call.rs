@@ -30,7 +30,7 @@ impl FromRequestParts<Arc<App>> for Call {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Call> {
-        let caller = app.authenticator.caller(&parts.headers, peer(parts)?)?;
+        let caller = app.authenticator().caller(&parts.headers, peer(parts)?)?;
         tracing::Span::current().record("role", printable(caller.role()));
         Call::of(parts, app, caller)
     }
@@ -57,7 +57,7 @@ impl FromRequestParts<Arc<App>> for Metadata {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Metadata> {
-        let caller = app.authenticator.reader_of_metadata(&parts.headers, peer(parts)?)?;
+        let caller = app.authenticator().reader_of_metadata(&parts.headers, peer(parts)?)?;
         Call::of(parts, app, caller).map(Metadata)
     }
 }
@@ -71,7 +71,7 @@ impl Call {
         Ok(Call {
             app: app.clone(),
             headers: parts.headers.clone(),
-            parameters: Parameters::parse(parts.uri.query().unwrap_or_default())?,
+            parameters: Parameters::parse(parts.uri.query().unwrap_or_default()),
             id: parts.extensions.get().cloned().unwrap_or_default(),
             caller,
             version: parts.version,

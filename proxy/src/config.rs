@@ -199,10 +199,18 @@ impl Config {
             (None, Some(_)) => return Err("tls-key needs tls-cert".into()),
             _ => {}
         }
-        if let Some(path) = &config.database_password_file {
-            config.database.password(read_secret(path)?);
+        if let Some(password) = config.read_database_password()? {
+            config.database.password(password);
         }
         Ok(config)
+    }
+
+    /// The password of the user of --database, if a file has it.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn read_database_password(&self) -> Result<Option<String>, Box<dyn Error>> {
+        self.database_password_file.as_deref().map(read_secret).transpose()
     }
 }
 

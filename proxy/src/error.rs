@@ -82,7 +82,7 @@ impl Problem {
             401 => "login",
             403 => "forbidden",
             404 => "not-found",
-            405 | 406 | 415 | 505 => "not-supported",
+            405 | 406 | 415 | 501 | 505 => "not-supported",
             408 => "timeout",
             409 => "conflict",
             413 => "too-long",
@@ -113,7 +113,12 @@ impl Problem {
                 let message = "the database failed to do this; the log of the proxy says why";
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).because(in_full(error))
             }
-            status => Problem::new(status, for_callers(error)).because(error.code().code()),
+            status => {
+                // What to do about a value, its sender is told; what to do about rights and settings, the log.
+                let takes_hint = blame == Blame::Query || error.code().code().starts_with("22");
+                let hint = error.hint().filter(|_| !takes_hint).map(|hint| format!(": {hint}")).unwrap_or_default();
+                Problem::new(status, for_callers(error, takes_hint)).because(format!("{}{hint}", error.code().code()))
+            }
         }
     }
 
@@ -180,7 +185,11 @@ fn status(code: &str, is_ours: bool, blame: Blame) -> StatusCode {
         // A resource type without a table, a job that nobody knows, a file that is removed.
         ("42P01" | "58P01" | "P0002", Blame::Request) if is_ours => return StatusCode::NOT_FOUND,
         ("23505" | "40001" | "40P01" | "42710" | "55P03", _) => return StatusCode::CONFLICT,
+        // As many jobs as a role may have; of what others raise, nobody here knows whether it passes.
+        ("53400", Blame::Request) if is_ours => return StatusCode::TOO_MANY_REQUESTS,
         ("53400" | "54000", _) => return StatusCode::PAYLOAD_TOO_LARGE,
+        // The server is not set up for it: no place for exports.
+        ("55000", Blame::Request) if is_ours => return StatusCode::NOT_IMPLEMENTED,
         _ => {}
     }
     match (code.get(..2).unwrap_or_default(), blame) {
@@ -195,20 +204,20 @@ fn status(code: &str, is_ours: bool, blame: Blame) -> StatusCode {
     }
 }
 
-/// Message, detail and hint; never the context, the statement or names of source files.
-fn for_callers(error: &DbError) -> String {
+/// Message, detail and perhaps the hint; never the context, the statement or names of source files.
+fn for_callers(error: &DbError, with_hint: bool) -> String {
     let mut text = error.message().to_owned();
     if let Some(ErrorPosition::Original(at) | ErrorPosition::Internal { position: at, .. }) = error.position() {
         let _ = write!(text, " (at character {at} of the query)");
     }
-    for more in [error.detail(), error.hint()].into_iter().flatten() {
+    for more in [error.detail(), error.hint().filter(|_| with_hint)].into_iter().flatten() {
         let _ = write!(text, ". {}", more.trim_end_matches('.'));
     }
     text
 }
 
 fn in_full(error: &DbError) -> String {
-    format!("{}: {}", error.code().code(), for_callers(error))
+    format!("{}: {}", error.code().code(), for_callers(error, true))
 }
 
 #[cfg(test)]
@@ -236,6 +245,9 @@ mod tests {
         assert_eq!(of("08006", true, Blame::Data), 422);
         assert_eq!(of("08006", true, Blame::Request), 500);
         assert_eq!(of("54000", true, Blame::Data), 413);
+        assert_eq!(of("53400", true, Blame::Request), 429);
+        assert_eq!(of("53400", false, Blame::Request), 413);
+        assert_eq!(of("55000", true, Blame::Request), 501);
         assert_eq!(of("23505", false, Blame::Request), 409);
         assert_eq!(of("57014", false, Blame::Request), 503);
         assert_eq!(of("XX000", true, Blame::Request), 500);

@@ -1,4 +1,4 @@
-//! Exports: HL7's Bulk Data Access, the `/v1` endpoints, and the files that both give signed URLs of.
+//! Exports: HL7's Bulk Data Access and the `/v1` endpoints.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,19 +6,17 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt as _;
+use fhir_bulk_codec::fhir::Version;
 use serde_json::{Map, Value, json};
 use tokio_postgres::types::Type;
 
-use crate::call::{Call, Download, Metadata};
+use crate::call::{Call, Metadata};
 use crate::error::{Blame, Problem, Result};
 use crate::observe::{meta, timestamp};
 use crate::request::{JSON, Object};
-use crate::routes::{respond, stream};
+use crate::routes::respond;
 use crate::session::Access;
 
-/// What exported files are.
-const FHIR_NDJSON: &str = "application/fhir+ndjson";
 /// What FHIR's own answers are.
 const FHIR_JSON: &str = "application/fhir+json";
 /// How long signed URLs are valid.
@@ -29,14 +27,20 @@ const RETRY_AFTER: &str = "2";
 /// The parameters of `GET /fhir/$export`.
 pub async fn kick_off(mut call: Call, uri: Uri) -> Result<Response> {
     let mut request = Object::default();
-    for name in ["_type", "_elements", "_outputFormat"] {
-        if let Some(text) = call.parameters.text(name) {
-            if text.is_empty() {
-                return Err(Problem::bad_request(format!("the parameter {name} is empty")));
-            }
-            request.insert(name, text);
+    let mut insert = |name: &str, texts: Vec<String>| {
+        if texts.iter().any(String::is_empty) {
+            return Err(Problem::bad_request(format!("the parameter {name} is empty")));
         }
+        if !texts.is_empty() {
+            request.insert(name, texts.join(","));
+        }
+        Ok(())
+    };
+    // Lists: as HL7 has it, a client may repeat the parameter or put commas between.
+    for name in ["_type", "_elements"] {
+        insert(name, call.parameters.texts(name))?;
     }
+    insert("_outputFormat", call.parameters.text("_outputFormat").into_iter().collect())?;
     for name in ["_since", "_until"] {
         if let Some(text) = call.parameters.instant(name)? {
             request.insert(name, text);
@@ -64,26 +68,44 @@ pub async fn kick_off_by_parameters(call: Call, body: Body) -> Result<Response> 
         Some(_) => return Err(Problem::bad_request("parameter is not an array")),
     };
     let mut values = Map::new();
-    for part in parts {
-        let value = part.as_object().into_iter().flatten().find(|(name, _)| name.starts_with("value"));
-        let (Some(name), Some((_, Value::String(value)))) = (part["name"].as_str(), value) else {
-            return Err(Problem::bad_request("a parameter is not a name with a text"));
-        };
-        if name == "request" {
-            return Err(Problem::bad_request("the parameter request is not known here"));
-        }
-        if value.is_empty() {
-            return Err(Problem::bad_request(format!("the parameter {name} is empty")));
-        }
-        match values.get_mut(name) {
-            Some(Value::String(before)) => *before += &format!(",{value}"),
-            _ => drop(values.insert(name.to_owned(), value.as_str().into())),
+    for part in &parts {
+        let (name, value) = named_value(part)?;
+        match (values.get_mut(name), value) {
+            (None, value) => drop(values.insert(name.to_owned(), value)),
+            (Some(Value::String(before)), Value::String(value)) => *before += &format!(",{value}"),
+            _ => return Err(Problem::bad_request(format!("the parameter {name} is there twice"))),
         }
     }
     let mut request = Object::default();
     values.into_iter().for_each(|(name, value)| request.insert(&name, value));
     let url = call.url(&["fhir", "$export"]);
     start(call, request, url).await
+}
+
+/// The name and the value of a part of a Parameters resource.
+///
+/// # Errors
+/// 400 for a part without one or the other, and for values that are neither texts, numbers, booleans nor references.
+fn named_value(part: &Value) -> Result<(&str, Value)> {
+    let Some(name) = part["name"].as_str() else {
+        return Err(Problem::bad_request("a parameter has no name"));
+    };
+    let of_parameter = |what: &str| Problem::bad_request(format!("the parameter {name} {what}"));
+    if name == "request" {
+        return Err(of_parameter("is not known here"));
+    }
+    let mut values = part.as_object().into_iter().flatten().filter(|(member, _)| member.starts_with("value"));
+    let (Some((value_type, value)), None) = (values.next(), values.next()) else {
+        return Err(of_parameter("has not one value"));
+    };
+    match value {
+        Value::String(text) if text.is_empty() => Err(of_parameter("is empty")),
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok((name, value.clone())),
+        Value::Object(object) if value_type == "valueReference" && object.contains_key("reference") => {
+            Ok((name, object["reference"].clone()))
+        }
+        _ => Err(of_parameter(&format!("has a {value_type}, which is not known here"))),
+    }
 }
 
 async fn start(mut call: Call, mut request: Object, url: String) -> Result<Response> {
@@ -181,20 +203,7 @@ fn with_meta(call: &Call, code: StatusCode, data: Value) -> Response {
     respond(code, JSON[0], json!({"data": data, "meta": meta}).to_string())
 }
 
-/// A file, for whoever has its signed URL.
-pub async fn file(Download(call, address): Download, uri: Uri) -> Result<Response> {
-    call.streams()?;
-    let url = uri.to_string();
-    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
-    let pieces = session.pieces("bulk_export_file($1)", &[(&url, Type::TEXT)]).await?;
-    // Counted when the signature has been found to be good: who knows no more than a file's path takes no place of those who
-    // may have it. It runs for as long as its body is there.
-    let running = call.app.downloads.begin(uri.path(), address)?;
-    let pieces = Box::pin(pieces.inspect(move |_| _ = &running));
-    Ok(stream(&call, FHIR_NDJSON, uri.path().ends_with(".gz"), pieces))
-}
-
-/// What there is, as FHIR tells it: each type that the caller may read can be exported.
+/// What there is, as FHIR tells it: each of its types that the caller may read can be exported.
 pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     // Clients may say what they would get anyway. A `+` of a query string is a space.
     match call.parameters.text("_format").as_deref() {
@@ -214,7 +223,9 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     session.commit().await?;
     let export =
         json!([{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}]);
-    let resources: Vec<Value> = types.iter().map(|name| json!({"type": name})).collect();
+    // Types of one's own are exported like others, and are none that a CapabilityStatement may name.
+    let is_fhirs = |name: &&String| Version::of_number(&version).is_some_and(|fhir| fhir.has_resource_type(name));
+    let resources: Vec<Value> = types.iter().filter(is_fhirs).map(|name| json!({"type": name})).collect();
     let statement = json!({
         "resourceType": "CapabilityStatement",
         "status": "active",

@@ -7,15 +7,17 @@ use std::time::SystemTime;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::signature::{self, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Validation};
 use ring::hmac;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256};
 use ring::signature::{RsaPublicKeyComponents, UnparsedPublicKey};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::{Config, read_secret};
+use crate::error::printable;
 
 /// How far apart clocks may be, in seconds; PostgREST's figure.
 const LEEWAY: f64 = 30.0;
@@ -34,11 +36,44 @@ struct Key {
     key: DecodingKey,
 }
 
+/// A JWK set, whose keys may be of kinds that nobody here knows.
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
+}
+
+impl Key {
+    /// A key of a set, if tokens can be verified with it: what is unknown, for something else, or not whole is passed over
+    /// (RFC 7517, 5).
+    fn of_set(jwk: Value) -> Option<Key> {
+        let is_for_signatures = jwk.get("use").is_none_or(|used| used == "sig");
+        let may_verify =
+            jwk.get("key_ops").is_none_or(|all| all.as_array().is_some_and(|all| all.contains(&"verify".into())));
+        let id = jwk.get("kid").and_then(Value::as_str).map(str::to_owned);
+        let named = jwk.get("alg").cloned();
+        let is_other_curve = jwk.get("crv").is_some_and(|curve| curve != "P-256");
+        let key = Jwk::deserialize(jwk).ok().and_then(|jwk| DecodingKey::from_jwk(&jwk).ok());
+        let algorithm = key.as_ref().and_then(|key| match (key.family(), named.as_ref().map(|name| name.as_str())) {
+            (AlgorithmFamily::Rsa, None | Some(Some("RS256"))) => Some(Algorithm::RS256),
+            (AlgorithmFamily::Ec, None | Some(Some("ES256"))) if !is_other_curve => Some(Algorithm::ES256),
+            _ => None,
+        });
+        match (key, algorithm) {
+            (Some(key), Some(algorithm)) if is_for_signatures && may_verify => Some(Key { id, algorithm, key }),
+            _ => {
+                let kid = id.as_deref().map(printable);
+                tracing::warn!(kid, "a key of the JWK set is not one for RS256 or ES256 signatures, and not used");
+                None
+            }
+        }
+    }
+}
+
 impl Keys {
     /// Reads the secret and the JWK set, as far as they are configured.
     ///
     /// # Errors
-    /// What is wrong with a file; a secret that is too short; a key of another kind.
+    /// What is wrong with a file; a secret that is too short; a set without any key that can be used.
     pub fn read(config: &Config) -> Result<Keys, Box<dyn Error>> {
         // Only fails when it is done already.
         let _ = PROVIDER.install_default();
@@ -53,16 +88,12 @@ impl Keys {
         }
         if let Some(path) = &config.jwks_file {
             let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-            let set: JwkSet =
-                serde_json::from_str(&fs::read_to_string(path).map_err(|e| in_file(&e))?).map_err(|e| in_file(&e))?;
-            for jwk in &set.keys {
-                let key = DecodingKey::from_jwk(jwk).map_err(|e| in_file(&e))?;
-                let algorithm = match key.family() {
-                    AlgorithmFamily::Rsa => Algorithm::RS256,
-                    AlgorithmFamily::Ec => Algorithm::ES256,
-                    _ => return Err(in_file(&"keys for RS256 and ES256 only, please").into()),
-                };
-                keys.push(Key { id: jwk.common.key_id.clone(), algorithm, key });
+            let text = fs::read_to_string(path).map_err(|e| in_file(&e))?;
+            let set: KeySet = serde_json::from_str(&text).map_err(|e| in_file(&e))?;
+            let before = keys.len();
+            keys.extend(set.keys.into_iter().filter_map(Key::of_set));
+            if keys.len() == before {
+                return Err(in_file(&"there is no key for RS256 or ES256 in it").into());
             }
         }
         Ok(Keys { keys, audience: config.jwt_audience.clone() })

@@ -2,7 +2,7 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`routes`], [`exports`] | the endpoints, each with the function that answers it |
+//! | [`routes`], [`exports`], [`files`] | the endpoints, each with the function that answers it |
 //! | [`call`], [`request`], [`yaml`], [`upload`] | what a request says and brings |
 //! | [`auth`], [`jwt`], [`attempts`], [`peer`] | on whose behalf it runs; who is kept out |
 //! | [`session`], [`pool`], [`downloads`] | its transaction, on a connection of its role; how many there are |
@@ -18,6 +18,7 @@ mod config;
 mod downloads;
 mod error;
 mod exports;
+mod files;
 mod jwt;
 mod metrics;
 mod observe;
@@ -32,7 +33,7 @@ mod yaml;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tracing_subscriber::EnvFilter;
 
@@ -45,10 +46,30 @@ use pool::Pool;
 /// What all requests share.
 pub struct App {
     config: Config,
-    authenticator: Authenticator,
+    authenticator: RwLock<Arc<Authenticator>>,
     pool: Arc<Pool>,
     downloads: Arc<Downloads>,
     metrics: Metrics,
+}
+
+impl App {
+    /// What credentials are checked with now.
+    pub fn authenticator(&self) -> Arc<Authenticator> {
+        self.authenticator.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files of keys and passwords anew; requests that come from now on are checked with what they hold.
+    ///
+    /// # Errors
+    /// What is wrong with one of them; then nothing has changed.
+    pub fn reload(&self) -> Result<(), Box<dyn Error>> {
+        let authenticator = Arc::new(Authenticator::read(&self.config)?);
+        if let Some(password) = self.config.read_database_password()? {
+            self.pool.set_password(password);
+        }
+        *self.authenticator.write().unwrap_or_else(PoisonError::into_inner) = authenticator;
+        Ok(())
+    }
 }
 
 #[tokio::main]
@@ -65,10 +86,10 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::read()?;
     log(&config)?;
-    let (authenticator, pool) = (Authenticator::read(&config)?, Pool::new(&config));
+    let (authenticator, pool) = (RwLock::new(Arc::new(Authenticator::read(&config)?)), Pool::new(&config));
     let (downloads, metrics) = (Arc::default(), Metrics::default());
     let app = Arc::new(App { config, authenticator, pool, downloads, metrics });
-    serve::serve(&app.config, routes::router(app.clone())).await
+    serve::serve(app.clone(), routes::router(app)).await
 }
 
 fn log(config: &Config) -> Result<(), Box<dyn Error>> {

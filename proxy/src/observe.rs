@@ -66,20 +66,27 @@ pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Ne
     let takes_basic = app.config.basic == Switch::On && !peer::is_browser(request.headers());
     let mut record = Record::new(app, &request, span.clone());
 
-    let mut response = match check_host(&request) {
+    let mut response = match check_host(&request).and_then(|()| check_coding(request.headers())) {
         Ok(()) => next.run(request).instrument(span).await,
         Err(problem) => problem.into_response(),
     };
     if let Some(problem) = problem_of(&response) {
         let headers = std::mem::take(response.headers_mut());
         response = told(&problem, &path, &id, takes_basic);
-        response.headers_mut().extend(headers.into_iter().filter(|(name, _)| name.as_ref() == Some(&header::ALLOW)));
+        let kept = [Some(header::ALLOW), Some(header::CONTENT_RANGE)];
+        response.headers_mut().extend(headers.into_iter().filter(|(name, _)| kept.contains(name)));
         record.cause = problem.cause;
     }
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    // Health data, or what tells of it: no cache is to keep it.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     record.status = Some(response.status());
+    // Of what is empty, and behind the last byte of what has a length, nothing more is asked for.
+    record.is_whole = response.body().is_end_stream();
+    record.length =
+        response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|body| Body::new(Observed { body, record }))
 }
 
@@ -96,6 +103,20 @@ fn check_host(request: &Request) -> Result<(), Problem> {
         (Some(host), None) if host.to_str().is_ok_and(is_host) => Ok(()),
         (Some(_), None) => Err(Problem::bad_request("the Host header is not a host, or a host:port")),
     }
+}
+
+/// What is coded for the way by other means than chunks would be taken for something else (RFC 9112, 6.1). hyper has
+/// refused what does not end with chunks.
+///
+/// # Errors
+/// 501.
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let all = headers.get_all(header::TRANSFER_ENCODING);
+    if all.iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Ok(());
+    }
+    let why = "this Transfer-Encoding is not known here; a body may be chunked, and have a Content-Encoding of gzip";
+    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, why))
 }
 
 /// `fhir.example.org`, `10.0.0.1:8080`, `[::1]:8080`.
@@ -197,6 +218,8 @@ struct Record {
     /// None until there is an answer.
     status: Option<StatusCode>,
     bytes: u64,
+    /// As the answer's head says it.
+    length: Option<u64>,
     is_whole: bool,
     cause: Option<String>,
 }
@@ -206,7 +229,7 @@ impl Record {
         app.metrics.begun();
         let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
         let (method, start) = (request.method().clone(), Instant::now());
-        Record { app, span, method, route, start, status: None, bytes: 0, is_whole: false, cause: None }
+        Record { app, span, method, route, start, status: None, bytes: 0, length: None, is_whole: false, cause: None }
     }
 }
 
@@ -251,8 +274,7 @@ impl HttpBody for Observed {
             Some(Err(error)) => record.cause = Some(printable(&error.to_string())),
             None => record.is_whole = true,
         }
-        // A body of known length may never be asked for its end.
-        record.is_whole |= body.is_end_stream();
+        record.is_whole |= body.is_end_stream() || record.length.is_some_and(|length| record.bytes >= length);
         Poll::Ready(frame)
     }
 

@@ -1,7 +1,7 @@
 //! Connections to the database: opened as the roles that requests come from, kept for a while, bounded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -32,7 +32,7 @@ struct Login {
 
 /// All connections.
 pub struct Pool {
-    database: tokio_postgres::Config,
+    database: RwLock<tokio_postgres::Config>,
     own_user: Option<String>,
     max_age: Duration,
     wait: Duration,
@@ -110,7 +110,7 @@ impl Pool {
         }
         let pool = Arc::new(Pool {
             own_user: database.get_user().map(str::to_owned),
-            database,
+            database: RwLock::new(database),
             max_age: config.connection_age,
             wait: config.wait,
             per_role: config.connections_per_role,
@@ -209,6 +209,15 @@ impl Pool {
         self.own_user.as_deref()
     }
 
+    /// The password that the user of --database logs in with from now on.
+    pub fn set_password(&self, password: String) {
+        self.database.write().unwrap_or_else(PoisonError::into_inner).password(password);
+    }
+
+    fn database(&self) -> tokio_postgres::Config {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether requests can be served now. One probe runs at a time, and its answer holds for a second, however many
     /// ask.
     pub async fn health(&self) -> Health {
@@ -224,7 +233,7 @@ impl Pool {
     /// Logs in as the proxy's own user and looks for the extension. Without one, only that the server would let
     /// somebody in can be found, and whether requests have missed the extension lately.
     async fn probe(&self) -> Health {
-        let mut config = self.database.clone();
+        let mut config = self.database();
         if self.own_user.is_none() {
             config.user("fhir_bulk_proxy_health");
         }
@@ -323,7 +332,7 @@ impl Pool {
     /// 3. it must be one that may log in over HTTP; which it is not, nobody is told
     /// 4. find the extension
     async fn open(&self, caller: &Caller) -> Result<Open> {
-        let mut config = self.database.clone();
+        let mut config = self.database();
         if let Caller::Login { role, password, .. } = caller {
             config.user(role);
             // Without a password: that of --database is the proxy's own.

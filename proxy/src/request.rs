@@ -14,29 +14,29 @@ use crate::yaml;
 /// What JSON is called, FHIR's too.
 pub const JSON: &[&str] = &["application/json", "application/fhir+json"];
 
-/// The parameters after the `?`, each taken once; what nobody takes is a mistake.
+/// The parameters after the `?`; what nobody takes is a mistake.
 #[derive(Default)]
-pub struct Parameters(Vec<(String, String)>);
+pub struct Parameters {
+    left: Vec<(String, String)>,
+    taken: Vec<String>,
+}
 
 impl Parameters {
     /// Decodes a query string, where `+` is a space.
-    ///
-    /// # Errors
-    /// 400 for a parameter that is there twice.
-    pub fn parse(query: &str) -> Result<Parameters> {
-        let all: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        for (at, (name, _)) in all.iter().enumerate() {
-            if all[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Problem::bad_request(format!("the parameter {name} is there twice")));
-            }
-        }
-        Ok(Parameters(all))
+    pub fn parse(query: &str) -> Parameters {
+        Parameters { left: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), taken: Vec::new() }
     }
 
     /// A parameter's text.
     pub fn text(&mut self, name: &str) -> Option<String> {
-        let at = self.0.iter().position(|(given, _)| given == name)?;
-        Some(self.0.swap_remove(at).1)
+        let at = self.left.iter().position(|(given, _)| given == name)?;
+        self.taken.push(name.to_owned());
+        Some(self.left.remove(at).1)
+    }
+
+    /// The texts of a parameter that may be repeated, in order.
+    pub fn texts(&mut self, name: &str) -> Vec<String> {
+        std::iter::from_fn(|| self.text(name)).collect()
     }
 
     /// A parameter that is `true` or `false`, which it is when it is not there.
@@ -66,7 +66,10 @@ impl Parameters {
     /// # Errors
     /// 400 with the name of one that is: passed over, it would change what the answer means.
     pub fn finish(self) -> Result<()> {
-        match self.0.first() {
+        match self.left.first() {
+            Some((name, _)) if self.taken.contains(name) => {
+                Err(Problem::bad_request(format!("the parameter {name} is there twice")))
+            }
             Some((name, _)) => Err(Problem::bad_request(format!("the parameter {name} is not known here"))),
             None => Ok(()),
         }

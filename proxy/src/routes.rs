@@ -15,6 +15,7 @@ use crate::App;
 use crate::call::Call;
 use crate::error::{Blame, Problem, Result};
 use crate::exports;
+use crate::files;
 use crate::observe;
 use crate::pool::Health;
 use crate::request::{self, JSON, Kind};
@@ -42,7 +43,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/fhir/$export-status/{id}", get(exports::status).delete(exports::delete))
         .route("/v1/bulk/export", post(exports::start_single))
         .route("/v1/bulk/jobs/{id}", get(exports::job))
-        .route("/export/{job}/{file}", get(exports::file))
+        .route("/export/{job}/{file}", get(files::file))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))

@@ -1,6 +1,7 @@
 //! A request's transaction: begun as the caller, committed at its end, cancelled when the request is given up.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::http::StatusCode;
@@ -59,9 +60,10 @@ impl Session {
             return Err(unusable().because("SET ROLE none"));
         }
         client.batch_execute(begin).await.map_err(Problem::unavailable)?;
-        if let Caller::Assumed { role, .. } = caller {
-            take_on_settings(client, role).await?;
-        }
+        let tablespaces = match caller {
+            Caller::Assumed { role, .. } => take_on_settings(client, role).await?,
+            _ => Vec::new(),
+        };
         let name = format!("fhir_bulk_proxy {request_id}");
         // The role comes last: what is set before is set by the user who logged in.
         let set = "SELECT pg_catalog.set_config('application_name', $1, true), \
@@ -81,6 +83,9 @@ impl Session {
             Some(_) => unusable().because(format!("SET ROLE \"{}\": {error:?}", caller.role())),
             None => Problem::unavailable(error),
         })?;
+        for (name, value) in tablespaces {
+            take_on_tablespaces(client, &name, &value).await.map_err(Problem::unavailable)?;
+        }
         session.is_busy.store(false, Relaxed);
         Ok(session)
     }
@@ -96,6 +101,24 @@ impl Session {
         self.is_busy.store(false, Relaxed);
         let row = row.map_err(|error| Problem::of_statement(&error, self.blame))?;
         Ok(row.get::<_, Option<String>>(0).unwrap_or_else(|| "null".into()))
+    }
+
+    /// The only row of a call: its first column, which is bytea, without a copy, and all of it.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub async fn bytes_and_more(
+        &self,
+        columns: &str,
+        call: &str,
+        arguments: &[Argument<'_>],
+    ) -> Result<(Bytes, Arc<Row>)> {
+        let query = format!("SELECT {columns} FROM {}.{call}", self.connection().schema());
+        self.is_busy.store(true, Relaxed);
+        let row = self.connection().client().query_typed_one(&query, arguments).await;
+        self.is_busy.store(false, Relaxed);
+        let row = Arc::new(row.map_err(|error| Problem::of_statement(&error, self.blame))?);
+        Ok((piece(row.clone()), row))
     }
 
     /// The rows of a call without arguments.
@@ -175,9 +198,10 @@ fn unusable() -> Problem {
 /// What ALTER ROLE … SET says of a role counts when it logs in, not when it is taken on: it is set here, for the
 /// transaction. Settings for this database go before those for all. Left out are what only superusers may set, what the
 /// connection itself has asked for (its encoding among it), and what is about roles and transactions, which are set for
-/// each request.
+/// each request. Tablespaces are told, and not set.
 const SETTINGS_OF_ROLE: &str = "\
-    SELECT pg_catalog.set_config(own.name, own.value, true) FROM ( \
+    SELECT own.name, own.value, CASE WHEN own.name OPERATOR(pg_catalog.<>) ALL (ARRAY['temp_tablespaces', \
+            'default_tablespace']) THEN pg_catalog.set_config(own.name, own.value, true) END FROM ( \
         SELECT DISTINCT ON (part.name) part.name, part.value FROM pg_catalog.pg_db_role_setting s \
         CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS line \
         CROSS JOIN LATERAL (SELECT pg_catalog.split_part(line, '=', 1) AS name, \
@@ -194,11 +218,13 @@ const SETTINGS_OF_ROLE: &str = "\
     AND own.name OPERATOR(pg_catalog.<>) ALL (ARRAY['role', 'session_authorization', 'transaction_isolation', \
         'transaction_read_only', 'transaction_deferrable'])";
 
+/// Sets them; the names and values of those about tablespaces.
+///
 /// # Errors
 /// 500 for a setting that cannot be set: without it, the answer would not be the one that the role is to get.
-async fn take_on_settings(client: &Client, role: &str) -> Result<()> {
+async fn take_on_settings(client: &Client, role: &str) -> Result<Vec<(String, String)>> {
     let set = client.query_typed(SETTINGS_OF_ROLE, &[(&role, Type::TEXT)]).await;
-    set.map(drop).map_err(|error| match error.as_db_error() {
+    let rows = set.map_err(|error| match error.as_db_error() {
         Some(error) => {
             let message = "the settings of this role cannot be applied; the log of the proxy says why";
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).because(format!(
@@ -208,7 +234,26 @@ async fn take_on_settings(client: &Client, role: &str) -> Result<()> {
             ))
         }
         None => Problem::unavailable(error),
-    })
+    })?;
+    let left = rows.iter().filter(|row| row.get::<_, Option<&str>>(2).is_none());
+    Ok(left.map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Sets tablespaces as the role, which the server checks now. Those that are gone, or that the role may not use, a login
+/// passes over, and so does this.
+async fn take_on_tablespaces(
+    client: &Client,
+    name: &str,
+    value: &str,
+) -> std::result::Result<(), tokio_postgres::Error> {
+    client.batch_execute("SAVEPOINT tablespaces").await?;
+    let set = "SELECT pg_catalog.set_config($1, $2, true)";
+    let end = match client.query_typed(set, &[(&name, Type::TEXT), (&value, Type::TEXT)]).await {
+        Ok(_) => "RELEASE tablespaces",
+        Err(error) if error.as_db_error().is_some() => "ROLLBACK TO tablespaces; RELEASE tablespaces",
+        Err(error) => return Err(error),
+    };
+    client.batch_execute(end).await
 }
 
 impl Drop for Session {
@@ -240,12 +285,12 @@ async fn next_piece(running: Running) -> Result<Option<(Bytes, Running)>> {
 }
 
 /// The row's only column, without a copy.
-fn piece(row: Row) -> Bytes {
-    struct Column(Row);
+fn piece(row: impl Into<Arc<Row>>) -> Bytes {
+    struct Column(Arc<Row>);
     impl AsRef<[u8]> for Column {
         fn as_ref(&self) -> &[u8] {
             self.0.get::<_, Option<&[u8]>>(0).unwrap_or_default()
         }
     }
-    Bytes::from_owner(Column(row))
+    Bytes::from_owner(Column(row.into()))
 }

@@ -62,7 +62,7 @@ fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", part(header), part(claims))
 }
 
-fn hs256(claims: &Value, secret: &str) -> String {
+pub fn hs256(claims: &Value, secret: &str) -> String {
     let text = unsigned(&json!({"alg": "HS256", "typ": "JWT"}), claims);
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     format!("{text}.{}", base64(hmac::sign(&key, text.as_bytes()).as_ref(), false))
@@ -200,6 +200,7 @@ fn forged_expired_and_foreign_tokens_are_refused() {
         ("for somebody else", with("aud", json!("others"))),
         ("no role", with("role", Value::Null)),
         ("a role that is no text", with("role", json!(["postgres"]))),
+        ("a role with a NUL", with("role", json!("x\0"))),
         ("alg none", unsigned_none),
         ("another algorithm", hs512),
         ("cut", cut),
@@ -224,7 +225,21 @@ fn tokens_signed_with_a_public_key_pair_are_checked_by_the_jwk_set() {
     let (rsa, other_rsa) = (rsa(), rsa());
     let components = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(rsa.public());
     let point = elliptic.public_key().as_ref();
+    // Keys of other kinds and for other uses may stand beside (RFC 7517, 5).
+    let (other_components, point_of_other) =
+        (ring::rsa::PublicKeyComponents::<Vec<u8>>::from(other_rsa.public()), base64(&[7; 32], false));
     let set = json!({"keys": [
+        {"kty": "future", "kid": "x", "v": 1},
+        {"kty": "OKP", "crv": "Ed25519", "x": point_of_other},
+        {"kty": "oct", "k": base64(&[7; 32], false)},
+        {"kty": "EC", "crv": "P-384", "kid": "p384", "x": base64(&[7; 48], false), "y": base64(&[7; 48], false)},
+        {"kty": "RSA", "kid": "enc", "use": "enc", "n": base64(&other_components.n, false),
+         "e": base64(&other_components.e, false)},
+        {"kty": "RSA", "kid": "ops", "key_ops": ["encrypt"], "n": base64(&other_components.n, false),
+         "e": base64(&other_components.e, false)},
+        {"kty": "RSA", "kid": "alg", "alg": "RS512", "n": base64(&other_components.n, false),
+         "e": base64(&other_components.e, false)},
+        {"kty": "RSA", "kid": "broken", "n": "!"},
         {"kty": "EC", "crv": "P-256", "kid": "ec", "x": base64(&point[1..33], false), "y": base64(&point[33..], false)},
         {"kty": "RSA", "kid": "rsa", "n": base64(&components.n, false), "e": base64(&components.e, false)},
     ]});
@@ -252,6 +267,10 @@ fn tokens_signed_with_a_public_key_pair_are_checked_by_the_jwk_set() {
     for token in [
         confused,
         sign_rsa(&other_rsa, &json!({"alg": "RS256", "kid": "rsa"})),
+        sign_rsa(&other_rsa, &json!({"alg": "RS256", "kid": "enc"})),
+        sign_rsa(&other_rsa, &json!({"alg": "RS256", "kid": "ops"})),
+        sign_rsa(&other_rsa, &json!({"alg": "RS256", "kid": "alg"})),
+        sign_rsa(&other_rsa, &json!({"alg": "RS256"})),
         sign_rsa(&rsa, &json!({"alg": "RS256", "kid": "unknown"})),
         sign_rsa(&rsa, &json!({"alg": "ES256"})),
     ] {
@@ -321,6 +340,16 @@ fn a_role_that_a_token_stands_for_has_its_own_settings_and_the_next_has_none_of_
     let since = |date: &str| ids(&send(&tenant, Request::get(&format!("/Patient/$dump?_since={date}"))));
     assert_eq!((since("2021-06-10"), since("2021-06-09")), (vec![], vec!["pt-a".to_owned()]));
     assert!(send(&tenant, Request::get("/Patient/$dump")).text().contains("+09:00"));
+    // Of tablespaces that are gone, or not for the role, a login says nothing either.
+    service
+        .database
+        .connect()
+        .batch_execute(&format!(
+            "ALTER ROLE {tenant} SET temp_tablespaces = 'gone', 'pg_global';
+             ALTER ROLE {tenant} SET default_tablespace = 'gone'"
+        ))
+        .unwrap();
+    assert_eq!(settings(&tenant), format!("Asia/Tokyo|a, b='c|none|1234s|UTF8|{tenant}"));
     // One that cannot be set is told, not passed over.
     service
         .database

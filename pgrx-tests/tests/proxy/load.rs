@@ -128,6 +128,20 @@ fn a_large_body_goes_through_without_staying_in_memory() {
 }
 
 #[test]
+fn a_body_that_is_coded_for_the_way_is_not_taken_for_what_it_is_not() {
+    let service = Service::new();
+    for (coding, status) in [("gzip, chunked", 501), ("chunked", 200), ("Chunked", 200)] {
+        let request =
+            service.signed(Request::new("POST", "/Patient/$load")).header("Content-Type", "application/ndjson");
+        let mut exchange = service.proxy.open(&request.header("Transfer-Encoding", coding));
+        let lines = patients(2);
+        exchange.reader().get_mut().write_all(format!("{:x}\r\n{lines}\r\n0\r\n\r\n", lines.len()).as_bytes()).unwrap();
+        let response = exchange.read();
+        assert_eq!(response.status, status, "{coding}: {}", response.text());
+    }
+}
+
+#[test]
 fn a_body_that_is_bad_breaks_off_or_is_too_large_leaves_nothing() {
     let service = Service::with(|_| ["--max-upload", "1MB"].map(str::to_owned).to_vec());
     let mut client = service.connect();

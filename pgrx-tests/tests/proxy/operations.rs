@@ -97,6 +97,33 @@ fn a_stop_does_not_wait_for_ever_and_leaves_no_query_behind() {
 }
 
 #[test]
+fn who_asks_a_second_time_does_not_wait_for_running_requests() {
+    let service = Service::with(|_| ["--shutdown-timeout", "1h"].map(str::to_owned).to_vec());
+    service
+        .connect()
+        .batch_execute(
+            "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource) VALUES ('p', 1, 'created', '{}');
+             ALTER TABLE patient ENABLE ROW LEVEL SECURITY; ALTER TABLE patient FORCE ROW LEVEL SECURITY;
+             CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)",
+        )
+        .unwrap();
+    let _exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
+    let mut client = service.database.connect();
+    let mut asleep = move || -> i64 {
+        let query =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        client.query_one(query, &[]).unwrap().get(0)
+    };
+    wait_for("the dump to stall", || asleep() == 1);
+    service.proxy.terminate();
+    wait_for("the door to be closed", || std::net::TcpStream::connect(service.proxy.address()).is_err());
+    assert_eq!(service.proxy.ended(), None);
+    service.proxy.terminate();
+    wait_for("the proxy to end", || service.proxy.ended() == Some(true));
+    wait_for("the query to end", || asleep() == 0);
+}
+
+#[test]
 fn flags_go_before_the_environment_and_that_before_the_file() {
     let service = Service::new();
     aidbox_rows(&mut service.connect());

@@ -128,6 +128,38 @@ fn a_client_that_sent_more_than_its_request_and_goes_away_ends_its_query_too() {
 }
 
 #[test]
+fn a_client_that_only_ends_its_own_side_gets_its_answer() {
+    let service = service_with(2000, 100_000, &[]);
+    // At once, and in full though it takes longer than nothing may move.
+    let exchange = service.proxy.open(&Request::get("/health"));
+    exchange.end_own_side();
+    assert_eq!(exchange.read().status, 200);
+    let exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
+    exchange.end_own_side();
+    let dump = exchange.read();
+    assert!((dump.status, dump.is_whole) == (200, true) && dump.body.len() > 100_000_000);
+    // While the answer takes its time, the client is told that somebody is at it.
+    let sql = Request::json("/$dump-sql", r#"{"query": "select pg_sleep(1), 'done'"}"#);
+    let mut exchange = service.proxy.open(&service.signed(sql.clone()));
+    exchange.end_own_side();
+    assert_eq!(exchange.head().status, 102);
+    let answer = exchange.read();
+    assert!(answer.status == 200 && answer.text().contains("done"), "{answer:?}");
+    // To HTTP/1.0, which knows no such answers, nothing is said meanwhile.
+    let exchange = service.proxy.open(&Request::get("/health").version("HTTP/1.0"));
+    exchange.end_own_side();
+    assert_eq!(exchange.read().status, 200);
+    // Who has gone for good is found out as before.
+    let mut exchange =
+        service.proxy.open(&service.signed(Request::json("/$dump-sql", r#"{"query": "select pg_sleep(600)"}"#)));
+    exchange.end_own_side();
+    assert_eq!(exchange.head().status, 102);
+    wait_for("the query to sleep", || running(&service, "wait_event = 'PgSleep'") == 1);
+    drop(exchange);
+    wait_for("the query to end", || running(&service, "true") == 0);
+}
+
+#[test]
 fn an_error_in_mid_stream_breaks_the_body_so_that_every_client_sees_it() {
     let service = service_with(1000, 10_000, &[]);
     service

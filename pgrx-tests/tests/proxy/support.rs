@@ -34,6 +34,8 @@ pub struct Service {
     pub proxy: Proxy,
     /// A role of all rights on the data.
     pub client: String,
+    /// Of its proxy.
+    pub flags: Vec<String>,
 }
 
 impl Service {
@@ -57,9 +59,10 @@ impl Service {
         let flags = flags(&database);
         let has_database = flags.iter().any(|flag| flag == "--database");
         let target = target(&database, "");
-        let mut all: Vec<&str> = if has_database { Vec::new() } else { vec!["--database", &target] };
-        all.extend(flags.iter().map(String::as_str));
-        Service { proxy: Proxy::start(&all), database, client }
+        let mut all = if has_database { Vec::new() } else { vec!["--database".to_owned(), target] };
+        all.extend(flags);
+        let proxy = Proxy::start(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        Service { proxy, database, client, flags: all }
     }
 
     /// Sends a request as `client`.
@@ -70,6 +73,12 @@ impl Service {
     /// A request with the credentials of `client`.
     pub fn signed(&self, request: Request) -> Request {
         request.basic(&self.client, PASSWORD)
+    }
+
+    /// Another proxy with the same flags, whose sessions are all new.
+    pub fn proxy_again(&self) -> Proxy {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        Proxy::start(&flags)
     }
 
     /// A session of `client`'s, beside the proxy.

@@ -1,0 +1,214 @@
+//! Files of exports, for whoever has a signed URL: whole or in ranges (RFC 9110, 14), a part at a time, each by a statement
+//! of its own. While a client reads what it has got, neither a connection nor a snapshot waits for it.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio_postgres::types::Type;
+
+use crate::call::{Call, Download};
+use crate::downloads::Running;
+use crate::error::{Blame, Problem, Result};
+use crate::session::Access;
+
+/// What exported files are.
+const FHIR_NDJSON: &str = "application/fhir+ndjson";
+/// How much is asked for at a time, in bytes.
+const PART: u64 = 1 << 20;
+/// The wait before a part is asked for again that the server could not give.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A file, or the range of it that is asked for.
+pub async fn file(Download(call, address): Download, method: Method, uri: Uri) -> Result<Response> {
+    let url = uri.to_string();
+    // The length is needed first, to know what a range is.
+    let whole_is_asked = method == Method::GET && !call.headers.contains_key(header::RANGE);
+    let first = part(&call, &url, 0, if whole_is_asked { PART } else { 1 }).await?;
+    let size = first.size;
+    // Nothing ever changes a file under its name: a job's are made once, under a new random name.
+    let tag = format!("\"{}\"", uri.path().trim_start_matches("/export/"));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(FHIR_NDJSON)),
+        (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (header::ETAG, HeaderValue::from_str(&tag).map_err(|_| Problem::bad_request("no file has such a name"))?),
+    ];
+    let encoded = uri.path().ends_with(".gz").then_some([(header::CONTENT_ENCODING, "gzip")]);
+    if matches(&call.headers, header::IF_NONE_MATCH.as_str(), &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+    }
+    let asked =
+        if method == Method::GET && may_be_part(&call.headers, &tag) { asked(&call.headers, size) } else { None };
+    let (status, range, content_range) = match asked {
+        None => (StatusCode::OK, 0..size, None),
+        Some(range) if range.is_empty() => {
+            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "the file ends before this range");
+            return Ok(([(header::CONTENT_RANGE, format!("bytes */{size}"))], problem).into_response());
+        }
+        Some(range) => {
+            let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+            (StatusCode::PARTIAL_CONTENT, range, Some([(header::CONTENT_RANGE, text)]))
+        }
+    };
+    let length = [(header::CONTENT_LENGTH, range.end - range.start)];
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        // Counted when the signature has been found to be good: who knows no more than a file's path takes no place of those
+        // who may have it.
+        let running = call.app.downloads.begin(uri.path(), address)?;
+        let first_piece = whole_is_asked.then_some(first.bytes);
+        Body::from_stream(pieces(Reading { call, url: first.next_url, left: range, first_piece, _running: running }))
+    };
+    Ok((status, headers, encoded, length, content_range, body).into_response())
+}
+
+/// A part of a file.
+struct Part {
+    bytes: Bytes,
+    /// Of the file.
+    size: u64,
+    /// Its URL, valid for another hour.
+    next_url: String,
+}
+
+async fn part(call: &Call, url: &str, start: u64, length: u64) -> Result<Part> {
+    let (start, length) = (start as i64, length.min(PART) as i32);
+    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
+    let (bytes, row) = session
+        .bytes_and_more(
+            "bytes, file_bytes, next_url",
+            "bulk_export_file_part($1, $2, $3)",
+            &[(&url, Type::TEXT), (&start, Type::INT8), (&length, Type::INT4)],
+        )
+        .await?;
+    session.commit().await?;
+    Ok(Part { bytes, size: row.get::<_, i64>(1) as u64, next_url: row.get(2) })
+}
+
+/// A download under way.
+struct Reading {
+    call: Call,
+    url: String,
+    left: Range<u64>,
+    /// What was read already.
+    first_piece: Option<Bytes>,
+    _running: Running,
+}
+
+fn pieces(reading: Reading) -> impl stream::Stream<Item = Result<Bytes>> {
+    stream::try_unfold(reading, |mut reading| async {
+        if reading.left.is_empty() {
+            return Ok(None);
+        }
+        let bytes = match reading.first_piece.take() {
+            Some(bytes) => bytes,
+            None => {
+                let Part { bytes, next_url, .. } = reading.next_part().await?;
+                reading.url = next_url;
+                bytes
+            }
+        };
+        if bytes.is_empty() {
+            return Err(Problem::unavailable("the file is shorter than it was"));
+        }
+        reading.left.start += bytes.len() as u64;
+        Ok(Some((bytes, reading)))
+    })
+}
+
+impl Reading {
+    /// A server that starts anew, or has too much to do, has as long as a client would have to take something.
+    async fn next_part(&self) -> Result<Part> {
+        let begun = Instant::now();
+        loop {
+            match part(&self.call, &self.url, self.left.start, self.left.end - self.left.start).await {
+                Err(Problem { status: StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, .. })
+                    if begun.elapsed() < self.call.app.config.idle_timeout =>
+                {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Whether a condition names the file, weakly or not, or any.
+fn matches(headers: &HeaderMap, name: &str, tag: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|one| one == "*" || one.trim_start_matches("W/") == tag)
+}
+
+/// Whether a range still makes sense to the client: it has other bytes of this same file, or says nothing of it.
+fn may_be_part(headers: &HeaderMap, tag: &str) -> bool {
+    headers.get(header::IF_RANGE).is_none_or(|condition| condition.as_bytes() == tag.as_bytes())
+}
+
+/// The range that is asked for of so many bytes, which is empty if none of them are in it. Of several ranges all is given,
+/// as for what is no range of bytes.
+fn asked(headers: &HeaderMap, size: u64) -> Option<Range<u64>> {
+    let text = headers.get(header::RANGE)?.to_str().ok()?.trim();
+    let (unit, range) = text.split_once('=')?;
+    let (first, last) = range.trim().split_once('-').filter(|_| unit.eq_ignore_ascii_case("bytes"))?;
+    let number = |text: &str| match text {
+        _ if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) => None,
+        // Further than any file goes.
+        _ => Some(text.parse().unwrap_or(u64::MAX)),
+    };
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first > last => None,
+        (Some(first), Some(last)) => Some(first.min(size)..last.saturating_add(1).min(size)),
+        (Some(first), None) if last.is_empty() => Some(first.min(size)..size),
+        (None, Some(last)) if first.is_empty() => Some(size - last.min(size)..size),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_what_rfc_9110_says() {
+        let of = |text: &'static str, size| {
+            asked(&HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(text))]), size)
+        };
+        assert_eq!(of("bytes=0-4", 10), Some(0..5));
+        assert_eq!(of("BYTES=3-", 10), Some(3..10));
+        assert_eq!(of("bytes=-4", 10), Some(6..10));
+        assert_eq!(of("bytes=-40", 10), Some(0..10));
+        assert_eq!(of("bytes=4-99999999999999999999999", 10), Some(4..10));
+        for empty in ["bytes=10-", "bytes=10-12", "bytes=-0", "bytes=99999999999999999999999-"] {
+            assert_eq!(of(empty, 10).map(|range| range.is_empty()), Some(true), "{empty}");
+        }
+        assert_eq!(of("bytes=0-", 0), Some(0..0));
+        for all in ["bytes=5-4", "bytes=0-1,3-4", "lines=0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2", "0-1"] {
+            assert_eq!(of(all, 10), None, "{all}");
+        }
+    }
+
+    #[test]
+    fn conditions_name_a_file_by_its_tag() {
+        let of = |name: &'static str, value: &'static str| {
+            HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))])
+        };
+        for same in ["\"a/b\"", "W/\"a/b\"", "\"x\", \"a/b\"", "*"] {
+            assert!(matches(&of("if-none-match", same), "if-none-match", "\"a/b\""), "{same}");
+        }
+        assert!(!matches(&of("if-none-match", "\"a\""), "if-none-match", "\"a/b\""));
+        assert!(may_be_part(&HeaderMap::new(), "\"a/b\""));
+        assert!(may_be_part(&of("if-range", "\"a/b\""), "\"a/b\""));
+        // A weak tag compares to nothing, and a date is none of ours.
+        for other in ["W/\"a/b\"", "\"b\"", "Sun, 29 Nov 2026 00:00:00 GMT"] {
+            assert!(!may_be_part(&of("if-range", other), "\"a/b\""), "{other}");
+        }
+    }
+}
