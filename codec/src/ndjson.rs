@@ -6,6 +6,9 @@ use std::io::{self, Read};
 
 /// How much is read at once; lines longer than this make the buffer grow.
 const BLOCK_BYTES: usize = 256 << 10;
+/// How many bytes of blank lines there may be beyond those of other lines: of a few megabytes of gzip, blank lines can be made
+/// gigabytes, for nothing.
+const MOST_BLANK_BYTES: u64 = 64 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// How far into a stream lines reach.
@@ -48,6 +51,8 @@ pub enum ReadError {
     Io(io::Error),
     /// A line beyond the limit, in bytes.
     LineTooLong(usize),
+    /// More blank lines than anybody means, beyond so many bytes.
+    TooBlank(u64),
     /// Memory for a line of so many bytes could not be had.
     OutOfMemory(usize),
 }
@@ -57,6 +62,7 @@ impl fmt::Display for ReadError {
         match self {
             ReadError::Io(error) => error.fmt(f),
             ReadError::LineTooLong(limit) => write!(f, "a line is longer than {limit} bytes"),
+            ReadError::TooBlank(limit) => write!(f, "there are more than {limit} bytes of blank lines"),
             ReadError::OutOfMemory(bytes) => write!(f, "out of memory for a line of {bytes} bytes"),
         }
     }
@@ -76,6 +82,8 @@ pub struct Lines<R> {
     offset: u64,
     checksum: Hasher,
     number: u64,
+    /// How many more bytes of blank lines there may be.
+    blank_left: u64,
     at_end: bool,
 }
 
@@ -83,7 +91,18 @@ impl<R: Read> Lines<R> {
     /// Lines of at most `max_line_bytes`.
     pub fn new(source: R, max_line_bytes: usize) -> Lines<R> {
         let (buffer, checksum) = (Vec::new(), Hasher::new());
-        Lines { source, max_line_bytes, buffer, start: 0, end: 0, offset: 0, checksum, number: 0, at_end: false }
+        Lines {
+            source,
+            max_line_bytes,
+            buffer,
+            start: 0,
+            end: 0,
+            offset: 0,
+            checksum,
+            number: 0,
+            blank_left: MOST_BLANK_BYTES,
+            at_end: false,
+        }
     }
 
     /// The number of the last line that was handed out, or that could not be read to its end.
@@ -157,15 +176,33 @@ impl<R: Read> Lines<R> {
     /// [`ReadError`]; [`Lines::number`] then says in which line.
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
         loop {
+            self.skip_blank_lines()?;
             let Some(length) = self.find_end()? else { return Ok(None) };
             let (start, offset) = (self.start, self.offset);
-            self.pass((length + 1).min(self.end - start));
-            let line = &self.buffer[start..start + length];
-            if line.iter().any(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) {
+            let taken = (length + 1).min(self.end - start);
+            self.pass(taken);
+            if self.buffer[start..start + length].iter().any(|byte| !is_blank(*byte)) {
+                self.blank_left = self.blank_left.saturating_add(taken as u64);
                 let bytes = &self.buffer[start..start + length];
                 return Ok(Some(Line { bytes, number: self.number, offset, end: self.position() }));
             }
+            self.spend_blank(taken)?;
         }
+    }
+
+    /// Passes over the blank lines that the buffer begins with, all at once.
+    fn skip_blank_lines(&mut self) -> Result<(), ReadError> {
+        let unread = &self.buffer[self.start..self.end];
+        let blank = unread.iter().position(|byte| *byte != b'\n' && !is_blank(*byte)).unwrap_or(unread.len());
+        let Some(last) = memchr::memrchr(b'\n', &unread[..blank]) else { return Ok(()) };
+        self.number += memchr::memchr_iter(b'\n', &unread[..=last]).count() as u64;
+        self.pass(last + 1);
+        self.spend_blank(last + 1)
+    }
+
+    fn spend_blank(&mut self, bytes: usize) -> Result<(), ReadError> {
+        self.blank_left = self.blank_left.checked_sub(bytes as u64).ok_or(ReadError::TooBlank(MOST_BLANK_BYTES))?;
+        Ok(())
     }
 
     /// The length of the next line, read into the buffer as a whole; `None` at the end.
@@ -233,6 +270,11 @@ impl<R: Read> Lines<R> {
             }
         }
     }
+}
+
+/// Whether a byte is JSON's white space within a line.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r')
 }
 
 #[cfg(test)]
@@ -315,6 +357,31 @@ mod tests {
         for text in [&b""[..], b"\n", b"\xEF\xBB\xBF", b"\xEF\xBB\xBF\n\n"] {
             assert!(lines(text, 1).is_empty());
         }
+    }
+
+    #[test]
+    fn blank_lines_are_counted_and_bounded() {
+        let many = MOST_BLANK_BYTES as usize;
+        let blank = |count: usize| [&b" \t\r\n".repeat(count / 4)[..], &b"\n".repeat(count % 4)].concat();
+        let text = [&blank(many)[..], b"{1}\n", &blank(4), b"{2}\n"].concat();
+        let mut lines = Lines::new(&text[..], 100);
+        let expected = (many / 4 + 1) as u64;
+        assert_eq!(lines.next_line().unwrap().map(|line| (line.number, line.bytes)), Some((expected, &b"{1}"[..])));
+        assert_eq!(lines.next_line().unwrap().unwrap().number, expected + 2);
+        for beyond in [many + 1, many + 5] {
+            let text = blank(beyond);
+            let mut lines = Lines::new(&text[..], 100);
+            assert!(matches!(lines.next_line(), Err(ReadError::TooBlank(MOST_BLANK_BYTES))));
+        }
+        // Whoever has as many bytes of lines may have them apart from each other.
+        let line = [&vec![b'x'; 99][..], b"\n", &blank(100)].concat();
+        let text = line.repeat(many / 100 * 2);
+        let mut lines = Lines::new(&text[..], 100);
+        let mut found = 0;
+        while lines.next_line().unwrap().is_some() {
+            found += 1;
+        }
+        assert_eq!(found, many / 100 * 2);
     }
 
     #[test]

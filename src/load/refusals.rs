@@ -60,6 +60,11 @@ fn unreadable(source: &str, line: u64, error: &ReadError) -> Error {
             format!("line {line} of {source} is longer than {limit} bytes"),
         )
         .hint("Raise fhir_bulk.max_line_bytes if a resource of this size is meant."),
+        ReadError::TooBlank(limit) => Error::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("line {line} of {source}: there are more than {limit} bytes of blank lines"),
+        )
+        .hint("Leave blank lines out."),
         ReadError::OutOfMemory(bytes) => {
             Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("out of memory for line {line} of {source}"))
                 .detail(format!("The line takes at least {bytes} bytes."))

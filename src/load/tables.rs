@@ -17,6 +17,9 @@ pub struct Tables {
     /// How many tables were made for lines that named their type, those of earlier batches too.
     created: usize,
     created_before: usize,
+    /// Whether tables that are made may get their keys when their rows are there: until there is a table with triggers, which
+    /// may look for any.
+    keys_may_wait: bool,
     /// The type of the last line, and its table; most lines have the same.
     last: Option<(String, String)>,
 }
@@ -25,7 +28,16 @@ impl Tables {
     /// Those of a batch, before which `created` tables were made.
     pub fn new(stamp: Stamp, keep_history: bool, created: usize) -> Tables {
         let (writers, counts) = (BTreeMap::new(), BTreeMap::new());
-        Tables { writers, counts, stamp, keep_history, created, created_before: created, last: None }
+        Tables {
+            writers,
+            counts,
+            stamp,
+            keep_history,
+            created,
+            created_before: created,
+            keys_may_wait: true,
+            last: None,
+        }
     }
 
     /// How many tables were made, those of earlier batches too.
@@ -71,12 +83,19 @@ impl Tables {
                 if !asked_for {
                     self.count_new(resource_type)?;
                 }
-                let keys = ResourceTable::make_for_rows(resource_type)?;
+                let keys = ResourceTable::make_for_rows(resource_type, self.keys_may_wait)?;
                 let made = ResourceTable::find_to_write(resource_type)?;
                 (made.ok_or_else(|| unknown(resource_type.as_str()))?, keys)
             }
         };
         let writer = TableWriter::open(&table, resource_type, self.stamp, self.keep_history, keys)?;
+        if self.keys_may_wait && writer.runs_others_code() {
+            self.keys_may_wait = false;
+            let lacking = self.writers.extract_if(.., |_, (_, writer)| writer.lacks_keys());
+            for (spelled, writer) in lacking.map(|(_, opened)| opened).collect::<Vec<_>>() {
+                self.count(spelled, writer.finish());
+            }
+        }
         self.writers.insert(name, (resource_type.as_str().to_owned(), writer));
         Ok(())
     }

@@ -104,6 +104,12 @@ pub fn column(relation: pg_sys::Oid, name: &CStr) -> Option<i16> {
     (number > 0).then_some(number)
 }
 
+/// The type of a column.
+pub fn type_of_column(relation: pg_sys::Oid, number: i16) -> pg_sys::Oid {
+    // SAFETY: a catalogue look-up, which answers 0 for what is not there.
+    unsafe { pg_sys::get_atttype(relation, number) }
+}
+
 /// Learns what other sessions have committed to the catalogue meanwhile.
 pub fn accept_changes() {
     // SAFETY: inside a transaction.

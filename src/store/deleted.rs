@@ -32,20 +32,26 @@ pub fn deleted(
 ) -> Result<()> {
     let live = &table.sql_name;
     let mut parameters = vec![Parameter::timestamptz(since)];
-    let mut within = "status OPERATOR(pg_catalog.=) 'deleted' AND ts OPERATOR(pg_catalog.>=) $1".to_owned();
+    let mut before = "";
     if let Some(until) = until {
-        within.push_str(" AND ts OPERATOR(pg_catalog.<) $2");
+        before = " AND ts OPERATOR(pg_catalog.<) $2";
         parameters.push(Parameter::timestamptz(until));
     }
-    let mut from = format!("SELECT id::pg_catalog.text AS id FROM {live} WHERE {within}");
+    let within = |table: &ResourceTable| {
+        let status = table.status("");
+        format!("{status} OPERATOR(pg_catalog.=) 'deleted' AND ts OPERATOR(pg_catalog.>=) $1{before}")
+    };
+    let mut from = format!("SELECT id::pg_catalog.text AS id FROM {live} WHERE {}", within(table));
     // Without a history nothing is known of rows that are gone.
     if let Some(history) = ResourceTable::find_history(resource_type)?
         && history.is_readable()?
     {
         from.push_str(&format!(
-            " UNION SELECT h.id::pg_catalog.text FROM {} h WHERE {within} AND NOT EXISTS \
-             (SELECT FROM {live} l WHERE l.id OPERATOR(pg_catalog.=) h.id AND l.status OPERATOR(pg_catalog.<>) 'deleted')",
-            history.sql_name
+            " UNION SELECT h.id::pg_catalog.text FROM {} h WHERE {} AND NOT EXISTS \
+             (SELECT FROM {live} l WHERE l.id OPERATOR(pg_catalog.=) h.id AND {} OPERATOR(pg_catalog.<>) 'deleted')",
+            history.sql_name,
+            within(&history),
+            table.status("l.")
         ));
     }
     let mut cursor = Cursor::open(&sql(from), &parameters);

@@ -65,8 +65,9 @@ impl Reader {
         let mut query = format!(
             "SELECT id::pg_catalog.text, txid::pg_catalog.int8, ts::pg_catalog.timestamptz, {created}, \
              resource_type::pg_catalog.text, resource::pg_catalog.jsonb FROM {} \
-             WHERE status OPERATOR(pg_catalog.<>) 'deleted'",
-            table.sql_name
+             WHERE {} OPERATOR(pg_catalog.<>) 'deleted'",
+            table.sql_name,
+            table.status("")
         );
         let cursor = match rows {
             Rows::All => Cursor::open(&sql(query), &[]),

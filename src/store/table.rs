@@ -136,12 +136,12 @@ impl ResourceTable {
     }
 
     /// Makes the table of a type with its history table, when it is not there, for rows that follow at once. The answer
-    /// are its keys, if they are to be made when the rows are there.
+    /// are its keys, if they may wait and are to be made when the rows are there.
     ///
     /// # Errors
     /// As [`ResourceTable::get_or_create`].
-    pub fn make_for_rows(resource_type: &ResourceType) -> Result<Option<Keys>> {
-        ResourceTable::make(resource_type, Keys::may_wait())
+    pub fn make_for_rows(resource_type: &ResourceType, keys_may_wait: bool) -> Result<Option<Keys>> {
+        ResourceTable::make(resource_type, keys_may_wait && Keys::may_wait())
     }
 
     fn make(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>> {
@@ -204,6 +204,14 @@ impl ResourceTable {
             (SELECT oid FROM pg_catalog.pg_am WHERE amname OPERATOR(pg_catalog.=) 'heap')";
         let found = if compat::READS_TID_RANGES { spi::texts(query, &[Parameter::oid(self.oid)]) } else { Vec::new() };
         found.first().and_then(|blocks| blocks.parse().ok())
+    }
+
+    /// Its `status` in a statement, after `prefix`. A domain's is compared as text: enumerations have operators, domains over
+    /// them have none.
+    pub fn status(&self, prefix: &str) -> String {
+        let is_domain = catalog::column(self.oid, c"status")
+            .is_some_and(|column| catalog::is_domain(catalog::type_of_column(self.oid, column)));
+        format!("{prefix}status{}", if is_domain { "::pg_catalog.text" } else { "" })
     }
 
     /// Whether the table has a column.

@@ -58,7 +58,7 @@ fn a_load_waits_for_another_of_the_same_new_ids_and_then_updates_them() {
 fn loads_of_the_same_file_at_once_lose_and_double_nothing() {
     let database = Database::new();
     let url = database.file("patients", patients(1..=20_000));
-    run(&mut database.connect(), "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut database.connect(), "SELECT bulk_create_table('Patient')");
     let sql = load_sql(&url, "'Patient'");
     std::thread::scope(|scope| {
         let sessions: Vec<_> = (0..4)
@@ -84,7 +84,7 @@ fn loads_of_the_same_file_at_once_lose_and_double_nothing() {
 #[test]
 fn loads_of_the_same_ids_in_opposite_orders_end_with_all_rows_or_postgresqls_deadlock() {
     let database = Database::new();
-    run(&mut database.connect(), "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut database.connect(), "SELECT bulk_create_table('Patient')");
     let lines: Vec<_> = patients(1..=10_000).lines().map(|line| format!("{line}\n")).collect();
     let forward = database.file("forward", lines.concat());
     let backward = database.file("backward", lines.iter().rev().cloned().collect::<String>());
@@ -155,7 +155,7 @@ fn two_first_loads_of_different_types_into_an_empty_database_both_succeed() {
 fn a_table_that_another_session_makes_by_hand_meanwhile_is_used_or_postgresqls_error() {
     let database = Database::new();
     let mut first = database.connect();
-    run(&mut first, "SELECT bulk_create_table('Group'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut first, "SELECT bulk_create_table('Group')");
     let url = database.file("patients", patients(1..=100));
     let sql = load_sql(&url, "'Patient'");
     run(&mut first, "BEGIN; CREATE TABLE patient (LIKE \"group\" INCLUDING ALL)");
@@ -200,7 +200,7 @@ fn a_load_waits_for_a_change_of_its_table_and_holds_off_later_ones() {
     let database = Database::new();
     let mut first = database.connect();
     let url = database.file("patients", patients(1..=100));
-    run(&mut first, "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut first, "SELECT bulk_create_table('Patient')");
     run(&mut first, "BEGIN; ALTER TABLE patient ADD COLUMN tenant text NOT NULL DEFAULT 't'");
     let sql = load_sql(&url, "'Patient'");
     std::thread::scope(|scope| {

@@ -219,7 +219,7 @@ fn a_read_only_transaction_writes_nothing() {
     assert_error(&load_fails(&mut client, &url, "'Patient'"), "25006", &["bulk_load"]);
     run(&mut client, "ROLLBACK");
     assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 0);
-    assert_eq!(before.len() + 4, relations(&mut client).len());
+    assert_eq!(before.len() + 5, relations(&mut client).len());
 }
 
 #[test]

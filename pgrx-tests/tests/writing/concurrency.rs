@@ -66,7 +66,7 @@ const LINES: usize = 3001;
 fn overlapping(sessions: usize, settings: &str, options: &str, known: bool) {
     let database = Database::new();
     let mut client = database.connect();
-    run(&mut client, "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut client, "SELECT bulk_create_table('Patient')");
     if known {
         load(&mut client, &database.file("known", patients(1..=LINES)), "'Patient'");
     }

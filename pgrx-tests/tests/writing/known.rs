@@ -6,7 +6,7 @@ use fhir_bulk_tests::{Client, Database};
 fn with_patients(changes: &str, lines: &str) -> (Database, Client) {
     let database = Database::new();
     let mut client = database.connect();
-    run(&mut client, "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut client, "SELECT bulk_create_table('Patient')");
     run(&mut client, changes);
     load(&mut client, &database.file("first", lines), "'Patient'");
     (database, client)

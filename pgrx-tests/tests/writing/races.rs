@@ -39,7 +39,7 @@ const STATE: &str =
 /// An id that is new to the load, and to everybody if the other session rolls back.
 fn the_load_decides(database: &Database, settings: &str) {
     let mut client = database.connect();
-    run(&mut client, "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut client, "SELECT bulk_create_table('Patient')");
     for options in OPTIONS {
         for end in ["COMMIT", "ROLLBACK"] {
             run(&mut client, "TRUNCATE patient, patient_history");
@@ -64,7 +64,7 @@ fn the_load_decides(database: &Database, settings: &str) {
 /// An id that the table has. The version that the load replaces is the last one committed, and that one is kept.
 fn the_load_replaces_the_last_version(database: &Database, settings: &str) {
     let mut client = database.connect();
-    run(&mut client, "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq");
+    run(&mut client, "SELECT bulk_create_table('Patient')");
     for options in OPTIONS {
         // What the load makes of it, and the version before, after a commit.
         for (change, state, before) in [

@@ -20,7 +20,7 @@ use crate::store::table::sql;
 use batch::Batch;
 use columns::Columns;
 use direct::Direct;
-use statements::{History, Lock, StagedStatements, Statements};
+use statements::{History, Lock, StagedStatements, Statements, Target};
 use std::collections::TryReserveError;
 
 /// A batch is full at so many rows or so many bytes, whichever comes first.
@@ -120,7 +120,9 @@ impl TableWriter {
         }
         let (path, _) = path::choose(&open, &columns)?;
         let lock = if path::is_distributed(&open) { Lock::Update } else { Lock::Select };
-        let statements = || Statements::new(&table.sql_name, has_cts, history.as_ref(), lock);
+        let conflict = path::id_index(&open, &columns).and_then(|index| index.conflict);
+        let target = Target::new(table, has_cts, conflict);
+        let statements = || Statements::new(&target, history.as_ref(), lock);
         let way = match path {
             Path::Direct => match Direct::new(open, columns, statements()) {
                 Ok(direct) => Way::Direct(Box::new(direct)),
@@ -131,13 +133,23 @@ impl TableWriter {
             Path::UpdateInsert => Way::UpdateInsert { statements: statements(), counts: !open.has_rules() },
             Path::Staged => {
                 let (stage, name) = make_stage();
-                let statements = StagedStatements::new(&table.sql_name, &name, has_cts);
+                let statements = StagedStatements::new(&target, &name);
                 let statements = if path::has_triggers(&open) { statements.counting(&name) } else { statements };
                 let insert = HeapInsert::new(Access::insert(stage, vec![1, 2, 3]), Space::AtEnd);
                 Way::Staged { stage, insert, statements }
             }
         };
         Ok(TableWriter { table: open, batch, way, stored: 0 })
+    }
+
+    /// Whether writing may run code that others wrote: triggers, rules, policies.
+    pub fn runs_others_code(&self) -> bool {
+        !matches!(self.way, Way::Direct(_) | Way::Fill { .. })
+    }
+
+    /// Whether the table gets its keys when the writing ends.
+    pub fn lacks_keys(&self) -> bool {
+        matches!(self.way, Way::Fill { .. })
     }
 
     /// Takes one resource, as jsonb bytes without their length header; writes a batch when it is full.

@@ -76,8 +76,11 @@ fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
         b'r' | b'p' if is_distributed(table) => (Path::Staged, "Citus spreads it over other servers"),
         b'r' | b'p' if table.has_rules() => (Path::UpdateInsert, "it has rules"),
         b'p' if has_foreign_partition(table) => (Path::UpdateInsert, "some of its partitions are foreign tables"),
-        b'p' => (Path::Set, "it is partitioned"),
         b'f' => (Path::UpdateInsert, "it is a foreign table"),
+        b'p' | b'r' if id_index(table, columns).is_some_and(|index| index.conflict.is_none()) => {
+            (Path::UpdateInsert, "ON CONFLICT takes its deferrable key for the index on id")
+        }
+        b'p' => (Path::Set, "it is partitioned"),
         b'r' if table.is_partition() => (Path::Set, "it is a partition"),
         b'r' if !table.is_heap() => (Path::Set, "it does not use PostgreSQL's heap storage"),
         b'r' if table.has_triggers() => (Path::Set, "it has triggers or foreign keys"),
@@ -140,11 +143,21 @@ pub(super) struct IdIndex {
     pub oid: pg_sys::Oid,
     /// Ids that are equal in it are the same bytes.
     is_exact: bool,
+    /// What `ON CONFLICT` names. With a deferrable key on `id` beside it, `(id)` stands for both, and that key refuses; then it
+    /// is the constraint's name, if it has one.
+    pub conflict: Option<String>,
 }
 
 /// A unique index on `id` alone.
 pub(super) fn id_index(table: &Table, columns: &Columns) -> Option<IdIndex> {
-    let query = c"SELECT pg_catalog.concat(i.indexrelid, ' ', coalesce(c.collisdeterministic, true)) \
+    // The name comes last, as it may have any character.
+    let query = c"SELECT pg_catalog.concat(i.indexrelid, ' ', coalesce(c.collisdeterministic, true), ' ', \
+            EXISTS (SELECT FROM pg_catalog.pg_index d WHERE d.indrelid OPERATOR(pg_catalog.=) i.indrelid \
+            AND d.indisunique AND NOT d.indimmediate AND d.indnkeyatts OPERATOR(pg_catalog.=) 1::pg_catalog.int2 \
+            AND d.indkey[0] OPERATOR(pg_catalog.=) i.indkey[0]), ' ', \
+            (SELECT pg_catalog.quote_ident(k.conname) FROM pg_catalog.pg_constraint k \
+            WHERE k.conindid OPERATOR(pg_catalog.=) i.indexrelid AND k.conrelid OPERATOR(pg_catalog.=) i.indrelid \
+            AND k.contype OPERATOR(pg_catalog.=) ANY ('{p,u}'::pg_catalog.\"char\"[]) LIMIT 1)) \
         FROM pg_catalog.pg_index i LEFT JOIN pg_catalog.pg_collation c ON c.oid OPERATOR(pg_catalog.=) i.indcollation[0] \
         WHERE i.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.=) $1 \
         AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
@@ -152,6 +165,12 @@ pub(super) fn id_index(table: &Table, columns: &Columns) -> Option<IdIndex> {
         AND i.indkey[0]::pg_catalog.int8 OPERATOR(pg_catalog.=) $2 \
         ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1";
     let found = spi::texts(query, &[oid(table), Parameter::int8(i64::from(columns.id))]);
-    let (index, exact) = found.first()?.split_once(' ')?;
-    Some(IdIndex { oid: index.parse::<u32>().ok()?.into(), is_exact: exact == "t" })
+    let mut parts = found.first()?.splitn(4, ' ');
+    let (index, exact, has_rival, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let conflict = match (has_rival == "t", name) {
+        (false, _) => Some("(id)".to_owned()),
+        (true, "") => None,
+        (true, name) => Some(format!("ON CONSTRAINT {name}")),
+    };
+    Some(IdIndex { oid: index.parse::<u32>().ok()?.into(), is_exact: exact == "t", conflict })
 }

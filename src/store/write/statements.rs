@@ -6,17 +6,35 @@
 
 use super::batch::Batch;
 use crate::error::{Error, or_raise};
-use crate::pg::catalog;
 use crate::pg::memory::with_scratch;
 use crate::pg::spi::{self, Parameter};
 use crate::store::ResourceTable;
 use crate::store::table::sql;
 use pgrx::PgSqlErrorCode;
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Rounds in which rows may appear between looking and inserting, before the statement that waits for them.
 const ROUNDS: usize = 3;
+
+/// What statements say of the table that they write, as `t`.
+pub(super) struct Target {
+    /// `schema.table`, quoted.
+    table: String,
+    has_cts: bool,
+    /// See [`ResourceTable::status`].
+    status: String,
+    /// What `ON CONFLICT` names: see [`super::path::IdIndex`].
+    conflict: String,
+}
+
+impl Target {
+    pub fn new(table: &ResourceTable, has_cts: bool, conflict: Option<String>) -> Target {
+        // Without one, no statement with it is run.
+        let conflict = conflict.unwrap_or_else(|| "(id)".to_owned());
+        Target { table: table.sql_name.clone(), has_cts, status: table.status("t."), conflict }
+    }
+}
 
 /// The statements for one table.
 pub(super) struct Statements {
@@ -38,18 +56,26 @@ struct Keep {
 
 impl Keep {
     /// `any` are the rows to be kept.
-    fn new(History { sql_name, columns, can_compare }: &History, any: &str) -> Keep {
+    fn new(history: &History, any: &str) -> Keep {
+        let History { sql_name, columns, can_compare, has_deferrable, may_refuse } = history;
         let own = is_own(("$2", "$3"));
+        let same = format!(
+            "SELECT FROM {sql_name} AS h WHERE h.id OPERATOR(pg_catalog.=) t.id AND h.txid OPERATOR(pg_catalog.=) t.txid"
+        );
+        // ON CONFLICT knows nothing of keys that are checked later.
+        let unless_there =
+            if *has_deferrable { format!("AND NOT EXISTS ({same})") } else { "ON CONFLICT DO NOTHING".to_owned() };
+        // What a trigger or rule keeps out is not lost to another version.
+        let unless_refused = if *may_refuse { format!("AND EXISTS ({same})") } else { String::new() };
         Keep {
             keep: sql(format!(
-                "INSERT INTO {sql_name} ({columns}) SELECT {columns} FROM {any} AND NOT {own} ON CONFLICT DO NOTHING"
+                "INSERT INTO {sql_name} ({columns}) SELECT {columns} FROM {any} AND NOT {own} {unless_there}"
             )),
             lost: can_compare.then(|| {
                 sql(format!(
                     "SELECT pg_catalog.concat(t.txid, ' of ', t.id) FROM {any} AND NOT {own} AND NOT EXISTS \
-                     (SELECT FROM {sql_name} AS h WHERE h.id OPERATOR(pg_catalog.=) t.id \
-                     AND h.txid OPERATOR(pg_catalog.=) t.txid AND COALESCE(h.ts OPERATOR(pg_catalog.=) t.ts, \
-                     h.ts IS NULL AND t.ts IS NULL)) LIMIT 1"
+                     ({same} AND COALESCE(h.ts OPERATOR(pg_catalog.=) t.ts, h.ts IS NULL AND t.ts IS NULL)) \
+                     {unless_refused} LIMIT 1"
                 ))
             }),
         }
@@ -58,13 +84,14 @@ impl Keep {
 
 impl Statements {
     /// With `history`, replaced versions are kept there.
-    pub fn new(table: &str, has_cts: bool, history: Option<&History>, lock: Lock) -> Statements {
-        let (cts, value, set_insert, set_update) = if has_cts {
+    pub fn new(target: &Target, history: Option<&History>, lock: Lock) -> Statements {
+        let Target { table, has_cts, status, conflict } = target;
+        let (cts, value, set_insert, set_update) = if *has_cts {
             (
                 ", cts",
                 ", coalesce(r.cts, $4)",
-                set_cts(EXCLUDED, "excluded.cts"),
-                set_cts(PARAMETERS, "coalesce(r.cts, $4)"),
+                set_cts(EXCLUDED, status, "excluded.cts"),
+                set_cts(PARAMETERS, status, "coalesce(r.cts, $4)"),
             )
         } else {
             ("", "", String::new(), String::new())
@@ -91,10 +118,10 @@ impl Statements {
             update: sql(format!(
                 "UPDATE {table} AS t SET txid = $3, ts = $4, resource_type = $5, resource = r.resource, {}{set_update} \
                  FROM {rows} WHERE t.id OPERATOR(pg_catalog.=) r.id AND t.id OPERATOR(pg_catalog.=) ANY ($1)",
-                set_status(PARAMETERS)
+                set_status(PARAMETERS, status)
             )),
-            insert_if_new: sql(format!("{insert} ON CONFLICT (id) DO NOTHING RETURNING id")),
-            upsert: sql(format!("{insert} {}{set_insert}", on_conflict())),
+            insert_if_new: sql(format!("{insert} ON CONFLICT {conflict} DO NOTHING RETURNING id")),
+            upsert: sql(format!("{insert} {}{set_insert}", on_conflict(target))),
             insert: sql(insert),
         }
     }
@@ -205,18 +232,40 @@ pub(super) struct History {
     columns: String,
     /// The caller sees what is in it, and when versions were written.
     can_compare: bool,
+    /// It has a key that is not checked at once.
+    has_deferrable: bool,
+    /// Triggers or rules may keep rows out of it.
+    may_refuse: bool,
 }
 
 impl History {
     /// The history of a resource table.
     pub fn of(table: &ResourceTable, history: &ResourceTable) -> History {
-        let all = [c"id", c"txid", c"ts", c"resource_type", c"status", c"resource", c"cts"];
-        let both = all.iter().filter(|name| table.has_column(name) && history.has_column(name));
-        let columns = both.map(|name| catalog::quote_identifier(name)).collect::<Vec<_>>().join(", ");
+        let both = [Parameter::oid(table.oid), Parameter::oid(history.oid)];
+        let columns = spi::texts(COLUMNS_OF_BOTH, &both).join(", ");
         let can_compare = table.has_column(c"ts") && history.has_column(c"ts") && history.is_open();
-        History { sql_name: history.sql_name.clone(), columns, can_compare }
+        let has = |query| !spi::texts(query, &[Parameter::oid(history.oid)]).is_empty();
+        let (has_deferrable, may_refuse) = (has(DEFERRABLE_KEYS), has(TRIGGERS_OR_RULES));
+        History { sql_name: history.sql_name.clone(), columns, can_compare, has_deferrable, may_refuse }
     }
 }
+
+/// The columns of a resource and others of one type, as far as they can be given values, quoted.
+const COLUMNS_OF_BOTH: &CStr = c"SELECT pg_catalog.quote_ident(t.attname) FROM pg_catalog.pg_attribute t \
+    JOIN pg_catalog.pg_attribute h ON h.attname OPERATOR(pg_catalog.=) t.attname \
+    WHERE t.attrelid OPERATOR(pg_catalog.=) $1 AND h.attrelid OPERATOR(pg_catalog.=) $2 \
+    AND t.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND h.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 \
+    AND NOT t.attisdropped AND NOT h.attisdropped AND h.attgenerated OPERATOR(pg_catalog.=) '' \
+    AND h.attidentity OPERATOR(pg_catalog.<>) 'a' AND (t.atttypid OPERATOR(pg_catalog.=) h.atttypid \
+        OR t.attname OPERATOR(pg_catalog.=) ANY ('{id,txid,ts,resource_type,status,resource,cts}'::pg_catalog.name[])) \
+    ORDER BY t.attnum";
+/// A key of a table that is not checked at once, if there is one.
+const DEFERRABLE_KEYS: &CStr = c"SELECT 'yes' FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) $1 \
+    AND NOT indimmediate LIMIT 1";
+/// Whether anything but the row's own content decides if it gets in.
+const TRIGGERS_OR_RULES: &CStr = c"SELECT 'yes' FROM pg_catalog.pg_class \
+    WHERE (relhastriggers OR relhasrules) AND (oid OPERATOR(pg_catalog.=) $1 \
+    OR oid OPERATOR(pg_catalog.=) ANY (SELECT p.relid FROM pg_catalog.pg_partition_tree($1) p)) LIMIT 1";
 
 /// From a temporary table of `id, resource, cts` to the resource table, in one statement each.
 pub(super) struct StagedStatements {
@@ -226,9 +275,13 @@ pub(super) struct StagedStatements {
 }
 
 impl StagedStatements {
-    pub fn new(table: &str, stage: &str, has_cts: bool) -> StagedStatements {
-        let (cts, value, set) =
-            if has_cts { (", cts", ", r.cts", set_cts(EXCLUDED, "excluded.cts")) } else { ("", "", String::new()) };
+    pub fn new(target: &Target, stage: &str) -> StagedStatements {
+        let Target { table, has_cts, status, .. } = target;
+        let (cts, value, set) = if *has_cts {
+            (", cts", ", r.cts", set_cts(EXCLUDED, status, "excluded.cts"))
+        } else {
+            ("", "", String::new())
+        };
         StagedStatements {
             // The stage holds lines in their order, so that the last of an id is that with the highest place.
             upsert: sql(format!(
@@ -236,7 +289,7 @@ impl StagedStatements {
                  SELECT r.id, $1, $2, $3, 'created', r.resource{value} FROM \
                  (SELECT DISTINCT ON (s.id) s.id, s.resource, s.cts FROM {stage} AS s ORDER BY s.id, s.ctid DESC) AS r \
                  {}{set}",
-                on_conflict()
+                on_conflict(target)
             )),
             count: None,
         }
@@ -258,11 +311,11 @@ impl StagedStatements {
 }
 
 /// `excluded.ts`, not `now()`: other servers that the statement may travel to have clocks of their own.
-fn on_conflict() -> String {
+fn on_conflict(Target { conflict, status, .. }: &Target) -> String {
     format!(
-        "ON CONFLICT (id) DO UPDATE SET txid = excluded.txid, ts = excluded.ts, \
+        "ON CONFLICT {conflict} DO UPDATE SET txid = excluded.txid, ts = excluded.ts, \
          resource_type = excluded.resource_type, resource = excluded.resource, {}",
-        set_status(EXCLUDED)
+        set_status(EXCLUDED, status)
     )
 }
 
@@ -276,14 +329,14 @@ fn is_own((txid, ts): Own) -> String {
     format!("(t.txid OPERATOR(pg_catalog.=) {txid} AND t.ts IS NOT NULL AND t.ts OPERATOR(pg_catalog.=) {ts})")
 }
 
-fn set_status(own: Own) -> String {
+fn set_status(own: Own, status: &str) -> String {
     format!(
         "status = CASE WHEN {} THEN t.status \
-         WHEN t.status OPERATOR(pg_catalog.=) 'deleted' THEN 'recreated' ELSE 'updated' END",
+         WHEN {status} OPERATOR(pg_catalog.=) 'deleted' THEN 'recreated' ELSE 'updated' END",
         is_own(own)
     )
 }
 
-fn set_cts(own: Own, cts: &str) -> String {
-    format!(", cts = CASE WHEN {} AND t.status OPERATOR(pg_catalog.=) 'created' THEN {cts} ELSE t.cts END", is_own(own))
+fn set_cts(own: Own, status: &str, cts: &str) -> String {
+    format!(", cts = CASE WHEN {} AND {status} OPERATOR(pg_catalog.=) 'created' THEN {cts} ELSE t.cts END", is_own(own))
 }

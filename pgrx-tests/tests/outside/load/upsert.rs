@@ -11,7 +11,7 @@ fn of_each_status() -> (Database, Client) {
     let mut client = database.connect();
     run(
         &mut client,
-        "SELECT bulk_create_table('Patient'); CREATE SEQUENCE transaction_id_seq;
+        "SELECT bulk_create_table('Patient');
          INSERT INTO patient (id, txid, cts, ts, status, resource)
          SELECT status::text, 1, '2001-01-01T00:00:00Z', '2002-01-01T00:00:00Z', status, '{\"old\": true}'
          FROM unnest(enum_range(NULL::resource_status)) AS status;

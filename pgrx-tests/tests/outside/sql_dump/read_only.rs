@@ -295,8 +295,7 @@ fn no_query_becomes_another_role() {
 /// drawn by chance.
 const HARMLESS: &str =
     "amvalidate array_sample array_shuffle clock_timestamp current_query currtid2 currval gen_random_uuid lastval
-    lo_close lo_get lo_lseek lo_lseek64 lo_open lo_tell lo_tell64 loread pg_advisory_xact_lock
-    pg_advisory_xact_lock_shared pg_available_wal_summaries pg_blocking_pids pg_collation_actual_version
+    lo_close lo_get lo_lseek lo_lseek64 lo_open lo_tell lo_tell64 loread pg_available_wal_summaries pg_blocking_pids pg_collation_actual_version
     pg_control_checkpoint pg_control_init pg_control_recovery pg_control_system pg_current_logfile
     pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_collation_actual_version
     pg_database_size pg_get_aios pg_get_backend_memory_contexts pg_get_loaded_modules pg_get_multixact_members
@@ -317,7 +316,7 @@ const HARMLESS: &str =
     pg_stat_get_xact_numscans pg_stat_get_xact_tuples_deleted pg_stat_get_xact_tuples_fetched
     pg_stat_get_xact_tuples_hot_updated pg_stat_get_xact_tuples_inserted pg_stat_get_xact_tuples_newpage_updated
     pg_stat_get_xact_tuples_returned pg_stat_get_xact_tuples_updated pg_stat_have_stats pg_table_size
-    pg_tablespace_size pg_total_relation_size pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
+    pg_tablespace_size pg_total_relation_size
     pg_wal_summary_contents pg_xact_commit_timestamp pg_xact_commit_timestamp_origin pg_xact_status query_to_xml
     query_to_xml_and_xmlschema query_to_xmlschema random random_normal setseed timeofday ts_rewrite ts_stat
     txid_status uuidv4 uuidv7";
@@ -365,7 +364,6 @@ fn what_only_reads_goes_on_working() {
         ("SELECT tries('DO $d$ BEGIN PERFORM 1; END $d$')", "done"),
         ("SELECT dump_sql('SELECT dump_sql(''SELECT a FROM t'')')", "0"),
         ("SELECT xpath('//a/text()', table_to_xml('t', true, true, ''))", "{0}"),
-        ("SELECT pg_advisory_xact_lock(1)", ""),
         ("SELECT txid_current() > 0, random() < 1, clock_timestamp() > now()", "t,t,t"),
         ("SELECT lo_get(0) FROM t WHERE a > 0", "none"),
         ("WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT sum(i) FROM n", "6"),

@@ -35,7 +35,7 @@ fn new_lines_are_created_and_the_last_of_an_id_wins(place: &mut Place) {
     assert_eq!(
         value(
             client,
-            "SELECT count(*), count(DISTINCT id), bool_and(txid = currval('transaction_id_seq')), bool_and(status = 'created'),
+            "SELECT count(*), count(DISTINCT id), bool_and(txid = currval('transaction_id_seq')), bool_and(status::text = 'created'),
              bool_and(ts = now()), bool_and(resource_type = 'Patient'), bool_or(resource ?| ARRAY['id', 'resourceType']) FROM patient"
         ),
         "9000|9000|t|t|t|t|f"
@@ -93,14 +93,17 @@ fn known_ids_are_updated_and_keep_their_creation(place: &mut Place) {
         ["p-11|5", "p-2|1", "p-20|2", "p-9499|4", "p-9500|9500"]
     );
     assert_eq!(
-        value(admin, "SELECT count(*) FROM patient p JOIN before b USING (id, txid, ts, status, resource)"),
+        value(
+            admin,
+            "SELECT count(*) FROM patient p JOIN before b USING (id, txid, ts, resource) WHERE p.status::text = b.status::text"
+        ),
         "9",
         "rows that the source does not name"
     );
     assert_eq!(count(admin, "SELECT count(*) FROM patient WHERE resource::text ~ 'Other'"), 9487);
     if *has_cts {
         assert_eq!(count(admin, "SELECT count(*) FROM patient p JOIN before b USING (id, cts)"), MANY as i64);
-        assert_eq!(count(admin, "SELECT count(*) FROM patient WHERE cts = ts AND status = 'created'"), 509);
+        assert_eq!(count(admin, "SELECT count(*) FROM patient WHERE cts = ts AND status::text = 'created'"), 509);
     }
     assert_eq!(count(admin, "SELECT count(*) FROM patient_history"), 0);
 }
@@ -219,7 +222,10 @@ fn a_failed_or_rolled_back_load_leaves_nothing(place: &mut Place) {
     assert_eq!(count(client, "SELECT count(*) FROM bulk_load_reject"), 0);
     assert_eq!(count(admin, "SELECT count(*) FROM patient"), 100);
     assert_eq!(
-        count(admin, "SELECT count(*) FROM patient p JOIN before b USING (id, txid, ts, status, resource)"),
+        count(
+            admin,
+            "SELECT count(*) FROM patient p JOIN before b USING (id, txid, ts, resource) WHERE p.status::text = b.status::text"
+        ),
         100
     );
 }

@@ -293,3 +293,96 @@ fn the_write_path_is_told_only_to_who_may_ask_and_only_of_tables() {
     let mut other = database.connect_as(&role);
     assert_error(&fails(&mut other, "SELECT bulk_write_path('Patient')"), "42501", &["bulk_write_path"]);
 }
+
+#[test]
+fn columns_that_table_and_history_both_have_go_with_a_replaced_version() {
+    let (database, mut client) = with_table(
+        "ALTER TABLE patient ADD COLUMN tenant text NOT NULL DEFAULT 'one', ADD COLUMN \"Odd, name\" int DEFAULT 7,
+             ADD COLUMN only_here int DEFAULT 1, ADD COLUMN of_two_types int DEFAULT 2,
+             ADD COLUMN length int GENERATED ALWAYS AS (length(id)) STORED;
+         ALTER TABLE patient_history ADD COLUMN of_two_types text, ADD COLUMN \"Odd, name\" int, ADD COLUMN tenant text,
+             ADD COLUMN length int, ADD COLUMN only_there text DEFAULT 'there',
+             ADD COLUMN number int GENERATED ALWAYS AS IDENTITY",
+    );
+    let url = database.file("patients", patients(1..=3));
+    load(&mut client, &url, "'Patient'");
+    run(&mut client, "UPDATE patient SET tenant = 'two' WHERE id = 'p-2'");
+    let url = database.file("versions", patients(1..=3).replace("Family", "Other"));
+    load(&mut client, &url, r#"'Patient', options => '{"update": true}'"#);
+    assert_eq!(
+        rows(
+            &mut client,
+            "SELECT id, tenant, \"Odd, name\", of_two_types, length, only_there FROM patient_history ORDER BY 1"
+        ),
+        ["p-1|one|7|∅|3|there", "p-2|two|7|∅|3|there", "p-3|one|7|∅|3|there"]
+    );
+}
+
+#[test]
+fn a_trigger_may_keep_versions_out_of_the_history_and_a_number_that_is_taken_is_still_told() {
+    let (database, mut client) = with_table(
+        "CREATE FUNCTION not_two() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF NEW.id = ''p-2'' THEN RETURN NULL; END IF; RETURN NEW; END';
+         CREATE TRIGGER not_two BEFORE INSERT ON patient_history FOR EACH ROW EXECUTE FUNCTION not_two()",
+    );
+    let update = r#"'Patient', options => '{"update": true}'"#;
+    load(&mut client, &database.file("patients", patients(1..=3)), update);
+    let url = database.file("versions", patients(1..=3).replace("Family", "Other"));
+    assert_eq!(load(&mut client, &url, update), r#"{"total": 3}"#);
+    assert_eq!(rows(&mut client, "SELECT id FROM patient_history ORDER BY 1"), ["p-1", "p-3"]);
+    run(
+        &mut client,
+        "INSERT INTO patient_history (id, txid, ts, status, resource) SELECT id, txid, '2000-01-01', 'created', '{}'
+         FROM patient WHERE id = 'p-3'",
+    );
+    assert_error_with_hint(&load_fails(&mut client, &url, update), "23505", &["of p-3 cannot be kept"]);
+}
+
+#[test]
+fn a_trigger_may_rely_on_the_key_of_a_table_that_the_same_load_has_made() {
+    let (database, mut client) = with_table(
+        "CREATE FUNCTION count_in() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF to_regclass('observation') IS NOT NULL THEN
+                 EXECUTE 'INSERT INTO observation (id, txid, status, resource) VALUES ($1, 1, ''created'', ''{}'')
+                     ON CONFLICT (id) DO UPDATE SET resource = ''{\"again\": true}''' USING NEW.id;
+             END IF;
+             IF to_regclass('encounter') IS NOT NULL THEN
+                 EXECUTE 'INSERT INTO encounter (id, txid, status, resource) VALUES ($1, 1, ''created'', ''{}'')
+                     ON CONFLICT (id) DO NOTHING' USING NEW.id;
+             END IF; RETURN NEW; END $$;
+         CREATE TRIGGER count_in BEFORE INSERT ON patient FOR EACH ROW EXECUTE FUNCTION count_in()",
+    );
+    let line = |name: &str, id: &str| format!("{{\"resourceType\":\"{name}\",\"id\":\"{id}\",\"status\":\"final\"}}\n");
+    // One table is made before there is a table with triggers, one after.
+    let lines = [
+        line("Observation", "p-1"),
+        line("Patient", "p-1"),
+        line("Encounter", "p-1"),
+        line("Observation", "o-2"),
+        line("Patient", "p-2"),
+    ];
+    let url = database.file("mixed", lines.concat());
+    let answer = load(&mut client, &url, "");
+    assert_eq!(answer, r#"{"Patient": 2, "Encounter": 1, "Observation": 2}"#);
+    assert_eq!(
+        rows(&mut client, "SELECT id, resource FROM observation ORDER BY 1"),
+        [r#"o-2|{"status": "final"}"#, r#"p-1|{"again": true}"#, "p-2|{}"]
+    );
+    let keys = "SELECT count(*) FROM pg_index WHERE indrelid = 'observation'::regclass AND indisprimary";
+    assert_eq!(count(&mut client, keys), 1);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM encounter"), 2);
+}
+
+#[test]
+fn who_makes_a_table_can_number_its_rows_and_reads_them_whatever_their_status_is_made_of() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Patient');
+         INSERT INTO patient (id, txid, status, resource) VALUES ('a', nextval('transaction_id_seq'), 'created', '{}'),
+             ('b', nextval('transaction_id_seq'), 'deleted', '{}')",
+    );
+    run(&mut client, tables::STATUS_OF_DOMAIN);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM (SELECT bulk_dump('Patient')) AS dump"), 1);
+}

@@ -69,6 +69,18 @@ pub const DOMAIN: &str = "CREATE DOMAIN short AS text CHECK (length(value) < 9);
 pub const STATUS_OF_TEXT: &str =
     "ALTER TABLE patient ALTER COLUMN status TYPE text; ALTER TABLE patient_history ALTER COLUMN status TYPE text";
 
+pub const STATUS_OF_DOMAIN: &str = "CREATE DOMAIN state AS resource_status CHECK (value IS NOT NULL);
+    ALTER TABLE patient ALTER COLUMN status TYPE state; ALTER TABLE patient_history ALTER COLUMN status TYPE state";
+
+pub const DEFERRABLE_KEY_AND_INDEX: &str = "ALTER TABLE patient DROP CONSTRAINT patient_pkey,
+        ADD PRIMARY KEY (id) DEFERRABLE INITIALLY DEFERRED;
+    CREATE UNIQUE INDEX by_id ON patient (id);
+    ALTER TABLE patient_history DROP CONSTRAINT patient_history_pkey, ADD PRIMARY KEY (id, txid) DEFERRABLE";
+
+pub const KEY_AND_DEFERRABLE_ONE: &str = "ALTER TABLE patient DROP CONSTRAINT patient_pkey,
+        ADD CONSTRAINT \"The key, of \"\"patient\"\"\" PRIMARY KEY (id), ADD UNIQUE (id) DEFERRABLE;
+    ALTER TABLE patient_history ADD UNIQUE (id, txid) DEFERRABLE";
+
 pub const IDS_WITHOUT_CASE: &str =
     "CREATE COLLATION without_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     ALTER TABLE patient ALTER COLUMN id TYPE text COLLATE without_case";
