@@ -64,9 +64,13 @@ impl Problem {
     /// Too many wrong passwords.
     pub fn slowed(wait: Duration) -> Problem {
         let message = "too many wrong passwords for this role; wait, then try again";
+        Problem::busy(StatusCode::TOO_MANY_REQUESTS, message, wait)
+    }
+
+    /// Something that can be had later.
+    pub fn busy(status: StatusCode, message: impl Into<String>, wait: Duration) -> Problem {
         // Rounded up: who comes at that time is let through.
-        let seconds = wait.as_secs() + 1;
-        Problem { retry_after: Some(seconds), ..Problem::new(StatusCode::TOO_MANY_REQUESTS, message) }
+        Problem { retry_after: Some(wait.as_secs() + 1), ..Problem::new(status, message) }
     }
 
     /// Adds what the log is told.

@@ -1,6 +1,6 @@
 //! Exports: HL7's Bulk Data Access and the `/v1` endpoints.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
 use axum::extract::Path;
@@ -13,6 +13,7 @@ use tokio_postgres::types::Type;
 use crate::call::{Call, Metadata};
 use crate::error::{Blame, Problem, Result};
 use crate::observe::{meta, timestamp};
+use crate::polls::Polls;
 use crate::request::{JSON, Object};
 use crate::routes::respond;
 use crate::session::Access;
@@ -128,8 +129,12 @@ async fn export(call: &Call, request: &Object) -> Result<String> {
     Ok(id)
 }
 
-async fn status_of(call: &Call, id: &String) -> Result<Value> {
+/// A status, whose `polls` count once the caller is known.
+async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Value> {
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    if let Some(polls) = polls {
+        polls.count(id, Instant::now())?;
+    }
     let status = session.value("bulk_export_status($1)", &[(id, Type::TEXT)]).await?;
     session.commit().await?;
     serde_json::from_str(&status).map_err(|error| Problem::unavailable(format!("bulk_export_status: {error}")))
@@ -138,7 +143,7 @@ async fn status_of(call: &Call, id: &String) -> Result<Value> {
 /// 202 while it runs, then the manifest.
 pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
     call.answers(JSON)?;
-    let mut status = status_of(&call, &id).await?;
+    let mut status = status_of(&call, &id, Some(&call.app.polls)).await?;
     match status["status"].as_str() {
         // One of `/v1` has a single file and no manifest: its status is there.
         Some("completed") if status["output"].is_null() => {
@@ -192,7 +197,7 @@ pub async fn start_single(mut call: Call, body: Body) -> Result<Response> {
 /// Where such an export is, with the URL of its file when it is done.
 pub async fn job(mut call: Call, Path(id): Path<String>) -> Result<Response> {
     call.answers(JSON)?;
-    let data = status_of(&call, &id).await?;
+    let data = status_of(&call, &id, None).await?;
     Ok(with_meta(&call, StatusCode::OK, data))
 }
 

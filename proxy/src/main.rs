@@ -5,7 +5,7 @@
 //! | [`routes`], [`exports`], [`files`] | the endpoints, each with the function that answers it |
 //! | [`call`], [`request`], [`yaml`], [`upload`] | what a request says and brings |
 //! | [`auth`], [`jwt`], [`attempts`], [`peer`] | on whose behalf it runs; who is kept out |
-//! | [`session`], [`pool`], [`downloads`] | its transaction, on a connection of its role; how many there are |
+//! | [`session`], [`pool`], [`downloads`], [`polls`] | its transaction, on a connection of its role; how many there are |
 //! | [`error`], [`observe`], [`metrics`] | what callers, log and monitoring are told |
 //! | [`config`], [`serve`] | flags; listening and stopping |
 
@@ -23,6 +23,7 @@ mod jwt;
 mod metrics;
 mod observe;
 mod peer;
+mod polls;
 mod pool;
 mod request;
 mod routes;
@@ -41,6 +42,7 @@ use auth::Authenticator;
 use config::{Config, LogFormat};
 use downloads::Downloads;
 use metrics::Metrics;
+use polls::Polls;
 use pool::Pool;
 
 /// What all requests share.
@@ -49,6 +51,7 @@ pub struct App {
     authenticator: RwLock<Arc<Authenticator>>,
     pool: Arc<Pool>,
     downloads: Arc<Downloads>,
+    polls: Polls,
     metrics: Metrics,
 }
 
@@ -87,8 +90,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::read()?;
     log(&config)?;
     let (authenticator, pool) = (RwLock::new(Arc::new(Authenticator::read(&config)?)), Pool::new(&config));
-    let (downloads, metrics) = (Arc::default(), Metrics::default());
-    let app = Arc::new(App { config, authenticator, pool, downloads, metrics });
+    let (downloads, polls, metrics) = (Arc::default(), Polls::default(), Metrics::default());
+    let app = Arc::new(App { config, authenticator, pool, downloads, polls, metrics });
     serve::serve(app.clone(), routes::router(app)).await
 }
 

@@ -257,6 +257,21 @@ fn own(kind: &str, id: &str) -> Result<impl Fn() -> Vec<Parameter>> {
     })
 }
 
+/// How many processes in a row have begun a task and ended without committing any of it, when it is known that it was not by
+/// chance: it may take the server down, and all that are at work on other tasks with it.
+const SUSPECT_STARTS: i32 = 2;
+
+/// Which tasks are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    Any,
+    /// Those that may be done beside others.
+    Harmless,
+    /// Those that are done when nothing else is: else others would share their fate, and be given up with them.
+    Suspect,
+}
+
 /// See [`Queue::slots`].
 pub fn slots(extension: pg_sys::Oid) -> impl Iterator<Item = Key> {
     (1..=settings::import_workers()).map(move |part| Key { class: extension, object: 0, part })
@@ -308,12 +323,17 @@ impl Queue {
 
     /// Tasks that nobody works on, the ones to be done first at the front. Those that took their worker down come last: they
     /// keep nobody else from their turn.
-    pub fn free_tasks(&self) -> Vec<(i64, i32)> {
+    pub fn free_tasks(&self, which: Which) -> Vec<(i64, i32)> {
+        let starts = match which {
+            Which::Any => String::new(),
+            Which::Harmless => format!("AND t.starts OPERATOR(pg_catalog.<) {SUSPECT_STARTS}"),
+            Which::Suspect => format!("AND t.starts OPERATOR(pg_catalog.>=) {SUSPECT_STARTS}"),
+        };
         let mut open: Vec<(i64, i32)> = self.rows(
             &format!(
                 "SELECT pg_catalog.jsonb_build_array(t.job, t.number) FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t \
                  ON t.job OPERATOR(pg_catalog.=) j.number WHERE j.status OPERATOR(pg_catalog.=) 'active' \
-                 AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') \
+                 AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') {starts} \
                  ORDER BY t.starts, j.created_at, t.job, t.number LIMIT {LOOK_AHEAD}"
             ),
             Vec::new,

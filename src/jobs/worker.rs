@@ -1,6 +1,6 @@
 //! The process that works on jobs.
 
-use super::queue::Queue;
+use super::queue::{Queue, Which};
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::pg::catalog::Extension;
@@ -70,7 +70,7 @@ fn start_missing(queue: &Queue) {
     let free = queue.slots().filter(|slot| slot.is_free()).count();
     if free > 0 {
         let tidies = queue.has_open_ends() || !queue.left_behind().is_empty();
-        start(queue.free_tasks().len().max(usize::from(tidies)).min(free));
+        start(queue.free_tasks(Which::Any).len().max(usize::from(tidies)).min(free));
     }
 }
 
@@ -96,26 +96,71 @@ pub(super) fn start_one(database: pg_sys::Oid) -> bool {
 /// 2. take the first task that nobody works on, do it, forget what it left in the session, and what else is to be
 ///    forgotten; again until there is none
 /// 3. give the slot up; go on if a task has come between that last look and now
+/// 4. do a task that took its workers down, if nobody else is at work; then go on with 1
 pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
     worker::connect(Some(database));
     // It ends early when the queue can't be read or written: then whoever asks next has it tried again.
-    while work_in_a_slot(kinds) == Some(true) {}
+    while let Some(more) = work_in_a_slot(kinds)
+        && (more || work_alone(kinds) == Some(true))
+    {}
 }
 
 /// Whether there is more to do; `None` when the queue is gone or can't be used.
 fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
     let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take()))? else { return Some(false) };
+    let slot = Slots(vec![slot]);
     in_queue(Queue::forget_others)?;
     loop {
-        let task = in_queue(|queue| take_task(queue, slot))?;
+        let task = in_queue(|queue| take_task(queue, &slot, Which::Harmless))?;
         task.as_ref().map_or(Some(()), |task| run(task, kinds))?;
         tidy(kinds)?;
         if task.is_none() {
             break;
         }
     }
-    slot.release();
-    in_queue(|queue| !queue.free_tasks().is_empty())
+    drop(slot);
+    in_queue(|queue| !queue.free_tasks(Which::Harmless).is_empty())
+}
+
+/// Does one of the tasks that nobody works beside, if nobody is at work: whoever ends last comes here. Whether it did.
+fn work_alone(kinds: &[Kind]) -> Option<bool> {
+    if in_queue(|queue| queue.free_tasks(Which::Suspect).is_empty())? {
+        return Some(false);
+    }
+    // In one order: of two that come here at once, one has the first slot, and the other holds none.
+    let all = |queue: &Queue| {
+        let mut taken = Slots(Vec::new());
+        let has_all = queue.slots().all(|slot| {
+            slot.try_take() && {
+                taken.0.push(slot);
+                true
+            }
+        });
+        has_all.then_some(taken)
+    };
+    let mut wait = FIRST_WAIT;
+    let mut slots = in_queue(all)?;
+    for _ in 1..TRIES {
+        if slots.is_none() {
+            worker::wait(wait);
+            wait *= 2;
+            slots = in_queue(all)?;
+        }
+    }
+    let Some(slots) = slots else { return Some(false) };
+    let task = in_queue(|queue| take_task(queue, &slots, Which::Suspect))?;
+    task.as_ref().map_or(Some(()), |task| run(task, kinds))?;
+    tidy(kinds)?;
+    Some(true)
+}
+
+/// Slots of this worker, which it gives up when this is dropped.
+struct Slots(Vec<Key>);
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|slot| slot.release());
+    }
 }
 
 /// Has `work` look into the queue in a transaction, in several should the first ones fail; `None` when the last one
@@ -139,12 +184,13 @@ fn in_queue<T>(work: impl Fn(&Queue) -> T) -> Option<T> {
     None
 }
 
-/// The first task that can be had.
-fn take_task(queue: &Queue, slot: Key) -> Option<Task> {
-    if !slot.keep() {
+/// The first task that can be had, for the worker of these slots.
+fn take_task(queue: &Queue, slots: &Slots, which: Which) -> Option<Task> {
+    if !slots.0.iter().all(|slot| slot.keep()) {
         return None;
     }
-    let task = queue.free_tasks().into_iter().find_map(|key| {
+    let slot = *slots.0.first()?;
+    let task = queue.free_tasks(which).into_iter().find_map(|key| {
         let lock = queue.task_lock(key);
         if !lock.try_take() {
             return None;

@@ -171,3 +171,41 @@ fn jobs_that_take_their_workers_down_fail_in_the_end_and_keep_no_other_from_its_
         assert!(error.starts_with("10 processes that worked on it ended"), "{error}");
     }
 }
+
+#[test]
+fn a_job_that_takes_the_server_down_takes_no_other_job_with_it() {
+    let database = server(&[]);
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Device'), bulk_create_table('Patient');
+         CREATE FUNCTION crash() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE pid int := pg_backend_pid(); BEGIN
+             PERFORM pg_sleep(0.2); EXECUTE format('COPY (SELECT 1) TO PROGRAM ''kill -9 %s''', pid); PERFORM pg_sleep(60);
+             RETURN NEW; END $$;
+         CREATE TRIGGER crash BEFORE INSERT ON device FOR EACH ROW EXECUTE FUNCTION crash();
+         -- Never done before the other has taken the server down, and nothing of it is committed before its end.
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$;
+         CREATE TRIGGER slow BEFORE INSERT ON patient FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let devices = patients(1..=10).replace("\"Patient\"", "\"Device\"");
+    let (device, patient) = (database.file("devices", devices), database.file("patients", patients(1..=20)));
+    import(&mut client, "bad", &[("Device", &device)]);
+    import(&mut client, "good", &[("Patient", &patient)]);
+    // Whoever asks for a status after a crash has a worker started.
+    let ended = |id: &str| {
+        let mut last = None;
+        wait_for("the job to end", || {
+            let query = format!("SELECT bulk_import_status('{id}')::text");
+            let found = fhir_bulk_tests::connect(&database.cluster().dsn("postgres", database.name()))
+                .and_then(|mut client| client.query_one(&query, &[]));
+            last = found.ok().map(|row| serde_json::from_str::<serde_json::Value>(row.get(0)).unwrap());
+            last.as_ref().is_some_and(|status| status["status"] != "active")
+        });
+        last.unwrap()
+    };
+    let good = ended("good");
+    assert_eq!((&good["status"], &good["inputs"][0]["total"]), (&"finished".into(), &20.into()), "{good}");
+    let bad = ended("bad");
+    assert_eq!(bad["status"], "failed", "{bad}");
+    assert!(bad["inputs"][0]["error"].as_str().unwrap().starts_with("10 processes"), "{bad}");
+}

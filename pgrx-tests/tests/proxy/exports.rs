@@ -28,7 +28,8 @@ pub fn finished(service: &Service, status: &str) -> Response {
             assert!(response.header("x-progress").is_some_and(|progress| !progress.is_empty()), "{response:?}");
             assert!(response.header("retry-after").unwrap().parse::<u32>().is_ok());
         }
-        let is_over = response.status != 202;
+        // Asked for more often than is answered, it is asked for again.
+        let is_over = ![202, 429].contains(&response.status);
         last = Some(response);
         is_over
     });
@@ -279,6 +280,27 @@ fn a_role_with_too_many_exports_is_asked_to_wait_and_one_without_a_place_for_fil
     let fresh = service.proxy_again();
     let text = outcome(&fresh.send(&service.signed(get())), 501);
     assert!(text.contains("no place for exports") && !text.contains("ALTER"), "{text}");
+}
+
+#[test]
+fn who_asks_for_a_status_without_a_pause_is_told_to_make_one() {
+    let service = exporting();
+    let started = kick_off(&service, "?_type=Patient");
+    let status = path(started.header("content-location").unwrap()).to_owned();
+    finished(&service, &status);
+    let mut refused = None;
+    wait_for("a poll to be one too many", || {
+        let all: Vec<Response> = std::thread::scope(|scope| {
+            let ask = || scope.spawn(|| service.send(Request::get(&status)));
+            (0..24).map(|_| ask()).collect::<Vec<_>>().into_iter().map(|asked| asked.join().unwrap()).collect()
+        });
+        refused = all.into_iter().find(|response| response.status == 429);
+        refused.is_some()
+    });
+    let refused = refused.unwrap();
+    assert!(outcome(&refused, 429).contains("10 times a second"));
+    assert!(refused.header("retry-after").is_some());
+    wait_for("polls to be answered again", || service.send(Request::get(&status)).status == 200);
 }
 
 #[test]
