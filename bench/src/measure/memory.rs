@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use fhir_bulk_tests::SetAtEnd;
+
 use super::report::Grown;
 use super::{Bench, Outcome};
 use crate::sample::{ResourceType, Sample};
@@ -61,9 +63,8 @@ fn grown(
                 thread::sleep(Duration::from_millis(10));
             }
         });
-        let result = work(&mut client);
-        done.store(true, Ordering::Relaxed);
-        result
+        let _end = SetAtEnd(&done);
+        work(&mut client)
     })?;
     let growth_mb = (peak.into_inner().saturating_sub(before)) as f64 / 1024.0;
     Ok(Grown { name, bytes, growth_mb, bound_mb: BOUND_MB })
