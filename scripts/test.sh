@@ -31,7 +31,7 @@ run "setup" scripts/setup.sh --tests
 run "formatting" cargo fmt --all --check
 run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
 # The extension itself links only within a server: it is tested from outside.
-run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_tests
+run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg --exclude fhir_bulk_tests
 run "instructions of the hot loops, against those recorded" scripts/profile.sh --check
 run "install the release extension" scripts/install.sh
 run "tests from outside, on real servers" cargo test -p fhir_bulk_tests

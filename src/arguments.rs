@@ -1,6 +1,6 @@
 //! What the SQL functions ask of their arguments alike.
 
-use crate::error::{Error, Result};
+use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;

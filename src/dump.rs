@@ -1,12 +1,12 @@
 //! `bulk_dump` and `bulk_dump_chunks`: a type's live resources as NDJSON.
 
 use crate::arguments::required;
-use crate::error::{Result, or_raise};
-use crate::pg::datum::{Bytea, Text};
 use crate::settings::{self, VersionId};
 use crate::store::{Reader, ResourceTable, ResourceType, Rows};
 use crate::stream::{ChunkStream, LineStream, chunk_size};
 use fhir_bulk_codec::resource::{Form, Writer};
+use fhir_bulk_pg::datum::{Bytea, Text};
+use fhir_bulk_pg::error::{Result, or_raise};
 use pgrx::prelude::*;
 use pgrx::{default, pg_sys};
 

@@ -8,8 +8,8 @@
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`stream`] | a body as rows or in pieces |
 //! | [`own_tables`] | the tables that the extension keeps for itself |
-//! | [`arguments`], [`settings`], [`error`] | what users pass and set, what they are told |
-//! | [`pg`] | PostgreSQL, wrapped; the only `unsafe` |
+//! | [`arguments`], [`settings`] | what users pass and set |
+//! | `fhir_bulk_pg` | PostgreSQL, wrapped, and errors as users meet them; the only `unsafe` |
 //! | `fhir_bulk_feed` | a source's bytes into rows, on a thread of its own; no PostgreSQL |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
 //! | `fhir_bulk_transfer` | bytes from URLs and S3 objects, and into the latter; no PostgreSQL |
@@ -21,14 +21,12 @@ use pgrx::prelude::*;
 
 mod arguments;
 mod dump;
-mod error;
 mod export;
 mod file_url;
 mod import;
 mod jobs;
 mod load;
 mod own_tables;
-mod pg;
 mod settings;
 mod sink;
 mod source;
@@ -53,8 +51,8 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 /// Called by PostgreSQL when it loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    pg::session::hide_backtraces();
-    pg::read_only::install();
+    fhir_bulk_pg::session::hide_backtraces();
+    fhir_bulk_pg::read_only::install();
     settings::define();
     jobs::start_launcher();
 }
@@ -71,8 +69,8 @@ pub extern "C-unwind" fn fhir_bulk_job_worker(database: pg_sys::Datum) {
 #[pg_guard]
 #[unsafe(no_mangle)]
 #[allow(unsafe_code, reason = "the server finds it by this name, and calls it with these")]
-pub extern "C-unwind" fn fhir_bulk_export_helper(_segment: *mut pg_sys::dsm_segment, toc: pg::parallel::Toc) {
-    pg::parallel::help(toc, export::help);
+pub extern "C-unwind" fn fhir_bulk_export_helper(_segment: *mut pg_sys::dsm_segment, toc: fhir_bulk_pg::parallel::Toc) {
+    fhir_bulk_pg::parallel::help(toc, export::help);
 }
 
 /// The process that has jobs go on where the library is preloaded.

@@ -4,10 +4,10 @@
 //! They are each database's own. A publication FOR ALL TABLES has these tables too: at a subscriber that has the extension
 //! as well, jobs would be done a second time, and keys that both have given out would end the replication of everything.
 
-use crate::error::Error;
-use crate::pg::memory::with_scratch;
-use crate::pg::spi::{self, Parameter};
-use crate::pg::{replication, session};
+use fhir_bulk_pg::error::Error;
+use fhir_bulk_pg::memory::with_scratch;
+use fhir_bulk_pg::spi::{self, Parameter};
+use fhir_bulk_pg::{replication, session};
 use pgrx::heap_tuple::PgHeapTupleError;
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode, pg_sys};

@@ -3,9 +3,9 @@
 pub mod export;
 pub mod s3;
 
-use crate::error::{Error, Result};
-use crate::pg::compat;
 use fhir_bulk_codec::fhir::Version;
+use fhir_bulk_pg::compat;
+use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::{Authorities, Policy};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, PostgresGucEnum};
 use std::ffi::{CString, OsStr};

@@ -1,11 +1,11 @@
 //! Lines of a body as rows, or the body in pieces.
 
 use crate::arguments::required;
-use crate::error::{Error, Result, or_raise};
-use crate::pg::datum::{Bytea, Text};
-use crate::pg::whole::reporting;
 use crate::settings;
 use fhir_bulk_codec::gzip::Compressor;
+use fhir_bulk_pg::datum::{Bytea, Text};
+use fhir_bulk_pg::error::{Error, Result, or_raise};
+use fhir_bulk_pg::whole::reporting;
 use pgrx::PgSqlErrorCode;
 use pgrx::iter::SetOfIterator;
 

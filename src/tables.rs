@@ -1,10 +1,10 @@
 //! `bulk_create_table`, `bulk_write_path`, `bulk_resource_types`: the tables of resource types.
 
 use crate::arguments::required;
-use crate::error::or_raise;
-use crate::pg::datum::Regclass;
-use crate::pg::session;
 use crate::store::{ResourceTable, ResourceType, check, make_sequence, path_into, readable_types};
+use fhir_bulk_pg::datum::Regclass;
+use fhir_bulk_pg::error::or_raise;
+use fhir_bulk_pg::session;
 use pgrx::prelude::*;
 
 /// Makes `<type>`, `<type>_history` and the sequence of their `txid`s unless they are there, and sees that it is a resource

@@ -2,10 +2,10 @@
 
 use super::files::{Files, Format, Written};
 use super::kickoff::Kickoff;
-use crate::error::Result;
 use crate::sink::Draft;
 use crate::store::{ResourceTable, ResourceType, deleted};
 use fhir_bulk_codec::jsonb::text::write_string;
+use fhir_bulk_pg::error::Result;
 
 /// How many deletions a Bundle has at most.
 const ENTRIES: u64 = 1000;

@@ -3,12 +3,12 @@
 use super::run::Target;
 use super::{NAME, signer};
 use crate::arguments::required;
-use crate::error::{Error, Result, or_raise};
 use crate::jobs;
-use crate::pg::datum::Bytea;
-use crate::pg::{catalog, session, spi};
 use crate::settings;
 use crate::sink::gone;
+use fhir_bulk_pg::datum::Bytea;
+use fhir_bulk_pg::error::{Error, Result, or_raise};
+use fhir_bulk_pg::{catalog, session, spi};
 use pgrx::PgSqlErrorCode;
 use pgrx::prelude::*;
 use std::fs::File;

@@ -1,10 +1,10 @@
 //! Lines into the files of a draft, one after the other.
 
-use crate::error::{Error, Result};
 use crate::sink::{Draft, Output};
 use crate::store::Reader;
 use crate::stream::{Lines, More};
 use fhir_bulk_codec::gzip::Compressor;
+use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 

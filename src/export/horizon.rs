@@ -4,7 +4,7 @@
 //! snapshot may write and commit later; its rows, which the export does not have, have a `ts` from before the snapshot.
 //! Whether it is one that only reads, nobody knows before its end.
 
-use crate::pg::{session, spi};
+use fhir_bulk_pg::{session, spi};
 
 /// The other transactions of this database at one moment. All times are microseconds since 2000-01-01T00:00:00Z.
 pub struct Open {

@@ -2,13 +2,13 @@
 
 use super::request::{Request, missing};
 use crate::arguments::required;
-use crate::error::{Error, Result, or_raise};
-use crate::pg::datum::Jsonb;
 use crate::settings;
 use crate::store::{Reader, ResourceTable, ResourceType, Rows, unknown};
 use fhir_bulk_codec::fhir;
 use fhir_bulk_codec::jsonb::text::write_string;
 use fhir_bulk_codec::resource::{Form, Identifier, Selection, Writer, identifiers};
+use fhir_bulk_pg::datum::Jsonb;
+use fhir_bulk_pg::error::{Error, Result, or_raise};
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode};
 use std::collections::{BTreeSet, HashMap};

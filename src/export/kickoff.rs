@@ -1,10 +1,10 @@
 //! What is to be exported: HL7's kick-off request, or one of types and a point in time.
 
 use super::request::{Request, missing};
-use crate::error::{Error, Result};
-use crate::pg::session;
 use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
 use fhir_bulk_codec::instant;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::session;
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 

@@ -17,10 +17,10 @@ mod units;
 pub use run::help;
 
 use crate::arguments::required;
-use crate::error::{Error, Result, or_raise};
 use crate::jobs::{self, Job, Kind, NewJob};
-use crate::pg::session;
 use crate::{settings, store};
+use fhir_bulk_pg::error::{Error, Result, or_raise};
+use fhir_bulk_pg::session;
 use kickoff::Kickoff;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode};

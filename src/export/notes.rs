@@ -3,11 +3,11 @@
 use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::kickoff::Kickoff;
-use crate::error::Result;
-use crate::pg::session;
-use crate::pg::spi::{self, Parameter};
 use crate::sink::Draft;
 use crate::store::{ResourceTable, ResourceType, foreign_code, hidden_types, may_read_history};
+use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::session;
+use fhir_bulk_pg::spi::{self, Parameter};
 use serde_json::json;
 
 /// Something that the files do not show.

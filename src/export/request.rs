@@ -1,7 +1,7 @@
 //! What the requests of exports have in common: a JSON object of a few known members.
 
-use crate::error::{Error, Result};
 use fhir_bulk_codec::resource::elements;
+use fhir_bulk_pg::error::{Error, Result};
 use serde_json::{Map, Value};
 
 /// A request's members, taken out one by one.

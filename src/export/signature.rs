@@ -3,7 +3,7 @@
 //! `<base>/<job>/<file>?expires=<seconds since 1970>&signature=<hex>`, where the signature is HMAC-SHA256 over
 //! `<job>/<file>` and the expiry, with a secret of this database.
 
-use crate::error::{Error, Result};
+use fhir_bulk_pg::error::{Error, Result};
 use hmac::{Hmac, KeyInit, Mac};
 use pgrx::PgSqlErrorCode;
 use sha2::Sha256;

@@ -2,8 +2,8 @@
 
 use super::files::Numbers;
 use super::kickoff::Kickoff;
-use crate::error::Result;
 use crate::store::{Blocks, ResourceTable, ResourceType};
+use fhir_bulk_pg::error::Result;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 

@@ -5,10 +5,10 @@ mod run;
 mod status;
 
 use crate::arguments::required;
-use crate::error::{Error, Result, or_raise};
 use crate::jobs::{self, Kind, NewJob};
-use crate::pg::session;
 use crate::settings;
+use fhir_bulk_pg::error::{Error, Result, or_raise};
+use fhir_bulk_pg::session;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode, default};
 use request::Request;

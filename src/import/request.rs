@@ -1,8 +1,8 @@
 //! What is to be imported: the body of Aidbox's `$import`.
 
-use crate::error::{Error, Result};
 use crate::jobs::random_id;
 use crate::store::ResourceType;
+use fhir_bulk_pg::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,14 +1,14 @@
 //! An input's way into its tables, in a worker.
 
 use super::request::{Input, Request, kept};
-use crate::error::{Error, Result};
 use crate::jobs::{Committed, Progress, Task};
 use crate::load::{Load, Options, Pace, Plan, Position};
-use crate::pg::progress::Copying;
-use crate::pg::worker;
 use crate::settings;
 use crate::source;
 use crate::store::ResourceType;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::progress::Copying;
+use fhir_bulk_pg::worker;
 use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
 

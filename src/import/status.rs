@@ -2,8 +2,8 @@
 
 use super::request::{Input, Request, kept};
 use crate::jobs::{Job, TaskState};
-use crate::pg::session;
 use fhir_bulk_codec::instant;
+use fhir_bulk_pg::session;
 use serde_json::{Value, json};
 
 /// The status of an import.

@@ -1,9 +1,9 @@
 //! Where the library is preloaded: has jobs go on when the server starts, and when nobody asks for them.
 
-use crate::error::Error;
-use crate::pg::worker::{self, Worker};
-use crate::pg::{catalog, transaction};
 use crate::settings;
+use fhir_bulk_pg::error::Error;
+use fhir_bulk_pg::worker::{self, Worker};
+use fhir_bulk_pg::{catalog, transaction};
 use std::collections::BTreeSet;
 
 /// Has the server start the launcher, if it is preloading the library now.

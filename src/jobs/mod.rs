@@ -20,8 +20,8 @@ pub use rows::{Committed, Job, NewJob, Progress, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 
-use crate::error::or_raise;
-use crate::pg::spi;
+use fhir_bulk_pg::error::or_raise;
+use fhir_bulk_pg::spi;
 use pgrx::prelude::*;
 
 /// The `sub` of the token that the session works for, in `request.jwt.claims`; for the views on jobs.

@@ -2,14 +2,13 @@
 
 use super::rows::{Committed, EndedTask, ExpiredJob, Job, NewJob, Progress, TaskRow};
 use super::settings_of_caller as caller;
-use crate::error::{Error, Result};
 use crate::own_tables;
-use crate::pg::catalog::{self, Extension};
-use crate::pg::compat::COPY_PROGRESS;
-use crate::pg::lock::Key;
-use crate::pg::spi::Parameter;
-use crate::pg::{guc, session, transaction, worker};
 use crate::settings;
+use fhir_bulk_pg::catalog::{self, Extension};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::lock::Key;
+use fhir_bulk_pg::spi::Parameter;
+use fhir_bulk_pg::{guc, session, transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -132,7 +131,7 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
                 'total', total, 'seen', GREATEST(total, p.param3), 'read_bytes', GREATEST(read_bytes, p.param1), \
                 'all_bytes', CASE WHEN p.param2 OPERATOR(pg_catalog.>) 0 THEN p.param2 ELSE all_bytes END, \
                 {}, {}, {}, 'error', error, 'result', result) ORDER BY number) \
-             FROM fhir_bulk_internal.bulk_job_task LEFT JOIN pg_catalog.pg_stat_get_progress_info('{COPY_PROGRESS}') p \
+             FROM fhir_bulk_internal.bulk_job_task LEFT JOIN pg_catalog.pg_stat_get_progress_info('COPY') p \
              ON p.datid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND p.param19 OPERATOR(pg_catalog.=) job \
              AND p.param20 OPERATOR(pg_catalog.=) number AND status OPERATOR(pg_catalog.=) 'active' \
              WHERE job OPERATOR(pg_catalog.=) j.number)) \

@@ -1,6 +1,6 @@
 //! What the session that asks for a job has set, for its workers to work under.
 
-use crate::pg::guc;
+use fhir_bulk_pg::guc;
 use serde_json::{Map, Value};
 use std::ffi::CString;
 

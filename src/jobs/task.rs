@@ -3,11 +3,11 @@
 use super::queue::{self, Queue};
 use super::rows::{Committed, Progress, TaskRow};
 use super::settings_of_caller;
-use crate::error::{Error, Result};
-use crate::pg::lock::Key;
-use crate::pg::progress::{self, Copying};
-use crate::pg::session::{self, Identity};
-use crate::pg::{catalog, transaction, worker};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::lock::Key;
+use fhir_bulk_pg::progress::{self, Copying};
+use fhir_bulk_pg::session::{self, Identity};
+use fhir_bulk_pg::{catalog, transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::Value;
 use std::cell::Cell;

@@ -2,11 +2,11 @@
 
 use super::queue::{Queue, Which};
 use super::task::Task;
-use crate::error::{Error, Result};
-use crate::pg::catalog::Extension;
-use crate::pg::lock::Key;
-use crate::pg::worker::{self, Worker};
-use crate::pg::{catalog, session, transaction};
+use fhir_bulk_pg::catalog::Extension;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::lock::Key;
+use fhir_bulk_pg::worker::{self, Worker};
+use fhir_bulk_pg::{catalog, session, transaction};
 use pgrx::pg_sys;
 use serde_json::Value;
 use std::cell::Cell;

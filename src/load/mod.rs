@@ -11,9 +11,9 @@ pub use options::Options;
 pub use run::{Load, Pace, Plan, Position};
 
 use crate::arguments::required;
-use crate::error::{Result, or_raise};
-use crate::pg::session;
 use crate::store::ResourceType;
+use fhir_bulk_pg::error::{Result, or_raise};
+use fhir_bulk_pg::session;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default};
 use serde_json::{Map, Value, json};

@@ -1,7 +1,7 @@
 //! The `options` of a load.
 
 use crate::arguments::{self, wrong};
-use crate::error::{Error, Result};
+use fhir_bulk_pg::error::{Error, Result};
 use serde_json::Value;
 
 const KNOWN: &str = "update, strip-nulls, merge, on_error, max_errors";

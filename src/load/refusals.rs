@@ -1,10 +1,13 @@
 //! What is wrong with lines and with sources, in PostgreSQL's terms.
 
-use crate::error::Error;
 use crate::source;
 use crate::store::ResourceType;
+use fhir_bulk_codec::error::IdRule;
+use fhir_bulk_codec::jsonb::MAX_DEPTH;
 use fhir_bulk_codec::ndjson::ReadError;
+use fhir_bulk_codec::{LineError, Reason};
 use fhir_bulk_feed::{Change, Failure, Position, Refusal};
+use fhir_bulk_pg::error::Error;
 use pgrx::PgSqlErrorCode;
 use std::io;
 
@@ -12,7 +15,7 @@ use std::io;
 pub fn of_line(source: &str, line: u64, why: &Refusal, expected: Option<&ResourceType>) -> Error {
     match why {
         Refusal::TooLong(limit) => unreadable(source, line, &ReadError::LineTooLong(*limit)),
-        Refusal::Bad(error) => Error::of_line(source, line, error),
+        Refusal::Bad(error) => bad_line(source, line, error),
         Refusal::ForeignType(given) => {
             foreign_type(source, line, given, expected.map(ResourceType::as_str).unwrap_or_default())
         }
@@ -108,4 +111,48 @@ fn invalid_created_at(source: &str, line: u64, text: &str) -> Error {
         format!("line {line} of {source}: createdAt \"{shown}\" is not an instant"),
     )
     .hint("An instant has a date, a time and an offset: 2021-06-10T08:26:10.707454Z")
+}
+
+/// A line that cannot be read as a resource.
+fn bad_line(source: &str, number: u64, error: &LineError) -> Error {
+    let out = Error::new(sqlstate(error.reason), format!("line {number} of {source}: {}", error.reason))
+        .detail(format!("The error is at byte {} of the line.", error.offset + 1));
+    match hint(error.reason) {
+        Some(hint) => out.hint(hint),
+        None => out,
+    }
+}
+
+fn sqlstate(reason: Reason) -> PgSqlErrorCode {
+    match reason {
+        Reason::Syntax(_) | Reason::TrailingData | Reason::LoneSurrogate => {
+            PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
+        }
+        Reason::Encoding => PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+        Reason::NulCharacter => PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+        Reason::NumberOverflow => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+        Reason::TooDeep => PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
+        Reason::TooLarge => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        Reason::OutOfMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        Reason::NotAnObject
+        | Reason::MissingId
+        | Reason::IdNotString
+        | Reason::InvalidId(_)
+        | Reason::TypeNotString
+        | Reason::MetaNotObject
+        | Reason::CreatedAtNotString => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+    }
+}
+
+fn hint(reason: Reason) -> Option<String> {
+    Some(match reason {
+        Reason::TrailingData => "NDJSON has one resource on each line.".into(),
+        Reason::Encoding => "NDJSON is UTF-8; convert the source first.".into(),
+        Reason::TooDeep => format!("At most {MAX_DEPTH} levels of arrays and objects can be loaded."),
+        Reason::NotAnObject => "Each line is one resource, a JSON object.".into(),
+        Reason::MissingId | Reason::IdNotString => "Every resource needs an id, a string.".into(),
+        Reason::InvalidId(IdRule::Fhir) => "A FHIR id has 1 to 64 letters, digits, '-' and '.'.".into(),
+        Reason::InvalidId(IdRule::Aidbox) => "An id has 1 to 255 bytes and no control characters.".into(),
+        _ => return None,
+    })
 }

@@ -1,8 +1,8 @@
 //! Lines that a load passed over, kept with the reason for their sender to correct.
 
-use crate::error::{Error, Result};
-use crate::pg::session;
 use crate::store::{Reject, add_rejects};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::session;
 use pgrx::PgSqlErrorCode;
 
 /// How much of a line is kept.

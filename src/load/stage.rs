@@ -1,9 +1,9 @@
 //! `bulk_load_stage`: resources that come from the client itself, in pieces, for a load of the same transaction.
 
 use crate::arguments::required;
-use crate::error::or_raise;
-use crate::pg::session;
 use crate::source::staged;
+use fhir_bulk_pg::error::or_raise;
+use fhir_bulk_pg::session;
 use pgrx::prelude::*;
 
 /// Adds a piece to what `bulk_load('staged://', …)` will load; answers how many bytes there are.

@@ -1,8 +1,8 @@
 //! The tables that the lines of a load go to.
 
-use crate::error::{Error, Result};
 use crate::settings;
 use crate::store::{ResourceTable, ResourceType, Stamp, TableWriter, unknown};
+use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
 

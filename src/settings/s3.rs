@@ -1,6 +1,6 @@
 //! The S3 service that `s3://bucket/key` means, and who asks it.
 
-use crate::error::{Error, Result};
+use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::{Keys, Service};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode};
 use serde::{Deserialize, Serialize};

@@ -2,9 +2,9 @@
 //! another name, which is renamed when they are whole.
 
 use super::gone;
-use crate::error::{Error, Result};
 use crate::file_url;
-use crate::pg::session;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::session;
 use nix::libc::O_NOFOLLOW;
 use pgrx::PgSqlErrorCode;
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -3,8 +3,8 @@
 mod file;
 mod s3;
 
-use crate::error::{Error, Result};
 use crate::settings::s3::Address;
+use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::fs::File;
 use std::time::Duration;

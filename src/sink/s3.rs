@@ -1,10 +1,10 @@
 //! `s3://bucket/prefix`: objects `prefix/<database>/<job>/<name>` of an S3 service, written with the server's key. Each
 //! appears when it is whole, and nobody is told of a job's before the job has ended well.
 
-use crate::error::{Error, Result};
-use crate::pg::session;
 use crate::settings;
 use crate::settings::s3::Address;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::session;
 use fhir_bulk_transfer::{Client, Folder, Limits, ObjectName, Piece, Policy, Service, TransferError, Upload};
 use pgrx::PgSqlErrorCode;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! `file:///path`: a file on the server, for roles that may read the server's files.
 
 use super::{Bytes, Counted, Progress, Source};
-use crate::error::{Error, Result};
 use crate::file_url;
-use crate::pg::session;
 use fhir_bulk_feed as feed;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::session;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::fs::File;
 use std::io;

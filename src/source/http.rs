@@ -2,9 +2,9 @@
 //! waits on its latch.
 
 use super::{Bytes, Progress, Source};
-use crate::error::{Error, Result};
 use crate::settings;
 use fhir_bulk_feed as feed;
+use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::{Client, Download, Event, Limits, Origin, Policy, TransferError};
 use pgrx::PgSqlErrorCode;
 use std::io;

@@ -5,8 +5,8 @@ mod http;
 mod s3;
 pub mod staged;
 
-use crate::error::{Error, Result};
 use fhir_bulk_feed as feed;
+use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::TransferError;
 use std::io::{self, Read};
 use std::sync::atomic::AtomicU64;

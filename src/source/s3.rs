@@ -1,8 +1,8 @@
 //! `s3://bucket/key`: an object of the S3 service in the settings, read with the server's credentials.
 
 use super::{Source, http};
-use crate::error::Result;
 use crate::settings;
+use fhir_bulk_pg::error::Result;
 use fhir_bulk_transfer::{ObjectName, Origin, TransferError};
 
 /// Opens an object that `fhir_bulk.allowed_sources` allows by its bucket and key. The service itself needs no entry

@@ -2,9 +2,9 @@
 //! temporary file, which takes them in a third of the time of COPY into a temporary table of bytea.
 
 use super::{Bytes, Progress, Source};
-use crate::error::{Error, Result};
-use crate::pg::temporary::TemporaryFile;
-use crate::pg::transaction::{self, SubtransactionEnd};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::temporary::TemporaryFile;
+use fhir_bulk_pg::transaction::{self, SubtransactionEnd};
 use pgrx::PgSqlErrorCode;
 use std::cell::RefCell;
 use std::io;

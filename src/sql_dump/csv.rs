@@ -1,12 +1,12 @@
 //! Rows as CSV.
 
 use super::{KEEP_BYTES, Writer};
-use crate::error::Result;
-use crate::pg::query::QueryRow;
-use crate::pg::value::{Content, Value};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::rows::csv::Csv;
 use fhir_bulk_codec::rows::write_integer;
+use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::query::QueryRow;
+use fhir_bulk_pg::value::{Content, Value};
 
 /// Writes what `COPY … (FORMAT csv)` does.
 pub struct CsvWriter {
@@ -58,7 +58,7 @@ impl Writer for CsvWriter {
     }
 
     fn row(&mut self, row: &QueryRow<'_>, out: &mut Vec<u8>) -> Result<bool> {
-        let only = row.len() == 1;
+        let only = row.width() == 1;
         for (at, value) in row.values().enumerate() {
             if at > 0 {
                 self.csv.delimiter(out);

@@ -2,15 +2,15 @@
 
 use super::Writer;
 use super::format::different;
-use crate::error::{Error, Result};
-use crate::pg::query::QueryRow;
-use crate::pg::session;
-use crate::pg::value::{Array, Composite, Content, Elements, INFINITE_DATES, INFINITE_TIMES, Value};
 use fhir_bulk_codec::instant::{format_date, format_timestamp};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::rows::bulk::{Actions, MAX_ID_BYTES};
 use fhir_bulk_codec::rows::json::{member_name, write_base64, write_json, write_number, write_string};
 use fhir_bulk_codec::rows::write_integer;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::query::QueryRow;
+use fhir_bulk_pg::session;
+use fhir_bulk_pg::value::{Array, Composite, Content, Elements, INFINITE_DATES, INFINITE_TIMES, Value};
 use pgrx::PgSqlErrorCode;
 
 /// NDJSON: one object a line.

@@ -6,12 +6,12 @@ mod json;
 mod sql;
 
 use crate::arguments::required;
-use crate::error::{Error, Result, or_raise};
-use crate::pg::cursor::Fetched;
-use crate::pg::datum::{Bytea, Text};
-use crate::pg::query::{Query, QueryRow};
-use crate::pg::whole::reporting;
 use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
+use fhir_bulk_pg::cursor::Fetched;
+use fhir_bulk_pg::datum::{Bytea, Text};
+use fhir_bulk_pg::error::{Error, Result, or_raise};
+use fhir_bulk_pg::query::{Query, QueryRow};
+use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default, pg_sys};

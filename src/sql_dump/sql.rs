@@ -1,12 +1,12 @@
 //! Rows as `INSERT`s.
 
 use super::{KEEP_BYTES, Writer};
-use crate::error::Result;
-use crate::pg::query::QueryRow;
-use crate::pg::value::{Content, Value};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::rows::sql::{Inserts, write_bits, write_bytes, write_literal, write_number};
 use fhir_bulk_codec::rows::write_integer;
+use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::query::QueryRow;
+use fhir_bulk_pg::value::{Content, Value};
 
 /// Writes statements of several rows.
 pub struct SqlWriter {

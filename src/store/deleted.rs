@@ -3,9 +3,9 @@
 use super::read::check_moment;
 use super::table::sql;
 use super::{ResourceTable, ResourceType};
-use crate::error::Result;
-use crate::pg::cursor::Cursor;
-use crate::pg::spi::Parameter;
+use fhir_bulk_pg::cursor::Cursor;
+use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::spi::Parameter;
 use std::ops::ControlFlow;
 
 /// Whether the current role may read the older versions of a type, if there is a table of them.

@@ -5,10 +5,10 @@
 
 use super::ResourceTable;
 use super::table::{RESOURCE_COLUMNS, sql};
-use crate::pg::guc::{self, Changes};
-use crate::pg::session::SAFE_SEARCH_PATH;
-use crate::pg::spi::{self, Parameter};
-use crate::pg::transaction;
+use fhir_bulk_pg::guc::{self, Changes};
+use fhir_bulk_pg::session::SAFE_SEARCH_PATH;
+use fhir_bulk_pg::spi::{self, Parameter};
+use fhir_bulk_pg::transaction;
 
 /// What of a table would run code of roles other than the current one and superusers, if anything does; the first such
 /// thing, in words.

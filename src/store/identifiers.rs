@@ -2,10 +2,10 @@
 
 use super::ResourceTable;
 use super::table::sql;
-use crate::pg::catalog;
-use crate::pg::guc::{self, Changes};
-use crate::pg::spi::{self, Parameter};
 use fhir_bulk_codec::resource::Identifier;
+use fhir_bulk_pg::catalog;
+use fhir_bulk_pg::guc::{self, Changes};
+use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::pg_sys;
 use serde_json::{Value, json};
 use std::ffi::CString;

@@ -3,10 +3,10 @@
 //! rows are inserted into costs more with each, when ids come in no order.
 
 use super::table::sql;
-use crate::pg::replication;
-use crate::pg::session;
-use crate::pg::{guc, spi, subtransaction};
 use crate::settings;
+use fhir_bulk_pg::replication;
+use fhir_bulk_pg::session;
+use fhir_bulk_pg::{guc, spi, subtransaction};
 
 /// As much memory as a build may take: as a backend may grow by during a load. What does not fit is sorted on disk.
 const BUILD_KB: i32 = 32 << 10;

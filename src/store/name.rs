@@ -1,6 +1,6 @@
 //! Names of resource types and of their tables.
 
-use crate::error::{Error, Result};
+use fhir_bulk_pg::error::{Error, Result};
 use std::ffi::CString;
 
 /// Leaves room for `_history` in PostgreSQL's 63 bytes.

@@ -2,14 +2,14 @@
 
 use super::table::sql;
 use super::{ResourceTable, identifiers};
-use crate::error::{Error, Result};
-use crate::pg::cursor::{Cursor, Fetched, Row};
-use crate::pg::session;
-use crate::pg::spi::Parameter;
-use crate::pg::value::INFINITE_TIMES;
 use crate::stream::{Lines, More};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
+use fhir_bulk_pg::cursor::{Cursor, Fetched, Row};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::session;
+use fhir_bulk_pg::spi::Parameter;
+use fhir_bulk_pg::value::INFINITE_TIMES;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;

@@ -1,8 +1,8 @@
 //! The table of rejected lines: the extension's, not the caller's.
 
 use crate::own_tables;
-use crate::pg::spi::Parameter;
-use crate::pg::{catalog, session};
+use fhir_bulk_pg::spi::Parameter;
+use fhir_bulk_pg::{catalog, session};
 
 /// A line that was passed over.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The secret that signs URLs: the extension's, which no role can read.
 
 use crate::own_tables;
-use crate::pg::catalog;
+use fhir_bulk_pg::catalog;
 
 /// The secret of this database, made when the extension was.
 pub fn secret() -> Vec<u8> {

@@ -2,13 +2,12 @@
 
 use super::ResourceType;
 use super::keys::Keys;
-use crate::error::{Error, Result};
-use crate::pg::catalog::{self, quote_identifier};
-use crate::pg::compat;
-use crate::pg::cursor;
-use crate::pg::lock::Key;
-use crate::pg::spi::{self, Parameter};
 use crate::settings;
+use fhir_bulk_pg::catalog::{self, quote_identifier};
+use fhir_bulk_pg::cursor;
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::lock::Key;
+use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -196,14 +195,13 @@ impl ResourceTable {
         spi::texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
     }
 
-    /// How many blocks there are of a table that ranges of them can be read of: one heap, on a server that finds them.
+    /// How many blocks there are of a table that ranges of them can be read of: one heap.
     pub fn blocks(&self) -> Option<u32> {
         let query = c"SELECT pg_catalog.pg_relation_size(oid) OPERATOR(pg_catalog./) \
             pg_catalog.current_setting('block_size')::pg_catalog.int8 FROM pg_catalog.pg_class \
             WHERE oid OPERATOR(pg_catalog.=) $1 AND NOT relhassubclass AND relam OPERATOR(pg_catalog.=) \
             (SELECT oid FROM pg_catalog.pg_am WHERE amname OPERATOR(pg_catalog.=) 'heap')";
-        let found = if compat::READS_TID_RANGES { spi::texts(query, &[Parameter::oid(self.oid)]) } else { Vec::new() };
-        found.first().and_then(|blocks| blocks.parse().ok())
+        spi::texts(query, &[Parameter::oid(self.oid)]).first().and_then(|blocks| blocks.parse().ok())
     }
 
     /// Its `status` in a statement, after `prefix`. A domain's is compared as text: enumerations have operators, domains over

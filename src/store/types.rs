@@ -2,9 +2,9 @@
 
 use super::ResourceType;
 use super::table::{RESOURCE_COLUMNS, schema_oid, sql};
-use crate::error::Result;
-use crate::pg::spi::{self, Parameter};
 use crate::settings;
+use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::spi::{self, Parameter};
 
 /// The types with a table in `fhir_bulk.data_schema` that the current role may read, by name.
 ///

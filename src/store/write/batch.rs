@@ -1,10 +1,10 @@
 //! Resources on their way into a table.
 
 use super::columns::Columns;
-use crate::pg::catalog;
-use crate::pg::datum::{Value, Values};
-use crate::pg::spi::Parameter;
-use crate::pg::update::Old;
+use fhir_bulk_pg::catalog;
+use fhir_bulk_pg::datum::{Value, Values};
+use fhir_bulk_pg::spi::Parameter;
+use fhir_bulk_pg::update::Old;
 use pgrx::pg_sys;
 use std::collections::TryReserveError;
 
@@ -65,7 +65,7 @@ impl Batch {
     }
 
     pub fn bytes(&self) -> usize {
-        self.values.len()
+        self.values.size()
     }
 
     pub fn clear(&mut self) {

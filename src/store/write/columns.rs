@@ -1,7 +1,7 @@
 //! The columns of a resource table that a load writes.
 
-use crate::error::{Error, Result};
-use crate::pg::catalog::Table;
+use fhir_bulk_pg::catalog::Table;
+use fhir_bulk_pg::error::{Error, Result};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// Numbers and types of the columns.

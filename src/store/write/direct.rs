@@ -7,11 +7,11 @@ use super::batch::{Batch, Statuses};
 use super::columns::Columns;
 use super::path;
 use super::statements::Statements;
-use crate::pg::access::Access;
-use crate::pg::catalog::Table;
-use crate::pg::insert::{HeapInsert, Space};
-use crate::pg::update::{HeapUpdate, Place, Snapshot};
-use crate::pg::{session, subtransaction};
+use fhir_bulk_pg::access::Access;
+use fhir_bulk_pg::catalog::Table;
+use fhir_bulk_pg::insert::{HeapInsert, Space};
+use fhir_bulk_pg::update::{HeapUpdate, Place, Snapshot};
+use fhir_bulk_pg::{session, subtransaction};
 
 /// How often a batch is looked through for known ids and inserted, when others insert them meanwhile.
 const ATTEMPTS: usize = 2;

@@ -11,15 +11,15 @@ pub use path::Path;
 
 use super::keys::Keys;
 use super::{ResourceTable, ResourceType};
-use crate::error::Result;
-use crate::pg::access::Access;
-use crate::pg::catalog::{self, Table};
-use crate::pg::insert::{HeapInsert, Space};
-use crate::pg::{session, spi};
 use crate::store::table::sql;
 use batch::Batch;
 use columns::Columns;
 use direct::Direct;
+use fhir_bulk_pg::access::Access;
+use fhir_bulk_pg::catalog::{self, Table};
+use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::insert::{HeapInsert, Space};
+use fhir_bulk_pg::{session, spi};
 use statements::{History, Lock, StagedStatements, Statements, Target};
 use std::collections::TryReserveError;
 

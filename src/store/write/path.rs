@@ -2,10 +2,10 @@
 //! PostgreSQL they leave room for.
 
 use super::columns::Columns;
-use crate::error::{Error, Result};
-use crate::pg::catalog::{self, Table};
-use crate::pg::spi::{self, Parameter};
 use crate::settings::{self, WritePath};
+use fhir_bulk_pg::catalog::{self, Table};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// A way into a table.

@@ -5,11 +5,11 @@
 //! Number and time tell the load's own rows: a sequence that was set back gives numbers that old rows have.
 
 use super::batch::Batch;
-use crate::error::{Error, or_raise};
-use crate::pg::memory::with_scratch;
-use crate::pg::spi::{self, Parameter};
 use crate::store::ResourceTable;
 use crate::store::table::sql;
+use fhir_bulk_pg::error::{Error, or_raise};
+use fhir_bulk_pg::memory::with_scratch;
+use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::PgSqlErrorCode;
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};

@@ -74,7 +74,11 @@ fn a_worker_that_waits_for_a_silent_service_ends_when_it_is_told_to() {
         let worker =
             "FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'fhir_bulk job worker'";
         // The next one may be there at once, for what is left to do.
-        let told = rows(&mut client, &format!("SELECT pid {worker} AND pg_terminate_backend(pid)")).join(",");
+        let told = rows(&mut client, &format!("SELECT pid {worker}"));
+        for pid in &told {
+            run(&mut client, &format!("SELECT pg_terminate_backend({pid})"));
+        }
+        let told = told.join(",");
         wait_for("the worker to end", || {
             count(&mut client, &format!("SELECT count(*) {worker} AND pid = ANY ('{{{told}}}')")) == 0
         });

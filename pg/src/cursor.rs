@@ -173,7 +173,7 @@ impl Cursor {
                 mydest: pg_sys::CommandDest::DestNone,
             },
             each: &mut each,
-            scratch: Scratch::new(),
+            scratch: Scratch::default(),
             paused: false,
         };
         // SAFETY: the query is open; the receiver lives through the call. An early stop leaves the executor's state right
@@ -196,6 +196,7 @@ impl Cursor {
 
     /// Has the query ended when the statement that calls this set-returning function ends, also when it ends early
     /// (`LIMIT`, a closed cursor) and never asks for the last row.
+    #[allow(clippy::not_unsafe_ptr_arg_deref, reason = "a call is PostgreSQL's own, which functions get and pass on")]
     pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
         // SAFETY: PostgreSQL calls set-returning functions with a ReturnSetInfo, whose expression context ends before
         // the statement's memory, in which a handle is kept.

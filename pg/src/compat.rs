@@ -8,9 +8,6 @@ use std::ffi::{CStr, c_int};
 pub fn reserve_settings_prefix(prefix: &'static CStr) {
     // SAFETY: a static C string, in _PG_init.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14"))]
-        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
-        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
         pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
     }
 }
@@ -23,12 +20,12 @@ pub unsafe fn check_privileges(access: &Access) {
     // SAFETY: nodes live in the current context.
     unsafe {
         let (list, permissions) = range_table(access);
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         {
             let _ = permissions;
             pg_sys::ExecCheckRTPerms(list, true);
         }
-        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         pg_sys::ExecCheckPermissions(list, permissions, true);
     }
 }
@@ -41,7 +38,7 @@ pub unsafe fn set_range_table(estate: *mut pg_sys::EState, access: &Access) {
     // SAFETY: by the caller; the entry lives in the current context, which outlives `estate`.
     unsafe {
         let (list, permissions) = range_table(access);
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         {
             let _ = permissions;
             pg_sys::ExecInitRangeTable(estate, list);
@@ -62,9 +59,9 @@ unsafe fn range_table(access: &Access) -> (*mut pg_sys::List, *mut pg_sys::List)
     let mut permissions = std::ptr::null_mut();
     // SAFETY: a new node of the current context.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         let holder = entry;
-        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         let holder = pg_sys::addRTEPermissionInfo(&mut permissions, entry);
         (*holder).requiredPerms = access.privileges() as pg_sys::AclMode;
         (*holder).insertedCols = bitmap(&access.inserted);
@@ -104,9 +101,6 @@ pub unsafe fn fetch_row(
     let mut page = 0;
     // SAFETY: by the caller. A page is pinned only when the row is found.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14"))]
-        let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page);
-        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
         let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page, false);
         found.then_some(page)
     }
@@ -140,7 +134,7 @@ pub unsafe fn update_row(
         let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
         let mut lock: pg_sys::LockTupleMode::Type = 0;
         let crosscheck = std::ptr::null_mut();
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         let (result, entries) = {
             let result = pg_sys::heap_update(table, place, tuple, command, crosscheck, true, &mut failure, &mut lock);
             let is_heap_only = u32::from((*(*tuple).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
@@ -182,13 +176,8 @@ pub unsafe fn insert_index_entries(
     let (conflict, arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: by the caller. A list that comes back names deferred constraints, which are triggers' business.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         let rechecks = pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters);
-        #[cfg(feature = "pg13")]
-        let rechecks = {
-            let _ = is_update;
-            pg_sys::ExecInsertIndexTuples(slot, estate, false, conflict, arbiters)
-        };
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
         let rechecks = {
             let only = updated == Some(IndexEntries::Summarizing);
@@ -220,9 +209,6 @@ pub unsafe fn insert_known_key(
     unsafe {
         let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
         pg_sys::FormIndexDatum(info, slot, estate, values, nulls);
-        #[cfg(feature = "pg13")]
-        pg_sys::index_insert(index, values, nulls, &mut (*slot).tts_tid, table, unique, info);
-        #[cfg(not(feature = "pg13"))]
         pg_sys::index_insert(index, values, nulls, &mut (*slot).tts_tid, table, unique, false, info);
     }
 }
@@ -294,18 +280,8 @@ pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const p
     }
 }
 
-/// Whether the server reads only those blocks of a table that a range of tids is in; from 14 on.
-pub const READS_TID_RANGES: bool = cfg!(not(feature = "pg13"));
-
-/// Where the server shows progress as that of a COPY; from 14 on. The name is of `pg_stat_get_progress_info`.
-#[cfg(not(feature = "pg13"))]
-pub const COPY_PROGRESS: &str = "COPY";
-#[cfg(feature = "pg13")]
-pub const COPY_PROGRESS: &str = "VACUUM";
-
 /// Begins to show this process's progress there, unless it does already.
 pub fn show_copy_progress() {
-    #[cfg(not(feature = "pg13"))]
     // SAFETY: this process's own entry, if it has one; of no table in particular.
     unsafe {
         use pg_sys::ProgressCommandType::PROGRESS_COMMAND_COPY;
@@ -414,9 +390,9 @@ pub fn settings() -> &'static [*mut pg_sys::config_generic] {
     // SAFETY: PostgreSQL's array of as many live entries; it changes only when settings are defined, which no caller
     // does while it looks.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         let (array, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
-        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         let (array, count) = {
             let mut count = 0;
             (pg_sys::get_guc_variables(&mut count), count)
@@ -430,18 +406,6 @@ pub fn settings() -> &'static [*mut pg_sys::config_generic] {
 /// # Safety
 /// `statement` is a raw statement of `text`. Not pgrx's wrapper: to be called as [`super::whole::call`] says.
 pub unsafe fn analyze(statement: *mut pg_sys::RawStmt, text: *const std::ffi::c_char) -> *mut pg_sys::List {
-    #[cfg(any(feature = "pg13", feature = "pg14"))]
-    unsafe extern "C-unwind" {
-        #[link_name = "pg_analyze_and_rewrite"]
-        fn pg_analyze_and_rewrite_fixedparams(
-            statement: *mut pg_sys::RawStmt,
-            text: *const std::ffi::c_char,
-            types: *mut pg_sys::Oid,
-            count: std::ffi::c_int,
-            environment: *mut pg_sys::QueryEnvironment,
-        ) -> *mut pg_sys::List;
-    }
-    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
     unsafe extern "C-unwind" {
         fn pg_analyze_and_rewrite_fixedparams(
             statement: *mut pg_sys::RawStmt,
@@ -493,16 +457,6 @@ macro_rules! utility_hook {
     };
 }
 
-#[cfg(feature = "pg13")]
-utility_hook!(
-    text: *const std::ffi::c_char,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion
-);
-#[cfg(not(feature = "pg13"))]
 utility_hook!(
     text: *const std::ffi::c_char,
     read_only_tree: bool,

@@ -6,8 +6,13 @@ use pgrx::pg_sys;
 /// Which way rows go.
 #[derive(Clone, Copy, Debug)]
 pub enum Copying {
-    /// From a source, of which so much, as it is stored, has been read.
-    From { read_bytes: u64, all_bytes: Option<u64> },
+    /// From a source.
+    From {
+        /// So much of it, as it is stored, has been read.
+        read_bytes: u64,
+        /// So much there is in all, if that is known.
+        all_bytes: Option<u64>,
+    },
     /// To somewhere else.
     To,
 }

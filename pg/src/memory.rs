@@ -19,12 +19,14 @@ pub fn new_context() -> pg_sys::MemoryContext {
     }
 }
 
-impl Scratch {
+impl Default for Scratch {
     /// Makes the context.
-    pub fn new() -> Scratch {
+    fn default() -> Scratch {
         Scratch(new_context())
     }
+}
 
+impl Scratch {
     /// Runs `work` with this context as the current one, then frees what `work` made in it. What PostgreSQL
     /// pallocs inside must not be kept.
     pub fn run<T>(&mut self, work: impl FnOnce() -> T) -> T {
@@ -64,7 +66,7 @@ pub unsafe fn in_context<T>(context: pg_sys::MemoryContext, work: impl FnOnce() 
 
 /// Runs `work`, and frees what PostgreSQL pallocated in it.
 pub fn with_scratch<T>(work: impl FnOnce() -> T) -> T {
-    let mut scratch = Scratch::new();
+    let mut scratch = Scratch::default();
     let result = scratch.run(work);
     scratch.delete();
     result

@@ -45,8 +45,8 @@ impl<'a> QueryRow<'a> {
         })
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
+    /// How many columns there are.
+    pub fn width(&self) -> usize {
         self.columns.len()
     }
 

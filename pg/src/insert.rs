@@ -61,7 +61,7 @@ impl HeapInsert {
                 descriptor: pg_sys::CreateTupleDescCopy(descriptor),
                 slots: Vec::new(),
                 has_constraints: !(*descriptor).constr.is_null(),
-                scratch: Scratch::new(),
+                scratch: Scratch::default(),
             }
         }
     }

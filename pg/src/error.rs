@@ -1,7 +1,6 @@
 //! Errors as users meet them: SQLSTATE, a message that names the thing, DETAIL with the place, HINT with the way
 //! out. Each module makes its own; here they become PostgreSQL's.
 
-use fhir_bulk_codec::{LineError, Reason, error::IdRule, jsonb::MAX_DEPTH};
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
@@ -69,7 +68,7 @@ impl Error {
 
     /// The SQLSTATE, five characters.
     pub fn sqlstate(&self) -> String {
-        crate::pg::session::unpack_sqlstate(self.code as i32)
+        crate::session::unpack_sqlstate(self.code as i32)
     }
 
     /// Reports the error to PostgreSQL, which ends the statement.
@@ -83,16 +82,6 @@ impl Error {
         }
         report.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
-    }
-
-    /// A line of a source that cannot be loaded.
-    pub fn of_line(source: &str, number: u64, error: &LineError) -> Error {
-        let out = Error::new(sqlstate(error.reason), format!("line {number} of {source}: {}", error.reason))
-            .detail(format!("The error is at byte {} of the line.", error.offset + 1));
-        match hint(error.reason) {
-            Some(hint) => out.hint(hint),
-            None => out,
-        }
     }
 }
 
@@ -115,38 +104,4 @@ impl From<CaughtError> for Error {
 /// Shorthand for the SQL face of an operation.
 pub fn or_raise<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| error.raise())
-}
-
-fn sqlstate(reason: Reason) -> PgSqlErrorCode {
-    match reason {
-        Reason::Syntax(_) | Reason::TrailingData | Reason::LoneSurrogate => {
-            PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
-        }
-        Reason::Encoding => PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-        Reason::NulCharacter => PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
-        Reason::NumberOverflow => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-        Reason::TooDeep => PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
-        Reason::TooLarge => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        Reason::OutOfMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-        Reason::NotAnObject
-        | Reason::MissingId
-        | Reason::IdNotString
-        | Reason::InvalidId(_)
-        | Reason::TypeNotString
-        | Reason::MetaNotObject
-        | Reason::CreatedAtNotString => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-    }
-}
-
-fn hint(reason: Reason) -> Option<String> {
-    Some(match reason {
-        Reason::TrailingData => "NDJSON has one resource on each line.".into(),
-        Reason::Encoding => "NDJSON is UTF-8; convert the source first.".into(),
-        Reason::TooDeep => format!("At most {MAX_DEPTH} levels of arrays and objects can be loaded."),
-        Reason::NotAnObject => "Each line is one resource, a JSON object.".into(),
-        Reason::MissingId | Reason::IdNotString => "Every resource needs an id, a string.".into(),
-        Reason::InvalidId(IdRule::Fhir) => "A FHIR id has 1 to 64 letters, digits, '-' and '.'.".into(),
-        Reason::InvalidId(IdRule::Aidbox) => "An id has 1 to 255 bytes and no control characters.".into(),
-        _ => return None,
-    })
 }

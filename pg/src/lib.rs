@@ -1,4 +1,4 @@
-//! Everything that pgrx does not offer safely, wrapped once: the only place with `unsafe`.
+//! Everything that pgrx does not offer safely, wrapped once: the only crate with `unsafe`. It knows nothing of FHIR.
 //!
 //! Rules kept here, so that the rest of the house need not know them:
 //! - `pg_sys` functions are pgrx's wrappers: an error of PostgreSQL unwinds as a Rust panic and runs Drops.
@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod compat;
 pub mod cursor;
 pub mod datum;
+pub mod error;
 pub mod guc;
 pub mod insert;
 pub mod lock;

@@ -71,7 +71,7 @@ impl HeapUpdate {
                 columns: access.updated.clone(),
                 found: pg_sys::MakeSingleTupleTableSlot(insert.descriptor, &raw const pg_sys::TTSOpsBufferHeapTuple),
                 new: pg_sys::MakeSingleTupleTableSlot(insert.descriptor, &raw const pg_sys::TTSOpsVirtual),
-                scratch: Scratch::new(),
+                scratch: Scratch::default(),
             })
         }
     }

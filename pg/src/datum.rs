@@ -157,7 +157,7 @@ impl Values {
     }
 
     /// How many bytes there are.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
