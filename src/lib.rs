@@ -22,6 +22,7 @@ use pgrx::prelude::*;
 mod arguments;
 mod dump;
 mod export;
+mod extension;
 mod file_url;
 mod import;
 mod jobs;

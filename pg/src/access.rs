@@ -31,31 +31,37 @@ impl Access {
     /// Raises 42501 when the current role may not do it.
     pub fn check(&self) {
         // SAFETY: the table is open and locked.
-        unsafe { compat::check_privileges(self) }
+        unsafe { compat::check_privileges(self.entry()) }
     }
 
     /// The privileges that it takes.
-    pub(super) fn privileges(&self) -> u32 {
+    fn privileges(&self) -> u32 {
         let needs = |columns: &[i16], privilege: u32| if columns.is_empty() { 0 } else { privilege };
         needs(&self.inserted, pg_sys::ACL_INSERT)
             | needs(&self.updated, pg_sys::ACL_UPDATE)
             | needs(&self.selected, pg_sys::ACL_SELECT)
     }
 
-    /// A range table entry for the table, without privileges.
-    pub(super) fn range_table_entry(&self) -> *mut pg_sys::RangeTblEntry {
+    /// The table's entry in a range table, with what is done to it.
+    pub(super) fn entry(&self) -> compat::Entry {
         // SAFETY: the tag is that of the struct.
         let mut entry = unsafe { pgrx::PgBox::<pg_sys::RangeTblEntry>::alloc_node(pg_sys::NodeTag::T_RangeTblEntry) };
         entry.rtekind = pg_sys::RTEKind::RTE_RELATION;
         entry.relid = self.table.oid();
         entry.relkind = self.table.kind() as std::ffi::c_char;
         entry.rellockmode = pg_sys::RowExclusiveLock as i32;
-        entry.into_pg()
+        compat::Entry {
+            entry: entry.into_pg(),
+            privileges: self.privileges(),
+            inserted: bitmap(&self.inserted),
+            updated: bitmap(&self.updated),
+            selected: bitmap(&self.selected),
+        }
     }
 }
 
 /// Columns as PostgreSQL counts them in sets.
-pub(super) fn bitmap(columns: &[i16]) -> *mut pg_sys::Bitmapset {
+fn bitmap(columns: &[i16]) -> *mut pg_sys::Bitmapset {
     let mut set = std::ptr::null_mut();
     for number in columns {
         let member = i32::from(*number) - pg_sys::FirstLowInvalidHeapAttributeNumber;

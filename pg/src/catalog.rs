@@ -116,30 +116,6 @@ pub fn accept_changes() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
-/// The extension, and whose it is.
-pub struct Extension {
-    /// Its own OID.
-    pub oid: pg_sys::Oid,
-    /// The role that made it.
-    pub owner: pg_sys::Oid,
-}
-
-/// This extension in this database, whose functions are being called.
-pub fn this_extension() -> Extension {
-    find_this_extension().expect("its functions are being called")
-}
-
-/// This extension, unless this database has it no more: for those whom nobody calls.
-pub fn find_this_extension() -> Option<Extension> {
-    let query = c"SELECT pg_catalog.concat_ws(' ', e.oid, e.extowner) FROM pg_catalog.pg_extension e \
-        WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk'";
-    let found = super::spi::texts(query, &[]);
-    let mut parts = found.first()?.split(' ');
-    let mut oid = || parts.next().and_then(|number| number.parse::<u32>().ok()).expect("an OID").into();
-    let (oid, owner) = (oid(), oid());
-    Some(Extension { oid, owner })
-}
-
 /// A name as it must be written in SQL.
 pub fn quote_identifier(name: &CStr) -> String {
     // SAFETY: the result is the argument itself or a palloc'd copy.
@@ -279,14 +255,4 @@ pub fn is_domain(type_oid: pg_sys::Oid) -> bool {
 pub fn is_enum(type_oid: pg_sys::Oid) -> bool {
     // SAFETY: a catalogue look-up.
     unsafe { pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_ENUM }
-}
-
-/// A value of a type from its text, by the type's own input function, whose errors are raised.
-pub fn input(type_oid: pg_sys::Oid, text: &CStr) -> pg_sys::Datum {
-    let (mut function, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
-    // SAFETY: a live type; the input function reads its C string only.
-    unsafe {
-        pg_sys::getTypeInputInfo(type_oid, &mut function, &mut parameter);
-        pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), parameter, -1)
-    }
 }

@@ -1,6 +1,5 @@
 //! What differs between PostgreSQL versions. No `cfg(feature = "pg…")` stands anywhere else.
 
-use super::access::{Access, bitmap};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
 
@@ -12,14 +11,28 @@ pub fn reserve_settings_prefix(prefix: &'static CStr) {
     }
 }
 
-/// Checks that the current role may do what `access` says; raises 42501 when not.
+/// A range table entry without privileges, and what is done to it.
+pub struct Entry {
+    /// A new node of the current context, of an open and locked relation.
+    pub entry: *mut pg_sys::RangeTblEntry,
+    /// Bits of `ACL_…`.
+    pub privileges: u32,
+    /// Columns by number, beyond `FirstLowInvalidHeapAttributeNumber`.
+    pub inserted: *mut pg_sys::Bitmapset,
+    /// The same of columns that are updated.
+    pub updated: *mut pg_sys::Bitmapset,
+    /// The same of columns that are read.
+    pub selected: *mut pg_sys::Bitmapset,
+}
+
+/// Checks that the current role may do what the entry says; raises 42501 when not.
 ///
 /// # Safety
-/// `access` names an open, locked relation.
-pub unsafe fn check_privileges(access: &Access) {
+/// The entry is a live node, and in no list.
+pub unsafe fn check_privileges(entry: Entry) {
     // SAFETY: nodes live in the current context.
     unsafe {
-        let (list, permissions) = range_table(access);
+        let (list, permissions) = range_table(entry);
         #[cfg(feature = "pg15")]
         {
             let _ = permissions;
@@ -30,14 +43,14 @@ pub unsafe fn check_privileges(access: &Access) {
     }
 }
 
-/// Puts the table into the executor state's range table, as number 1.
+/// Puts the entry into the executor state's range table, as number 1.
 ///
 /// # Safety
-/// `estate` is live; `access` names an open, locked relation.
-pub unsafe fn set_range_table(estate: *mut pg_sys::EState, access: &Access) {
-    // SAFETY: by the caller; the entry lives in the current context, which outlives `estate`.
+/// `estate` is live, and ends before the entry's context; the entry is a live node, and in no list.
+pub unsafe fn set_range_table(estate: *mut pg_sys::EState, entry: Entry) {
+    // SAFETY: by the caller.
     unsafe {
-        let (list, permissions) = range_table(access);
+        let (list, permissions) = range_table(entry);
         #[cfg(feature = "pg15")]
         {
             let _ = permissions;
@@ -53,20 +66,21 @@ pub unsafe fn set_range_table(estate: *mut pg_sys::EState, access: &Access) {
 /// A range table of one entry, and from 16 on the list of what is done to it, which was part of the entry before.
 ///
 /// # Safety
-/// `access` names an open, locked relation.
-unsafe fn range_table(access: &Access) -> (*mut pg_sys::List, *mut pg_sys::List) {
-    let entry = access.range_table_entry();
+/// The entry is a live node, and in no list.
+unsafe fn range_table(
+    Entry { entry, privileges, inserted, updated, selected }: Entry,
+) -> (*mut pg_sys::List, *mut pg_sys::List) {
     let mut permissions = std::ptr::null_mut();
-    // SAFETY: a new node of the current context.
+    // SAFETY: by the caller.
     unsafe {
         #[cfg(feature = "pg15")]
         let holder = entry;
         #[cfg(not(feature = "pg15"))]
         let holder = pg_sys::addRTEPermissionInfo(&mut permissions, entry);
-        (*holder).requiredPerms = access.privileges() as pg_sys::AclMode;
-        (*holder).insertedCols = bitmap(&access.inserted);
-        (*holder).updatedCols = bitmap(&access.updated);
-        (*holder).selectedCols = bitmap(&access.selected);
+        (*holder).requiredPerms = privileges as pg_sys::AclMode;
+        (*holder).insertedCols = inserted;
+        (*holder).updatedCols = updated;
+        (*holder).selectedCols = selected;
         (pg_sys::lappend(std::ptr::null_mut(), entry.cast()), std::mem::take(&mut permissions))
     }
 }
@@ -404,7 +418,7 @@ pub fn settings() -> &'static [*mut pg_sys::config_generic] {
 /// Parses what a query means and applies rules and policies to it: its one raw statement in, queries out.
 ///
 /// # Safety
-/// `statement` is a raw statement of `text`. Not pgrx's wrapper: to be called as [`super::whole::call`] says.
+/// `statement` is a raw statement of `text`. Not pgrx's wrapper: to be called as `whole::call` says.
 pub unsafe fn analyze(statement: *mut pg_sys::RawStmt, text: *const std::ffi::c_char) -> *mut pg_sys::List {
     unsafe extern "C-unwind" {
         fn pg_analyze_and_rewrite_fixedparams(
@@ -437,6 +451,7 @@ macro_rules! utility_hook {
         type UtilityHook = unsafe extern "C-unwind" fn(*mut pg_sys::PlannedStmt, $($kind),*);
 
         static mut NEXT_UTILITY: Option<UtilityHook> = None;
+        static mut CHECK_UTILITY: Option<unsafe extern "C-unwind" fn(*mut pg_sys::PlannedStmt)> = None;
 
         unsafe extern "C-unwind" {
             fn standard_ProcessUtility(statement: *mut pg_sys::PlannedStmt, $($argument: $kind),*);
@@ -445,8 +460,8 @@ macro_rules! utility_hook {
         unsafe extern "C-unwind" fn on_utility(statement: *mut pg_sys::PlannedStmt, $($argument: $kind),*) {
             // SAFETY: arguments are passed on as they came; set once, in `install_utility_hook`.
             unsafe {
-                if super::read_only::is_active() {
-                    super::read_only::check_utility(statement);
+                if let Some(check) = CHECK_UTILITY {
+                    check(statement);
                 }
                 match NEXT_UTILITY {
                     Some(next) => next(statement, $($argument),*),
@@ -467,11 +482,14 @@ utility_hook!(
     completion: *mut pg_sys::QueryCompletion
 );
 
-/// Puts the hook that checks statements without a plan in front of those that are there.
+/// Puts a hook in front of those that are there, which has `check` see each statement without a plan.
 ///
 /// # Safety
-/// Called once, in _PG_init.
-pub unsafe fn install_utility_hook() {
+/// Called once, in _PG_init. An error of `check` goes through the hooks as it is.
+pub unsafe fn install_utility_hook(check: unsafe extern "C-unwind" fn(*mut pg_sys::PlannedStmt)) {
     // SAFETY: by the caller; a backend has one thread.
-    unsafe { NEXT_UTILITY = (&raw mut pg_sys::ProcessUtility_hook).replace(Some(on_utility)) }
+    unsafe {
+        CHECK_UTILITY = Some(check);
+        NEXT_UTILITY = (&raw mut pg_sys::ProcessUtility_hook).replace(Some(on_utility));
+    }
 }

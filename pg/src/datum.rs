@@ -55,7 +55,7 @@ impl Bytea {
 impl Jsonb {
     /// Reads JSON text as PostgreSQL does, whose errors are raised.
     pub fn parse(text: &CStr) -> Jsonb {
-        Jsonb(super::catalog::input(pg_sys::JSONBOID, text))
+        Jsonb(input(pg_sys::JSONBOID, text))
     }
 }
 
@@ -165,5 +165,15 @@ impl Values {
     pub fn clear(&mut self, keep: usize) {
         self.bytes.clear();
         self.bytes.shrink_to(keep);
+    }
+}
+
+/// A value of a type from its text, by the type's own input function, whose errors are raised.
+pub fn input(type_oid: pg_sys::Oid, text: &CStr) -> pg_sys::Datum {
+    let (mut function, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+    // SAFETY: a live type; the input function reads its C string only.
+    unsafe {
+        pg_sys::getTypeInputInfo(type_oid, &mut function, &mut parameter);
+        pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), parameter, -1)
     }
 }

@@ -68,7 +68,7 @@ impl Error {
 
     /// The SQLSTATE, five characters.
     pub fn sqlstate(&self) -> String {
-        crate::session::unpack_sqlstate(self.code as i32)
+        unpack_sqlstate(self.code as i32)
     }
 
     /// Reports the error to PostgreSQL, which ends the statement.
@@ -104,4 +104,10 @@ impl From<CaughtError> for Error {
 /// Shorthand for the SQL face of an operation.
 pub fn or_raise<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| error.raise())
+}
+
+/// The five characters of an error code.
+fn unpack_sqlstate(code: i32) -> String {
+    // PGUNSIX: six bits a character, the first lowest (elog.h).
+    (0..5).map(|at| (((code >> (6 * at)) & 0x3F) as u8 + b'0') as char).collect()
 }

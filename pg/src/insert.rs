@@ -42,7 +42,7 @@ impl HeapInsert {
         // executor state is made and used as COPY does (`CopyFrom` in copyfrom.c).
         unsafe {
             let state = pg_sys::CreateExecutorState();
-            compat::set_range_table(state, &access);
+            compat::set_range_table(state, access.entry());
             let relation_info =
                 pgrx::PgBox::<pg_sys::ResultRelInfo>::alloc_node(pg_sys::NodeTag::T_ResultRelInfo).into_pg();
             pg_sys::ExecInitResultRelation(state, relation_info, 1);

@@ -36,7 +36,7 @@ pub fn install() {
     unsafe {
         NEXT_OBJECT_ACCESS = (&raw mut pg_sys::object_access_hook).replace(Some(on_object_access));
         NEXT_EXECUTOR_START = (&raw mut pg_sys::ExecutorStart_hook).replace(Some(on_executor_start));
-        compat::install_utility_hook();
+        compat::install_utility_hook(on_utility);
     }
 }
 
@@ -157,10 +157,17 @@ pub(super) unsafe fn command_name(node: *mut pg_sys::Node) -> String {
     unsafe { CStr::from_ptr(pg_sys::GetCommandTagName(pg_sys::CreateCommandTag(node))).to_string_lossy().into_owned() }
 }
 
+unsafe extern "C-unwind" fn on_utility(statement: *mut pg_sys::PlannedStmt) {
+    if is_active() {
+        // SAFETY: PostgreSQL passes a live statement.
+        unsafe { check_utility(statement) }
+    }
+}
+
 /// Raises 25006 for statements without a plan, but for those that only show something or whose own statements are
 /// checked as they come.
 #[pg_guard]
-pub(super) unsafe extern "C-unwind" fn check_utility(plan: *mut pg_sys::PlannedStmt) {
+unsafe extern "C-unwind" fn check_utility(plan: *mut pg_sys::PlannedStmt) {
     use pg_sys::NodeTag::{T_CallStmt, T_DoStmt, T_ExecuteStmt, T_ExplainStmt, T_VariableShowStmt};
     // SAFETY: PostgreSQL passes a live statement; that of an EXPLAIN has been analysed.
     unsafe {

@@ -190,12 +190,6 @@ pub fn as_bootstrap_superuser<T>(work: impl FnOnce() -> T) -> T {
     as_role(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), work)
 }
 
-/// The five characters of an error code.
-pub fn unpack_sqlstate(code: i32) -> String {
-    // PGUNSIX: six bits a character, the first lowest (elog.h).
-    (0..5).map(|at| (((code >> (6 * at)) & 0x3F) as u8 + b'0') as char).collect()
-}
-
 /// Waits until one of the file descriptors can be read, a signal has set the latch, or the server ends, which ends this
 /// process.
 pub fn wait_readable(fds: &[BorrowedFd<'_>]) {

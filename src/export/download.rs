@@ -1,14 +1,15 @@
 //! `bulk_export_file` and `bulk_export_file_part`: a file that an export wrote, for whoever has its signed URL.
 
-use super::run::Target;
+use super::target::Target;
 use super::{NAME, signer};
 use crate::arguments::required;
+use crate::extension;
 use crate::jobs;
 use crate::settings;
 use crate::sink::gone;
 use fhir_bulk_pg::datum::Bytea;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
-use fhir_bulk_pg::{catalog, session, spi};
+use fhir_bulk_pg::{session, spi};
 use pgrx::PgSqlErrorCode;
 use pgrx::prelude::*;
 use std::fs::File;
@@ -53,7 +54,7 @@ fn may_read_files() -> Result<()> {
         AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.refobjid OPERATOR(pg_catalog.=) $1 \
         AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
         WHERE p.proname OPERATOR(pg_catalog.=) 'bulk_export_file' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')";
-    if !spi::texts(query, &[spi::Parameter::oid(catalog::this_extension().oid)]).is_empty() {
+    if !spi::texts(query, &[spi::Parameter::oid(extension::this_extension().oid)]).is_empty() {
         return Ok(());
     }
     let message = "permission denied for function bulk_export_file";

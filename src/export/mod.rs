@@ -8,10 +8,12 @@ mod horizon;
 mod identifiers;
 mod kickoff;
 mod notes;
+mod outcome;
 mod request;
 mod run;
 mod signature;
 mod status;
+mod target;
 mod units;
 
 pub use run::help;
@@ -24,9 +26,9 @@ use fhir_bulk_pg::session;
 use kickoff::Kickoff;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode};
-use run::Target;
 use serde_json::{Value, json};
 use signature::Signer;
+use target::Target;
 
 const MICROS_PER_MINUTE: i64 = 60_000_000;
 /// What these jobs are called in the queue.

@@ -5,7 +5,8 @@ use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
-use super::status::Outcome;
+use super::outcome::Outcome;
+use super::target::Target;
 use super::units::{self, Unit};
 use crate::jobs::Task;
 use crate::settings;
@@ -38,40 +39,6 @@ const HELPER: &CStr = c"fhir_bulk_export_helper";
 type Typed = (String, Written);
 /// The same with the file's number.
 type Numbered = (String, usize, Written);
-
-/// Where an export's files go; as the queue keeps it.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Target {
-    /// As it was set when the job was asked for.
-    pub location: String,
-    /// The one that `s3://` meant then.
-    pub service: Address,
-    /// Tells this database from others that share the location.
-    pub owner: String,
-    /// The folder of the files.
-    pub folder: String,
-    /// How large they become.
-    pub file_bytes: u64,
-    /// The level, if they are compressed.
-    pub gzip: Option<u32>,
-}
-
-impl Target {
-    /// # Errors
-    /// Those of [`Location::parse`].
-    pub fn location(&self) -> Result<Location> {
-        Location::parse(&self.location, &self.owner, &self.service)
-    }
-
-    /// As it stands in the queue.
-    pub fn of(input: &Value) -> Target {
-        Target::deserialize(input).expect("kept as it was made")
-    }
-
-    fn format(&self) -> Format {
-        Format { gzip: self.gzip, bytes: self.file_bytes }
-    }
-}
 
 thread_local! {
     /// Services, and what was to be removed from there when they could not be asked or said no, and when that was.

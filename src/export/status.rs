@@ -2,32 +2,17 @@
 
 use super::files::Written;
 use super::kickoff::Kickoff;
-use super::run::Target;
+use super::outcome::Outcome;
 use super::signature::{SignedFile, Signer, VALID_SECONDS};
+use super::target::Target;
 use crate::jobs::Job;
 use crate::settings;
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::session;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
-
-/// What an export came to.
-#[derive(Serialize, Deserialize)]
-pub struct Outcome {
-    /// The folder of its files.
-    pub folder: String,
-    /// In microseconds since 2000-01-01T00:00:00Z.
-    pub transaction_time: i64,
-    /// With the type of what is in them; nothing for a file of all types.
-    pub output: Vec<(String, Written)>,
-    /// Bundles of deletions.
-    pub deleted: Vec<Written>,
-    /// OperationOutcomes.
-    #[serde(default)]
-    pub error: Vec<Written>,
-}
 
 /// The status of an export.
 ///

@@ -15,14 +15,37 @@ mod task;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use queue::{add, cancel, check_limit, discard, find, forget_expired, input};
+pub use queue::{cancel, check_limit, find, forget_expired, input};
 pub use rows::{Committed, Job, NewJob, Progress, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 
-use fhir_bulk_pg::error::or_raise;
+use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::spi;
 use pgrx::prelude::*;
+
+/// Adds a job of the current role. It starts when the transaction commits, as soon as a worker is free.
+///
+/// # Errors
+/// 42710 when the role has a job of that id.
+pub fn add(job: &NewJob<'_>) -> Result<()> {
+    queue::add(job)?;
+    worker::wake_at_commit(job.inputs.len());
+    Ok(())
+}
+
+/// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is removed by a worker
+/// soon after the commit. False when there is none, or none that made anything.
+///
+/// # Errors
+/// 22023 for claims that say not whose jobs are meant.
+pub fn discard(kind: &str, id: &str) -> Result<bool> {
+    let discarded = queue::discard(kind, id)?;
+    if discarded {
+        worker::wake_at_commit(1);
+    }
+    Ok(discarded)
+}
 
 /// The `sub` of the token that the session works for, in `request.jwt.claims`; for the views on jobs.
 #[pg_extern(stable, parallel_unsafe)]

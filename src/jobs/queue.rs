@@ -2,9 +2,9 @@
 
 use super::rows::{Committed, EndedTask, ExpiredJob, Job, NewJob, Progress, TaskRow};
 use super::settings_of_caller as caller;
+use crate::extension::{self, Extension};
 use crate::own_tables;
 use crate::settings;
-use fhir_bulk_pg::catalog::{self, Extension};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::spi::Parameter;
@@ -37,14 +37,14 @@ pub fn subject() -> Result<Option<String>> {
     }
 }
 
-/// Adds a job of the current role. It starts when the transaction commits, as soon as a worker is free.
+/// Adds a job of the current role.
 ///
 /// # Errors
 /// 42710 when the role has a job of that id.
 pub fn add(job: &NewJob<'_>) -> Result<()> {
     let (role, subject) = (session::role(), subject()?);
     let settings = caller::settings();
-    let queue = Queue::of(catalog::this_extension());
+    let queue = Queue::of(extension::this_extension());
     let added: Vec<i64> = queue.rows(
         "INSERT INTO fhir_bulk_internal.bulk_job (number, kind, id, role, subject, database, request, settings) \
          VALUES (pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::pg_catalog.text, 0), \
@@ -73,7 +73,6 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
          WITH ORDINALITY AS t (input, number)",
         || vec![Parameter::int8(*number), Parameter::string(&Value::Array(job.inputs.to_vec()).to_string())],
     );
-    super::worker::wake_at_commit(job.inputs.len());
     Ok(())
 }
 
@@ -87,7 +86,7 @@ pub fn check_limit(kind: &str, most: u32) -> Result<()> {
         return Ok(());
     }
     let (role, subject) = (session::role(), subject()?);
-    let queue = Queue::of(catalog::this_extension());
+    let queue = Queue::of(extension::this_extension());
     queue.additions_lock(role, subject.as_deref()).wait_in_transaction();
     let unfinished: Vec<u32> = queue.rows(
         "SELECT pg_catalog.to_jsonb(pg_catalog.count(*)) FROM fhir_bulk_internal.bulk_job \
@@ -118,7 +117,7 @@ pub fn check_limit(kind: &str, most: u32) -> Result<()> {
 /// # Errors
 /// Those of [`subject`].
 pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
-    let queue = Queue::of(catalog::this_extension());
+    let queue = Queue::of(extension::this_extension());
     let micros = |column: &str| {
         format!(
             "(pg_catalog.date_part('epoch', {column}) OPERATOR(pg_catalog.-) 946684800) OPERATOR(pg_catalog.*) 1000000"
@@ -153,7 +152,7 @@ pub fn input(kind: &str, id: &str) -> Option<Value> {
          WHERE j.kind OPERATOR(pg_catalog.=) $1 AND j.id OPERATOR(pg_catalog.=) $2 \
          AND j.database OPERATOR(pg_catalog.=) $3";
     let parameters = || vec![Parameter::string(kind), Parameter::string(id), Parameter::oid(session::database())];
-    Queue::of(catalog::this_extension()).rows(statement, parameters).into_iter().next()
+    Queue::of(extension::this_extension()).rows(statement, parameters).into_iter().next()
 }
 
 /// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. False when
@@ -162,7 +161,7 @@ pub fn input(kind: &str, id: &str) -> Option<Value> {
 /// # Errors
 /// Those of [`subject`].
 pub fn cancel(kind: &str, id: &str) -> Result<bool> {
-    let queue = Queue::of(catalog::this_extension());
+    let queue = Queue::of(extension::this_extension());
     let cancelled: Vec<i64> = queue.rows(
         &format!(
             "UPDATE fhir_bulk_internal.bulk_job j SET status = 'cancelled', ended_at = pg_catalog.clock_timestamp() \
@@ -195,13 +194,13 @@ pub fn cancel(kind: &str, id: &str) -> Result<bool> {
     Ok(!cancelled.is_empty())
 }
 
-/// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is removed by a worker
-/// soon after the commit. False when there is none, or none that made anything.
+/// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is a worker's to remove.
+/// False when there is none, or none that made anything.
 ///
 /// # Errors
 /// Those of [`subject`].
 pub fn discard(kind: &str, id: &str) -> Result<bool> {
-    let queue = Queue::of(catalog::this_extension());
+    let queue = Queue::of(extension::this_extension());
     // A task with a worker that no longer lives has something left of it.
     let discarded: Vec<i64> = queue.rows(
         &format!(
@@ -212,9 +211,6 @@ pub fn discard(kind: &str, id: &str) -> Result<bool> {
         ),
         own(kind, id)?,
     );
-    if !discarded.is_empty() {
-        super::worker::wake_at_commit(1);
-    }
     Ok(!discarded.is_empty())
 }
 
@@ -225,7 +221,7 @@ pub fn discard(kind: &str, id: &str) -> Result<bool> {
 /// Those of [`subject`].
 pub fn forget_expired(kind: &str, id: &str, minutes: i32) -> Result<()> {
     let own = own(kind, id)?;
-    Queue::of(catalog::this_extension()).execute(
+    Queue::of(extension::this_extension()).execute(
         &format!(
             "DELETE FROM fhir_bulk_internal.bulk_job WHERE {OWN} AND COALESCE(subject, '') OPERATOR(pg_catalog.=) COALESCE($4, '') \
              AND ended_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \

@@ -3,11 +3,12 @@
 use super::queue::{self, Queue};
 use super::rows::{Committed, Progress, TaskRow};
 use super::settings_of_caller;
+use crate::extension;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::progress::{self, Copying};
 use fhir_bulk_pg::session::{self, Identity};
-use fhir_bulk_pg::{catalog, transaction, worker};
+use fhir_bulk_pg::{transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::Value;
 use std::cell::Cell;
@@ -151,7 +152,7 @@ impl Task {
     }
 
     fn queue(&self) -> Option<Queue> {
-        catalog::find_this_extension().map(Queue::of).filter(|queue| self.is_in(queue))
+        extension::find_this_extension().map(Queue::of).filter(|queue| self.is_in(queue))
     }
 
     /// Whether a second thread may help now: there is a slot that no worker has, and those who would like it too and

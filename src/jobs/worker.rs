@@ -2,11 +2,11 @@
 
 use super::queue::{Queue, Which};
 use super::task::Task;
-use fhir_bulk_pg::catalog::Extension;
+use crate::extension::{self, Extension};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::worker::{self, Worker};
-use fhir_bulk_pg::{catalog, session, transaction};
+use fhir_bulk_pg::{session, transaction};
 use pgrx::pg_sys;
 use serde_json::Value;
 use std::cell::Cell;
@@ -51,14 +51,14 @@ pub(super) fn wake_at_commit(tasks: usize) {
         return;
     }
     ADDED.set((transaction, tasks));
-    let slots: Vec<Key> = Queue::of(catalog::this_extension()).slots().collect();
+    let slots: Vec<Key> = Queue::of(extension::this_extension()).slots().collect();
     transaction::at_commit(move || start(slots.iter().filter(|slot| slot.is_free()).count().min(ADDED.get().1)));
 }
 
 /// Starts workers for tasks that nobody works on: after a restart of the server, or when it had no process left.
 pub fn wake() {
     if !session::is_standby() {
-        start_missing(&Queue::of(catalog::this_extension()));
+        start_missing(&Queue::of(extension::this_extension()));
     }
 }
 
@@ -170,7 +170,7 @@ fn in_queue<T>(work: impl Fn(&Queue) -> T) -> Option<T> {
     for tried in 1.. {
         worker::reload_if_asked();
         let found: Result<Option<T>> =
-            transaction::run(|| Ok(catalog::find_this_extension().map(|extension| work(&Queue::of(extension)))));
+            transaction::run(|| Ok(extension::find_this_extension().map(|extension| work(&Queue::of(extension)))));
         match found {
             Ok(found) => return found,
             Err(error) if tried == TRIES => {
@@ -236,7 +236,7 @@ fn run(task: &Task, kinds: &[Kind]) -> Option<()> {
 }
 
 fn extension() -> Result<Option<Extension>> {
-    transaction::run(|| Ok(catalog::find_this_extension()))
+    transaction::run(|| Ok(extension::find_this_extension()))
 }
 
 /// Ends jobs whose tasks are over, and forgets what is to be forgotten: outside of transactions, since that may wait for

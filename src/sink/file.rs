@@ -1,7 +1,7 @@
 //! `file:///folder`: files of the server, in `folder/<database>/<job>/`. A job's files are written in a folder of
 //! another name, which is renamed when they are whole.
 
-use super::gone;
+use super::errors::gone;
 use crate::file_url;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;

@@ -1,16 +1,16 @@
 //! Where the files of exports go: a place for each job, where nobody is led before all of its files are whole.
 
+mod errors;
 mod file;
 mod s3;
+
+pub use errors::gone;
 
 use crate::settings::s3::Address;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::fs::File;
 use std::time::Duration;
-
-/// What a location can be.
-const KNOWN: &str = "It is file:///folder/on/the/server or s3://bucket/prefix.";
 
 /// The place that `fhir_bulk.export_location` names, as far as it is this database's.
 pub enum Location {
@@ -55,7 +55,7 @@ impl Location {
         match url.split_once("://") {
             Some(("file", rest)) => Ok(Location::File(file::Folder::new(url, rest, owner)?)),
             Some(("s3", _)) => Ok(Location::S3(s3::Prefix::new(url, owner, service)?)),
-            _ => Err(Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\"")).hint(KNOWN)),
+            _ => Err(Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\"")).hint(errors::KNOWN)),
         }
     }
 
@@ -165,11 +165,4 @@ impl Output {
             Output::S3(object) => object.finish(),
         }
     }
-}
-
-/// The error for a file that was removed (58P01). Who has its URL learns no path of the server by it.
-pub fn gone(job: &str, name: &str) -> Error {
-    let message = format!("the exported file \"{job}/{name}\" is not there any more");
-    Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_FILE, message)
-        .hint("Files are kept for fhir_bulk.export_retention, and until bulk_export_cancel().")
 }

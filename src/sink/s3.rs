@@ -44,7 +44,8 @@ impl Prefix {
         let prefix = Prefix { service: address.service()?, name: format!("{}/{owner}", url.trim_end_matches('/')) };
         let is_good = ObjectName::parse(&prefix.name).and_then(|name| prefix.service.folder(name));
         is_good.map_err(|error| {
-            Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\": {error}")).hint(super::KNOWN)
+            Error::invalid_argument(format!("fhir_bulk.export_location is \"{url}\": {error}"))
+                .hint(super::errors::KNOWN)
         })?;
         Ok(prefix)
     }

@@ -1,6 +1,6 @@
 //! `file:///path`: a file on the server, for roles that may read the server's files.
 
-use super::{Bytes, Counted, Progress, Source};
+use super::opened::{Bytes, Counted, Progress, Source};
 use crate::file_url;
 use fhir_bulk_feed as feed;
 use fhir_bulk_pg::error::{Error, Result};

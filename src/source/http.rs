@@ -1,7 +1,7 @@
 //! `http://`, `https://`: received by a thread that never calls PostgreSQL, for the feed's, which doesn't either; the backend
 //! waits on its latch.
 
-use super::{Bytes, Progress, Source};
+use super::opened::{Bytes, Progress, Source, shown};
 use crate::settings;
 use fhir_bulk_feed as feed;
 use fhir_bulk_pg::error::{Error, Result};
@@ -18,7 +18,7 @@ const REDIRECTS: usize = 5;
 /// 42501 for one that it does not; 08006 when the server does not answer with the body, `retries` times after the
 /// first; 55000 when it changes between two times; 22023 for a bad URL; those of the settings.
 pub fn open(url: &str, retries: u32) -> Result<Source> {
-    let name = super::shown(url);
+    let name = shown(url);
     let origin = Origin::url(url).map_err(|error| failure(&name, &error))?;
     start(name, origin, settings::allowed_sources()?, retries)
 }

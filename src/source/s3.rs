@@ -1,6 +1,7 @@
 //! `s3://bucket/key`: an object of the S3 service in the settings, read with the server's credentials.
 
-use super::{Source, http};
+use super::http;
+use super::opened::{Source, shown};
 use crate::settings;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_transfer::{ObjectName, Origin, TransferError};
@@ -11,7 +12,7 @@ use fhir_bulk_transfer::{ObjectName, Origin, TransferError};
 /// # Errors
 /// As of [`http::open`].
 pub fn open(url: &str, retries: u32) -> Result<Source> {
-    let name = super::shown(url);
+    let name = shown(url);
     let failed = |error| http::failure(&name, &error);
     let policy = settings::allowed_sources()?;
     let object = ObjectName::parse(url).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! Bytes that a client has handed over before: piece by piece, in the transaction that then loads them. They wait in a
 //! temporary file, which takes them in a third of the time of COPY into a temporary table of bytea.
 
-use super::{Bytes, Progress, Source};
+use super::opened::{Bytes, Progress, Source};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::temporary::TemporaryFile;
 use fhir_bulk_pg::transaction::{self, SubtransactionEnd};

@@ -1,6 +1,6 @@
 //! Rows as CSV.
 
-use super::{KEEP_BYTES, Writer};
+use super::writer::{KEEP_BYTES, Writer};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::rows::csv::Csv;
 use fhir_bulk_codec::rows::write_integer;

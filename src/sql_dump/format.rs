@@ -1,9 +1,10 @@
 //! The arguments `format` and `options`.
 
-use super::Writer;
 use super::csv::CsvWriter;
 use super::json::{BulkWriter, JsonWriter, Objects};
 use super::sql::SqlWriter;
+use super::writer::Writer;
+use super::writer::different;
 use crate::arguments::Options;
 use fhir_bulk_codec::rows::bulk::{Action, Actions};
 use fhir_bulk_codec::rows::csv::Csv;
@@ -11,7 +12,6 @@ use fhir_bulk_codec::rows::sql::{Inserts, write_identifier};
 use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::query::Settings;
-use fhir_bulk_pg::value::Column;
 use pgrx::PgSqlErrorCode;
 use serde_json::Value;
 use std::ffi::CString;
@@ -93,18 +93,6 @@ impl Format {
             }
         })
     }
-}
-
-/// # Errors
-/// 42701 with a name that two columns have.
-pub fn different(columns: &[&str]) -> Result<()> {
-    Column::repeated(columns.iter().copied()).map_or(Ok(()), |name| {
-        Err(Error::new(
-            PgSqlErrorCode::ERRCODE_DUPLICATE_COLUMN,
-            format!("column \"{name}\" appears more than once in the query"),
-        )
-        .hint("Give each column a name of its own with AS."))
-    })
 }
 
 fn csv(options: &mut Options, delimiter: &str) -> Result<Format> {

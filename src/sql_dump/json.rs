@@ -1,7 +1,6 @@
 //! Rows as JSON objects: on lines of their own, in one array, or each behind a line that says what to do with it.
 
-use super::Writer;
-use super::format::different;
+use super::writer::{Writer, different};
 use fhir_bulk_codec::instant::{format_date, format_timestamp};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::rows::bulk::{Actions, MAX_ID_BYTES};

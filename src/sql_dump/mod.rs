@@ -4,22 +4,21 @@ mod csv;
 mod format;
 mod json;
 mod sql;
+mod writer;
 
 use crate::arguments::required;
 use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
 use fhir_bulk_pg::cursor::Fetched;
 use fhir_bulk_pg::datum::{Bytea, Text};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
-use fhir_bulk_pg::query::{Query, QueryRow};
+use fhir_bulk_pg::query::Query;
 use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default, pg_sys};
 use std::ffi::CString;
 use std::ops::ControlFlow;
-
-/// A buffer that a huge value made larger than this is given back.
-const KEEP_BYTES: usize = 4 << 20;
+use writer::Writer;
 
 /// One line of the body a row; an `INSERT`, a pair of lines of a `_bulk` request, and a record whose values have
 /// newlines are one row too.
@@ -65,25 +64,6 @@ fn open(
     query.close_with_statement(fcinfo);
     let writer = format.writer(&query.columns().collect::<Vec<_>>())?;
     Ok(Reader { query, writer, at_start: true })
-}
-
-/// How a format writes rows. What ends with a newline in the body is appended without it, and answered with `true`.
-trait Writer {
-    /// What goes before the first row.
-    fn start(&mut self, _out: &mut Vec<u8>) -> bool {
-        false
-    }
-
-    /// A row.
-    ///
-    /// # Errors
-    /// 22004 and 22023 for a value that the format cannot have.
-    fn row(&mut self, row: &QueryRow<'_>, out: &mut Vec<u8>) -> Result<bool>;
-
-    /// What goes behind the last row.
-    fn end(&mut self, _out: &mut Vec<u8>) -> bool {
-        false
-    }
 }
 
 /// An open query and the format of its rows.

@@ -1,6 +1,6 @@
 //! Rows as `INSERT`s.
 
-use super::{KEEP_BYTES, Writer};
+use super::writer::{KEEP_BYTES, Writer};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::rows::sql::{Inserts, write_bits, write_bytes, write_literal, write_number};
 use fhir_bulk_codec::rows::write_integer;

@@ -1,7 +1,7 @@
 //! Which resources are no more.
 
 use super::read::check_moment;
-use super::table::sql;
+use super::statement::sql;
 use super::{ResourceTable, ResourceType};
 use fhir_bulk_pg::cursor::Cursor;
 use fhir_bulk_pg::error::Result;

@@ -4,7 +4,8 @@
 //! trusts it; who asks for all there is does not know what others have put there.
 
 use super::ResourceTable;
-use super::table::{RESOURCE_COLUMNS, sql};
+use super::statement::sql;
+use super::table::RESOURCE_COLUMNS;
 use fhir_bulk_pg::guc::{self, Changes};
 use fhir_bulk_pg::session::SAFE_SEARCH_PATH;
 use fhir_bulk_pg::spi::{self, Parameter};

@@ -1,9 +1,9 @@
 //! Finding resources by their business identifiers through an index, where there is one that can.
 
 use super::ResourceTable;
-use super::table::sql;
+use super::statement::sql;
 use fhir_bulk_codec::resource::Identifier;
-use fhir_bulk_pg::catalog;
+use fhir_bulk_pg::datum;
 use fhir_bulk_pg::guc::{self, Changes};
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::pg_sys;
@@ -34,7 +34,7 @@ pub fn indexed(table: &ResourceTable, wanted: &[Identifier<'_>]) -> Option<(Stri
     });
     let mut patterns: Vec<_> = patterns
         .map(|pattern| CString::new(pattern.to_string()).expect("JSON text has no NUL"))
-        .map(|text| catalog::input(pg_sys::JSONBOID, &text))
+        .map(|text| datum::input(pg_sys::JSONBOID, &text))
         .collect();
     Some((format!(" AND {expression} OPERATOR(pg_catalog.@>) ANY ($1)"), Parameter::jsonbs(&mut patterns)))
 }

@@ -2,7 +2,7 @@
 //! once they are there. A B-tree that is built of sorted keys costs each row the same, however many there are; one that
 //! rows are inserted into costs more with each, when ids come in no order.
 
-use super::table::sql;
+use super::statement::sql;
 use crate::settings;
 use fhir_bulk_pg::replication;
 use fhir_bulk_pg::session;

@@ -9,6 +9,7 @@ mod name;
 mod read;
 mod rejects;
 mod secret;
+mod statement;
 mod table;
 mod types;
 mod write;

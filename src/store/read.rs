@@ -1,6 +1,6 @@
 //! Live resources of a table as lines, streamed.
 
-use super::table::sql;
+use super::statement::sql;
 use super::{ResourceTable, identifiers};
 use crate::stream::{Lines, More};
 use fhir_bulk_codec::instant;

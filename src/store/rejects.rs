@@ -1,8 +1,9 @@
 //! The table of rejected lines: the extension's, not the caller's.
 
+use crate::extension;
 use crate::own_tables;
+use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::Parameter;
-use fhir_bulk_pg::{catalog, session};
 
 /// A line that was passed over.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Reject {
 
 /// Notes rejected lines of a source for the current role. They are part of the caller's transaction.
 pub fn add_rejects(source: &str, rejects: &[Reject]) {
-    let extension = catalog::this_extension();
+    let extension = extension::this_extension();
     let role = session::role();
     let statement = "INSERT INTO fhir_bulk_internal.bulk_load_reject_row (role, source, line_number, byte_offset, sqlstate, error, line) \
          SELECT $1, $2, r.* FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \

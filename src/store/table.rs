@@ -2,14 +2,15 @@
 
 use super::ResourceType;
 use super::keys::Keys;
+use super::statement::{qualified, sql};
 use crate::settings;
-use fhir_bulk_pg::catalog::{self, quote_identifier};
+use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::{PgSqlErrorCode, pg_sys};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 /// A table of resources.
 #[derive(Clone, Debug)]
@@ -328,13 +329,4 @@ const COMMON: u32 = 0;
 fn number_of(resource_type: &ResourceType) -> u32 {
     let name = resource_type.table_name();
     name.to_bytes().iter().fold(17, |number: u32, byte| number.wrapping_mul(31).wrapping_add(u32::from(*byte))).max(1)
-}
-
-fn qualified(schema: &CStr, name: &CStr) -> String {
-    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
-}
-
-/// A statement for PostgreSQL. What goes into ours are names from the catalogue and checked ones, without NUL.
-pub(super) fn sql(statement: String) -> CString {
-    CString::new(statement).expect("no NUL in our statements")
 }

@@ -1,7 +1,8 @@
 //! Which resource types there are.
 
 use super::ResourceType;
-use super::table::{RESOURCE_COLUMNS, schema_oid, sql};
+use super::statement::sql;
+use super::table::{RESOURCE_COLUMNS, schema_oid};
 use crate::settings;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::{self, Parameter};

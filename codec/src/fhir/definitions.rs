@@ -31,7 +31,7 @@ impl Version {
     /// Whether it defines a resource type.
     pub fn has_resource_type(self, name: &str) -> bool {
         // The definitions have abstract ones as well.
-        super::resource_type(name) == Some(name) && self.definitions().resource(name) != NodeId::UNKNOWN
+        super::types::resource_type(name) == Some(name) && self.definitions().resource(name) != NodeId::UNKNOWN
     }
 
     /// Its definitions, read once in a process, in about a millisecond.

@@ -1,8 +1,7 @@
 //! Resources on their way into a table.
 
 use super::columns::Columns;
-use fhir_bulk_pg::catalog;
-use fhir_bulk_pg::datum::{Value, Values};
+use fhir_bulk_pg::datum::{self, Value, Values};
 use fhir_bulk_pg::spi::Parameter;
 use fhir_bulk_pg::update::Old;
 use pgrx::pg_sys;
@@ -198,7 +197,7 @@ pub(super) struct Statuses {
 impl Statuses {
     /// Those of a type. One that lacks any raises 22P02.
     pub fn of(status_type: pg_sys::Oid) -> Statuses {
-        let value = |label| catalog::input(status_type, label);
+        let value = |label| datum::input(status_type, label);
         Statuses {
             created: value(c"created"),
             updated: value(c"updated"),

@@ -11,12 +11,13 @@ pub use path::Path;
 
 use super::keys::Keys;
 use super::{ResourceTable, ResourceType};
-use crate::store::table::sql;
+use crate::store::statement::sql;
 use batch::Batch;
 use columns::Columns;
 use direct::Direct;
 use fhir_bulk_pg::access::Access;
-use fhir_bulk_pg::catalog::{self, Table};
+use fhir_bulk_pg::catalog::Table;
+use fhir_bulk_pg::datum;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::insert::{HeapInsert, Space};
 use fhir_bulk_pg::{session, spi};
@@ -112,7 +113,7 @@ impl TableWriter {
         // The privilege is checked before anything is said of the table.
         Access::insert(open, columns.inserted()).check();
         let (has_cts, status_type) = (columns.cts.is_some(), columns.status_type);
-        let status_created = catalog::input(status_type, c"created");
+        let status_created = datum::input(status_type, c"created");
         let batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
         if let Some(keys) = keys {
             let insert = HeapInsert::new(Access::insert(open, columns.inserted()), Space::AtEnd);

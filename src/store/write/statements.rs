@@ -6,7 +6,7 @@
 
 use super::batch::Batch;
 use crate::store::ResourceTable;
-use crate::store::table::sql;
+use crate::store::statement::sql;
 use fhir_bulk_pg::error::{Error, or_raise};
 use fhir_bulk_pg::memory::with_scratch;
 use fhir_bulk_pg::spi::{self, Parameter};
