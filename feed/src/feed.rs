@@ -1,10 +1,11 @@
 //! The thread, and what goes to it and comes from it.
 
 use crate::chunk::Chunk;
+use crate::failure::Failure;
 use crate::maker::{Maker, Plan};
 use crate::pace::Pace;
 use fhir_bulk_codec::gzip;
-use fhir_bulk_codec::ndjson::{Change, Position, ReadError};
+use fhir_bulk_codec::ndjson::{Position, ReadError};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::cell::RefCell;
 use std::io::{self, Read, Write as _};
@@ -42,22 +43,6 @@ pub enum Event {
     End(Position),
     /// There is no more to be had.
     Failed(Failure),
-}
-
-/// Why a source ends early.
-#[derive(Debug)]
-pub enum Failure {
-    /// It can't be read on, in this line.
-    Source {
-        /// Why.
-        error: ReadError,
-        /// Counted from 1.
-        line: u64,
-    },
-    /// It is not what it was when it was read to where to start.
-    Changed(Change),
-    /// The thread is gone, by a defect.
-    Lost,
 }
 
 /// Where a feed's bytes come from.

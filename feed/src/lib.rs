@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod chunk;
+mod failure;
 mod feed;
 mod maker;
 mod pace;
 
 pub use chunk::{Chunk, Item, Refusal, Refused, Row};
-pub use feed::{Blocks, Event, Failure, Feed, Source};
+pub use failure::Failure;
+pub use feed::{Blocks, Event, Feed, Source};
 pub use fhir_bulk_codec::ndjson::{Change, Position};
 pub use maker::Plan;
 pub use pace::Pace;

@@ -1,7 +1,7 @@
 //! Lines into rows.
 
 use crate::chunk::{Chunk, Refusal, Refused};
-use crate::feed::Failure;
+use crate::failure::Failure;
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::ndjson::{Line, Lines, Position, ReadError};
 use fhir_bulk_codec::resource::Encoder;

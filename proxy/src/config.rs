@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode};
 
-use crate::peer::Network;
-use crate::yaml;
+use crate::caller::peer::Network;
+use crate::request::yaml;
 
 /// Serves the bulk FHIR endpoints of a PostgreSQL database with the fhir_bulk extension.
 ///

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
@@ -12,48 +12,16 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use ring::rand::SecureRandom as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::{Instrument as _, Span, field};
 
-use crate::App;
+use crate::app::App;
+use crate::caller::peer;
 use crate::config::Switch;
 use crate::error::{Problem, printable};
-use crate::{metrics, peer};
-
-const REQUEST_ID: &str = "x-request-id";
-/// PostgreSQL cuts an application_name after 63 bytes; before the id stands `fhir_bulk_proxy `.
-const MOST_ID: usize = 47;
-
-/// Marks an answer that says what is wrong in its own body.
-#[derive(Clone, Copy)]
-pub struct Said;
-
-/// What a request is called in the log, in the answer, and in pg_stat_activity.
-#[derive(Clone, Debug, Default)]
-pub struct RequestId(String);
-
-impl RequestId {
-    /// The caller's own if it is one that a log can show, else a new one.
-    fn of(headers: &HeaderMap) -> RequestId {
-        let sane = |id: &&str| {
-            (1..=MOST_ID).contains(&id.len())
-                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        };
-        if let Some(id) = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane) {
-            return RequestId(id.to_owned());
-        }
-        let mut random = [0; 16];
-        // Without random numbers the id is of no use, but the request may still be answered.
-        let _ = ring::rand::SystemRandom::new().fill(&mut random);
-        RequestId(random.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+use crate::metrics;
+use crate::request::id::{REQUEST_ID, RequestId};
+use crate::response::{Said, meta};
 
 /// Names the request, runs it, writes out the problem if there is one, and counts the answer to its end.
 pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -178,36 +146,6 @@ fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Res
     response
 }
 
-/// What the `/v1` endpoints say beside their data.
-pub fn meta(id: &RequestId, status: StatusCode) -> Value {
-    json!({"requestId": id.as_str(), "timestamp": timestamp(), "status": status.as_u16()})
-}
-
-/// Now.
-pub fn timestamp() -> String {
-    instant(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
-}
-
-/// ISO 8601 in UTC, with milliseconds.
-fn instant(since_1970: Duration) -> String {
-    let seconds = since_1970.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since_1970.subsec_millis())
-}
-
-/// The date of a day counted from 1970-01-01: years of 400 in which the rules repeat, each starting in March, so that
-/// the leap day comes last.
-fn civil(day: u64) -> (u64, u64, u64) {
-    let from_march_0000 = day + 719_468;
-    let (era, in_era) = (from_march_0000 / 146_097, from_march_0000 % 146_097);
-    let year_in_era = (in_era - in_era / 1460 + in_era / 36_524 - in_era / 146_096) / 365;
-    let in_year = in_era - (365 * year_in_era + year_in_era / 4 - year_in_era / 100);
-    let from_march = (5 * in_year + 2) / 153;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_in_era + u64::from(month <= 2), month, in_year - (153 * from_march + 2) / 5 + 1)
-}
-
 /// A request until the end of its answer. Its drop writes the line in the log.
 struct Record {
     app: Arc<App>,
@@ -302,16 +240,5 @@ mod tests {
         ] {
             assert!(!is_host(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn timestamps_are_dates_of_the_calendar() {
-        let at = |seconds| instant(Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(at(951_782_399), "2000-02-28T23:59:59.000Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000Z");
-        assert_eq!(at(951_868_800), "2000-03-01T00:00:00.000Z");
-        assert_eq!(at(4_107_542_399), "2100-02-28T23:59:59.000Z");
-        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000Z");
     }
 }

@@ -29,10 +29,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower::ServiceExt as _;
 
-use crate::App;
+use crate::app::App;
+use crate::caller::peer::Peer;
 use crate::config::Config;
 use crate::error::printable;
-use crate::peer::Peer;
 
 /// How long a client may take to shake hands, and to send the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);

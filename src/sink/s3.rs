@@ -108,7 +108,7 @@ impl Draft {
     fn client(&self, retries: u32) -> Result<Client> {
         let limits =
             Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: 0, retries };
-        let policy = Policy::default().and_bucket_of(&self.folder.object(""));
+        let policy = Policy::default().and_below(self.folder.object("").bucket_url());
         Ok(Client::new(policy, limits, settings::authorities()?))
     }
 }

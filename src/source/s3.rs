@@ -20,6 +20,6 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
         return Err(failed(TransferError::Refused(format!("{name} is not among the allowed sources"))));
     }
     let object = settings::s3::address().service()?.object(object).map_err(failed)?;
-    let policy = policy.and_bucket_of(&object);
+    let policy = policy.and_below(object.bucket_url());
     http::start(name, Origin::Object(object), policy, retries)
 }

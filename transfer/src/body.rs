@@ -3,8 +3,9 @@
 //! With a validator that is strong (RFC 9110, 8.8) the server is asked for the rest, on condition that it is still the
 //! same. Else the whole is read again, and what was handed over before is compared by its digest and skipped.
 
-use crate::download::{Event, Origin};
-use crate::error::{Failure, TransferError};
+use crate::error::TransferError;
+use crate::failure::Failure;
+use crate::origin::{Event, Origin};
 use crate::request::{Client, Response, Status};
 use crate::thread::Hand;
 use sha2::{Digest, Sha256};

@@ -1,6 +1,7 @@
 //! Requests to an S3 service on threads of their own, each tried again where that may help.
 
-use crate::error::{Failure, TransferError};
+use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::request::{Client, Response, Status};
 use crate::s3;
 use crate::thread::{Hand, Thread};

@@ -7,8 +7,9 @@
 
 use crate::call::{Asker, Call, Stop};
 use crate::error::TransferError;
+use crate::object_name::ObjectName;
 use crate::request::Client;
-use crate::s3::{Object, ObjectName, SIGNED_FOR, Service};
+use crate::s3::{Object, SIGNED_FOR, Service};
 use rusty_s3::actions::{DeleteObject, ListObjectsV2, S3Action};
 use rusty_s3::{Bucket, Credentials};
 use sha2::{Digest, Sha256};

@@ -1,6 +1,6 @@
 //! Which URLs may be read: by name, and by the address that the name stands for.
 
-use crate::s3::{Object, ObjectName, is_bucket};
+use crate::object_name::{ObjectName, is_bucket};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
@@ -81,9 +81,8 @@ impl Policy {
         })
     }
 
-    /// Allows where the objects of a bucket are, too.
-    pub fn and_bucket_of(mut self, object: &Object) -> Policy {
-        let url = object.bucket.base_url();
+    /// Allows a URL and what is below it, too.
+    pub fn and_below(mut self, url: &Url) -> Policy {
         self.rules.push(Rule::Name {
             scheme: Some(url.scheme().to_owned()),
             host: HostRule::Exact(host_text(url)),

@@ -1,7 +1,8 @@
 //! One request, and where it may go: by name, then by the address that is asked, again after each redirect.
 
 use crate::connect::Strict;
-use crate::error::{Failure, TransferError};
+use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::policy::{Policy, host_text};
 use crate::tls::Authorities;
 use std::net::{SocketAddr, ToSocketAddrs};

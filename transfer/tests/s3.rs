@@ -28,7 +28,7 @@ fn folder(endpoint: &str) -> Folder {
 /// One that may ask the service of `object` and nobody else.
 fn client(object: &Object, retries: u32) -> Client {
     let limits = Limits { connect: PATIENCE, idle: PATIENCE, redirects: 0, retries };
-    Client::new(Policy::default().and_bucket_of(object), limits, Authorities::default())
+    Client::new(Policy::default().and_below(object.bucket_url()), limits, Authorities::default())
 }
 
 /// Bytes in which no two places look alike.

@@ -10,9 +10,9 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
-use crate::auth::Caller;
+use crate::caller::auth::Caller;
+use crate::database::pool::Connection;
 use crate::error::{Blame, Problem, Result};
-use crate::pool::Connection;
 
 /// Whether a transaction may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

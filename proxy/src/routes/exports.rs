@@ -10,13 +10,12 @@ use fhir_bulk_codec::fhir::Version;
 use serde_json::{Map, Value, json};
 use tokio_postgres::types::Type;
 
-use crate::call::{Call, Metadata};
+use crate::database::session::Access;
 use crate::error::{Blame, Problem, Result};
-use crate::observe::{meta, timestamp};
-use crate::polls::Polls;
-use crate::request::{JSON, Object};
-use crate::routes::respond;
-use crate::session::Access;
+use crate::limits::polls::Polls;
+use crate::request::call::{Call, Metadata};
+use crate::request::parse::{JSON, Object};
+use crate::response::{meta, respond, timestamp};
 
 /// What FHIR's own answers are.
 const FHIR_JSON: &str = "application/fhir+json";
@@ -206,6 +205,16 @@ fn with_meta(call: &Call, code: StatusCode, data: Value) -> Response {
     let mut meta = meta(&call.id, code);
     meta["rateLimit"] = json!({"limit": limit, "remaining": remaining});
     respond(code, JSON[0], json!({"data": data, "meta": meta}).to_string())
+}
+
+/// Resources by their identifiers, at once.
+pub async fn identifiers(mut call: Call, body: Body) -> Result<Response> {
+    let request = call.object(body).await?.text();
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
+    let answer = session.value("bulk_identifiers($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;
+    session.commit().await?;
+    Ok(respond(StatusCode::OK, JSON[0], answer))
 }
 
 /// What there is, as FHIR tells it: each of its types that the caller may read can be exported.

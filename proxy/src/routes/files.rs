@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio_postgres::types::Type;
 
-use crate::call::{Call, Download};
-use crate::downloads::Running;
+use crate::database::session::Access;
 use crate::error::{Blame, Problem, Result};
-use crate::session::Access;
+use crate::limits::downloads::Running;
+use crate::request::call::{Call, Download};
 
 /// What exported files are.
 const FHIR_NDJSON: &str = "application/fhir+ndjson";

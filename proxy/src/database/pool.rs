@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{CancelToken, Client, NoTls};
 
-use crate::attempts::Attempts;
-use crate::auth::Caller;
+use crate::caller::auth::Caller;
 use crate::config::{Config, Switch};
 use crate::error::{Problem, Result, WRONG_PASSWORD, printable};
+use crate::limits::attempts::Attempts;
 
 /// How long the server may take to open, to cancel or to clean up.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);

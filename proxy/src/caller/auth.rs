@@ -13,11 +13,11 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::caller::jwt::Keys;
+use crate::caller::peer::{self, Network, Peer};
 use crate::config::{self, Config, Switch};
 use crate::error::{Problem, Result, WRONG_PASSWORD};
-use crate::jwt::Keys;
-use crate::peer::{self, Network, Peer};
-use crate::yaml;
+use crate::request::yaml;
 
 /// On whose behalf a request runs.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
 
-use crate::call::Call;
+use crate::database::session::Session;
 use crate::error::{Problem, Result};
-use crate::request::{self, Object, Parameters};
-use crate::session::Session;
+use crate::request::call::Call;
+use crate::request::parse::{self, Object, Parameters};
 
 /// What `bulk_load` calls the bytes that this transaction has staged.
 pub const SOURCE: &str = "staged://";
@@ -44,7 +44,7 @@ pub fn options(parameters: &mut Parameters) -> Result<String> {
 /// 400 for a body that breaks off; 408 for one that stalls; 413 for one that is too large; 415 for an encoding other
 /// than gzip; those of the function.
 pub async fn stage(call: &Call, session: &Session, mut body: Body) -> Result<()> {
-    let coding = request::coding(&call.headers);
+    let coding = parse::coding(&call.headers);
     if let Some(encoding) = coding.filter(|name| !["gzip", "x-gzip"].contains(&name.as_str())) {
         let why = format!("the Content-Encoding {encoding:?} is not known here; gzip is");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));

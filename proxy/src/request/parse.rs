@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::error::{Problem, Result};
-use crate::yaml;
+use crate::request::yaml;
 
 /// What JSON is called, FHIR's too.
 pub const JSON: &[&str] = &["application/json", "application/fhir+json"];

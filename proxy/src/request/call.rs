@@ -8,13 +8,13 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Version, header};
 
-use crate::App;
-use crate::auth::Caller;
+use crate::app::App;
+use crate::caller::auth::Caller;
+use crate::caller::peer::{self, Peer};
+use crate::database::session::{Access, Session};
 use crate::error::{Blame, Problem, Result, printable};
-use crate::observe::RequestId;
-use crate::peer::{self, Peer};
-use crate::request::{self, Object, Parameters};
-use crate::session::{Access, Session};
+use crate::request::id::RequestId;
+use crate::request::parse::{self, Object, Parameters};
 
 /// What handlers work with.
 pub struct Call {
@@ -84,7 +84,7 @@ impl Call {
     /// 400, 406.
     pub fn answers(&mut self, types: &[&str]) -> Result<()> {
         std::mem::take(&mut self.parameters).finish()?;
-        request::accepts(&self.headers, types)
+        parse::accepts(&self.headers, types)
     }
 
     /// Checks that the caller would notice a body that is not whole. HTTP/1.0 ends every body alike.
@@ -104,7 +104,7 @@ impl Call {
     /// # Errors
     /// 400, 413, 415.
     pub async fn object(&self, body: Body) -> Result<Object> {
-        let object = request::object(&self.headers, body, self.app.config.max_body);
+        let object = parse::object(&self.headers, body, self.app.config.max_body);
         let too_slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly");
         tokio::time::timeout(self.app.config.idle_timeout, object).await.map_err(too_slow)?
     }

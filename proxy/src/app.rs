@@ -1,0 +1,57 @@
+//! What all requests share.
+
+use std::error::Error;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::caller::auth::Authenticator;
+use crate::config::Config;
+use crate::database::pool::Pool;
+use crate::limits::downloads::Downloads;
+use crate::limits::polls::Polls;
+use crate::metrics::Metrics;
+
+/// What all requests share.
+pub struct App {
+    /// The flags.
+    pub config: Config,
+    authenticator: RwLock<Arc<Authenticator>>,
+    /// Connections to the database.
+    pub pool: Arc<Pool>,
+    /// Downloads that are running.
+    pub downloads: Arc<Downloads>,
+    /// How often the status of jobs was asked for.
+    pub polls: Polls,
+    /// What was done so far.
+    pub metrics: Metrics,
+}
+
+impl App {
+    /// Reads the files that the flags name.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn new(config: Config) -> Result<App, Box<dyn Error>> {
+        let authenticator = RwLock::new(Arc::new(Authenticator::read(&config)?));
+        let pool = Pool::new(&config);
+        let (downloads, polls, metrics) = (Arc::default(), Polls::default(), Metrics::default());
+        Ok(App { config, authenticator, pool, downloads, polls, metrics })
+    }
+
+    /// What credentials are checked with now.
+    pub fn authenticator(&self) -> Arc<Authenticator> {
+        self.authenticator.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files of keys and passwords anew; requests that come from now on are checked with what they hold.
+    ///
+    /// # Errors
+    /// What is wrong with one of them; then nothing has changed.
+    pub fn reload(&self) -> Result<(), Box<dyn Error>> {
+        let authenticator = Arc::new(Authenticator::read(&self.config)?);
+        if let Some(password) = self.config.read_database_password()? {
+            self.pool.set_password(password);
+        }
+        *self.authenticator.write().unwrap_or_else(PoisonError::into_inner) = authenticator;
+        Ok(())
+    }
+}

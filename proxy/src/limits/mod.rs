@@ -1,0 +1,5 @@
+//! How often, and how many at once.
+
+pub mod attempts;
+pub mod downloads;
+pub mod polls;

@@ -1,0 +1,49 @@
+//! `$import`, and the status of imports.
+
+use axum::body::Body;
+use axum::extract::Path;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tokio_postgres::types::Type;
+
+use crate::database::session::Access;
+use crate::error::{Blame, Problem, Result};
+use crate::request::call::Call;
+use crate::request::parse::JSON;
+use crate::response::respond;
+
+/// Has sources imported.
+pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
+    let request = call.object(body).await?.text();
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    let id =
+        session.value("bulk_import($1::pg_catalog.jsonb, $2)", &[(&request, Type::TEXT), (&fhir, Type::BOOL)]).await?;
+    let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+    session.commit().await?;
+    call.app.metrics.job_started("import");
+    let code = if call.prefers("respond-async") { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(([(header::CONTENT_LOCATION, call.url(&["BulkImportStatus", &id]))], respond(code, JSON[0], status))
+        .into_response())
+}
+
+/// How far one is.
+pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+    session.commit().await?;
+    Ok(respond(StatusCode::OK, JSON[0], status))
+}
+
+/// Ends one where it stands.
+pub async fn cancel(call: Call, Path(id): Path<String>) -> Result<Response> {
+    let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    if session.value("bulk_import_cancel($1)", &[(&id, Type::TEXT)]).await? != "true" {
+        // Nobody knows it, which asking for it says; or it has ended.
+        session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+        return Err(Problem::new(StatusCode::CONFLICT, "this import has ended"));
+    }
+    session.commit().await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}

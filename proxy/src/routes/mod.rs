@@ -1,0 +1,49 @@
+//! The endpoints. Each handler names the function that answers it, and does nothing that the function could do.
+
+mod dumps;
+mod exports;
+mod files;
+mod imports;
+mod loads;
+mod service;
+mod upload;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::observe;
+use crate::request::call::Call;
+
+/// All there is.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/{type}/$dump", get(dumps::dump))
+        .route("/$dump-sql", post(dumps::dump_sql))
+        .route("/$load", post(|call: Call, body: Body| loads::load(call, None, false, body)))
+        .route("/fhir/$load", post(|call: Call, body: Body| loads::load(call, None, true, body)))
+        .route("/{type}/$load", post(|call: Call, Path(name), body: Body| loads::load(call, Some(name), false, body)))
+        .route(
+            "/fhir/{type}/$load",
+            post(|call: Call, Path(name), body: Body| loads::load(call, Some(name), true, body)),
+        )
+        .route("/$import", post(|call: Call, body: Body| imports::import(call, false, body)))
+        .route("/fhir/$import", post(|call: Call, body: Body| imports::import(call, true, body)))
+        .route("/BulkImportStatus/{id}", get(imports::status).delete(imports::cancel))
+        .route("/$bulk/export", post(exports::identifiers))
+        .route("/api/v2/spp/$bulk/export", post(exports::identifiers))
+        .route("/fhir/metadata", get(exports::metadata))
+        .route("/fhir/$export", get(exports::kick_off).head(exports::no_head).post(exports::kick_off_by_parameters))
+        .route("/fhir/$export-status/{id}", get(exports::status).delete(exports::delete))
+        .route("/v1/bulk/export", post(exports::start_single))
+        .route("/v1/bulk/jobs/{id}", get(exports::job))
+        .route("/export/{job}/{file}", get(files::file))
+        .route("/health", get(service::health))
+        .route("/metrics", get(service::metrics))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))
+        .with_state(app)
+}
