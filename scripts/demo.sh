@@ -92,7 +92,7 @@ build() {
   local quiet=--quiet
   if [ -t 2 ]; then quiet=; fi
   cargo build --release -p fhir_bulk_proxy $quiet
-  cargo build --release -p fhir_bulk_bench --bin sample --bin compare $quiet
+  cargo build --release -p fhir_bulk_sample --bin sample --bin compare $quiet
 }
 
 indent() { sed -u 's/^/   /'; }

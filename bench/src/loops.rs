@@ -6,7 +6,7 @@ use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::resource::{Encoder, Envelope, Form, Writer};
 
-use crate::sample::{ResourceType, Sample};
+use fhir_bulk_sample::{ResourceType, Sample};
 
 const CREATED_AT_URL: &str = "ex:createdAt";
 /// A file of NDJSON that is taken instead of a sample.

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::{Client, Outcome};
+use fhir_bulk_tests::Client;
+
+use super::bench::Outcome;
 
 /// Processor, cores, memory, PostgreSQL: one line.
 pub(super) fn describe(client: &mut Client) -> Outcome<String> {

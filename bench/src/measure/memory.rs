@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use fhir_bulk_tests::SetAtEnd;
 
+use super::bench::{Bench, Outcome};
 use super::report::Grown;
-use super::{Bench, Outcome};
-use crate::sample::{ResourceType, Sample};
+use fhir_bulk_sample::{ResourceType, Sample};
 
 /// The contract's bound, in MB.
 const BOUND_MB: f64 = 64.0;

@@ -1,79 +1,20 @@
 //! Measures `fhir_bulk` against what its users run today: each row is an operation and its baseline, in turn, on the
 //! same server, data and machine. Medians count, and only their ratio means something elsewhere.
 
+mod bench;
 mod chart;
 mod machine;
 mod memory;
+mod options;
 mod report;
 mod rows;
 mod scale;
 
-use std::cell::OnceCell;
-use std::error::Error;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::Instant;
+pub use bench::Outcome;
+pub use options::Options;
 
-use fhir_bulk_tests::proxy::{self, Proxy};
-use fhir_bulk_tests::{Client, Cluster};
-use flate2::bufread::MultiGzDecoder;
-
-use crate::sample::{ResourceType, Sample};
+use bench::{Bench, Row};
 use report::{Measured, Report};
-
-/// What to measure.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// A folder of `<Type>.ndjson` or `<Type>.ndjson.gz`, of which the largest is measured; else a sample is made.
-    pub data: Option<PathBuf>,
-    /// How many Observations the sample has.
-    pub resources: u64,
-    /// How often operation and baseline take turns.
-    pub runs: usize,
-    /// Only the rows whose name or baseline has this in it, and no memory rows; empty for all.
-    pub only: String,
-    /// How many bytes of NDJSON the memory rows move.
-    pub memory_bytes: u64,
-    /// How many small resources the scale rows compare with few; none without.
-    pub scale: Option<u64>,
-    /// Where the report is written.
-    pub out: PathBuf,
-}
-
-/// The result of one run or of a whole measurement.
-pub type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// One operation and its baseline.
-struct Row {
-    name: &'static str,
-    baseline: &'static str,
-    /// The contract's: operation over baseline, at most.
-    bound: f64,
-    run: fn(&mut Bench) -> Outcome<f64>,
-    run_baseline: fn(&mut Bench) -> Outcome<f64>,
-}
-
-/// The server and the data of a measurement.
-struct Bench {
-    cluster: Cluster,
-    client: Client,
-    /// `Observation`, or what the folder's largest file is called.
-    resource_type: String,
-    /// The plain NDJSON, which the server can read.
-    source: PathBuf,
-    source_bytes: u64,
-    /// Started when a row first asks for it.
-    proxy: OnceCell<Proxy>,
-    /// The table's rows as COPY's text format writes them.
-    prepared: PathBuf,
-    resources: i64,
-    /// As in [`Options`].
-    data: Option<PathBuf>,
-}
 
 /// Measures every row and writes the report.
 ///
@@ -105,140 +46,4 @@ pub fn run(options: &Options) -> Outcome<()> {
     print!("{}", report.table());
     report.write(&options.out)?;
     Ok(())
-}
-
-impl Bench {
-    fn prepare(options: &Options) -> Outcome<Bench> {
-        let cluster = Cluster::start(&["fsync = on", "shared_buffers = 512MB", "max_wal_size = 16GB"]);
-        let folder = cluster.shared_folder("bench");
-        let (resource_type, source) = match &options.data {
-            Some(data) => unpack_largest(data, &folder)?,
-            None => generate(options.resources, &folder)?,
-        };
-        let source_bytes = fs::metadata(&source)?.len();
-        let mut client = cluster.connect("postgres", "postgres");
-        client.batch_execute("CREATE DATABASE bench")?;
-        let mut client = cluster.connect("postgres", "bench");
-        client.batch_execute("CREATE EXTENSION fhir_bulk; SET fhir_bulk.allowed_sources = '127.0.0.1'")?;
-        let prepared = folder.join("prepared.txt");
-        let data = options.data.clone();
-        let mut bench = Bench {
-            cluster,
-            client,
-            resource_type,
-            source,
-            source_bytes,
-            proxy: OnceCell::new(),
-            prepared,
-            resources: 0,
-            data,
-        };
-        bench.load()?;
-        let table = bench.table();
-        bench.resources = bench.client.query_one(&format!("SELECT count(*) FROM {table}"), &[])?.get(0);
-        let copy = format!("COPY {table} ({COLUMNS}) TO '{}'", bench.prepared.display());
-        bench.client.batch_execute(&copy)?;
-        Ok(bench)
-    }
-
-    fn table(&self) -> String {
-        format!("\"{}\"", self.resource_type.to_lowercase())
-    }
-
-    /// An empty table, and nothing left over from before for the server to write.
-    fn empty_table(&mut self) -> Outcome<()> {
-        let table = self.table();
-        self.client.execute("SELECT bulk_create_table($1)", &[&self.resource_type])?;
-        self.client.batch_execute(&format!("TRUNCATE {table}; CHECKPOINT"))?;
-        Ok(())
-    }
-
-    fn load(&mut self) -> Outcome<f64> {
-        self.empty_table()?;
-        self.load_from(&self.file_url(), true)
-    }
-
-    fn load_from(&mut self, source: &str, fhir: bool) -> Outcome<f64> {
-        let start = Instant::now();
-        self.client.execute("SELECT bulk_load($1, $2, $3)", &[&source, &self.resource_type, &fhir])?;
-        Ok(start.elapsed().as_secs_f64())
-    }
-
-    /// A proxy whose callers all are the superuser, as this program is.
-    fn proxy(&self) -> &Proxy {
-        self.proxy.get_or_init(|| {
-            let database = self.cluster.dsn("postgres", "bench");
-            let flags = ["--listen", "127.0.0.1:0", "--anonymous-role", "postgres", "--database", &database];
-            Proxy::spawn(Command::new(proxy::program(true)).args(flags))
-        })
-    }
-
-    fn file_url(&self) -> String {
-        format!("file://{}", self.source.display())
-    }
-
-    /// Serves the source, once, on a thread of its own.
-    fn http_url(&self) -> Outcome<String> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}/", listener.local_addr()?);
-        let (path, bytes) = (self.source.clone(), self.source_bytes);
-        thread::spawn(move || -> io::Result<()> {
-            let (mut client, _) = listener.accept()?;
-            let mut request = BufReader::new(client.try_clone()?);
-            let mut line = String::new();
-            while request.read_line(&mut line)? > 2 {
-                line.clear();
-            }
-            write!(client, "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n")?;
-            io::copy(&mut File::open(path)?, &mut client)?;
-            Ok(())
-        });
-        Ok(url)
-    }
-
-    /// Reads all that a COPY TO STDOUT sends, into `to`; how long it took.
-    fn copy_out(&mut self, query: &str, to: &mut dyn Write) -> Outcome<f64> {
-        let start = Instant::now();
-        let mut rows = self.client.copy_out(query)?;
-        io::copy(&mut rows, to)?;
-        drop(rows);
-        Ok(start.elapsed().as_secs_f64())
-    }
-}
-
-/// The columns of a resource table.
-const COLUMNS: &str = "id, txid, cts, ts, resource_type, status, resource";
-
-fn generate(resources: u64, folder: &Path) -> Outcome<(String, PathBuf)> {
-    // Half of a sample are Observations.
-    let sample = Sample::new(1, resources * 2);
-    let path = folder.join("Observation.ndjson");
-    let mut file = BufWriter::new(File::create(&path)?);
-    sample.write(ResourceType::Observation, &mut file)?;
-    file.flush()?;
-    readable(&path)?;
-    Ok(("Observation".into(), path))
-}
-
-fn unpack_largest(data: &Path, folder: &Path) -> Outcome<(String, PathBuf)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(data)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-    files.retain(|path| path.to_string_lossy().contains(".ndjson"));
-    files.sort_by_key(|path| fs::metadata(path).map_or(0, |m| m.len()));
-    let largest = files.pop().ok_or_else(|| format!("{}: no *.ndjson or *.ndjson.gz", data.display()))?;
-    let name = largest.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let resource_type = name.split('.').next().unwrap_or_default().to_owned();
-    let path = folder.join(format!("{resource_type}.ndjson"));
-    let mut plain = BufWriter::new(File::create(&path)?);
-    let packed = BufReader::new(File::open(&largest)?);
-    let mut source: Box<dyn Read> =
-        if name.ends_with(".gz") { Box::new(MultiGzDecoder::new(packed)) } else { Box::new(packed) };
-    io::copy(&mut source, &mut plain)?;
-    plain.flush()?;
-    readable(&path)?;
-    Ok((resource_type, path))
-}
-
-/// The server may run as another user.
-fn readable(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
 }

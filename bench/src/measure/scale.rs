@@ -7,8 +7,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::bench::{Bench, COLUMNS, Outcome, readable};
 use super::report::Scaled;
-use super::{Bench, COLUMNS, Outcome, readable};
 
 /// How many are few.
 const FEW: u64 = 100_000;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
-use super::super::{Bench, Outcome};
+use super::super::bench::{Bench, Outcome};
 use crate::loops::{self, Encode, Write};
 
 pub(super) fn encode(bench: &mut Bench) -> Outcome<f64> {

@@ -4,7 +4,7 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use super::super::{Bench, Outcome};
+use super::super::bench::{Bench, Outcome};
 
 fn chunks(bench: &Bench, fhir: bool, gzip: bool) -> String {
     let resource_type = &bench.resource_type;

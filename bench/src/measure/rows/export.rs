@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::{Bench, Outcome, readable};
-use crate::sample::{ResourceType, Sample};
+use super::super::bench::{Bench, Outcome, readable};
+use fhir_bulk_sample::{ResourceType, Sample};
 
 /// Where the tables of all types are.
 const SCHEMA: &str = "all_types";

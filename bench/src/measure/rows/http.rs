@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::super::{Bench, Outcome};
+use super::super::bench::{Bench, Outcome};
 
 /// What a body in chunks ends with when it is whole.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::super::{Bench, Outcome, readable};
+use super::super::bench::{Bench, Outcome, readable};
 
 /// How often it is asked whether an import is done.
 const POLL: Duration = Duration::from_millis(20);

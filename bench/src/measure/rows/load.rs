@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::{Bench, COLUMNS, Outcome};
+use super::super::bench::{Bench, COLUMNS, Outcome};
 
 pub(super) fn copy_prepared(bench: &mut Bench) -> Outcome<f64> {
     bench.empty_table()?;

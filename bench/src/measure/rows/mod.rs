@@ -8,7 +8,7 @@ mod import;
 mod load;
 mod sql_dump;
 
-use super::{Bench, Row};
+use super::bench::{Bench, Row};
 
 /// In the contract's order.
 pub(super) const ROWS: &[Row] = &[

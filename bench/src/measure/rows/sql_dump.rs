@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::{Bench, Outcome};
+use super::super::bench::{Bench, Outcome};
 
 /// The table as it is.
 fn stored(bench: &Bench) -> String {

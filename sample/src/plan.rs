@@ -1,28 +1,8 @@
-//! A deterministic sample of FHIR R4 resources, written as a stream.
-//!
-//! Any resource is a function of the seed, its type and its index, so each type can be written alone, nothing is
-//! kept in memory, and references point at resources that exist in the same sample. Proportions follow real
-//! records: half of it are Observations, and every patient has a fair share of everything.
-//!
-//! The data exercises what makes FHIR hard to move: relative, absolute, `urn:uuid:`, contained and logical
-//! references; choice elements of some thirty types; nested and primitive extensions; narrative with quotes and
-//! line breaks; names in several scripts, raw and as `\u` escapes; decimals whose digits must be kept.
+//! What there is in a sample: types, how many of each, whose they are, and facts that several resources agree on.
 
-mod clinical;
-mod json;
-mod medication;
-mod observation;
-mod parts;
-mod people;
-mod random;
-mod time;
-mod vocabulary;
-
-use std::io::{self, Write};
-
-use json::Json;
-use random::{Random, mix};
-use time::{Day, Second};
+use crate::json::Json;
+use crate::random::{Random, mix};
+use crate::time::{Day, Second};
 
 /// The types of a sample, in the order in which they are written: what is referred to comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,12 +83,12 @@ impl ResourceType {
 const PATIENTS_PER_MILLE: u64 = 30;
 
 /// Nothing in a sample happens after this day.
-const LAST_DAY: Day = Day(20_088); // 2024-12-31
+pub(crate) const LAST_DAY: Day = Day(20_088); // 2024-12-31
 
 /// What to write: the same seed and size give the same bytes.
 ///
 /// ```
-/// use fhir_bulk_bench::sample::{ResourceType, Sample};
+/// use fhir_bulk_sample::{ResourceType, Sample};
 ///
 /// let mut patients = Vec::new();
 /// let written = Sample::new(1, 1000).write(ResourceType::Patient, &mut patients)?;
@@ -117,17 +97,8 @@ const LAST_DAY: Day = Day(20_088); // 2024-12-31
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    seed: u64,
+    pub(crate) seed: u64,
     counts: [u64; ResourceType::ALL.len()],
-}
-
-/// What a call wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Resources, one a line.
-    pub resources: u64,
-    /// Bytes of NDJSON.
-    pub bytes: u64,
 }
 
 impl Sample {
@@ -154,67 +125,38 @@ impl Sample {
         self.counts.iter().sum()
     }
 
-    /// Writes all resources of one type as NDJSON.
-    pub fn write(&self, of: ResourceType, to: impl Write) -> io::Result<Written> {
-        let mut lines = Lines::new(to);
-        for index in 0..self.count(of) {
-            lines.resource(self, of, index)?;
-        }
-        lines.finish()
-    }
-
-    /// Writes the whole sample as NDJSON of mixed types: first what belongs to nobody, then patient by patient
-    /// with all that is theirs. The same lines that [`write`](Self::write) writes type by type.
-    pub fn write_mixed(&self, to: impl Write) -> io::Result<Written> {
-        let mut lines = Lines::new(to);
-        for of in [Organization, Practitioner, Medication, Group] {
-            for index in 0..self.count(of) {
-                lines.resource(self, of, index)?;
-            }
-        }
-        for patient in 0..self.count(Patient) {
-            lines.resource(self, Patient, patient)?;
-            for of in ResourceType::ALL.into_iter().filter(|t| t.belongs_to_a_patient()) {
-                for index in self.of_patient(of, patient) {
-                    lines.resource(self, of, index)?;
-                }
-            }
-        }
-        lines.finish()
-    }
-
     /// The indexes of the resources of a type that belong to a patient; the inverse of `patient_of`.
-    fn of_patient(&self, of: ResourceType, patient: u64) -> std::ops::Range<u64> {
+    pub(crate) fn of_patient(&self, of: ResourceType, patient: u64) -> std::ops::Range<u64> {
         let (count, patients) = (self.count(of), self.count(Patient));
         (patient * count).div_ceil(patients)..((patient + 1) * count).div_ceil(patients)
     }
 
-    fn patient_of(&self, of: ResourceType, index: u64) -> u64 {
+    pub(crate) fn patient_of(&self, of: ResourceType, index: u64) -> u64 {
         index * self.count(Patient) / self.count(of)
     }
 
     /// Some resource of a type that belongs to the patient, if there is one.
-    fn another_of(&self, of: ResourceType, patient: u64, random: &mut Random) -> Option<u64> {
+    pub(crate) fn another_of(&self, of: ResourceType, patient: u64, random: &mut Random) -> Option<u64> {
         let range = self.of_patient(of, patient);
         (!range.is_empty()).then(|| range.start + random.below(range.end - range.start))
     }
 
     /// Some resource of a type that belongs to nobody.
-    fn any_of(&self, of: ResourceType, random: &mut Random) -> u64 {
+    pub(crate) fn any_of(&self, of: ResourceType, random: &mut Random) -> u64 {
         random.below(self.count(of))
     }
 
     // Facts that several resources must agree on are functions too.
 
-    fn birth_of(&self, patient: u64) -> Day {
+    pub(crate) fn birth_of(&self, patient: u64) -> Day {
         Day(Random::new(self.seed, 100, patient).between(-14_000, 18_600)) // 1931 to 2020
     }
 
-    fn is_female(&self, patient: u64) -> bool {
+    pub(crate) fn is_female(&self, patient: u64) -> bool {
         Random::new(self.seed, 101, patient).one_in(2)
     }
 
-    fn start_of_encounter(&self, encounter: u64) -> Second {
+    pub(crate) fn start_of_encounter(&self, encounter: u64) -> Second {
         let birth = self.birth_of(self.patient_of(Encounter, encounter));
         let mut random = Random::new(self.seed, 102, encounter);
         // Most of a record is of the last ten years.
@@ -224,7 +166,7 @@ impl Sample {
     }
 
     /// Writes the id of a resource: mostly UUIDs, now and then a plain one with dots and dashes.
-    fn push_id(&self, j: &mut Json, of: ResourceType, index: u64) {
+    pub(crate) fn push_id(&self, j: &mut Json, of: ResourceType, index: u64) {
         let high = mix(mix(mix(self.seed) ^ of as u64) ^ index);
         let low = mix(high ^ 0x5851_F42D_4C95_7F2D);
         if low.is_multiple_of(19) {
@@ -248,68 +190,10 @@ impl Sample {
             j.push_hex(low, 12);
         }
     }
-
-    fn write_resource(&self, j: &mut Json, of: ResourceType, index: u64) {
-        let random = &mut Random::new(self.seed, of as u64, index);
-        j.line(|j| {
-            j.text("resourceType", of.name());
-            j.string("id", |j| self.push_id(j, of, index));
-            parts::meta(j, of, random);
-            match of {
-                Organization => people::organization(self, j, index, random),
-                Practitioner => people::practitioner(j, index, random),
-                Medication => medication::medication(self, j, random),
-                Patient => people::patient(self, j, index, random),
-                Group => people::group(self, j, index, random),
-                Encounter => clinical::encounter(self, j, index, random),
-                Condition => clinical::condition(self, j, index, random),
-                Observation => observation::observation(self, j, index, random),
-                Procedure => clinical::procedure(self, j, index, random),
-                DiagnosticReport => clinical::diagnostic_report(self, j, index, random),
-                MedicationRequest => medication::medication_request(self, j, index, random),
-                Immunization => medication::immunization(self, j, index, random),
-                AllergyIntolerance => clinical::allergy_intolerance(self, j, index, random),
-            }
-        });
-    }
 }
 
 impl ResourceType {
-    fn belongs_to_a_patient(self) -> bool {
+    pub(crate) fn belongs_to_a_patient(self) -> bool {
         !matches!(self, Organization | Practitioner | Medication | Group | Patient)
     }
 }
-
-/// Collects lines and hands them on in pieces of some 64 kB.
-struct Lines<W> {
-    to: W,
-    json: Json,
-    written: Written,
-}
-
-impl<W: Write> Lines<W> {
-    fn new(to: W) -> Self {
-        Self { to, json: Json::new(), written: Written::default() }
-    }
-
-    fn resource(&mut self, sample: &Sample, of: ResourceType, index: u64) -> io::Result<()> {
-        sample.write_resource(&mut self.json, of, index);
-        self.written.resources += 1;
-        if self.json.bytes().len() >= 1 << 16 { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.write_all(self.json.bytes())?;
-        self.written.bytes += self.json.bytes().len() as u64;
-        self.json.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<Written> {
-        self.flush()?;
-        Ok(self.written)
-    }
-}
-
-#[cfg(test)]
-mod tests;

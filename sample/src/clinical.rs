@@ -2,10 +2,10 @@
 
 use super::json::Json;
 use super::parts::*;
+use super::plan::{ResourceType, Sample};
 use super::random::Random;
 use super::time::Second;
 use super::vocabulary::*;
-use super::{ResourceType, Sample};
 
 pub(crate) fn encounter(s: &Sample, j: &mut Json, index: u64, random: &mut Random) {
     let start = s.start_of_encounter(index);

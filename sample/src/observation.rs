@@ -2,10 +2,10 @@
 
 use super::json::Json;
 use super::parts::*;
+use super::plan::{ResourceType, Sample};
 use super::random::Random;
 use super::time::Second;
 use super::vocabulary::*;
-use super::{ResourceType, Sample};
 
 /// One thing that is observed.
 struct Kind {

@@ -2,10 +2,10 @@
 
 use super::json::Json;
 use super::parts::*;
+use super::plan::{ResourceType, Sample};
 use super::random::Random;
 use super::time::Second;
 use super::vocabulary::*;
-use super::{ResourceType, Sample};
 
 pub(crate) fn medication(s: &Sample, j: &mut Json, random: &mut Random) {
     let code = random.pick(MEDICATIONS);

@@ -2,10 +2,10 @@
 
 use super::json::Json;
 use super::parts::*;
+use super::plan::{LAST_DAY, ResourceType, Sample};
 use super::random::Random;
 use super::time::Day;
 use super::vocabulary::{CULTURES, Culture, DEPARTMENTS, NICKNAMES};
-use super::{LAST_DAY, ResourceType, Sample};
 
 const EXTENSION: &str = "http://hl7.org/fhir/StructureDefinition/";
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use fhir_bulk_bench::compare::{Difference, compare, texts_of};
+use fhir_bulk_sample::compare::{Difference, compare, texts_of};
 
 const USAGE: &str = "usage: compare EXPECTED ACTUAL   (each a file or a folder of .ndjson and .ndjson.gz)";
 

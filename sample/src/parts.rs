@@ -1,10 +1,10 @@
 //! FHIR data types, and the parts that resources of several types share.
 
 use super::json::Json;
+use super::plan::{ResourceType, Sample};
 use super::random::Random;
 use super::time::Second;
 use super::vocabulary::{Code, Culture, NOTES, UCUM, v3};
-use super::{ResourceType, Sample};
 
 const OFFSETS: [&str; 5] = ["Z", "+00:00", "+03:00", "-05:00", "+05:30"];
 const MILLISECONDS: [&str; 4] = [".395+10:00", ".000Z", ".07-03:30", "+01:00"];

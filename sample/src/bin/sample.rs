@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use fhir_bulk_bench::sample::{ResourceType, Sample, Written};
+use fhir_bulk_sample::{ResourceType, Sample, Written};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
