@@ -4,8 +4,8 @@ pub mod export;
 pub mod s3;
 
 use fhir_bulk_codec::fhir::Version;
-use fhir_bulk_pg::compat;
 use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::guc;
 use fhir_bulk_transfer::{Authorities, Policy};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, PostgresGucEnum};
 use std::ffi::{CString, OsStr};
@@ -247,7 +247,7 @@ pub fn define() {
     );
     s3::define();
     export::define();
-    compat::reserve_settings_prefix(c"fhir_bulk");
+    guc::reserve_prefix(c"fhir_bulk");
 }
 
 /// `fhir_bulk.data_schema`.

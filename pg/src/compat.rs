@@ -1,15 +1,7 @@
 //! What differs between PostgreSQL versions. No `cfg(feature = "pg…")` stands anywhere else.
 
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_int};
-
-/// Refuses unknown settings under a prefix.
-pub fn reserve_settings_prefix(prefix: &'static CStr) {
-    // SAFETY: a static C string, in _PG_init.
-    unsafe {
-        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
-    }
-}
+use std::ffi::c_int;
 
 /// A range table entry without privileges, and what is done to it.
 pub struct Entry {
@@ -103,23 +95,6 @@ pub unsafe fn begin_index_scan(
     }
 }
 
-/// Fetches the row that stands at `tuple.t_self`, if the snapshot sees it, and the page it is on, pinned.
-///
-/// # Safety
-/// The table is open; the snapshot is registered.
-pub unsafe fn fetch_row(
-    table: pg_sys::Relation,
-    snapshot: pg_sys::Snapshot,
-    tuple: &mut pg_sys::HeapTupleData,
-) -> Option<pg_sys::Buffer> {
-    let mut page = 0;
-    // SAFETY: by the caller. A page is pinned only when the row is found.
-    unsafe {
-        let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page, false);
-        found.then_some(page)
-    }
-}
-
 /// Which index entries the new version of a row needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum IndexEntries {
@@ -203,30 +178,6 @@ pub unsafe fn insert_index_entries(
     }
 }
 
-/// Inserts the entry of a row's new version into a unique index whose key is that of the version it replaces: nobody
-/// else can have it, so that it is not looked for. Nor are the entries of dead versions: whoever has looked the key up
-/// has marked them, and marked ones go when a page is full.
-///
-/// # Safety
-/// All are live and belong together; the version in the slot stands at its tid.
-pub unsafe fn insert_known_key(
-    table: pg_sys::Relation,
-    index: pg_sys::Relation,
-    info: *mut pg_sys::IndexInfo,
-    slot: *mut pg_sys::TupleTableSlot,
-    estate: *mut pg_sys::EState,
-) {
-    let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
-    let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
-    let unique = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO;
-    // SAFETY: by the caller; an index has at most so many columns.
-    unsafe {
-        let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::FormIndexDatum(info, slot, estate, values, nulls);
-        pg_sys::index_insert(index, values, nulls, &mut (*slot).tts_tid, table, unique, false, info);
-    }
-}
-
 /// Closes what indexes keep open from one entry to the next: a BRIN index, from 17 on, a page of its map. Whose
 /// transaction or subtransaction opened it must close it.
 ///
@@ -290,17 +241,6 @@ pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const p
             let count = (*descriptor).natts as usize;
             let compact = (*descriptor).compact_attrs.as_ptr().add(count);
             compact.cast::<pg_sys::FormData_pg_attribute>().add(index)
-        }
-    }
-}
-
-/// Begins to show this process's progress there, unless it does already.
-pub fn show_copy_progress() {
-    // SAFETY: this process's own entry, if it has one; of no table in particular.
-    unsafe {
-        use pg_sys::ProgressCommandType::PROGRESS_COMMAND_COPY;
-        if !pg_sys::MyBEEntry.is_null() && (*pg_sys::MyBEEntry).st_progress_command != PROGRESS_COMMAND_COPY {
-            pg_sys::pgstat_progress_start_command(PROGRESS_COMMAND_COPY, pg_sys::InvalidOid);
         }
     }
 }
@@ -412,84 +352,5 @@ pub fn settings() -> &'static [*mut pg_sys::config_generic] {
             (pg_sys::get_guc_variables(&mut count), count)
         };
         std::slice::from_raw_parts(array, count.unsigned_abs() as usize)
-    }
-}
-
-/// Parses what a query means and applies rules and policies to it: its one raw statement in, queries out.
-///
-/// # Safety
-/// `statement` is a raw statement of `text`. Not pgrx's wrapper: to be called as `whole::call` says.
-pub unsafe fn analyze(statement: *mut pg_sys::RawStmt, text: *const std::ffi::c_char) -> *mut pg_sys::List {
-    unsafe extern "C-unwind" {
-        fn pg_analyze_and_rewrite_fixedparams(
-            statement: *mut pg_sys::RawStmt,
-            text: *const std::ffi::c_char,
-            types: *const pg_sys::Oid,
-            count: std::ffi::c_int,
-            environment: *mut pg_sys::QueryEnvironment,
-        ) -> *mut pg_sys::List;
-    }
-    // SAFETY: by the caller; no parameters.
-    unsafe { pg_analyze_and_rewrite_fixedparams(statement, text, std::ptr::null_mut(), 0, std::ptr::null_mut()) }
-}
-
-/// The text of a query as a list of raw statements.
-///
-/// # Safety
-/// As [`analyze`].
-pub unsafe fn parse(text: *const std::ffi::c_char) -> *mut pg_sys::List {
-    unsafe extern "C-unwind" {
-        fn pg_parse_query(text: *const std::ffi::c_char) -> *mut pg_sys::List;
-    }
-    // SAFETY: by the caller.
-    unsafe { pg_parse_query(text) }
-}
-
-/// Defines the hook on statements that have no plan, with the arguments of this version.
-macro_rules! utility_hook {
-    ($($argument:ident: $kind:ty),*) => {
-        type UtilityHook = unsafe extern "C-unwind" fn(*mut pg_sys::PlannedStmt, $($kind),*);
-
-        static mut NEXT_UTILITY: Option<UtilityHook> = None;
-        static mut CHECK_UTILITY: Option<unsafe extern "C-unwind" fn(*mut pg_sys::PlannedStmt)> = None;
-
-        unsafe extern "C-unwind" {
-            fn standard_ProcessUtility(statement: *mut pg_sys::PlannedStmt, $($argument: $kind),*);
-        }
-
-        unsafe extern "C-unwind" fn on_utility(statement: *mut pg_sys::PlannedStmt, $($argument: $kind),*) {
-            // SAFETY: arguments are passed on as they came; set once, in `install_utility_hook`.
-            unsafe {
-                if let Some(check) = CHECK_UTILITY {
-                    check(statement);
-                }
-                match NEXT_UTILITY {
-                    Some(next) => next(statement, $($argument),*),
-                    None => standard_ProcessUtility(statement, $($argument),*),
-                }
-            }
-        }
-    };
-}
-
-utility_hook!(
-    text: *const std::ffi::c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion
-);
-
-/// Puts a hook in front of those that are there, which has `check` see each statement without a plan.
-///
-/// # Safety
-/// Called once, in _PG_init. An error of `check` goes through the hooks as it is.
-pub unsafe fn install_utility_hook(check: unsafe extern "C-unwind" fn(*mut pg_sys::PlannedStmt)) {
-    // SAFETY: by the caller; a backend has one thread.
-    unsafe {
-        CHECK_UTILITY = Some(check);
-        NEXT_UTILITY = (&raw mut pg_sys::ProcessUtility_hook).replace(Some(on_utility));
     }
 }

@@ -90,3 +90,11 @@ pub fn get(name: &CStr) -> Option<CString> {
         (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
     }
 }
+
+/// Refuses unknown settings under a prefix.
+pub fn reserve_prefix(prefix: &'static CStr) {
+    // SAFETY: a static C string, in _PG_init.
+    unsafe {
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}

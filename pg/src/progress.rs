@@ -1,6 +1,5 @@
 //! What `pg_stat_progress_copy` shows of this process: shared memory that costs a few stores to write.
 
-use super::compat;
 use pgrx::pg_sys;
 
 /// Which way rows go.
@@ -45,7 +44,7 @@ pub fn show(copying: Copying, rows: u64, (job, number): (i64, i32)) {
         number.into(),
     ];
     // Commands that are run meanwhile may have shown theirs: that which builds an index of a new table does.
-    compat::show_copy_progress();
+    begin();
     // SAFETY: as many places as values, all below the number of parameters.
     unsafe { pg_sys::pgstat_progress_update_multi_param(PLACES.len() as i32, PLACES.as_ptr(), values.as_ptr()) }
 }
@@ -54,4 +53,15 @@ pub fn show(copying: Copying, rows: u64, (job, number): (i64, i32)) {
 pub fn end() {
     // SAFETY: this process's own entry.
     unsafe { pg_sys::pgstat_progress_end_command() }
+}
+
+/// Begins to show this process's progress as that of a COPY, unless it does already.
+fn begin() {
+    // SAFETY: this process's own entry, if it has one; of no table in particular.
+    unsafe {
+        use pg_sys::ProgressCommandType::PROGRESS_COMMAND_COPY;
+        if !pg_sys::MyBEEntry.is_null() && (*pg_sys::MyBEEntry).st_progress_command != PROGRESS_COMMAND_COPY {
+            pg_sys::pgstat_progress_start_command(PROGRESS_COMMAND_COPY, pg_sys::InvalidOid);
+        }
+    }
 }

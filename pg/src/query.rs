@@ -3,7 +3,7 @@
 use super::cursor::{Cursor, Fetched, Row, first};
 use super::memory::{in_context, new_context};
 use super::value::{Column, Value};
-use super::{compat, read_only, whole};
+use super::{read_only, whole};
 use crate::error::{Error, Result};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, c_int};
@@ -13,7 +13,15 @@ use std::ops::ControlFlow;
 pub type Settings = &'static [(&'static CStr, &'static CStr)];
 
 unsafe extern "C-unwind" {
-    // tcopprot.h; not pgrx's wrappers, as `whole` asks.
+    // tcopprot.h and parser.h; not pgrx's wrappers, as `whole` asks.
+    fn pg_parse_query(text: *const std::ffi::c_char) -> *mut pg_sys::List;
+    fn pg_analyze_and_rewrite_fixedparams(
+        statement: *mut pg_sys::RawStmt,
+        text: *const std::ffi::c_char,
+        types: *const pg_sys::Oid,
+        count: c_int,
+        environment: *mut pg_sys::QueryEnvironment,
+    ) -> *mut pg_sys::List;
     fn pg_plan_queries(
         queries: *mut pg_sys::List,
         text: *const std::ffi::c_char,
@@ -105,7 +113,7 @@ impl Query {
 unsafe fn plan(text: &CStr) -> Result<*mut pg_sys::List> {
     // SAFETY: by the caller; each step gets what the one before it made.
     unsafe {
-        let statements = whole::call(text, || compat::parse(text.as_ptr()));
+        let statements = whole::call(text, || pg_parse_query(text.as_ptr()));
         let statement = match length(statements) {
             1 => first::<pg_sys::RawStmt>(statements),
             0 => return Err(syntax("the query is empty")),
@@ -114,7 +122,10 @@ unsafe fn plan(text: &CStr) -> Result<*mut pg_sys::List> {
         if (*(*statement).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
             return Err(not_reading(&read_only::command_name(statement.cast())));
         }
-        let queries = whole::call(text, || compat::analyze(statement, text.as_ptr()));
+        let queries = whole::call(text, || {
+            let (types, environment) = (std::ptr::null(), std::ptr::null_mut());
+            pg_analyze_and_rewrite_fixedparams(statement, text.as_ptr(), types, 0, environment)
+        });
         let query = first::<pg_sys::Query>(queries);
         if (*query).commandType != pg_sys::CmdType::CMD_SELECT {
             return Err(not_reading("SELECT INTO"));

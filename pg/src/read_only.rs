@@ -12,11 +12,11 @@
 //! out of a chain, and do nothing outside of such work.
 
 use super::guc::{self, Changes};
+use super::refused;
 use super::session::Identity;
-use super::{compat, refused};
 use crate::error::Error;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How many pieces of such work run, one within the other.
@@ -24,10 +24,22 @@ static DEPTH: AtomicU32 = AtomicU32::new(0);
 
 static mut NEXT_OBJECT_ACCESS: pg_sys::object_access_hook_type = None;
 static mut NEXT_EXECUTOR_START: pg_sys::ExecutorStart_hook_type = None;
+static mut NEXT_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 
 unsafe extern "C-unwind" {
     // executor.h. Not pgrx's wrapper, which would take from every error of every statement what pgrx has no field for.
     fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+    // utility.h.
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        receiver: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
 }
 
 /// Takes its place in PostgreSQL's hooks.
@@ -36,7 +48,7 @@ pub fn install() {
     unsafe {
         NEXT_OBJECT_ACCESS = (&raw mut pg_sys::object_access_hook).replace(Some(on_object_access));
         NEXT_EXECUTOR_START = (&raw mut pg_sys::ExecutorStart_hook).replace(Some(on_executor_start));
-        compat::install_utility_hook(on_utility);
+        NEXT_UTILITY = (&raw mut pg_sys::ProcessUtility_hook).replace(Some(on_utility));
     }
 }
 
@@ -157,10 +169,23 @@ pub(super) unsafe fn command_name(node: *mut pg_sys::Node) -> String {
     unsafe { CStr::from_ptr(pg_sys::GetCommandTagName(pg_sys::CreateCommandTag(node))).to_string_lossy().into_owned() }
 }
 
-unsafe extern "C-unwind" fn on_utility(statement: *mut pg_sys::PlannedStmt) {
-    if is_active() {
-        // SAFETY: PostgreSQL passes a live statement.
-        unsafe { check_utility(statement) }
+unsafe extern "C-unwind" fn on_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: arguments are passed on as they came; PostgreSQL passes a live statement. Set once, in `install`.
+    unsafe {
+        if is_active() {
+            check_utility(statement);
+        }
+        let next = NEXT_UTILITY.unwrap_or(standard_ProcessUtility);
+        next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
     }
 }
 

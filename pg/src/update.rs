@@ -172,7 +172,7 @@ impl Replacer<'_> {
         // relation's own, which knows the values of columns that are younger than the row.
         unsafe {
             let mut old = pg_sys::HeapTupleData { t_self: place.0, ..Default::default() };
-            let Some(page) = compat::fetch_row(table.raw(), snapshot.0, &mut old) else { return false };
+            let Some(page) = fetch_row(table.raw(), snapshot.0, &mut old) else { return false };
             let descriptor = (*table.raw()).rd_att;
             let (values, nulls) = ((*new).tts_values, (*new).tts_isnull);
             clear(new);
@@ -198,7 +198,7 @@ impl Replacer<'_> {
                 (*new).tts_tid = (*version).t_self;
                 match *only_index {
                     Some((index, info)) if entries == Some(IndexEntries::All) => {
-                        compat::insert_known_key(table.raw(), index, info, new, *state);
+                        insert_known_key(table.raw(), index, info, new, *state);
                     }
                     _ => compat::insert_index_entries(*relation_info, new, *state, entries),
                 }
@@ -208,6 +208,47 @@ impl Replacer<'_> {
             pg_sys::ReleaseBuffer(page);
             entries.is_some()
         }
+    }
+}
+
+/// Fetches the row that stands at `tuple.t_self`, if the snapshot sees it, and the page it is on, pinned.
+///
+/// # Safety
+/// The table is open; the snapshot is registered.
+unsafe fn fetch_row(
+    table: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    tuple: &mut pg_sys::HeapTupleData,
+) -> Option<pg_sys::Buffer> {
+    let mut page = 0;
+    // SAFETY: by the caller. A page is pinned only when the row is found.
+    unsafe {
+        let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page, false);
+        found.then_some(page)
+    }
+}
+
+/// Inserts the entry of a row's new version into a unique index whose key is that of the version it replaces: nobody
+/// else can have it, so that it is not looked for. Nor are the entries of dead versions: whoever has looked the key up
+/// has marked them, and marked ones go when a page is full.
+///
+/// # Safety
+/// All are live and belong together; the version in the slot stands at its tid.
+unsafe fn insert_known_key(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    info: *mut pg_sys::IndexInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+) {
+    let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+    let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
+    let unique = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO;
+    // SAFETY: by the caller; an index has at most so many columns.
+    unsafe {
+        let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::FormIndexDatum(info, slot, estate, values, nulls);
+        pg_sys::index_insert(index, values, nulls, &mut (*slot).tts_tid, table, unique, false, info);
     }
 }
 

@@ -8,6 +8,7 @@
 //! What a kind of job does, its own module says ([`Kind`]); nothing here knows of imports.
 
 mod launcher;
+mod own_jobs;
 mod queue;
 mod rows;
 mod settings_of_caller;
@@ -15,7 +16,7 @@ mod task;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use queue::{cancel, check_limit, find, forget_expired, input};
+pub use own_jobs::{cancel, check_limit, find, forget_expired, input};
 pub use rows::{Committed, Job, NewJob, Progress, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
@@ -29,7 +30,7 @@ use pgrx::prelude::*;
 /// # Errors
 /// 42710 when the role has a job of that id.
 pub fn add(job: &NewJob<'_>) -> Result<()> {
-    queue::add(job)?;
+    own_jobs::add(job)?;
     worker::wake_at_commit(job.inputs.len());
     Ok(())
 }
@@ -40,7 +41,7 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
 /// # Errors
 /// 22023 for claims that say not whose jobs are meant.
 pub fn discard(kind: &str, id: &str) -> Result<bool> {
-    let discarded = queue::discard(kind, id)?;
+    let discarded = own_jobs::discard(kind, id)?;
     if discarded {
         worker::wake_at_commit(1);
     }
@@ -50,7 +51,7 @@ pub fn discard(kind: &str, id: &str) -> Result<bool> {
 /// The `sub` of the token that the session works for, in `request.jwt.claims`; for the views on jobs.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_job_subject() -> Option<String> {
-    or_raise(queue::subject())
+    or_raise(own_jobs::subject())
 }
 
 /// An id for a job whose owner chose none.

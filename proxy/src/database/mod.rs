@@ -1,4 +1,5 @@
 //! Connections to the database, and the transaction of a request on one.
 
+mod login;
 pub mod pool;
 pub mod session;
