@@ -47,3 +47,36 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))
         .with_state(app)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// `GET /health` and so on, by the calls in this file's own text.
+    fn served() -> BTreeSet<String> {
+        let source = include_str!("mod.rs");
+        let router = source.split("#[cfg(test)]").next().unwrap();
+        let calls = router.split(".route(").skip(1);
+        let routes = calls.flat_map(|call| {
+            let path = call.split('"').nth(1).unwrap().to_owned();
+            let serves = move |method: &&str| call.contains(&format!("{}(", method.to_lowercase()));
+            ["GET", "POST", "DELETE"].into_iter().filter(serves).map(move |method| format!("{method} {path}"))
+        });
+        routes.collect()
+    }
+
+    #[test]
+    fn the_documented_routes_are_those_that_are_served() {
+        let page = include_str!("../../../docs/http.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let documented: BTreeSet<String> = rows
+            .filter(|(methods, _)| methods.split(", ").all(|method| ["GET", "POST", "DELETE"].contains(&method)))
+            .flat_map(|(methods, rest)| {
+                let paths = rest.split(" | ").next().unwrap().split('`').skip(1).step_by(2);
+                paths.flat_map(|path| methods.split(", ").map(move |method| format!("{method} {path}")))
+            })
+            .collect();
+        assert!(documented.len() > 20, "{documented:?}");
+        assert_eq!(documented, served());
+    }
+}
