@@ -50,5 +50,11 @@ install_files() {
   fi
 }
 
+# Versions that were released: upgrades start from them.
+add_released() {
+  cp sql/released/*.sql "$package$("$PG_BIN/pg_config" --sharedir)/extension/"
+}
+
 build
+add_released
 install_files

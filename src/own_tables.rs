@@ -74,3 +74,11 @@ fn deletes_own_reject(trigger: &PgTrigger<'_>) -> bool {
         && trigger.table_name().is_ok_and(|table| table == "bulk_load_reject_row")
         && of_role() == Some(session::role())
 }
+
+/// What 0.1.0 called it: `CREATE EXTENSION … VERSION '0.1.0'` and the upgrade from there ask for it.
+#[pg_trigger(sql = false)]
+fn bulk_own_rows<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgHeapTupleError> {
+    own_rows(trigger)
+}

@@ -17,3 +17,4 @@ mod own_tables;
 mod rights;
 mod sql_dump;
 mod support;
+mod upgrade;

@@ -1,0 +1,132 @@
+-- From 0.1.0, where the tables of the extension stood in its schema, within reach of GRANT … ON ALL TABLES.
+-- Jobs that run go on from their last commit, in workers with the new library.
+LOCK TABLE @extschema@.bulk_job, @extschema@.bulk_job_task, @extschema@.bulk_load_reject_row, @extschema@.bulk_secret;
+
+DO $$
+DECLARE
+    name pg_catalog.text;
+BEGIN
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+        EXECUTE pg_catalog.format('DROP TRIGGER own_rows ON @extschema@.%I', name);
+    END LOOP;
+END
+$$;
+DROP FUNCTION @extschema@.bulk_own_rows();
+
+CREATE SCHEMA fhir_bulk_internal;
+ALTER TABLE @extschema@.bulk_job SET SCHEMA fhir_bulk_internal;
+ALTER TABLE @extschema@.bulk_job_task SET SCHEMA fhir_bulk_internal;
+ALTER TABLE @extschema@.bulk_load_reject_row SET SCHEMA fhir_bulk_internal;
+ALTER TABLE @extschema@.bulk_secret SET SCHEMA fhir_bulk_internal;
+
+-- Random numbers instead of sequences, which row level security does not protect.
+ALTER TABLE fhir_bulk_internal.bulk_job ALTER COLUMN number DROP IDENTITY;
+DROP INDEX fhir_bulk_internal.bulk_job_active;
+CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
+ALTER TABLE fhir_bulk_internal.bulk_job_task ADD COLUMN starts integer NOT NULL DEFAULT 0;
+ALTER TABLE fhir_bulk_internal.bulk_load_reject_row ALTER COLUMN id DROP IDENTITY;
+ALTER TABLE fhir_bulk_internal.bulk_load_reject_row
+    ALTER COLUMN id TYPE uuid USING pg_catalog.gen_random_uuid(),
+    ALTER COLUMN id SET DEFAULT pg_catalog.gen_random_uuid();
+
+CREATE OR REPLACE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
+    SELECT loaded_at, source, line_number, byte_offset, sqlstate, error, line
+    FROM fhir_bulk_internal.bulk_load_reject_row
+    WHERE role OPERATOR(pg_catalog.=)
+        (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user);
+
+-- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
+CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
+    SELECT j.kind,
+           j.id,
+           pg_catalog.pg_get_userbyid(j.role) AS role,
+           j.subject,
+           CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.started_at IS NULL THEN 'waiting' ELSE j.status END
+               AS status,
+           j.created_at,
+           t.started_at,
+           j.ended_at,
+           t.inputs,
+           t.inputs_ended,
+           t.resources,
+           pg_catalog.round(t.progress::numeric, 3) AS progress,
+           CASE WHEN t.seconds OPERATOR(pg_catalog.>) 0 THEN
+               pg_catalog.round(t.resources OPERATOR(pg_catalog./) t.seconds)::bigint
+           END AS resources_per_second,
+           CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.progress OPERATOR(pg_catalog.>) 0 THEN
+               pg_catalog.make_interval(secs => pg_catalog.round(t.seconds OPERATOR(pg_catalog.*)
+                   (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress))
+           END AS time_left
+    FROM fhir_bulk_internal.bulk_job j,
+         LATERAL (
+             SELECT pg_catalog.count(*) AS inputs,
+                    pg_catalog.count(ended_at) AS inputs_ended,
+                    pg_catalog.sum(total)::bigint AS resources,
+                    pg_catalog.min(started_at) AS started_at,
+                    pg_catalog.date_part('epoch', COALESCE(j.ended_at, pg_catalog.clock_timestamp())
+                        OPERATOR(pg_catalog.-) pg_catalog.min(started_at)) AS seconds,
+                    -- From 0 to 1; an input whose size is not known counts when it has ended.
+                    pg_catalog.avg(CASE WHEN ended_at IS NOT NULL THEN 1
+                        WHEN all_bytes OPERATOR(pg_catalog.>) 0 THEN
+                            read_bytes::double precision OPERATOR(pg_catalog./) all_bytes
+                        ELSE 0
+                    END) AS progress
+             FROM fhir_bulk_internal.bulk_job_task
+             WHERE job OPERATOR(pg_catalog.=) j.number
+         ) t
+    WHERE j.database OPERATOR(pg_catalog.=)
+            (SELECT d.oid FROM pg_catalog.pg_database d
+             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+       AND (pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')
+           OR (j.role OPERATOR(pg_catalog.=)
+                   (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user)
+               AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
+                   @extschema@.bulk_job_subject() IS NULL)));
+
+CREATE FUNCTION fhir_bulk_internal.own_rows() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'own_rows_wrapper';
+-- Nobody but the extension itself reads or writes its tables, whatever is granted to whom. Row level security without a
+-- policy keeps those out who may read or write all data; it does not apply to roles with BYPASSRLS, which the trigger
+-- (src/own_tables.rs) keeps from writing. ALWAYS: also while changes of another server are applied.
+DO $$
+DECLARE
+    name pg_catalog.text;
+BEGIN
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE pg_catalog.format('CREATE TRIGGER own_rows BEFORE INSERT OR UPDATE OR DELETE ON fhir_bulk_internal.%I '
+            'FOR EACH ROW EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);
+        EXECUTE pg_catalog.format('CREATE TRIGGER own_table BEFORE TRUNCATE ON fhir_bulk_internal.%I '
+            'FOR EACH STATEMENT EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);
+        EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ALWAYS TRIGGER own_rows, '
+            'ENABLE ALWAYS TRIGGER own_table', name);
+    END LOOP;
+END
+$$;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA fhir_bulk_internal FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.bulk_export_file_part(url text, start bigint, length integer)
+    RETURNS TABLE (bytes bytea, file_bytes bigint, next_url text)
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_export_file_part_wrapper';
+COMMENT ON FUNCTION @extschema@.bulk_export_file_part(text, bigint, integer) IS
+    'Some bytes of an exported file, how many it has, and a URL to read on with; for those who may EXECUTE bulk_export_file';
+COMMENT ON SCHEMA fhir_bulk_internal IS
+    'What the extension fhir_bulk keeps for itself; its views and functions show what of it is yours';
+COMMENT ON FUNCTION fhir_bulk_internal.own_rows() IS
+    'Keeps all but the extension itself from writing its tables, rows that come by logical replication too';
+
+-- What was granted on these tables while they stood where others do.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass::pg_catalog.text AS name, acl.grantee
+        FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) acl
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'fhir_bulk_internal'::pg_catalog.regnamespace
+          AND acl.grantee OPERATOR(pg_catalog.<>) c.relowner AND c.relkind OPERATOR(pg_catalog.=) 'r'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s CASCADE', given.name,
+            CASE WHEN given.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE given.grantee::pg_catalog.regrole::pg_catalog.text END);
+    END LOOP;
+END
+$$;
