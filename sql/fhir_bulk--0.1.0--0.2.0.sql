@@ -1,5 +1,6 @@
 -- From 0.1.0, where the tables of the extension stood in its schema, within reach of GRANT … ON ALL TABLES.
 -- Jobs that run go on from their last commit, in workers with the new library.
+DROP VIEW @extschema@.bulk_load_reject, @extschema@.bulk_jobs;
 LOCK TABLE @extschema@.bulk_job, @extschema@.bulk_job_task, @extschema@.bulk_load_reject_row, @extschema@.bulk_secret;
 
 DO $$
@@ -29,14 +30,18 @@ ALTER TABLE fhir_bulk_internal.bulk_load_reject_row
     ALTER COLUMN id TYPE uuid USING pg_catalog.gen_random_uuid(),
     ALTER COLUMN id SET DEFAULT pg_catalog.gen_random_uuid();
 
-CREATE OR REPLACE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
+CREATE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
     SELECT loaded_at, source, line_number, byte_offset, sqlstate, error, line
     FROM fhir_bulk_internal.bulk_load_reject_row
     WHERE role OPERATOR(pg_catalog.=)
         (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user);
+GRANT SELECT, DELETE ON @extschema@.bulk_load_reject TO PUBLIC;
+
+COMMENT ON VIEW @extschema@.bulk_load_reject IS
+    'Lines that your loads with on_error "skip" passed over, with the reason; delete them when they are dealt with';
 
 -- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
-CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
+CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
     SELECT j.kind,
            j.id,
            pg_catalog.pg_get_userbyid(j.role) AS role,
@@ -82,6 +87,15 @@ CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
                    (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user)
                AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
                    @extschema@.bulk_job_subject() IS NULL)));
+GRANT SELECT ON @extschema@.bulk_jobs TO PUBLIC;
+COMMENT ON VIEW @extschema@.bulk_jobs IS
+    'Background jobs of yours: how far they have come, how fast, and how long they may still take';
+COMMENT ON COLUMN @extschema@.bulk_jobs.subject IS 'The sub of the token that asked for it';
+COMMENT ON COLUMN @extschema@.bulk_jobs.status IS 'waiting, active, finished, failed or cancelled';
+COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_ended IS 'How many inputs are over, well or badly';
+COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committed';
+COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
+COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';
 
 CREATE FUNCTION fhir_bulk_internal.own_rows() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'own_rows_wrapper';
 -- Nobody but the extension itself reads or writes its tables, whatever is granted to whom. Row level security without a
