@@ -15,7 +15,7 @@ usage: bench [--size small|medium] [--data DIR] [--resources N] [--runs N] [--on
   --only TEXT      only the rows whose name or baseline has TEXT in it, and no memory rows
   --memory-mb N    how much NDJSON the memory rows move (default 1024)
   --scale N        also the cost of a resource among N small ones, against 100000 (try 10000000)
-  --out DIR        where report.md, .svg and .json go (default bench/results)";
+  --out DIR        where report.md, .json and two .svg go (default bench/results)";
 
 fn main() -> ExitCode {
     let options = match parse(std::env::args().skip(1)) {

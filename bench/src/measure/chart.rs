@@ -14,27 +14,43 @@ const BARS: f64 = 400.0;
 const ROW: f64 = 24.0;
 const TOP: f64 = 44.0;
 
-/// An SVG of these rows, in their order, on a white ground so that it can be read on any page.
-pub(super) fn svg(title: &str, bars: &[Bar]) -> String {
+/// The colours of a picture.
+pub(super) struct Theme {
+    /// Of the ground: a page of another colour does not make it unreadable.
+    ground: &'static str,
+    text: &'static str,
+    /// Of rows within their bounds, and of others.
+    good: &'static str,
+    over: &'static str,
+}
+
+/// For bright pages.
+pub(super) const LIGHT: Theme = Theme { ground: "#ffffff", text: "#1f2328", good: "#2f7d4f", over: "#c2571a" };
+/// For dark ones.
+pub(super) const DARK: Theme = Theme { ground: "#0d1117", text: "#e6edf3", good: "#3fb950", over: "#e3883e" };
+
+/// An SVG of these rows, in their order.
+pub(super) fn svg(title: &str, bars: &[Bar], theme: &Theme) -> String {
+    let Theme { ground, text, good, over } = theme;
     let most = bars.iter().flat_map(|bar| [bar.ratio, bar.bound]).fold(1.0, f64::max) * 1.1;
     let x = |ratio: f64| LABELS + ratio / most * BARS;
     let (width, height) = (LABELS + BARS + 60.0, TOP + ROW * bars.len() as f64 + 34.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n\
+         font-size=\"12\" fill=\"{text}\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"{ground}\"/>\n\
          <text x=\"12\" y=\"24\" font-weight=\"bold\">{}</text>\n",
         escape(title)
     );
     for (at, bar) in bars.iter().enumerate() {
         let y = TOP + ROW * at as f64;
-        let colour = if bar.ratio <= bar.bound { "#2f7d4f" } else { "#c2571a" };
+        let colour = if bar.ratio <= bar.bound { good } else { over };
         let (end, bound) = (x(bar.ratio), x(bar.bound));
         // Writing to a String cannot fail.
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
              <rect x=\"{LABELS}\" y=\"{}\" width=\"{}\" height=\"14\" fill=\"{colour}\"/>\
-             <line x1=\"{bound}\" y1=\"{}\" x2=\"{bound}\" y2=\"{}\" stroke=\"#000\" stroke-width=\"2\"/>\
+             <line x1=\"{bound}\" y1=\"{}\" x2=\"{bound}\" y2=\"{}\" stroke=\"{text}\" stroke-width=\"2\"/>\
              <text x=\"{}\" y=\"{}\">{:.2}</text>",
             LABELS - 8.0,
             y + 13.0,
@@ -52,7 +68,7 @@ pub(super) fn svg(title: &str, bars: &[Bar]) -> String {
     let _ = writeln!(
         svg,
         "<line x1=\"{one}\" y1=\"{}\" x2=\"{one}\" y2=\"{bottom}\" stroke=\"#888\" stroke-dasharray=\"4 3\"/>\
-         <text x=\"{one}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555\">1 = the baseline; black: at most</text>\n</svg>",
+         <text x=\"{one}\" y=\"{}\" text-anchor=\"middle\" >1 = the baseline; the tick: at most</text>\n</svg>",
         TOP - 6.0,
         bottom + 16.0
     );
@@ -70,7 +86,7 @@ mod tests {
     #[test]
     fn a_row_over_its_bound_looks_different_and_names_stay_text() {
         let bar = |label: &str, ratio| Bar { label: label.into(), ratio, bound: 0.5 };
-        let text = svg("t", &[bar("a <b> & c", 0.4), bar("d", 0.6)]);
+        let text = svg("t", &[bar("a <b> & c", 0.4), bar("d", 0.6)], &LIGHT);
         assert!(text.contains("a &lt;b&gt; &amp; c"));
         assert_eq!((text.matches("#2f7d4f").count(), text.matches("#c2571a").count()), (1, 1));
     }

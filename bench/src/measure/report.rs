@@ -149,12 +149,14 @@ impl Report {
         )
     }
 
-    /// Writes `report.md`, `report.svg` and `report.json` into a folder.
+    /// Writes `report.md`, `report-light.svg`, `report-dark.svg` and `report.json` into a folder.
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
-        fs::write(folder.join("report.md"), format!("![ratios](report.svg)\n{}", self.table()))?;
+        fs::write(folder.join("report.md"), format!("![ratios](report-light.svg)\n{}", self.table()))?;
         let bars: Vec<Bar> = self.measured.iter().map(Measured::bar).collect();
-        fs::write(folder.join("report.svg"), chart::svg(&self.title(), &bars))?;
+        for (name, theme) in [("light", &chart::LIGHT), ("dark", &chart::DARK)] {
+            fs::write(folder.join(format!("report-{name}.svg")), chart::svg(&self.title(), &bars, theme))?;
+        }
         let json = serde_json::to_string_pretty(&self.json())?;
         fs::write(folder.join("report.json"), json + "\n")
     }
