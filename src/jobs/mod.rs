@@ -1,4 +1,5 @@
-//! Background jobs: asked for by a role, done by workers of the server, whatever happens to those in between.
+//! Background jobs: a role asks for them, workers of the server do them. A worker that ends early is replaced by the next one,
+//! which goes on from the last commit.
 //!
 //! A job is a row of `bulk_job` with one row of `bulk_job_task` for each of its inputs. [`add`] writes them in the
 //! caller's transaction and has workers started when it commits. A worker ([`work`]) holds a slot, of which there are

@@ -1,4 +1,4 @@
-//! Where the files of exports go: a place for each job, where nobody is led before all of its files are whole.
+//! Where the files of exports go: a place for each job. Its files get URLs when all of them are whole.
 
 mod errors;
 mod file;

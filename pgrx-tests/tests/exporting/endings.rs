@@ -196,7 +196,7 @@ fn an_extension_that_is_dropped_during_an_export_leaves_no_files_of_it() {
 }
 
 #[test]
-fn a_database_that_is_dropped_by_force_leaves_of_a_running_export_what_nobody_is_led_to() {
+fn a_database_that_is_dropped_by_force_leaves_files_of_a_running_export_that_have_no_urls() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 100);
     let gate = gated(&mut client, &database, "Observation");

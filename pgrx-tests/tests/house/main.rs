@@ -1,6 +1,7 @@
 //! The house itself: no file of a crate uses one that uses it, by whichever way round.
 
 mod graph;
+mod licences;
 
 use graph::Crate;
 use std::path::Path;
