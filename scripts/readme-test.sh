@@ -12,11 +12,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PATH=$PWD/target/venv/bin:$PATH PGTZ=UTC
 
-# Block after block into files 1001.sh, 1002.sql, …; with what it prints beside it in 1002.sql.expected. The blocks of
-# the first document are the thousands, those of the second the two thousands, …
+# Block after block into files 01001.sh, 01002.sql, …; with what it prints beside it in 01002.sql.expected. The blocks of
+# the first document are the first thousand, those of the second the second, …
 awk -v dir="$work" '
   FNR == 1        { document++; count = 0; file = "" }
-  /^```(sh|sql)$/ { file = block = sprintf("%s/%d%03d.%s", dir, document, ++count, substr($0, 4)); next }
+  /^```(sh|sql)$/ { file = block = sprintf("%s/%02d%03d.%s", dir, document, ++count, substr($0, 4)); next }
   /^```text$/     { file = block ".expected"; next }
   /^```/          { file = ""; next }
   file            { print > file }
