@@ -2,6 +2,7 @@
 
 mod graph;
 mod licences;
+mod pages;
 
 use graph::Crate;
 use std::path::Path;
