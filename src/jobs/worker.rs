@@ -108,59 +108,54 @@ pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
 /// Whether there is more to do; `None` when the queue is gone or can't be used.
 fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
     let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take()))? else { return Some(false) };
-    let slot = Slots(vec![slot]);
     in_queue(Queue::forget_others)?;
     loop {
-        let task = in_queue(|queue| take_task(queue, &slot, Which::Harmless))?;
+        let task = in_queue(|queue| take_task(queue, &[slot], Which::Harmless))?;
         task.as_ref().map_or(Some(()), |task| run(task, kinds))?;
         tidy(kinds)?;
         if task.is_none() {
             break;
         }
     }
-    drop(slot);
+    slot.release();
     in_queue(|queue| !queue.free_tasks(Which::Harmless).is_empty())
 }
 
-/// Does one of the tasks that nobody works beside, if nobody is at work: whoever ends last comes here. Whether it did.
+/// Does one of the tasks that nobody works beside, if nobody is at work: the worker that ends last comes here. Whether it did.
+/// A worker that ends in the middle gives its slots up as it exits.
 fn work_alone(kinds: &[Kind]) -> Option<bool> {
     if in_queue(|queue| queue.free_tasks(Which::Suspect).is_empty())? {
         return Some(false);
     }
-    // In one order: of two that come here at once, one has the first slot, and the other holds none.
-    let all = |queue: &Queue| {
-        let mut taken = Slots(Vec::new());
-        let has_all = queue.slots().all(|slot| {
-            slot.try_take() && {
-                taken.0.push(slot);
-                true
-            }
-        });
-        has_all.then_some(taken)
-    };
     let mut wait = FIRST_WAIT;
-    let mut slots = in_queue(all)?;
+    let mut slots = in_queue(take_all_slots)?;
     for _ in 1..TRIES {
         if slots.is_none() {
             worker::wait(wait);
             wait *= 2;
-            slots = in_queue(all)?;
+            slots = in_queue(take_all_slots)?;
         }
     }
     let Some(slots) = slots else { return Some(false) };
     let task = in_queue(|queue| take_task(queue, &slots, Which::Suspect))?;
     task.as_ref().map_or(Some(()), |task| run(task, kinds))?;
     tidy(kinds)?;
-    Some(true)
+    slots.iter().for_each(|slot| slot.release());
+    Some(task.is_some())
 }
 
-/// Slots of this worker, which it gives up when this is dropped.
-struct Slots(Vec<Key>);
-
-impl Drop for Slots {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|slot| slot.release());
+/// All slots, or none. They are taken in one order: of two workers that come here at once, one has the first slot, and the
+/// other holds none.
+fn take_all_slots(queue: &Queue) -> Option<Vec<Key>> {
+    let mut taken = Vec::new();
+    for slot in queue.slots() {
+        if !slot.try_take() {
+            taken.iter().for_each(|slot: &Key| slot.release());
+            return None;
+        }
+        taken.push(slot);
     }
+    Some(taken)
 }
 
 /// Has `work` look into the queue in a transaction, in several should the first ones fail; `None` when the last one
@@ -185,11 +180,11 @@ fn in_queue<T>(work: impl Fn(&Queue) -> T) -> Option<T> {
 }
 
 /// The first task that can be had, for the worker of these slots.
-fn take_task(queue: &Queue, slots: &Slots, which: Which) -> Option<Task> {
-    if !slots.0.iter().all(|slot| slot.keep()) {
+fn take_task(queue: &Queue, slots: &[Key], which: Which) -> Option<Task> {
+    if !slots.iter().all(|slot| slot.keep()) {
         return None;
     }
-    let slot = *slots.0.first()?;
+    let slot = *slots.first()?;
     let task = queue.free_tasks(which).into_iter().find_map(|key| {
         let lock = queue.task_lock(key);
         if !lock.try_take() {

@@ -209,3 +209,34 @@ fn a_job_that_takes_the_server_down_takes_no_other_job_with_it() {
     assert_eq!(bad["status"], "failed", "{bad}");
     assert!(bad["inputs"][0]["error"].as_str().unwrap().starts_with("10 processes"), "{bad}");
 }
+
+#[test]
+fn a_suspect_job_that_somebody_is_about_to_cancel_keeps_no_worker_busy() {
+    let (database, mut client) = allowed();
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Device');
+         CREATE FUNCTION fatal() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
+         CREATE TRIGGER fatal BEFORE INSERT ON device FOR EACH ROW EXECUTE FUNCTION fatal()",
+    );
+    let url = database.file("devices", patients(1..=10).replace("\"Patient\"", "\"Device\""));
+    import(&mut client, "bad", &[("Device", &url)]);
+    let starts = "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE starts BETWEEN 2 AND 9";
+    let mut asleep = database.connect();
+    wait_for("the job to be suspect, and its cancel to wait for its commit", || {
+        status(&mut client, "bad");
+        run(&mut asleep, "BEGIN");
+        let is_held = count(&mut asleep, starts) == 1 && value(&mut asleep, "SELECT bulk_import_cancel('bad')") == "t";
+        if !is_held {
+            run(&mut asleep, "ROLLBACK");
+        }
+        is_held
+    });
+    // A worker that has done something else looks for more, finds nothing that it may begin, and ends.
+    import(&mut client, "good", &[("Patient", &database.file("good", patients(1..=10)))]);
+    assert_eq!(inputs(&finish(&mut client, "good")), ["finished 10"]);
+    wait_for("no worker to be there", || workers(&mut client).is_empty());
+    run(&mut asleep, "COMMIT");
+    assert_eq!(finish(&mut client, "bad")["status"], "cancelled");
+}
