@@ -212,7 +212,7 @@ pub async fn identifiers(mut call: Call, body: Body) -> Result<Response> {
     let request = call.object(body).await?.text();
     call.answers(JSON)?;
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
-    let answer = session.value("bulk_identifiers($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;
+    let answer = session.value("bulk_export_identifiers($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;
     session.commit().await?;
     Ok(respond(StatusCode::OK, JSON[0], answer))
 }
