@@ -5,10 +5,11 @@ use crate::settings::{self, VersionId};
 use crate::store::{Reader, ResourceTable, ResourceType, Rows};
 use crate::stream::{ChunkStream, LineStream, chunk_size};
 use fhir_bulk_codec::resource::{Form, Writer};
+use fhir_bulk_pg::cursor::Calling;
 use fhir_bulk_pg::datum::{Bytea, Text};
 use fhir_bulk_pg::error::{Result, or_raise};
+use pgrx::default;
 use pgrx::prelude::*;
-use pgrx::{default, pg_sys};
 
 /// One resource a row.
 #[pg_extern(stable, parallel_unsafe)]
@@ -16,10 +17,10 @@ fn bulk_dump(
     resource_type: Option<&str>,
     since: default!(Option<TimestampWithTimeZone>, "NULL"),
     fhir: default!(Option<bool>, "false"),
-    fcinfo: pg_sys::FunctionCallInfo,
+    calling: Calling,
 ) -> SetOfIterator<'static, Text> {
     let reader = or_raise(open(resource_type, since, fhir));
-    reader.close_with_statement(fcinfo);
+    reader.close_with_statement(calling);
     LineStream::new(reader).rows()
 }
 
@@ -31,12 +32,12 @@ fn bulk_dump_chunks(
     fhir: default!(Option<bool>, "false"),
     gzip: default!(Option<bool>, "false"),
     chunk_bytes: default!(Option<i32>, "65536"),
-    fcinfo: pg_sys::FunctionCallInfo,
+    calling: Calling,
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
     let reader = or_raise(open(resource_type, since, fhir));
-    reader.close_with_statement(fcinfo);
+    reader.close_with_statement(calling);
     ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 

@@ -8,7 +8,11 @@
 use super::memory::{Scratch, in_context, keep_in, new_context};
 use super::spi::{Arguments, Parameter};
 use super::{catalog, compat, datum, session, whole};
-use pgrx::{pg_guard, pg_sys};
+use pgrx::callconv::{Arg, ArgAbi};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{pg_guard, pg_sys, pgrx_resolved_type};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::ops::ControlFlow;
@@ -30,6 +34,30 @@ struct Gone(Handle);
 impl Drop for Gone {
     fn drop(&mut self) {
         self.0.set(std::ptr::null_mut());
+    }
+}
+
+/// The call of a set-returning function: an argument that SQL does not see, and that only PostgreSQL gives.
+#[derive(Clone, Copy)]
+pub struct Calling(pg_sys::FunctionCallInfo);
+
+// SAFETY: there is no such type in SQL, and the argument is left out there.
+unsafe impl SqlTranslatable for Calling {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(Calling);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::Skip);
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::Skip));
+}
+
+// SAFETY: as pgrx gives a function its FunctionCallInfo.
+unsafe impl<'fcx> ArgAbi<'fcx> for Calling {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Calling {
+        // SAFETY: by the caller.
+        Calling(unsafe { pg_sys::FunctionCallInfo::unbox_arg_unchecked(arg) })
+    }
+
+    fn is_virtual_arg() -> bool {
+        true
     }
 }
 
@@ -196,12 +224,13 @@ impl Cursor {
 
     /// Has the query ended when the statement that calls this set-returning function ends, also when it ends early
     /// (`LIMIT`, a closed cursor) and never asks for the last row.
-    #[allow(clippy::not_unsafe_ptr_arg_deref, reason = "a call is PostgreSQL's own, which functions get and pass on")]
-    pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
-        // SAFETY: PostgreSQL calls set-returning functions with a ReturnSetInfo, whose expression context ends before
-        // the statement's memory, in which a handle is kept.
+    pub fn close_with_statement(&self, Calling(call): Calling) {
+        // SAFETY: PostgreSQL's own call, which is under way. It calls set-returning functions with a ReturnSetInfo, whose
+        // expression context ends before the statement's memory, in which a handle is kept.
         unsafe {
-            let context = (*(*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>()).econtext;
+            let info = (*call).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            assert!(!info.is_null() && (*info).type_ == pg_sys::NodeTag::T_ReturnSetInfo, "a set-returning function");
+            let context = (*info).econtext;
             let handle = keep_in((*context).ecxt_per_query_memory, self.query.clone());
             pg_sys::RegisterExprContextCallback(context, Some(close_at_shutdown), pg_sys::Datum::from(handle));
         }

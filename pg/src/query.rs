@@ -1,6 +1,6 @@
 //! A query that somebody else wrote, read in batches, in which nothing can be written.
 
-use super::cursor::{Cursor, Fetched, Row, first};
+use super::cursor::{Calling, Cursor, Fetched, Row, first};
 use super::memory::{in_context, new_context};
 use super::value::{Column, Value};
 use super::{read_only, whole};
@@ -93,8 +93,8 @@ impl Query {
     }
 
     /// Has the query closed when the calling statement ends.
-    pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
-        self.cursor.close_with_statement(fcinfo);
+    pub fn close_with_statement(&self, calling: Calling) {
+        self.cursor.close_with_statement(calling);
     }
 
     /// As [`Cursor::fetch`]; after the last row the query is closed.

@@ -1,5 +1,6 @@
 //! `bulk_export_file` and `bulk_export_file_part`: a file that an export wrote, for whoever has its signed URL.
 
+use super::signature::SignedFile;
 use super::target::Target;
 use super::{NAME, signer};
 use crate::arguments::required;
@@ -23,7 +24,8 @@ const MOST_BYTES: i32 = 64 << 20;
 /// The bytes of a file in pieces.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_export_file(url: Option<&str>) -> SetOfIterator<'static, Bytea> {
-    let mut file = or_raise(required(url, "url").and_then(open));
+    let opened = required(url, "url").and_then(|url| open(&signer().verify(url, session::unix_time())?));
+    let mut file = or_raise(opened);
     let mut chunk = Vec::new();
     SetOfIterator::new(std::iter::from_fn(move || or_raise(next(&mut file, &mut chunk))))
 }
@@ -67,7 +69,9 @@ fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {
     if !(1..=MOST_BYTES).contains(&length) {
         return Err(Error::invalid_argument(format!("length is not a number of bytes from 1 to {MOST_BYTES}")));
     }
-    let mut file = open(url)?;
+    let (signer, now) = (signer(), session::unix_time());
+    let signed = signer.verify(url, now)?;
+    let mut file = open(&signed)?;
     let mut bytes = Vec::new();
     let mut read = || -> io::Result<u64> {
         let all = file.metadata()?.len();
@@ -76,14 +80,11 @@ fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {
         Ok(all)
     };
     let all = read().map_err(|error| unreadable(&error))?;
-    let (signer, now) = (signer(), session::unix_time());
-    let next_url = signer.sign(&settings::export::url(), &signer.verify(url, now)?, now);
-    Ok((bytes, all as i64, next_url))
+    Ok((bytes, all as i64, signer.sign(&settings::export::url(), &signed, now)))
 }
 
-/// Where the export put it, whatever the setting is by now.
-fn open(url: &str) -> Result<File> {
-    let file = signer().verify(url, session::unix_time())?;
+/// Opens it where the export put it, whatever the setting is by now.
+fn open(file: &SignedFile<'_>) -> Result<File> {
     match jobs::input(NAME, file.job) {
         Some(input) => Target::of(&input).location()?.open(file.job, file.name),
         None => Err(gone(file.job, file.name)),

@@ -8,14 +8,14 @@ mod writer;
 
 use crate::arguments::required;
 use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
-use fhir_bulk_pg::cursor::Fetched;
+use fhir_bulk_pg::cursor::{Calling, Fetched};
 use fhir_bulk_pg::datum::{Bytea, Text};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::query::Query;
 use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default, pg_sys};
+use pgrx::{JsonB, default};
 use std::ffi::CString;
 use std::ops::ControlFlow;
 use writer::Writer;
@@ -27,9 +27,9 @@ fn dump_sql(
     query: Option<&str>,
     format: default!(Option<&str>, "'csv'"),
     options: default!(Option<JsonB>, "'{}'"),
-    fcinfo: pg_sys::FunctionCallInfo,
+    calling: Calling,
 ) -> SetOfIterator<'static, Text> {
-    let reader = reporting(|| or_raise(open(query, format, options, fcinfo)));
+    let reader = reporting(|| or_raise(open(query, format, options, calling)));
     LineStream::new(reader).rows()
 }
 
@@ -41,27 +41,22 @@ fn dump_sql_chunks(
     gzip: default!(Option<bool>, "false"),
     options: default!(Option<JsonB>, "'{}'"),
     chunk_bytes: default!(Option<i32>, "65536"),
-    fcinfo: pg_sys::FunctionCallInfo,
+    calling: Calling,
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    let reader = reporting(|| or_raise(open(query, format, options, fcinfo)));
+    let reader = reporting(|| or_raise(open(query, format, options, calling)));
     ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 
 /// 1. check the arguments
 /// 2. plan and start the query, in which nothing can be written
 /// 3. see whether its columns suit the format
-fn open(
-    query: Option<&str>,
-    format: Option<&str>,
-    options: Option<JsonB>,
-    fcinfo: pg_sys::FunctionCallInfo,
-) -> Result<Reader> {
+fn open(query: Option<&str>, format: Option<&str>, options: Option<JsonB>, calling: Calling) -> Result<Reader> {
     let text = CString::new(required(query, "query")?).map_err(|_| Error::invalid_argument("the query has a NUL"))?;
     let format = Format::parse(required(format, "format")?, required(options, "options")?.0)?;
     let query = Query::open(&text, format.settings())?;
-    query.close_with_statement(fcinfo);
+    query.close_with_statement(calling);
     let writer = format.writer(&query.columns().collect::<Vec<_>>())?;
     Ok(Reader { query, writer, at_start: true })
 }

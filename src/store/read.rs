@@ -5,12 +5,12 @@ use super::{ResourceTable, identifiers};
 use crate::stream::{Lines, More};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
-use fhir_bulk_pg::cursor::{Cursor, Fetched, Row};
+use fhir_bulk_pg::cursor::{Calling, Cursor, Fetched, Row};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::Parameter;
 use fhir_bulk_pg::value::INFINITE_TIMES;
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
@@ -119,8 +119,8 @@ impl Reader {
     }
 
     /// Has the query ended when the calling statement ends.
-    pub fn close_with_statement(&self, fcinfo: pg_sys::FunctionCallInfo) {
-        self.cursor.close_with_statement(fcinfo);
+    pub fn close_with_statement(&self, calling: Calling) {
+        self.cursor.close_with_statement(calling);
     }
 
     /// As one of several reads under the transaction's one snapshot.

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fhir_bulk_tests::proxy::{Proxy, Request, program};
+use fhir_bulk_tests::proxy::{Exchange, Proxy, Request, program};
 use fhir_bulk_tests::wait_for;
 
 use crate::support::{PASSWORD, Service, aidbox_rows, file, target};
@@ -72,9 +72,10 @@ fn sigterm_lets_a_running_dump_finish_and_takes_no_new_requests() {
     wait_for("the proxy to end", || service.proxy.ended() == Some(true));
 }
 
-#[test]
-fn a_stop_does_not_wait_for_ever_and_leaves_no_query_behind() {
-    let service = Service::with(|_| ["--shutdown-timeout", "200ms"].map(str::to_owned).to_vec());
+/// A service with a dump that stalls until its query ends, and whether that query is there.
+fn stalled(shutdown_timeout: &str) -> (Service, Exchange, impl FnMut() -> bool + use<>) {
+    let flags = ["--shutdown-timeout".to_owned(), shutdown_timeout.to_owned()];
+    let service = Service::with(|_| flags.to_vec());
     service
         .connect()
         .batch_execute(
@@ -83,44 +84,34 @@ fn a_stop_does_not_wait_for_ever_and_leaves_no_query_behind() {
              CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)",
         )
         .unwrap();
-    let _exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
+    let exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
     let mut client = service.database.connect();
-    let mut asleep = move || -> i64 {
+    let mut is_there = move || {
         let query =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
         client.query_one(query, &[]).unwrap().get(0)
     };
-    wait_for("the dump to stall", || asleep() == 1);
+    wait_for("the dump to stall", &mut is_there);
+    (service, exchange, is_there)
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_and_leaves_no_query_behind() {
+    let (service, _exchange, mut query_is_there) = stalled("200ms");
     service.proxy.terminate();
     wait_for("the proxy to end", || service.proxy.ended() == Some(true));
-    wait_for("the query to end", || asleep() == 0);
+    wait_for("the query to end", || !query_is_there());
 }
 
 #[test]
 fn who_asks_a_second_time_does_not_wait_for_running_requests() {
-    let service = Service::with(|_| ["--shutdown-timeout", "1h"].map(str::to_owned).to_vec());
-    service
-        .connect()
-        .batch_execute(
-            "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource) VALUES ('p', 1, 'created', '{}');
-             ALTER TABLE patient ENABLE ROW LEVEL SECURITY; ALTER TABLE patient FORCE ROW LEVEL SECURITY;
-             CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)",
-        )
-        .unwrap();
-    let _exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
-    let mut client = service.database.connect();
-    let mut asleep = move || -> i64 {
-        let query =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-        client.query_one(query, &[]).unwrap().get(0)
-    };
-    wait_for("the dump to stall", || asleep() == 1);
+    let (service, _exchange, mut query_is_there) = stalled("1h");
     service.proxy.terminate();
     wait_for("the door to be closed", || std::net::TcpStream::connect(service.proxy.address()).is_err());
     assert_eq!(service.proxy.ended(), None);
     service.proxy.terminate();
     wait_for("the proxy to end", || service.proxy.ended() == Some(true));
-    wait_for("the query to end", || asleep() == 0);
+    wait_for("the query to end", || !query_is_there());
 }
 
 #[test]
