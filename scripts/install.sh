@@ -10,6 +10,7 @@ die() { printf 'install: %s\n' "$*" >&2; exit 1; }
 
 package=$(realpath -ms "${CARGO_TARGET_DIR:-target}")/package-pg$PG_MAJOR
 log=$package.log
+scripts=$package$("$PG_BIN/pg_config" --sharedir)/extension
 
 # `cargo pgrx package` makes the tree of files that `cargo pgrx install` would write. Copying them is left to
 # install_files: pgrx's own copy with sudo overwrites a library in place, and crashes servers that have it loaded.
@@ -51,10 +52,20 @@ install_files() {
 }
 
 # Versions that were released: upgrades start from them.
-add_released() {
-  cp sql/released/*.sql "$package$("$PG_BIN/pg_config" --sharedir)/extension/"
+add_released() { cp sql/released/*.sql "$scripts/"; }
+
+# An upgrade has `\ir FILE` where it makes what CREATE EXTENSION makes by the same file of sql/. Left as it is, the line
+# would be an error of syntax: an upgrade without these parts ends there.
+complete_upgrades() {
+  local script
+  for script in sql/fhir_bulk--*--*.sql; do
+    awk '$1 != "\\ir" { print; next }
+      { file = "sql/" $2; found = 0; while ((getline line < file) > 0) { print line; found = 1 }; if (!found) exit 1 }' \
+      "$script" >"$scripts/${script##*/}" || die "$script includes a file that is not in sql/"
+  done
 }
 
 build
 add_released
+complete_upgrades
 install_files

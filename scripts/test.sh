@@ -17,7 +17,7 @@ run() { # TITLE COMMAND...
 # The install script as the server will run it.
 check_install_script() {
   local scripts=("$("$PG_BIN/pg_config" --sharedir)"/extension/fhir_bulk--*.sql)
-  target/venv/bin/pgspot "${scripts[@]}"
+  target/venv/bin/python scripts/check-sql.py "${scripts[@]}"
 }
 
 # The README starts with the demo: one of its own here, so that the tests leave a user's demo alone.

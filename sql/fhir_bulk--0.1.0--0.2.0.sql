@@ -1,5 +1,5 @@
 -- From 0.1.0, where the tables of the extension stood in its schema, within reach of GRANT … ON ALL TABLES.
--- Jobs that run go on from their last commit, in workers with the new library.
+-- Jobs that run go on from their last commit, in workers with the new library. Lines with \ir are replaced by files of this folder (scripts/install.sh).
 DROP VIEW @extschema@.bulk_load_reject, @extschema@.bulk_jobs;
 LOCK TABLE @extschema@.bulk_job, @extschema@.bulk_job_task, @extschema@.bulk_load_reject_row, @extschema@.bulk_secret;
 
@@ -96,6 +96,10 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_ended IS 'How many inputs are ove
 COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committed';
 COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
 COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';
+
+\ir queue.sql
+\ir own_jobs.sql
+\ir kept.sql
 
 CREATE FUNCTION fhir_bulk_internal.own_rows() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'own_rows_wrapper';
 -- Nobody but the extension itself reads or writes its tables, whatever is granted to whom. Row level security without a

@@ -42,10 +42,13 @@ extension_sql_file!("../sql/prepare.sql", name = "prepare", bootstrap);
 extension_sql_file!("../sql/rejects.sql", name = "rejects");
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = [jobs::bulk_job_subject]);
 extension_sql_file!("../sql/exports.sql", name = "exports");
+extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["jobs"]);
+extension_sql_file!("../sql/own_jobs.sql", name = "own_jobs", requires = ["queue"]);
+extension_sql_file!("../sql/kept.sql", name = "kept", requires = ["rejects", "exports"]);
 extension_sql_file!(
     "../sql/own_tables.sql",
     name = "own_tables",
-    requires = ["rejects", "jobs", "exports", own_tables::own_rows]
+    requires = ["rejects", "jobs", "exports", "queue", "own_jobs", "kept", own_tables::own_rows]
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 

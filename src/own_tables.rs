@@ -1,5 +1,6 @@
 //! The extension's own tables, in schema `fhir_bulk_internal`: jobs, rejected lines, the secret. They are read and written
-//! from here alone, as the extension's owner, whatever is granted to whom.
+//! from here alone, as the extension's owner, whatever is granted to whom. What is said to them are functions of that schema
+//! (`sql/queue.sql`, `own_jobs.sql`, `kept.sql`), which can be called from psql, too.
 //!
 //! They are each database's own. A publication FOR ALL TABLES has these tables too: at a subscriber that has the extension
 //! as well, jobs would be done a second time, and keys that both have given out would end the replication of everything.
@@ -11,6 +12,7 @@ use fhir_bulk_pg::{replication, session};
 use pgrx::heap_tuple::PgHeapTupleError;
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode, pg_sys};
+use serde::de::DeserializeOwned;
 use std::cell::Cell;
 use std::ffi::CString;
 
@@ -19,14 +21,20 @@ thread_local! {
     static OURS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a statement as the extension's owner; how many rows it touched.
-pub fn execute(owner: pg_sys::Oid, statement: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> u64 {
-    ours(owner, || with_scratch(|| spi::execute(&sql(statement), &parameters())))
+/// Calls a function of schema `fhir_bulk_internal` as the extension's owner, such as `delete_job($1)`.
+pub fn call(owner: pg_sys::Oid, function: &str, parameters: impl FnOnce() -> Vec<Parameter>) {
+    ours(owner, || with_scratch(|| spi::execute(&sql(format!("SELECT fhir_bulk_internal.{function}")), &parameters())));
 }
 
-/// Runs a query as the extension's owner; the texts of its first column.
-pub fn texts(owner: pg_sys::Oid, query: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> Vec<String> {
-    ours(owner, || with_scratch(|| spi::texts(&sql(query), &parameters())))
+/// As [`call`], for what it returns: rows with its columns by name, or values. NULLs are left out.
+pub fn rows<T: DeserializeOwned>(
+    owner: pg_sys::Oid,
+    function: &str,
+    parameters: impl FnOnce() -> Vec<Parameter>,
+) -> Vec<T> {
+    let query = sql(format!("SELECT to_jsonb(r) FROM fhir_bulk_internal.{function} AS r"));
+    let texts = ours(owner, || with_scratch(|| spi::texts(&query, &parameters())));
+    texts.iter().map(|text| serde_json::from_str(text).expect("the shape that the function has")).collect()
 }
 
 fn ours<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
@@ -41,7 +49,7 @@ fn ours<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     session::as_role(owner, work)
 }
 
-fn sql(text: &str) -> CString {
+fn sql(text: String) -> CString {
     CString::new(text).expect("our statements have no NUL")
 }
 

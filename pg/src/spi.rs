@@ -22,6 +22,21 @@ impl Parameter {
         Parameter { type_oid: pg_sys::INT8OID, value: value.map(pg_sys::Datum::from) }
     }
 
+    /// An integer.
+    pub fn int4(value: i32) -> Parameter {
+        Parameter { type_oid: pg_sys::INT4OID, value: Some(pg_sys::Datum::from(value)) }
+    }
+
+    /// A boolean.
+    pub fn boolean(value: bool) -> Parameter {
+        Parameter::boolean_or_null(Some(value))
+    }
+
+    /// A boolean or NULL.
+    pub fn boolean_or_null(value: Option<bool>) -> Parameter {
+        Parameter { type_oid: pg_sys::BOOLOID, value: value.map(pg_sys::Datum::from) }
+    }
+
     /// An oid.
     pub fn oid(value: pg_sys::Oid) -> Parameter {
         Parameter { type_oid: pg_sys::OIDOID, value: Some(value.into()) }

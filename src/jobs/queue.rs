@@ -1,26 +1,16 @@
-//! The tables of jobs and their tasks as workers use them: read and written as the extension's owner.
+//! The tables of jobs and their tasks as workers use them. What is said to them stands in `sql/queue.sql`.
 
-use super::rows::{Committed, EndedTask, ExpiredJob, Progress, TaskRow};
+use super::rows::{Committed, EndedTask, ExpiredJob, OpenTask, Progress, TaskRow};
 use crate::extension::Extension;
 use crate::own_tables;
 use crate::settings;
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::spi::Parameter;
-use fhir_bulk_pg::{session, worker};
+use fhir_bulk_pg::worker;
 use pgrx::pg_sys;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
-
-/// How many open tasks are looked at at a time.
-const LOOK_AHEAD: i64 = 1000;
-
-/// Which tasks are not over.
-pub const OPEN: &str = "(status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active')";
-
-/// How many processes in a row have begun a task and ended without committing any of it, when it is known that it was not by
-/// chance: it may take the server down, and all that are at work on other tasks with it.
-const SUSPECT_STARTS: i32 = 2;
 
 /// Which tasks are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,196 +67,112 @@ impl Queue {
 
     /// Deletes the jobs of the database that was the template of this one. What they left outside of it is the other's.
     pub fn forget_others(&self) {
-        self.execute("DELETE FROM fhir_bulk_internal.bulk_job WHERE database OPERATOR(pg_catalog.<>) $1", || {
-            vec![Parameter::oid(session::database())]
-        });
+        self.call("forget_other_databases()", Vec::new);
     }
 
     /// Tasks that nobody works on, the ones to be done first at the front. Those that took their worker down come last: they
     /// keep nobody else from their turn.
     pub fn free_tasks(&self, which: Which) -> Vec<(i64, i32)> {
-        let starts = match which {
-            Which::Any => String::new(),
-            Which::Harmless => format!("AND t.starts OPERATOR(pg_catalog.<) {SUSPECT_STARTS}"),
-            Which::Suspect => format!("AND t.starts OPERATOR(pg_catalog.>=) {SUSPECT_STARTS}"),
+        let suspect = match which {
+            Which::Any => None,
+            Which::Harmless => Some(false),
+            Which::Suspect => Some(true),
         };
-        let mut open: Vec<(i64, i32)> = self.rows(
-            &format!(
-                "SELECT pg_catalog.jsonb_build_array(t.job, t.number) FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t \
-                 ON t.job OPERATOR(pg_catalog.=) j.number WHERE j.status OPERATOR(pg_catalog.=) 'active' \
-                 AND (t.status OPERATOR(pg_catalog.=) 'waiting' OR t.status OPERATOR(pg_catalog.=) 'active') {starts} \
-                 ORDER BY t.starts, j.created_at, t.job, t.number LIMIT {LOOK_AHEAD}"
-            ),
-            Vec::new,
-        );
-        open.retain(|key| self.task_lock(*key).is_free());
-        open
+        let open: Vec<OpenTask> = self.rows("open_tasks($1)", || vec![Parameter::boolean_or_null(suspect)]);
+        open.iter().map(|task| (task.job, task.number)).filter(|key| self.task_lock(*key).is_free()).collect()
     }
 
     /// Takes a task over, whose lock the caller holds; `None` when it is over by now, or somebody is about to end it:
     /// how long their transaction stays open is nobody else's business.
-    pub fn begin(&self, (job, number): (i64, i32)) -> Option<TaskRow> {
-        let statement = format!(
-            "UPDATE fhir_bulk_internal.bulk_job_task t SET status = 'active', worker = {}, \
-             starts = starts OPERATOR(pg_catalog.+) 1, \
-             started_at = COALESCE(started_at, pg_catalog.clock_timestamp()), \
-             changed_at = pg_catalog.clock_timestamp() FROM (SELECT j.* FROM fhir_bulk_internal.bulk_job j \
-             JOIN fhir_bulk_internal.bulk_job_task t ON t.job OPERATOR(pg_catalog.=) j.number \
-             WHERE j.number OPERATOR(pg_catalog.=) $1 AND j.status OPERATOR(pg_catalog.=) 'active' \
-             AND t.number OPERATOR(pg_catalog.=) $2 AND (t.status OPERATOR(pg_catalog.=) 'waiting' \
-             OR t.status OPERATOR(pg_catalog.=) 'active') FOR UPDATE OF t SKIP LOCKED) j \
-             WHERE t.job OPERATOR(pg_catalog.=) $1 AND t.number OPERATOR(pg_catalog.=) $2 \
-             RETURNING pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('kind', j.kind, \
-             'id', j.id, 'role', j.role::pg_catalog.int8, 'request', j.request, 'settings', j.settings, 'tasks', \
-             (SELECT pg_catalog.count(*) FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number))",
-            worker::pid()
-        );
-        self.rows(&statement, || vec![Parameter::int8(job), Parameter::int8(number.into())]).into_iter().next()
+    pub fn begin(&self, task: (i64, i32)) -> Option<TaskRow> {
+        self.rows("begin_task($1, $2, $3)", || of(task, [Parameter::int4(worker::pid())])).into_iter().next()
     }
 
     /// Notes what the current transaction adds to a task, `at_end` that it is the last; false when the task was
     /// cancelled meanwhile.
-    pub fn advance(&self, (job, number): (i64, i32), progress: &Progress, at_end: bool) -> bool {
-        let statement = format!(
-            "UPDATE fhir_bulk_internal.bulk_job_task SET total = total OPERATOR(pg_catalog.+) $3, lines = $4, stream_bytes = $5, \
-             stream_checksum = $6, read_bytes = $7, all_bytes = $8, starts = 0, changed_at = pg_catalog.clock_timestamp(){} \
-             WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
-             AND status OPERATOR(pg_catalog.=) 'active'",
-            if at_end { ", status = 'finished', ended_at = pg_catalog.clock_timestamp()" } else { "" }
-        );
-        let Progress { stored, lines, stream_bytes, stream_checksum, read_bytes, .. } = *progress;
-        let counts = [stored, lines, stream_bytes, stream_checksum.into(), read_bytes];
-        let all = progress.all_bytes.map(|bytes| bytes as i64);
-        let touched = self.execute(&statement, || {
-            let counts = counts.iter().map(|count| Parameter::int8(*count as i64));
-            [Parameter::int8(job), Parameter::int8(number.into())]
-                .into_iter()
-                .chain(counts)
-                .chain([Parameter::int8_or_null(all)])
-                .collect()
-        });
-        touched == 1
+    pub fn advance(&self, task: (i64, i32), progress: &Progress, at_end: bool) -> bool {
+        let Progress { stored, lines, stream_bytes, stream_checksum, read_bytes, all_bytes } = *progress;
+        let count = |count: u64| Parameter::int8(count as i64);
+        self.is_done("advance_task($1, $2, $3, $4, $5, $6, $7, $8, $9)", || {
+            let more = [
+                count(stored),
+                count(lines),
+                count(stream_bytes),
+                count(stream_checksum.into()),
+                count(read_bytes),
+                Parameter::int8_or_null(all_bytes.map(|bytes| bytes as i64)),
+                Parameter::boolean(at_end),
+            ];
+            of(task, more)
+        })
     }
 
     /// Notes that a task is done; false when it was cancelled meanwhile.
-    pub fn finish(&self, (job, number): (i64, i32), total: u64, result: &Value) -> bool {
-        let touched = self.execute(
-            "UPDATE fhir_bulk_internal.bulk_job_task SET total = $3, result = $4::pg_catalog.jsonb, status = 'finished', \
-             changed_at = pg_catalog.clock_timestamp(), ended_at = pg_catalog.clock_timestamp() \
-             WHERE job OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.=) $2 \
-             AND status OPERATOR(pg_catalog.=) 'active'",
-            || {
-                let (job, number) = (Parameter::int8(job), Parameter::int8(number.into()));
-                vec![job, number, Parameter::int8(total as i64), Parameter::string(&result.to_string())]
-            },
-        );
-        touched == 1
+    pub fn finish(&self, task: (i64, i32), total: u64, result: &Value) -> bool {
+        self.is_done("finish_task($1, $2, $3, $4::jsonb)", || {
+            of(task, [Parameter::int8(total as i64), Parameter::string(&result.to_string())])
+        })
     }
 
     /// How far a task is; `None` when it is no longer to be worked on.
-    pub fn committed(&self, (job, number): (i64, i32)) -> Option<Committed> {
-        let found = self.rows(
-            "SELECT pg_catalog.to_jsonb(t) FROM fhir_bulk_internal.bulk_job_task t WHERE job OPERATOR(pg_catalog.=) $1 \
-             AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
-            || vec![Parameter::int8(job), Parameter::int8(number.into())],
-        );
-        found.into_iter().next()
+    pub fn committed(&self, task: (i64, i32)) -> Option<Committed> {
+        self.rows("committed_task($1, $2)", || of(task, [])).into_iter().next()
     }
 
     /// Ends a task that failed; false when it was over already.
-    pub fn fail(&self, (job, number): (i64, i32), error: &str) -> bool {
-        let touched = self.execute(
-            "UPDATE fhir_bulk_internal.bulk_job_task SET status = 'failed', error = $3, changed_at = pg_catalog.clock_timestamp(), \
-             ended_at = pg_catalog.clock_timestamp() WHERE job OPERATOR(pg_catalog.=) $1 \
-             AND number OPERATOR(pg_catalog.=) $2 AND status OPERATOR(pg_catalog.=) 'active'",
-            || vec![Parameter::int8(job), Parameter::int8(number.into()), Parameter::string(error)],
-        );
-        touched == 1
+    pub fn fail(&self, task: (i64, i32), error: &str) -> bool {
+        self.is_done("fail_task($1, $2, $3)", || of(task, [Parameter::string(error)]))
     }
 
     /// Whether there are jobs whose tasks are all over, and nobody has said so.
     pub fn has_open_ends(&self) -> bool {
-        let found: Vec<bool> = self.rows(
-            &format!(
-                "SELECT pg_catalog.to_jsonb(true) FROM fhir_bulk_internal.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' \
-                 AND NOT EXISTS (SELECT FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
-                 LIMIT 1"
-            ),
-            Vec::new,
-        );
-        !found.is_empty()
+        !self.rows::<i64>("ended_jobs()", Vec::new).is_empty()
     }
 
     /// Ends the jobs whose tasks are all over, as failed when all of them failed.
     pub fn close_jobs(&self) {
-        self.execute(
-            &format!(
-                "UPDATE fhir_bulk_internal.bulk_job j SET ended_at = pg_catalog.clock_timestamp(), status = CASE WHEN EXISTS \
-                 (SELECT FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number \
-                  AND status OPERATOR(pg_catalog.=) 'finished') THEN 'finished' ELSE 'failed' END \
-                 FROM (SELECT number FROM fhir_bulk_internal.bulk_job j WHERE status OPERATOR(pg_catalog.=) 'active' AND NOT EXISTS \
-                 (SELECT FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number AND {OPEN}) \
-                 FOR UPDATE SKIP LOCKED) done WHERE j.number OPERATOR(pg_catalog.=) done.number"
-            ),
-            Vec::new,
-        );
+        self.call("close_jobs()", Vec::new);
     }
 
     /// Tasks that failed or were cancelled, and whose worker is gone without having said that nothing is left of them.
     pub fn left_behind(&self) -> Vec<EndedTask> {
-        let mut ended: Vec<EndedTask> = self.rows(
-            &format!(
-                "SELECT pg_catalog.jsonb_build_object('job', t.job, 'number', t.number, 'kind', j.kind, 'input', t.input) \
-                 FROM fhir_bulk_internal.bulk_job_task t JOIN fhir_bulk_internal.bulk_job j ON j.number OPERATOR(pg_catalog.=) t.job \
-                 WHERE t.worker IS NOT NULL AND (t.status OPERATOR(pg_catalog.=) 'failed' \
-                 OR t.status OPERATOR(pg_catalog.=) 'cancelled') ORDER BY t.job, t.number LIMIT {LOOK_AHEAD}"
-            ),
-            Vec::new,
-        );
+        let mut ended: Vec<EndedTask> = self.rows("left_behind()", Vec::new);
         ended.retain(|task| self.task_lock(task.key()).is_free());
         ended
     }
 
     /// Nothing is left of a task.
-    pub fn forget_worker(&self, (job, number): (i64, i32)) {
-        self.execute(
-            "UPDATE fhir_bulk_internal.bulk_job_task SET worker = NULL WHERE job OPERATOR(pg_catalog.=) $1 \
-             AND number OPERATOR(pg_catalog.=) $2",
-            || vec![Parameter::int8(job), Parameter::int8(number.into())],
-        );
+    pub fn forget_worker(&self, task: (i64, i32)) {
+        self.call("forget_worker($1, $2)", || of(task, []));
     }
 
     /// Jobs of a kind that ended longer ago.
     pub fn expired(&self, kind: &str, minutes: i32) -> Vec<ExpiredJob> {
-        self.rows(
-            &format!(
-                "SELECT pg_catalog.jsonb_build_object('number', number, 'inputs', (SELECT pg_catalog.jsonb_agg(input) \
-                 FROM fhir_bulk_internal.bulk_job_task WHERE job OPERATOR(pg_catalog.=) j.number)) FROM fhir_bulk_internal.bulk_job j \
-                 WHERE kind OPERATOR(pg_catalog.=) $1 AND ended_at OPERATOR(pg_catalog.<) \
-                 (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) \
-                 pg_catalog.make_interval(mins => $2::pg_catalog.int4)) ORDER BY ended_at LIMIT {LOOK_AHEAD}"
-            ),
-            || vec![Parameter::string(kind), Parameter::int8(minutes.into())],
-        )
+        self.rows("expired_jobs($1, $2)", || vec![Parameter::string(kind), Parameter::int4(minutes)])
     }
 
     /// Deletes a job and its tasks, unless somebody else is about to.
     pub fn delete(&self, number: i64) {
-        self.execute(
-            "DELETE FROM fhir_bulk_internal.bulk_job WHERE number OPERATOR(pg_catalog.=) \
-             (SELECT number FROM fhir_bulk_internal.bulk_job WHERE number OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED)",
-            || vec![Parameter::int8(number)],
-        );
+        self.call("delete_job($1)", || vec![Parameter::int8(number)]);
     }
 
-    /// Runs a statement; how many rows it touched.
-    pub fn execute(&self, statement: &str, parameters: impl Fn() -> Vec<Parameter>) -> u64 {
-        own_tables::execute(self.owner, statement, parameters)
+    /// See [`own_tables::call`].
+    pub fn call(&self, function: &str, parameters: impl FnOnce() -> Vec<Parameter>) {
+        own_tables::call(self.owner, function, parameters);
     }
 
-    /// Runs a query whose only column is jsonb.
-    pub fn rows<T: DeserializeOwned>(&self, query: &str, parameters: impl Fn() -> Vec<Parameter>) -> Vec<T> {
-        let texts = own_tables::texts(self.owner, query, parameters);
-        texts.iter().map(|text| serde_json::from_str(text).expect("the shape that the query makes")).collect()
+    /// See [`own_tables::rows`].
+    pub fn rows<T: DeserializeOwned>(&self, function: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> Vec<T> {
+        own_tables::rows(self.owner, function, parameters)
     }
+
+    /// Whether a function that returns true or NULL returned true.
+    fn is_done(&self, function: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> bool {
+        !self.rows::<bool>(function, parameters).is_empty()
+    }
+}
+
+/// A task, and what else there is to say.
+fn of<const MORE: usize>((job, number): (i64, i32), more: [Parameter; MORE]) -> Vec<Parameter> {
+    [Parameter::int8(job), Parameter::int4(number)].into_iter().chain(more).collect()
 }

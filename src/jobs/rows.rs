@@ -50,6 +50,13 @@ pub struct TaskState {
     pub result: Option<Value>,
 }
 
+/// A task that is not over.
+#[derive(Deserialize)]
+pub struct OpenTask {
+    pub job: i64,
+    pub number: i32,
+}
+
 /// A task as a worker takes it over.
 #[derive(Deserialize)]
 pub struct TaskRow {
@@ -95,6 +102,13 @@ impl EndedTask {
     pub fn key(&self) -> (i64, i32) {
         (self.job, self.number)
     }
+}
+
+/// A task that was cancelled just now, and the process that worked on it last.
+#[derive(Deserialize)]
+pub struct CancelledTask {
+    pub number: i32,
+    pub worker: Option<i32>,
 }
 
 /// A job that is to be forgotten.

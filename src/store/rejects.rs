@@ -24,9 +24,6 @@ pub struct Reject {
 pub fn add_rejects(source: &str, rejects: &[Reject]) {
     let extension = extension::this_extension();
     let role = session::role();
-    let statement = "INSERT INTO fhir_bulk_internal.bulk_load_reject_row (role, source, line_number, byte_offset, sqlstate, error, line) \
-         SELECT $1, $2, r.* FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), \
-         pg_catalog.unnest($7)) AS r";
     let parameters = || {
         vec![
             Parameter::oid(role),
@@ -38,5 +35,5 @@ pub fn add_rejects(source: &str, rejects: &[Reject]) {
             Parameter::byteas(rejects.iter().map(|r| r.line.as_slice())),
         ]
     };
-    own_tables::execute(extension.owner, statement, parameters);
+    own_tables::call(extension.owner, "add_rejects($1, $2, $3, $4, $5, $6, $7)", parameters);
 }

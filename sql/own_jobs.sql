@@ -1,0 +1,159 @@
+-- The jobs of a role, and of its token's sub: asked for, shown, ended by it (src/jobs/own_jobs.rs). Bound when they are
+-- made, and with their caller's rights, as those of queue.sql.
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
+CREATE FUNCTION fhir_bulk_internal.own_jobs(kind text, id text, role oid, subject text)
+RETURNS SETOF bigint LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT j.number FROM fhir_bulk_internal.bulk_job j
+    WHERE j.kind = own_jobs.kind AND j.id = own_jobs.id AND j.role = own_jobs.role
+      -- Without a token the role sees all of its jobs.
+      AND (own_jobs.subject IS NULL OR COALESCE(j.subject = own_jobs.subject, false))
+      AND j.database = (SELECT fhir_bulk_internal.this_database());
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.own_jobs(text, text, oid, text) IS
+    'The numbers of a role''s jobs with an id: with a token''s sub at most one';
+
+-- A random number: see the table. Of two who take the same id at once, the second waits for the first.
+CREATE FUNCTION fhir_bulk_internal.add_job(
+    kind text, id text, role oid, subject text, request jsonb, settings jsonb, inputs jsonb
+) RETURNS bigint LANGUAGE sql
+BEGIN ATOMIC
+    WITH added AS (
+        INSERT INTO fhir_bulk_internal.bulk_job (number, kind, id, role, subject, database, request, settings)
+        VALUES (hashtextextended(gen_random_uuid()::text, 0), add_job.kind, add_job.id, add_job.role, add_job.subject,
+            fhir_bulk_internal.this_database(), add_job.request, add_job.settings)
+        ON CONFLICT DO NOTHING
+        RETURNING number
+    ), tasks AS (
+        INSERT INTO fhir_bulk_internal.bulk_job_task (job, number, input)
+        SELECT added.number, t.number, t.input
+        FROM added, jsonb_array_elements(inputs) WITH ORDINALITY AS t (input, number)
+    )
+    SELECT number FROM added;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.add_job(text, text, oid, text, jsonb, jsonb, jsonb) IS
+    'Adds a job with a task for each of its inputs; NULL when the role has one of that id';
+
+CREATE FUNCTION fhir_bulk_internal.unfinished_jobs(kind text, role oid, subject text)
+RETURNS bigint LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT count(*) FROM fhir_bulk_internal.bulk_job j
+    WHERE j.kind = unfinished_jobs.kind AND j.role = unfinished_jobs.role
+      AND COALESCE(j.subject, '') = COALESCE(unfinished_jobs.subject, '')
+      AND j.database = (SELECT fhir_bulk_internal.this_database()) AND j.status = 'active';
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.unfinished_jobs(text, oid, text) IS
+    'How many jobs of a kind a role, or a sub of its tokens, has that are not over';
+
+CREATE FUNCTION fhir_bulk_internal.micros(at timestamptz) RETURNS bigint LANGUAGE sql STABLE
+BEGIN ATOMIC
+    -- From 1970 to 2000.
+    SELECT ((extract(epoch FROM at) - 946684800) * 1000000)::bigint;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.micros(timestamptz) IS
+    'Microseconds since 2000-01-01T00:00:00Z, as PostgreSQL counts';
+
+CREATE FUNCTION fhir_bulk_internal.job_tasks(job bigint)
+RETURNS TABLE (
+    number integer, input jsonb, status text, total bigint, seen bigint, read_bytes bigint, all_bytes bigint,
+    started_at bigint, changed_at bigint, ended_at bigint, error text, result jsonb
+) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT t.number, t.input, t.status, t.total,
+        GREATEST(t.total, p.param3),
+        GREATEST(t.read_bytes, p.param1),
+        CASE WHEN p.param2 > 0 THEN p.param2 ELSE t.all_bytes END,
+        fhir_bulk_internal.micros(t.started_at),
+        fhir_bulk_internal.micros(t.changed_at),
+        fhir_bulk_internal.micros(t.ended_at),
+        t.error, t.result
+    FROM fhir_bulk_internal.bulk_job_task t
+    -- What its worker shows of a transaction that has not committed (pg::progress).
+    LEFT JOIN pg_stat_get_progress_info('COPY') p
+        ON p.datid = (SELECT fhir_bulk_internal.this_database()) AND p.param19 = t.job AND p.param20 = t.number
+        AND t.status = 'active'
+    WHERE t.job = job_tasks.job
+    ORDER BY t.number;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.job_tasks(bigint) IS
+    'How far the tasks of a job are, what is not committed yet too (seen, read_bytes); times in microseconds since 2000';
+
+CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text)
+RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT j.request, j.status, fhir_bulk_internal.micros(j.created_at), fhir_bulk_internal.micros(j.ended_at),
+        (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number) FROM fhir_bulk_internal.job_tasks(j.number) t)
+    FROM fhir_bulk_internal.own_jobs(find_job.kind, find_job.id, find_job.role, find_job.subject) own (number)
+    JOIN fhir_bulk_internal.bulk_job j ON j.number = own.number
+    ORDER BY j.created_at DESC
+    LIMIT 1;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.find_job(text, text, oid, text) IS
+    'A role''s job with an id, the last one if tokens of several subs asked for such; times in microseconds since 2000';
+
+CREATE FUNCTION fhir_bulk_internal.first_input(kind text, id text) RETURNS jsonb LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT t.input
+    FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t ON t.job = j.number AND t.number = 1
+    WHERE j.kind = first_input.kind AND j.id = first_input.id
+      AND j.database = (SELECT fhir_bulk_internal.this_database());
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.first_input(text, text) IS
+    'What the first task of a job works on, whoever''s it is: for kinds whose ids are random';
+
+CREATE FUNCTION fhir_bulk_internal.cancel_jobs(kind text, id text, role oid, subject text)
+RETURNS SETOF bigint LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job j SET status = 'cancelled', ended_at = clock_timestamp()
+    FROM fhir_bulk_internal.own_jobs(cancel_jobs.kind, cancel_jobs.id, cancel_jobs.role, cancel_jobs.subject) own (number)
+    WHERE j.number = own.number AND j.status = 'active' AND EXISTS (
+        SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number AND t.status IN ('waiting', 'active'))
+    RETURNING j.number;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.cancel_jobs(text, text, oid, text) IS
+    'Ends a role''s jobs with an id that have something left to do; their numbers';
+
+-- A statement of its own, which sees what was committed while the one before waited for the job.
+CREATE FUNCTION fhir_bulk_internal.cancel_tasks(job bigint)
+RETURNS TABLE (number integer, worker integer) LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET status = 'cancelled', changed_at = clock_timestamp(), ended_at = clock_timestamp()
+    WHERE t.job = cancel_tasks.job AND t.status IN ('waiting', 'active')
+    RETURNING t.number, t.worker;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.cancel_tasks(bigint) IS
+    'Ends the tasks of a job that is cancelled; which ones, and the processes that work on them';
+
+CREATE FUNCTION fhir_bulk_internal.discard_jobs(kind text, id text, role oid, subject text)
+RETURNS SETOF bigint LANGUAGE sql
+BEGIN ATOMIC
+    WITH ended AS (
+        UPDATE fhir_bulk_internal.bulk_job j SET status = 'cancelled'
+        FROM fhir_bulk_internal.own_jobs(discard_jobs.kind, discard_jobs.id, discard_jobs.role, discard_jobs.subject)
+            own (number)
+        WHERE j.number = own.number AND j.status IN ('finished', 'failed')
+        RETURNING j.number
+    )
+    -- A task with a worker that no longer lives has something left of it.
+    UPDATE fhir_bulk_internal.bulk_job_task t SET status = 'cancelled', worker = 0
+    FROM ended WHERE t.job = ended.number
+    RETURNING t.job;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.discard_jobs(text, text, oid, text) IS
+    'Takes back a role''s jobs with an id that have ended: what their tasks made is a worker''s to remove';
+
+CREATE FUNCTION fhir_bulk_internal.forget_expired_job(kind text, id text, role oid, subject text, minutes integer)
+RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    DELETE FROM fhir_bulk_internal.bulk_job j
+    USING fhir_bulk_internal.own_jobs(forget_expired_job.kind, forget_expired_job.id, forget_expired_job.role,
+        forget_expired_job.subject) own (number)
+    WHERE j.number = own.number AND COALESCE(j.subject, '') = COALESCE(forget_expired_job.subject, '')
+      AND j.ended_at < clock_timestamp() - make_interval(mins => forget_expired_job.minutes);
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.forget_expired_job(text, text, oid, text, integer) IS
+    'Forgets a role''s job that ended longer ago, so that its id can be taken again';
+
+SET LOCAL search_path TO @extschema@, pg_temp;

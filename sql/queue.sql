@@ -1,0 +1,187 @@
+-- The queue of jobs as workers use it: src/jobs/queue.rs calls these as the extension's owner. They have their caller's
+-- rights, so that nobody else gains anything by them.
+--
+-- All names and operators in their bodies are bound here and now. CREATE EXTENSION has its schema in the search_path,
+-- where somebody may have an operator for just these types: it waits outside until the last of them is made.
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
+CREATE FUNCTION fhir_bulk_internal.this_database() RETURNS oid LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT oid FROM pg_database WHERE datname = current_database();
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.this_database() IS
+    'The database: only its own jobs are its business';
+
+-- Not more than a worker can look at: it goes through the locks of what it gets, and asks again.
+CREATE FUNCTION fhir_bulk_internal.open_tasks(suspect boolean DEFAULT NULL)
+RETURNS TABLE (job bigint, number integer, starts integer) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT t.job, t.number, t.starts
+    FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t ON t.job = j.number
+    WHERE j.status = 'active' AND t.status IN ('waiting', 'active')
+      -- Twice begun and nothing committed: not by chance. It may take the server down, and with it all that are at
+      -- work on other tasks.
+      AND (open_tasks.suspect IS NULL OR open_tasks.suspect = (t.starts >= 2))
+    ORDER BY t.starts, j.created_at, t.job, t.number
+    LIMIT 1000;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.open_tasks(boolean) IS
+    'Tasks that are not over, the next one first; only those that may have taken their workers down, or only the others';
+
+-- Who is about to end it may take their time: nobody waits for their transaction.
+CREATE FUNCTION fhir_bulk_internal.begin_task(
+    INOUT job bigint, INOUT number integer, worker integer, OUT kind text, OUT id text, OUT role bigint, OUT request jsonb,
+    OUT settings jsonb, OUT input jsonb, OUT tasks integer, OUT starts integer, OUT total bigint, OUT lines bigint,
+    OUT stream_bytes bigint, OUT stream_checksum bigint
+) RETURNS SETOF record LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET status = 'active', worker = begin_task.worker, starts = t.starts + 1,
+        started_at = COALESCE(t.started_at, clock_timestamp()), changed_at = clock_timestamp()
+    FROM (
+        SELECT j.kind, j.id, j.role, j.request, j.settings
+        FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t ON t.job = j.number
+        WHERE j.number = begin_task.job AND j.status = 'active'
+          AND t.number = begin_task.number AND t.status IN ('waiting', 'active')
+        FOR UPDATE OF t SKIP LOCKED
+    ) j
+    WHERE t.job = begin_task.job AND t.number = begin_task.number
+    RETURNING t.job, t.number, j.kind, j.id, j.role::bigint, j.request, j.settings, t.input,
+        (SELECT count(*)::integer FROM fhir_bulk_internal.bulk_job_task a WHERE a.job = begin_task.job),
+        t.starts, t.total, t.lines, t.stream_bytes, t.stream_checksum;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.begin_task(bigint, integer, integer) IS
+    'A worker (its process) takes a task over; no row when it is over, or somebody is about to end it';
+
+CREATE FUNCTION fhir_bulk_internal.advance_task(
+    job bigint, number integer, stored bigint, lines bigint, stream_bytes bigint, stream_checksum bigint, read_bytes bigint,
+    all_bytes bigint, at_end boolean
+) RETURNS boolean LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET total = t.total + stored, lines = advance_task.lines, stream_bytes = advance_task.stream_bytes,
+        stream_checksum = advance_task.stream_checksum, read_bytes = advance_task.read_bytes,
+        all_bytes = advance_task.all_bytes, starts = 0, changed_at = clock_timestamp(),
+        status = CASE WHEN at_end THEN 'finished' ELSE t.status END,
+        ended_at = CASE WHEN at_end THEN clock_timestamp() ELSE t.ended_at END
+    WHERE t.job = advance_task.job AND t.number = advance_task.number AND t.status = 'active'
+    RETURNING true;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.advance_task(
+    bigint, integer, bigint, bigint, bigint, bigint, bigint, bigint, boolean
+) IS
+    'What a transaction adds to a task, and whether it is its last one; NULL when the task is over already';
+
+CREATE FUNCTION fhir_bulk_internal.finish_task(job bigint, number integer, total bigint, result jsonb)
+RETURNS boolean LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET total = finish_task.total, result = finish_task.result, status = 'finished',
+        changed_at = clock_timestamp(), ended_at = clock_timestamp()
+    WHERE t.job = finish_task.job AND t.number = finish_task.number AND t.status = 'active'
+    RETURNING true;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.finish_task(bigint, integer, bigint, jsonb) IS
+    'A task is done, and came to this; NULL when it was over already';
+
+CREATE FUNCTION fhir_bulk_internal.fail_task(job bigint, number integer, error text)
+RETURNS boolean LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET status = 'failed', error = fail_task.error, changed_at = clock_timestamp(), ended_at = clock_timestamp()
+    WHERE t.job = fail_task.job AND t.number = fail_task.number AND t.status = 'active'
+    RETURNING true;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.fail_task(bigint, integer, text) IS
+    'A task failed, for this reason; NULL when it was over already';
+
+CREATE FUNCTION fhir_bulk_internal.committed_task(job bigint, number integer)
+RETURNS TABLE (total bigint, lines bigint, stream_bytes bigint, stream_checksum bigint) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT t.total, t.lines, t.stream_bytes, t.stream_checksum
+    FROM fhir_bulk_internal.bulk_job_task t
+    WHERE t.job = committed_task.job AND t.number = committed_task.number AND t.status = 'active';
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.committed_task(bigint, integer) IS
+    'How far a task is; no row when nobody is to work on it';
+
+CREATE FUNCTION fhir_bulk_internal.ended_jobs() RETURNS SETOF bigint LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT j.number FROM fhir_bulk_internal.bulk_job j
+    WHERE j.status = 'active' AND NOT EXISTS (
+        SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number AND t.status IN ('waiting', 'active'));
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.ended_jobs() IS
+    'Jobs whose tasks are all over, and nobody has said so';
+
+CREATE FUNCTION fhir_bulk_internal.close_jobs() RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job j
+    SET ended_at = clock_timestamp(), status = CASE
+        WHEN EXISTS (
+            SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number AND t.status = 'finished')
+        THEN 'finished'
+        ELSE 'failed'
+    END
+    FROM (
+        SELECT o.number FROM fhir_bulk_internal.bulk_job o
+        WHERE o.status = 'active' AND NOT EXISTS (
+            SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = o.number AND t.status IN ('waiting', 'active'))
+        FOR UPDATE SKIP LOCKED
+    ) done
+    WHERE j.number = done.number;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.close_jobs() IS
+    'Ends the jobs whose tasks are all over, as failed when none of them was finished';
+
+CREATE FUNCTION fhir_bulk_internal.left_behind()
+RETURNS TABLE (job bigint, number integer, kind text, input jsonb) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT t.job, t.number, j.kind, t.input
+    FROM fhir_bulk_internal.bulk_job_task t JOIN fhir_bulk_internal.bulk_job j ON j.number = t.job
+    WHERE t.worker IS NOT NULL AND t.status IN ('failed', 'cancelled')
+    ORDER BY t.job, t.number
+    LIMIT 1000;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.left_behind() IS
+    'Tasks that failed or were cancelled, of which something may be left outside of the database';
+
+CREATE FUNCTION fhir_bulk_internal.forget_worker(job bigint, number integer) RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t SET worker = NULL
+    WHERE t.job = forget_worker.job AND t.number = forget_worker.number;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.forget_worker(bigint, integer) IS
+    'Nothing is left of a task';
+
+CREATE FUNCTION fhir_bulk_internal.expired_jobs(kind text, minutes integer)
+RETURNS TABLE (number bigint, inputs jsonb) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT j.number,
+        (SELECT jsonb_agg(t.input) FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number)
+    FROM fhir_bulk_internal.bulk_job j
+    WHERE j.kind = expired_jobs.kind AND j.ended_at < clock_timestamp() - make_interval(mins => expired_jobs.minutes)
+    ORDER BY j.ended_at
+    LIMIT 1000;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.expired_jobs(text, integer) IS
+    'Jobs of a kind that ended longer ago, and what their tasks worked on';
+
+-- Not a second time: another worker that is about to has forgotten what it left.
+CREATE FUNCTION fhir_bulk_internal.delete_job(number bigint) RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    DELETE FROM fhir_bulk_internal.bulk_job j WHERE j.number = (
+        SELECT o.number FROM fhir_bulk_internal.bulk_job o WHERE o.number = delete_job.number FOR UPDATE SKIP LOCKED);
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.delete_job(bigint) IS
+    'Forgets a job and its tasks, unless somebody else is about to';
+
+CREATE FUNCTION fhir_bulk_internal.forget_other_databases() RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    DELETE FROM fhir_bulk_internal.bulk_job j WHERE j.database <> (SELECT fhir_bulk_internal.this_database());
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.forget_other_databases() IS
+    'Forgets jobs of the database that was the template of this one: what they left outside of it is the other''s';
+
+-- Back to what CREATE EXTENSION has set.
+SET LOCAL search_path TO @extschema@, pg_temp;
