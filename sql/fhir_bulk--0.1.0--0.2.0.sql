@@ -132,18 +132,28 @@ COMMENT ON SCHEMA fhir_bulk_internal IS
 COMMENT ON FUNCTION fhir_bulk_internal.own_rows() IS
     'Keeps all but the extension itself from writing its tables, rows that come by logical replication too';
 
--- What was granted on these tables while they stood where others do.
+-- What was granted on these tables while they stood where others do, and by default on what is new.
 DO $$
 DECLARE
     given record;
 BEGIN
     FOR given IN
-        SELECT c.oid::pg_catalog.regclass::pg_catalog.text AS name, acl.grantee
+        SELECT 'TABLE' AS kind, c.oid::pg_catalog.regclass::pg_catalog.text AS object, acl.grantee
         FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) acl
         WHERE c.relnamespace OPERATOR(pg_catalog.=) 'fhir_bulk_internal'::pg_catalog.regnamespace
           AND acl.grantee OPERATOR(pg_catalog.<>) c.relowner AND c.relkind OPERATOR(pg_catalog.=) 'r'
+        UNION
+        SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text, acl.grantee
+        FROM pg_catalog.pg_proc p, LATERAL pg_catalog.aclexplode(p.proacl) acl
+        WHERE p.pronamespace OPERATOR(pg_catalog.=) 'fhir_bulk_internal'::pg_catalog.regnamespace
+          AND acl.grantee OPERATOR(pg_catalog.<>) p.proowner
+        UNION
+        SELECT 'SCHEMA', n.nspname, acl.grantee
+        FROM pg_catalog.pg_namespace n, LATERAL pg_catalog.aclexplode(n.nspacl) acl
+        WHERE n.nspname OPERATOR(pg_catalog.=) 'fhir_bulk_internal'
+          AND acl.grantee OPERATOR(pg_catalog.<>) n.nspowner
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s CASCADE', given.name,
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s CASCADE', given.kind, given.object,
             CASE WHEN given.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE given.grantee::pg_catalog.regrole::pg_catalog.text END);
     END LOOP;
 END

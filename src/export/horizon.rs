@@ -22,26 +22,21 @@ impl Open {
         // A session that shows nothing of what it does (track_activities) shows when it began itself. What is prepared for
         // two-phase commit has no process any more; when it began is not known by then, so its preparation counts, which
         // is too late.
-        let query = c"SELECT ((pg_catalog.extract('epoch', began) OPERATOR(pg_catalog.-) 946684800) \
-                OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 FROM (\
-                SELECT CASE WHEN state OPERATOR(pg_catalog.=) 'disabled' THEN backend_start ELSE xact_start END \
-                FROM pg_catalog.pg_stat_activity \
-                WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
-                AND (xact_start IS NOT NULL OR state OPERATOR(pg_catalog.=) 'disabled') \
-                AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND backend_type OPERATOR(pg_catalog.<>) \
-                ALL ('{autovacuum worker,parallel worker,walsender}'::pg_catalog.text[]) \
-                UNION ALL SELECT prepared FROM pg_catalog.pg_prepared_xacts \
-                WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()) AS t (began)";
+        let query = c"SELECT ((extract(epoch FROM began) - 946684800) * 1000000)::int8 FROM ( \
+                SELECT CASE WHEN state = 'disabled' THEN backend_start ELSE xact_start END FROM pg_stat_activity \
+                WHERE datname = current_database() AND (xact_start IS NOT NULL OR state = 'disabled') \
+                AND pid <> pg_backend_pid() \
+                AND backend_type NOT IN ('autovacuum worker', 'parallel worker', 'walsender') \
+                UNION ALL SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()) AS t (began)";
+        // No function of ours: its owner, who may be no superuser any more, could put another in its place. All names are
+        // looked up in pg_catalog.
         session::as_bootstrap_superuser(|| {
             // A session remembers what it saw of others until its transaction ends.
-            spi::texts_in_snapshot(c"SELECT pg_catalog.pg_stat_clear_snapshot()", &[]);
+            spi::texts_in_snapshot(c"SELECT pg_stat_clear_snapshot()", &[]);
             let at = session::clock();
             let began = spi::texts_in_snapshot(query, &[]);
-            let prepared = spi::texts_in_snapshot(
-                c"SELECT gid FROM pg_catalog.pg_prepared_xacts \
-                  WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
-                &[],
-            );
+            let prepared =
+                spi::texts_in_snapshot(c"SELECT gid FROM pg_prepared_xacts WHERE database = current_database()", &[]);
             Open {
                 at,
                 began: began.iter().filter_map(|micros| micros.parse().ok()).collect(),

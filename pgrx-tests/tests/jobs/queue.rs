@@ -240,3 +240,35 @@ fn a_suspect_job_that_somebody_is_about_to_cancel_keeps_no_worker_busy() {
     run(&mut asleep, "COMMIT");
     assert_eq!(finish(&mut client, "bad")["status"], "cancelled");
 }
+
+#[test]
+fn an_administrator_sees_from_psql_what_workers_see_of_the_queue() {
+    let (database, _) = allowed();
+    let mut client = set(&database, "fhir_bulk.import_workers = 1");
+    let source = Stalling::new(patients(1..=10), 0.5);
+    let url = database.file("one", patients(1..=5));
+    import(&mut client, "first", &[("Patient", &source.url()), ("Patient", &url)]);
+    import(&mut client, "second", &[("Patient", &url)]);
+    wait_until_waiting(&mut client, "Extension");
+    let open = "SELECT j.id, o.number, o.starts FROM fhir_bulk_internal.open_tasks() WITH ORDINALITY o (job, number, starts, place)
+        JOIN fhir_bulk_internal.bulk_job j ON j.number = o.job ORDER BY o.place";
+    assert_eq!(rows(&mut client, open), ["first|2|0", "second|1|0", "first|1|1"]);
+    let suspect = "SELECT count(*) FROM fhir_bulk_internal.open_tasks(suspect => true)";
+    assert_eq!(count(&mut client, suspect), 0);
+    let own = "SELECT f.status, jsonb_array_length(f.tasks), t.number, t.status, t.total
+        FROM fhir_bulk_internal.find_job('import', 'first', 'postgres'::regrole, NULL) f,
+            fhir_bulk_internal.own_jobs('import', 'first', 'postgres'::regrole, NULL) own,
+            fhir_bulk_internal.job_tasks(own) t";
+    assert_eq!(rows(&mut client, own), ["active|2|1|active|0", "active|2|2|waiting|0"]);
+    assert_eq!(
+        value(&mut client, "SELECT fhir_bulk_internal.unfinished_jobs('import', 'postgres'::regrole, NULL)"),
+        "2"
+    );
+    source.go_on();
+    assert_eq!(inputs(&finish(&mut client, "second")), ["finished 5"]);
+    finish(&mut client, "first");
+    assert_eq!(rows(&mut client, open), [""; 0]);
+    assert_eq!(rows(&mut client, "SELECT * FROM fhir_bulk_internal.left_behind()"), [""; 0]);
+    let expired = "SELECT jsonb_array_length(inputs) FROM fhir_bulk_internal.expired_jobs('import', -60)";
+    assert_eq!(rows(&mut client, expired).len(), 2);
+}

@@ -1,7 +1,7 @@
 //! Objects that other roles put in the way by name change nothing of what the extension's statements do.
 
 use crate::support::{aidbox_tables, count, load, patient, patients, rows, run, value};
-use fhir_bulk_tests::{Client, Database};
+use fhir_bulk_tests::{Client, Database, wait_for};
 
 /// Whatever of the trap is called leaves a row in `sprung` and gives wrong answers.
 const TRAP: &str = "
@@ -42,6 +42,40 @@ const TRAP: &str = "
     CREATE TABLE trap.pg_settings (name pg_catalog.text, enumvals pg_catalog.text[]);
     CREATE TABLE trap.patient (LIKE public.patient INCLUDING ALL);
     CREATE TABLE trap.\"group\" (LIKE public.patient INCLUDING ALL)";
+
+/// In the schema that the extension is put into, and that is in its script's search_path behind pg_catalog: an operator for
+/// each pair of types that PostgreSQL has none for itself, and functions that fit some calls better than its own.
+const BETTER: &str = "
+    DO $$
+    DECLARE
+        of record;
+        number integer := 0;
+    BEGIN
+        FOR of IN SELECT o.name AS operator, l.name AS lefts, r.name AS rights,
+                CASE WHEN o.name ~ '[=<>]' THEN 'boolean' ELSE l.name END AS result
+            FROM unnest('{=,<>,<,>,<=,>=,+,-,*,/,||}'::text[]) o (name),
+                unnest('{text,name,bigint,integer,smallint,oid,boolean,jsonb,timestamptz,interval,numeric,double precision}'::text[]) l (name),
+                unnest('{text,name,bigint,integer,smallint,oid,boolean,jsonb,timestamptz,interval,numeric,double precision}'::text[]) r (name)
+            WHERE NOT EXISTS (SELECT FROM pg_operator WHERE oprname = o.name AND oprleft = l.name::regtype
+                AND oprright = r.name::regtype) LOOP
+            number := number + 1;
+            EXECUTE format('CREATE FUNCTION trap.better_%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS %L',
+                number, of.lefts, of.rights, of.result,
+                format('BEGIN INSERT INTO trap.sprung VALUES (%L); RETURN NULL; END', concat_ws(' ', of.lefts, of.operator, of.rights)));
+            EXECUTE format('CREATE OPERATOR trap.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = trap.better_%s)',
+                of.operator, of.lefts, of.rights, number);
+        END LOOP;
+        FOR of IN SELECT * FROM (VALUES ('hashtextextended(text, integer)', 'bigint'), ('to_jsonb(text)', 'jsonb'),
+                ('to_jsonb(bigint)', 'jsonb'), ('unnest(text[])', 'SETOF text'), ('unnest(bigint[])', 'SETOF bigint'),
+                ('unnest(bytea[])', 'SETOF bytea'), ('make_interval(integer)', 'interval'), ('count(bigint)', 'bigint'),
+                ('format(text, text)', 'text'), ('min(timestamptz)', 'timestamptz'), ('concat_ws(text, oid, oid)', 'text')
+            ) AS f (signature, result) LOOP
+            EXECUTE format('CREATE FUNCTION trap.%s RETURNS %s LANGUAGE plpgsql AS %L', of.signature, of.result,
+                format('BEGIN INSERT INTO trap.sprung VALUES (%L); RETURN%s; END', of.signature,
+                    CASE WHEN of.result ~ 'SETOF' THEN '' ELSE ' NULL' END));
+        END LOOP;
+    END
+    $$";
 
 fn trapped() -> (Database, Client) {
     let database = Database::new();
@@ -95,6 +129,45 @@ fn a_schema_full_of_traps_before_pg_catalog_in_search_path_changes_nothing() {
         ),
         ["text", "bigint", "timestamp with time zone", "timestamp with time zone", "text", "resource_status", "jsonb"]
     );
+}
+
+/// The script binds names and operators of functions and views for good.
+#[test]
+fn what_stands_in_the_schema_that_the_extension_is_put_into_is_in_nothing_that_it_makes() {
+    let (database, mut client) = trapped();
+    run(&mut client, "DROP EXTENSION fhir_bulk");
+    run(&mut client, BETTER);
+    assert!(count(&mut client, "SELECT count(*) FROM pg_operator WHERE oprnamespace = 'trap'::regnamespace") > 1000);
+    run(&mut client, "BEGIN; SET LOCAL search_path = public, trap; CREATE EXTENSION fhir_bulk SCHEMA trap");
+    assert_eq!(value(&mut client, "SHOW search_path"), "public, trap");
+    run(&mut client, "COMMIT");
+    assert_eq!(value(&mut client, "SHOW search_path"), "\"$user\", public");
+    let used = "SELECT pg_describe_object(d.classid, d.objid, 0) || ': ' || pg_describe_object(d.refclassid, d.refobjid, 0)
+        FROM pg_depend m JOIN pg_depend d ON (d.classid, d.objid) = (m.classid, m.objid)
+            OR d.classid = 'pg_rewrite'::regclass AND m.classid = 'pg_class'::regclass
+                AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = m.objid)
+        JOIN (SELECT 'pg_operator'::regclass AS class, oid FROM pg_operator WHERE oprnamespace = 'trap'::regnamespace
+            UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = 'trap'::regnamespace
+            UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace = 'trap'::regnamespace) t
+            ON (t.class, t.oid) = (d.refclassid, d.refobjid)
+        WHERE m.refclassid = 'pg_extension'::regclass AND m.deptype = 'e'
+        AND m.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk')
+        AND NOT EXISTS (SELECT FROM pg_depend o WHERE (o.classid, o.objid, o.deptype) = (d.refclassid, d.refobjid, 'e'))";
+    assert_eq!(rows(&mut client, used), [""; 0]);
+    let url = database.file("patients", patients(1..=100));
+    let bad = database.file("bad", "bad\n");
+    run(&mut client, &format!("SELECT trap.bulk_load('{bad}', 'Patient', options => '{{\"on_error\": \"skip\"}}')"));
+    assert_eq!(count(&mut client, "SELECT count(*) FROM trap.bulk_load_reject"), 1);
+    let import = format!(
+        r#"SELECT trap.bulk_import('{{"id": "i", "inputs": [{{"resourceType": "Patient", "url": "{url}"}}]}}')"#
+    );
+    run(&mut client, &import);
+    wait_for("the import to end", || {
+        count(&mut client, "SELECT count(*) FROM trap.bulk_jobs WHERE status = 'finished' AND resources = 100") == 1
+    });
+    assert!(value(&mut client, "SELECT trap.bulk_import_status('i')").contains("100"));
+    run(&mut client, "SELECT trap.bulk_import_cancel('i')");
+    assert_not_sprung(&mut client);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the extension keeps for itself is out of reach, whatever is granted to whom.
 
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, count, fails, load_sql, rows, run, value};
-use fhir_bulk_tests::{Client, Database};
+use fhir_bulk_tests::{Client, Database, wait_for};
 
 const TABLES: [&str; 4] = ["bulk_secret", "bulk_job", "bulk_job_task", "bulk_load_reject_row"];
 
@@ -138,6 +138,59 @@ fn functions_of_the_extensions_own_schema_are_nobodys_to_call() {
     let open = "SELECT relname FROM pg_class WHERE relnamespace = 'fhir_bulk_internal'::regnamespace AND relkind = 'r'
         AND (NOT relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid))";
     assert_eq!(rows(&mut admin, open), [""; 0]);
+}
+
+/// Calls of all functions of the extension's own schema that touch its tables, with NULL for each argument.
+fn calls(admin: &mut Client) -> Vec<String> {
+    let calls = rows(
+        admin,
+        "SELECT format('SELECT fhir_bulk_internal.%I(%s)', proname,
+             (SELECT string_agg('NULL::' || t::regtype, ', ' ORDER BY n) FROM unnest(proargtypes) WITH ORDINALITY a (t, n)))
+         FROM pg_proc WHERE pronamespace = 'fhir_bulk_internal'::regnamespace AND prorettype <> 'trigger'::regtype
+         AND proname NOT IN ('micros', 'this_database') ORDER BY 1",
+    );
+    assert!(calls.len() > 20, "{calls:?}");
+    calls
+}
+
+#[test]
+fn who_is_granted_functions_of_the_extensions_own_schema_by_mistake_gains_nothing() {
+    let (database, mut admin) = with_rows();
+    wait_for("the import to end", || value(&mut admin, "SELECT status FROM bulk_jobs") == "finished");
+    let state = "SELECT string_agg(t, ' ' ORDER BY t) FROM (SELECT s::text FROM fhir_bulk_internal.bulk_secret s
+        UNION ALL SELECT j::text FROM fhir_bulk_internal.bulk_job j
+        UNION ALL SELECT t::text FROM fhir_bulk_internal.bulk_job_task t
+        UNION ALL SELECT r::text FROM fhir_bulk_internal.bulk_load_reject_row r) u (t)";
+    let before = value(&mut admin, state);
+    let role = database.role("lucky");
+    run(
+        &mut admin,
+        &format!(
+            "GRANT USAGE ON SCHEMA fhir_bulk_internal TO {role};
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA fhir_bulk_internal TO {role}"
+        ),
+    );
+    let mut client = database.connect_as(&role);
+    for call in calls(&mut admin) {
+        assert_error(&fails(&mut client, &call), "42501", &["bulk_"]);
+    }
+    // Nor whom row level security does not bind, nor a superuser who means well.
+    run(&mut admin, &format!("GRANT pg_read_all_data, pg_write_all_data TO {role}; ALTER ROLE {role} BYPASSRLS"));
+    let of_job = "FROM fhir_bulk_internal.bulk_job";
+    for mut client in [database.connect_as(&role), database.connect()] {
+        for call in [
+            "add_job('import', 'new', 10, NULL, '{}', '{}', '[{}]')".to_owned(),
+            "add_rejects(10, 's', '{1}', '{1}', '{22000}', '{e}', '{x}')".to_owned(),
+            format!("forget_worker(number, 1) {of_job}"),
+            format!("delete_job(number) {of_job}"),
+            format!("discard_jobs(kind, id, role, subject) {of_job}"),
+            format!("forget_expired_job(kind, id, role, subject, -60) {of_job}"),
+        ] {
+            let refused = fails(&mut client, &format!("SELECT fhir_bulk_internal.{call}"));
+            assert_error_with_hint(&refused, "42501", &["fhir_bulk_internal.bulk_", "by the extension"]);
+        }
+    }
+    assert_eq!(value(&mut admin, state), before);
 }
 
 #[test]

@@ -31,7 +31,8 @@ fn members(client: &mut Client) -> Vec<String> {
         client,
         &format!(
             "SELECT 'function', p.oid::regprocedure, prosrc, provolatile, proparallel, proisstrict, prosecdef, proconfig,
-                 pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), proacl, obj_description(p.oid, 'pg_proc')
+                 pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), proacl, obj_description(p.oid, 'pg_proc'),
+                 pg_get_function_sqlbody(p.oid)
              FROM pg_proc p WHERE oid IN (SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND {extension})
              ORDER BY p.oid::regprocedure::text"
         ),
@@ -61,6 +62,7 @@ fn an_upgraded_extension_is_the_one_that_is_made_now_and_keeps_what_it_had() {
     let fresh = Database::new();
     let expected = members(&mut fresh.connect());
     assert!(expected.len() > 80, "{}", expected.len());
+    assert!(expected.iter().any(|member| member.contains("open_tasks") && member.contains("BEGIN ATOMIC")));
     for (version, _) in RELEASED {
         let database = Database::new();
         let mut client = database.connect();
@@ -99,5 +101,32 @@ fn an_upgraded_extension_is_the_one_that_is_made_now_and_keeps_what_it_had() {
         assert_error(&fails(&mut client, "DELETE FROM fhir_bulk_internal.bulk_job"), "42501", &["by the extension"]);
         let url = database.file("patients", patients(1..=3));
         assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 3}"#);
+    }
+}
+
+#[test]
+fn default_privileges_give_nobody_what_an_upgrade_makes_for_the_extension_itself() {
+    for (version, _) in RELEASED {
+        let database = Database::new();
+        let mut client = database.connect();
+        let role = database.role("app");
+        run(
+            &mut client,
+            &format!(
+                "DROP EXTENSION fhir_bulk; CREATE EXTENSION fhir_bulk VERSION '{version}';
+                 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}; ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO {role};
+                 ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {role} WITH GRANT OPTION;
+                 ALTER EXTENSION fhir_bulk UPDATE"
+            ),
+        );
+        let given = format!(
+            "SELECT n.nspname FROM pg_namespace n WHERE nspname = 'fhir_bulk_internal'
+                AND has_schema_privilege('{role}', n.oid, 'USAGE, CREATE')
+             UNION ALL SELECT proname FROM pg_proc p WHERE pronamespace = 'fhir_bulk_internal'::regnamespace
+                AND has_function_privilege('{role}', p.oid, 'EXECUTE')
+             UNION ALL SELECT relname FROM pg_class c WHERE relnamespace = 'fhir_bulk_internal'::regnamespace
+                AND relkind = 'r' AND has_table_privilege('{role}', c.oid, 'SELECT, INSERT, UPDATE, DELETE')"
+        );
+        assert_eq!(rows(&mut client, &given), [""; 0], "from {version}");
     }
 }
