@@ -104,6 +104,8 @@ make_database() {
   sql -d postgres -c "SET client_min_messages = warning" -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" \
     -c "CREATE DATABASE $database"
   sql -c "CREATE EXTENSION fhir_bulk"
+  # COPY knows the formats in every session from its start.
+  sql -c "ALTER DATABASE $database SET session_preload_libraries = 'fhir_bulk'"
   note "database $database with $(sql -c "SELECT extname || ' ' || extversion FROM pg_extension WHERE extname = 'fhir_bulk'")"
 }
 
@@ -247,6 +249,8 @@ report() {
   printf "  psql 'host=%s/socket port=%s user=postgres passfile=%s/pgpass dbname=%s'\n" "$dir" "$PGPORT" "$dir" "$database"
   printf "  SELECT bulk_dump('Patient', fhir => true) LIMIT 3;\n"
   printf "  SELECT bulk_load('file://%s/Patient.ndjson.gz', 'Patient', fhir => true);\n" "$sample"
+  printf "  \\\\copy patient from '%s/Patient.ndjson.gz' (format fhir)\n" "$sample"
+  printf "  \\\\copy patient to 'patients.ndjson.gz' (format fhir, gzip)\n"
 
   printf '\n%sOver HTTP%s\n' "$bold" "$plain"
   printf "  curl -u %s '%s/Patient/\$dump?fhir=true'\n" "$FHIR_USER" "$FHIR_URL"

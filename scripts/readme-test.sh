@@ -39,10 +39,10 @@ run_sh() { # FILE
 }
 
 run_sql() { # FILE
-  sed "s#file:///srv/fhir/#file://$folder/sample/#g" "$1" |
+  sed "s#/srv/fhir/#$folder/sample/#g" "$1" |
     # The extension is there from the demo; the README shows how it came.
     sed 's/^CREATE EXTENSION fhir_bulk;/CREATE EXTENSION IF NOT EXISTS fhir_bulk;/' |
-    psql -X -q -At -v ON_ERROR_STOP=1 -d fhir
+    (cd "$work" && psql -X -q -At -v ON_ERROR_STOP=1 -d fhir)
 }
 
 count=0

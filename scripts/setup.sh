@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server and its headers,
-# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, and tools of PyPI in a
+# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, the JDBC driver where there is a JDK, and tools of PyPI in a
 # folder of their own below target/. Says what it does; safe to run again; touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,6 +34,8 @@ missing_packages() {
   if [ "$with_tests" = --tests ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v valgrind >/dev/null 2>&1 || echo valgrind
+    # A driver to test with, where there is a JDK anyway.
+    ! command -v javac >/dev/null 2>&1 || [ -f /usr/share/java/postgresql.jar ] || echo libpostgresql-jdbc-java
   fi
 }
 

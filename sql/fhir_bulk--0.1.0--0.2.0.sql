@@ -127,6 +127,15 @@ CREATE FUNCTION @extschema@.bulk_export_file_part(url text, start bigint, length
     STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_export_file_part_wrapper';
 COMMENT ON FUNCTION @extschema@.bulk_export_file_part(text, bigint, integer) IS
     'Some bytes of an exported file, how many it has, and a URL to read on with; for those who may EXECUTE bulk_export_file';
+
+-- COPY … (FORMAT fhir | aidbox) takes the client's bytes by itself.
+\ir copy.sql
+CREATE FUNCTION @extschema@.bulk_load_result() RETURNS jsonb
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_load_result_wrapper';
+COMMENT ON FUNCTION @extschema@.bulk_load_result() IS
+    'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
+DROP FUNCTION @extschema@.bulk_load_stage(bytea);
+
 COMMENT ON SCHEMA fhir_bulk_internal IS
     'What the extension fhir_bulk keeps for itself; its views and functions show what of it is yours';
 COMMENT ON FUNCTION fhir_bulk_internal.own_rows() IS

@@ -44,7 +44,6 @@ $$;
 -- the database's owner, on top of the rights on schema and tables that they need anyway. Exports of identifiers come
 -- from outside, a hundred at a time, and without an index each reads the whole table: granted to those who serve them.
 REVOKE ALL ON FUNCTION bulk_load(text, text, boolean, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION bulk_load_stage(bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_create_table(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_write_path(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_export_identifiers(jsonb) FROM PUBLIC;
@@ -66,8 +65,8 @@ COMMENT ON FUNCTION dump_sql_chunks(text, text, boolean, jsonb, integer) IS
     'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk in pieces of chunk_bytes, gzipped on request; the query only reads';
 COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
     'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
-COMMENT ON FUNCTION bulk_load_stage(bytea) IS
-    'Adds a piece of NDJSON, plain or gzip, to what bulk_load(''staged://'', …) loads later in the same transaction';
+COMMENT ON FUNCTION bulk_load_result() IS
+    'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
 COMMENT ON FUNCTION bulk_export_identifiers(jsonb) IS
     'Up to 100 resources of a type by their identifiers: {"type": …, "identifiers": ["system|value", …], "_elements": …}';
 COMMENT ON FUNCTION bulk_write_path(text) IS

@@ -1,7 +1,8 @@
 //! The extension itself, as the database knows it.
 
-use fhir_bulk_pg::spi;
+use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::pg_sys;
+use std::ffi::CStr;
 
 /// The extension, and whose it is.
 pub struct Extension {
@@ -25,4 +26,17 @@ pub fn find_this_extension() -> Option<Extension> {
     let mut oid = || parts.next().and_then(|number| number.parse::<u32>().ok()).expect("an OID").into();
     let (oid, owner) = (oid(), oid());
     Some(Extension { oid, owner })
+}
+
+/// Whether a relation is the one of this name that came with the extension.
+pub fn is_own_relation(relation: pg_sys::Oid, name: &CStr) -> bool {
+    let query =
+        c"SELECT 'yes' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) c.oid \
+        WHERE c.oid OPERATOR(pg_catalog.=) $1 AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.name \
+        AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
+        AND d.deptype OPERATOR(pg_catalog.=) 'e' AND d.refobjid OPERATOR(pg_catalog.=) \
+        (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk')";
+    let name = name.to_string_lossy();
+    !spi::texts(query, &[Parameter::oid(relation), Parameter::string(&name)]).is_empty()
 }

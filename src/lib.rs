@@ -2,11 +2,11 @@
 //!
 //! | floor | what is there |
 //! |---|---|
-//! | [`dump`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`copy`], [`dump`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`], [`sink`] | where the bytes of a load come from, where those of an export go |
 //! | [`store`] | resource tables: name, create, read, write |
-//! | [`stream`] | a body as rows or in pieces |
+//! | [`stream`], [`program`] | a body as rows or in pieces; a program's pipe |
 //! | [`own_tables`] | the tables that the extension keeps for itself |
 //! | [`arguments`], [`settings`] | what users pass and set |
 //! | `fhir_bulk_pg` | PostgreSQL, wrapped, and errors as users meet them; the only `unsafe` |
@@ -20,6 +20,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 mod arguments;
+mod copy;
 mod dump;
 mod export;
 mod extension;
@@ -28,6 +29,7 @@ mod import;
 mod jobs;
 mod load;
 mod own_tables;
+mod program;
 mod settings;
 mod sink;
 mod source;
@@ -45,6 +47,7 @@ extension_sql_file!("../sql/exports.sql", name = "exports");
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["jobs"]);
 extension_sql_file!("../sql/own_jobs.sql", name = "own_jobs", requires = ["queue"]);
 extension_sql_file!("../sql/kept.sql", name = "kept", requires = ["rejects", "exports"]);
+extension_sql_file!("../sql/copy.sql", name = "copy");
 extension_sql_file!(
     "../sql/own_tables.sql",
     name = "own_tables",
@@ -57,6 +60,7 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 pub extern "C-unwind" fn _PG_init() {
     fhir_bulk_pg::session::hide_backtraces();
     fhir_bulk_pg::read_only::install();
+    copy::install();
     settings::define();
     jobs::start_launcher();
 }

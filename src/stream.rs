@@ -130,7 +130,11 @@ impl<R: Lines> ChunkStream<R> {
         rows(move || Ok(self.chunk()?.map(Bytea::new)))
     }
 
-    fn chunk(&mut self) -> Result<Option<&[u8]>> {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of what is read.
+    pub fn chunk(&mut self) -> Result<Option<&[u8]>> {
         while !self.at_end && self.buffer.len() - self.sent < self.chunk_bytes {
             self.buffer.drain(..self.sent);
             self.buffer.shrink_to(KEEP_BYTES.max(self.chunk_bytes * 2));

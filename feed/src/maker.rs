@@ -77,8 +77,7 @@ impl<R: Read> Maker<R> {
         let position = line.end;
         let mut chunk = chunk.borrow_mut();
         let Err(why) = store(&line, position, plan, merged, &mut chunk) else { return Ok(true) };
-        let kept = if plan.skip { line.bytes } else { &[] };
-        chunk.push_refused(position, Refused { why: &why, offset: line.offset, line: kept });
+        chunk.push_refused(position, Refused { why: &why, offset: line.offset, line: line.bytes });
         Ok(plan.skip)
     }
 }

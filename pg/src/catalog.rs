@@ -61,6 +61,23 @@ fn lock(name: &CStr, schema: &CStr, mode: u32) -> Option<pg_sys::Oid> {
     })
 }
 
+/// A relation's schema and name.
+pub fn full_name(relation: pg_sys::Oid) -> (CString, CString) {
+    // SAFETY: the relation is locked, so it is there, as its schema is; both names are palloc'd C strings.
+    unsafe {
+        let (schema, name) = (pg_sys::get_rel_namespace(relation), pg_sys::get_rel_name(relation));
+        let schema = pg_sys::get_namespace_name(schema);
+        assert!(!schema.is_null() && !name.is_null(), "a relation that is there");
+        (CStr::from_ptr(schema).to_owned(), CStr::from_ptr(name).to_owned())
+    }
+}
+
+/// `relkind` of a relation.
+pub fn kind(relation: pg_sys::Oid) -> u8 {
+    // SAFETY: a catalogue look-up, which answers 0 for what is not there.
+    unsafe { pg_sys::get_rel_relkind(relation) as u8 }
+}
+
 /// A relation's name, without schema.
 pub fn name(relation: pg_sys::Oid) -> String {
     // SAFETY: null where there is none, else a palloc'd C string.

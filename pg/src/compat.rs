@@ -1,7 +1,7 @@
 //! What differs between PostgreSQL versions. No `cfg(feature = "pg…")` stands anywhere else.
 
 use pgrx::pg_sys;
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 
 /// A range table entry without privileges, and what is done to it.
 pub struct Entry {
@@ -306,39 +306,6 @@ pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
     }
 }
 
-/// Writes into a temporary file; how many bytes, or below 0 what the operating system's last error tells. Beyond
-/// temp_file_limit PostgreSQL's own error is raised.
-///
-/// # Safety
-/// The file is open.
-pub unsafe fn write_file(file: pg_sys::File, bytes: &[u8], offset: i64) -> isize {
-    let event = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE;
-    let from = bytes.as_ptr().cast_mut().cast();
-    // SAFETY: by the caller; the bytes live through the call, which only reads them.
-    unsafe {
-        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
-        return pg_sys::FileWrite(file, from, bytes.len() as _, offset, event) as isize;
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        pg_sys::FileWriteV(file, &pg_sys::iovec { iov_base: from, iov_len: bytes.len() }, 1, offset, event)
-    }
-}
-
-/// Reads from a temporary file; how many bytes, 0 at its end, or as [`write_file`].
-///
-/// # Safety
-/// The file is open.
-pub unsafe fn read_file(file: pg_sys::File, buffer: &mut [u8], offset: i64) -> isize {
-    let event = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ;
-    let to = buffer.as_mut_ptr().cast();
-    // SAFETY: by the caller; the buffer has as many bytes.
-    unsafe {
-        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
-        return pg_sys::FileRead(file, to, buffer.len() as _, offset, event) as isize;
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        pg_sys::FileReadV(file, &pg_sys::iovec { iov_base: to, iov_len: buffer.len() }, 1, offset, event)
-    }
-}
-
 /// All settings that this process knows.
 pub fn settings() -> &'static [*mut pg_sys::config_generic] {
     // SAFETY: PostgreSQL's array of as many live entries; it changes only when settings are defined, which no caller
@@ -353,4 +320,32 @@ pub fn settings() -> &'static [*mut pg_sys::config_generic] {
         };
         std::slice::from_raw_parts(array, count.unsigned_abs() as usize)
     }
+}
+
+/// libpq.h, which pgrx does not bind: how messages go to the client. The same from 14 to 18.
+#[repr(C)]
+pub struct CommMethods {
+    comm_reset: unsafe extern "C-unwind" fn(),
+    flush: unsafe extern "C-unwind" fn() -> c_int,
+    /// Sends what the connection takes without waiting; -1 when it is lost.
+    pub flush_if_writable: unsafe extern "C-unwind" fn() -> c_int,
+    /// Whether something is left to be sent.
+    pub is_send_pending: unsafe extern "C-unwind" fn() -> bool,
+    putmessage: unsafe extern "C-unwind" fn(c_char, *const c_char, usize) -> c_int,
+    /// Puts a message behind the others, in a buffer that grows as it must.
+    pub putmessage_noblock: unsafe extern "C-unwind" fn(c_char, *const c_char, usize),
+}
+
+unsafe extern "C-unwind" {
+    /// Those of this session.
+    pub static PqCommMethods: *const CommMethods;
+}
+
+/// The socket of a client's connection: the first member of `Port` (libpq-be.h), from 15 to 18.
+///
+/// # Safety
+/// The port is live.
+pub unsafe fn socket(port: *const pg_sys::Port) -> c_int {
+    // SAFETY: by the caller.
+    unsafe { *port.cast::<c_int>() }
 }

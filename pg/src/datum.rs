@@ -6,7 +6,7 @@ use pgrx::datum::Datum;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::{PgSqlErrorCode, pg_sys, pgrx_resolved_type};
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys, pgrx_resolved_type};
 use std::ffi::CStr;
 
 /// An SQL result that is already a datum, in memory of the context it was made in.
@@ -166,6 +166,17 @@ impl Values {
         self.bytes.clear();
         self.bytes.shrink_to(keep);
     }
+}
+
+/// Reads a timestamptz as PostgreSQL does, in microseconds since 2000-01-01T00:00:00Z.
+///
+/// # Errors
+/// PostgreSQL's own, of class 22.
+pub fn timestamptz(text: &CStr) -> Result<i64, Error> {
+    // The input function changes nothing that would have to be put back.
+    PgTryBuilder::new(|| Ok(input(pg_sys::TIMESTAMPTZOID, text).value() as i64))
+        .catch_others(|error| Err(Error::from(error)))
+        .execute()
 }
 
 /// A value of a type from its text, by the type's own input function, whose errors are raised.

@@ -1,6 +1,7 @@
 //! Errors as users meet them: SQLSTATE, a message that names the thing, DETAIL with the place, HINT with the way
 //! out. Each module makes its own; here they become PostgreSQL's.
 
+use crate::whole;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
@@ -12,6 +13,7 @@ pub struct Error {
     detail: Option<String>,
     hint: Option<String>,
     reason: Option<String>,
+    position: Option<i32>,
 }
 
 /// What operations return.
@@ -20,7 +22,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with its SQLSTATE and primary message.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), detail: None, hint: None, reason: None }
+        Error { code, message: message.into(), detail: None, hint: None, reason: None, position: None }
     }
 
     /// Adds where it happened.
@@ -44,6 +46,12 @@ impl Error {
     pub fn with_reason(mut self, reason: impl Into<String>) -> Error {
         self.reason = Some(reason.into());
         self
+    }
+
+    /// Points at a place in the client's statement, counted in characters from 1; for what runs under
+    /// [`reporting`](whole::reporting).
+    pub fn at(self, position: Option<i32>) -> Error {
+        Error { position, ..self }
     }
 
     /// An argument outside of what is allowed (22023).
@@ -80,6 +88,9 @@ impl Error {
         if let Some(hint) = self.hint {
             report = report.set_hint(hint);
         }
+        if let Some(position) = self.position {
+            whole::place_next_error(self.code, position);
+        }
         report.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
     }
@@ -97,6 +108,7 @@ impl From<CaughtError> for Error {
             detail: report.detail().map(str::to_owned),
             hint: report.hint().map(str::to_owned),
             reason: None,
+            position: None,
         }
     }
 }

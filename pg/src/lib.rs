@@ -9,7 +9,9 @@
 
 pub mod access;
 pub mod catalog;
+pub mod client;
 pub mod compat;
+pub mod copy;
 pub mod cursor;
 pub mod datum;
 pub mod error;
@@ -26,9 +28,9 @@ pub mod replication;
 pub mod session;
 pub mod spi;
 pub mod subtransaction;
-pub mod temporary;
 pub mod transaction;
 pub mod update;
+pub mod utility;
 pub mod value;
 pub mod whole;
 pub mod worker;

@@ -1,8 +1,10 @@
 //! A query that somebody else wrote, read in batches, in which nothing can be written.
 
 use super::cursor::{Calling, Cursor, Fetched, Row, first};
+use super::guc::{self, Changes};
 use super::memory::{in_context, new_context};
 use super::value::{Column, Value};
+use super::whole::call_for_client;
 use super::{read_only, whole};
 use crate::error::{Error, Result};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -35,6 +37,8 @@ pub struct Query {
     cursor: Cursor,
     columns: Vec<Column>,
     settings: Settings,
+    /// Nothing can be written in it.
+    only_reads: bool,
 }
 
 /// One row of it.
@@ -80,11 +84,65 @@ impl Query {
                     let text = CStr::from_ptr(pg_sys::pstrdup(text.as_ptr()));
                     plan(text).map(|plans| (text, first(plans)))
                 })?;
-                let cursor = Cursor::start(context, statement, text, std::ptr::null_mut());
-                let columns = in_context(context, || Column::all(cursor.descriptor()));
-                Ok(Query { cursor, columns, settings })
+                Ok(Query::start(context, statement, text, settings, true))
             }
         })
+    }
+
+    /// Plans and starts the query of a COPY, with its place in the client's text: what COPY itself would run, with what it
+    /// may write. Errors in it are PostgreSQL's own.
+    ///
+    /// # Errors
+    /// 0A000 for SELECT INTO, for a statement without rows, and for one that rules turn into several.
+    ///
+    /// # Safety
+    /// `tree` is a live, raw parse tree of `text`.
+    pub(super) unsafe fn open_tree(
+        tree: *mut pg_sys::Node,
+        text: &CStr,
+        (location, length): (c_int, c_int),
+        settings: Settings,
+    ) -> Result<Query> {
+        // SAFETY: by the caller; there is a snapshot, and plan and text are in the query's own memory.
+        unsafe {
+            let context = new_context();
+            let (text, plan) = in_context(context, || {
+                let text = CStr::from_ptr(pg_sys::pstrdup(text.as_ptr()));
+                let mut raw = pgrx::PgBox::<pg_sys::RawStmt>::alloc_node(pg_sys::NodeTag::T_RawStmt);
+                (raw.stmt, raw.stmt_location, raw.stmt_len) = (tree, location, length);
+                plan_for_copy(raw.into_pg(), text).map(|plan| (text, plan))
+            })?;
+            Ok(guc::with(settings, Changes::Keep, || Query::start(context, plan, text, settings, false)))
+        }
+    }
+
+    /// Plans and starts a query of ours with the rights of the current role, and with what it may write.
+    ///
+    /// # Errors
+    /// As of the query of a COPY.
+    pub fn open_whole(text: &CStr, settings: Settings) -> Result<Query> {
+        // SAFETY: the parser's own tree, of one statement; what raises is called through `whole`.
+        unsafe {
+            let statement = first::<pg_sys::RawStmt>(whole::call(text, || pg_parse_query(text.as_ptr())));
+            Query::open_tree((*statement).stmt, text, (0, 0), settings)
+        }
+    }
+
+    /// # Safety
+    /// As [`Cursor::start`].
+    unsafe fn start(
+        context: pg_sys::MemoryContext,
+        statement: *mut pg_sys::PlannedStmt,
+        text: &CStr,
+        settings: Settings,
+        only_reads: bool,
+    ) -> Query {
+        // SAFETY: by the caller.
+        unsafe {
+            let cursor = Cursor::start(context, statement, text, std::ptr::null_mut());
+            let columns = in_context(context, || Column::all(cursor.descriptor()));
+            Query { cursor, columns, settings, only_reads }
+        }
     }
 
     /// The names of the columns, in order.
@@ -99,8 +157,10 @@ impl Query {
 
     /// As [`Cursor::fetch`]; after the last row the query is closed.
     pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> ControlFlow<()>) -> Fetched {
-        let Query { cursor, columns, settings } = self;
-        let fetched = read_only::run(settings, || cursor.fetch(|row| each(&QueryRow { row, columns })));
+        let Query { cursor, columns, settings, only_reads } = self;
+        let fetch = || cursor.fetch(|row| each(&QueryRow { row, columns }));
+        let fetched =
+            if *only_reads { read_only::run(settings, fetch) } else { guc::with(settings, Changes::Keep, fetch) };
         if fetched == Fetched::End {
             cursor.close();
         }
@@ -135,6 +195,32 @@ unsafe fn plan(text: &CStr) -> Result<*mut pg_sys::List> {
         }
         let options = pg_sys::CURSOR_OPT_NO_SCROLL as c_int;
         Ok(whole::call(text, || pg_plan_queries(queries, text.as_ptr(), options, std::ptr::null_mut())))
+    }
+}
+
+/// # Safety
+/// The current memory context lives as long as the plan is used; `raw` is a statement of `text`; there is a snapshot.
+unsafe fn plan_for_copy(raw: *mut pg_sys::RawStmt, text: &CStr) -> Result<*mut pg_sys::PlannedStmt> {
+    let refused = |message: &str| Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message);
+    // SAFETY: by the caller. The tree is copied, as analysis changes it, and a prepared statement runs it again.
+    unsafe {
+        let raw = pg_sys::copyObjectImpl(raw.cast()).cast();
+        let queries = call_for_client(|| {
+            let (types, environment) = (std::ptr::null(), std::ptr::null_mut());
+            pg_analyze_and_rewrite_fixedparams(raw, text.as_ptr(), types, 0, environment)
+        });
+        if length(queries) != 1 {
+            return Err(refused("COPY cannot run a statement that rules turn into none or several"));
+        }
+        let query = first::<pg_sys::Query>(queries);
+        if (*query).commandType == pg_sys::CmdType::CMD_UTILITY {
+            return Err(refused("COPY (SELECT INTO) is not supported"));
+        }
+        if (*query).commandType != pg_sys::CmdType::CMD_SELECT && (*query).returningList.is_null() {
+            return Err(refused("COPY needs a query that returns rows").hint("Add RETURNING."));
+        }
+        let options = pg_sys::CURSOR_OPT_NO_SCROLL as c_int;
+        Ok(first(call_for_client(|| pg_plan_queries(queries, text.as_ptr(), options, std::ptr::null_mut()))))
     }
 }
 

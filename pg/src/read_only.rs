@@ -16,7 +16,7 @@ use super::refused;
 use super::session::Identity;
 use crate::error::Error;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How many pieces of such work run, one within the other.
@@ -24,31 +24,18 @@ static DEPTH: AtomicU32 = AtomicU32::new(0);
 
 static mut NEXT_OBJECT_ACCESS: pg_sys::object_access_hook_type = None;
 static mut NEXT_EXECUTOR_START: pg_sys::ExecutorStart_hook_type = None;
-static mut NEXT_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 
 unsafe extern "C-unwind" {
     // executor.h. Not pgrx's wrapper, which would take from every error of every statement what pgrx has no field for.
     fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
-    // utility.h.
-    fn standard_ProcessUtility(
-        statement: *mut pg_sys::PlannedStmt,
-        text: *const c_char,
-        read_only_tree: bool,
-        context: pg_sys::ProcessUtilityContext::Type,
-        parameters: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        receiver: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
 }
 
-/// Takes its place in PostgreSQL's hooks.
+/// Takes its place in PostgreSQL's hooks; what is for statements without a plan is in [`super::utility`].
 pub fn install() {
     // SAFETY: called once, in _PG_init, by the only thread.
     unsafe {
         NEXT_OBJECT_ACCESS = (&raw mut pg_sys::object_access_hook).replace(Some(on_object_access));
         NEXT_EXECUTOR_START = (&raw mut pg_sys::ExecutorStart_hook).replace(Some(on_executor_start));
-        NEXT_UTILITY = (&raw mut pg_sys::ProcessUtility_hook).replace(Some(on_utility));
     }
 }
 
@@ -169,30 +156,13 @@ pub(super) unsafe fn command_name(node: *mut pg_sys::Node) -> String {
     unsafe { CStr::from_ptr(pg_sys::GetCommandTagName(pg_sys::CreateCommandTag(node))).to_string_lossy().into_owned() }
 }
 
-unsafe extern "C-unwind" fn on_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: arguments are passed on as they came; PostgreSQL passes a live statement. Set once, in `install`.
-    unsafe {
-        if is_active() {
-            check_utility(statement);
-        }
-        let next = NEXT_UTILITY.unwrap_or(standard_ProcessUtility);
-        next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
-    }
-}
-
 /// Raises 25006 for statements without a plan, but for those that only show something or whose own statements are
 /// checked as they come.
+///
+/// # Safety
+/// `plan` is a live statement without a plan.
 #[pg_guard]
-unsafe extern "C-unwind" fn check_utility(plan: *mut pg_sys::PlannedStmt) {
+pub(super) unsafe extern "C-unwind" fn check_utility(plan: *mut pg_sys::PlannedStmt) {
     use pg_sys::NodeTag::{T_CallStmt, T_DoStmt, T_ExecuteStmt, T_ExplainStmt, T_VariableShowStmt};
     // SAFETY: PostgreSQL passes a live statement; that of an EXPLAIN has been analysed.
     unsafe {

@@ -190,9 +190,18 @@ pub fn as_bootstrap_superuser<T>(work: impl FnOnce() -> T) -> T {
     as_role(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), work)
 }
 
-/// Waits until one of the file descriptors can be read, a signal has set the latch, or the server ends, which ends this
-/// process.
-pub fn wait_readable(fds: &[BorrowedFd<'_>]) {
+/// What a file descriptor is waited for.
+#[derive(Clone, Copy, Debug)]
+pub enum Waiting<'a> {
+    /// There is something to read, or its end.
+    Readable(BorrowedFd<'a>),
+    /// There is room to write.
+    Writable(BorrowedFd<'a>),
+}
+
+/// Waits until one of the file descriptors can be read or written, or a signal has set the latch: a request to interrupt, which
+/// takes effect where the caller checks for it. The server's end ends this process.
+pub fn wait(fds: &[Waiting<'_>]) {
     const NO_SOCKET: i32 = -1;
     let none = std::ptr::null_mut();
     // SAFETY: the latch is this backend's; the descriptors are open through the calls. Nothing in between raises but for
@@ -201,15 +210,18 @@ pub fn wait_readable(fds: &[BorrowedFd<'_>]) {
         let set = compat::new_wait_event_set(fds.len() as i32 + 2);
         pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, NO_SOCKET, pg_sys::MyLatch, none);
         pg_sys::AddWaitEventToSet(set, pg_sys::WL_EXIT_ON_PM_DEATH, NO_SOCKET, none.cast(), none);
-        for fd in fds {
-            pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, fd.as_raw_fd(), none.cast(), none);
+        for waiting in fds {
+            let (event, fd) = match waiting {
+                Waiting::Readable(fd) => (pg_sys::WL_SOCKET_READABLE, fd),
+                Waiting::Writable(fd) => (pg_sys::WL_SOCKET_WRITEABLE, fd),
+            };
+            pg_sys::AddWaitEventToSet(set, event, fd.as_raw_fd(), none.cast(), none);
         }
         let mut event = pg_sys::WaitEvent::default();
         pg_sys::WaitEventSetWait(set, -1, &mut event, 1, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::FreeWaitEventSet(set);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
-    check_for_interrupts();
 }
 
 /// Waits until the time is over or a signal has set the latch; the server's end ends this process.

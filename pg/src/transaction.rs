@@ -1,7 +1,7 @@
 //! Transactions of a process of ours, which has no client that begins and ends them; and the end of a client's.
 
 use super::session;
-use pgrx::callbacks::{PgSubXactCallbackEvent, PgXactCallbackEvent, register_subxact_callback, register_xact_callback};
+use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
@@ -128,35 +128,4 @@ fn abort() {
 /// can't undo anything by then.
 pub fn at_commit(work: impl FnOnce() + UnwindSafe + RefUnwindSafe + 'static) {
     register_xact_callback(PgXactCallbackEvent::Commit, work);
-}
-
-/// How a subtransaction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubtransactionEnd {
-    /// What it did is its parent's now.
-    Committed {
-        /// The subtransaction.
-        id: u32,
-        /// Its parent.
-        parent: u32,
-    },
-    /// What it did is undone.
-    Aborted {
-        /// The subtransaction.
-        id: u32,
-    },
-}
-
-/// The current (sub)transaction.
-pub fn subtransaction() -> u32 {
-    // SAFETY: inside a transaction.
-    unsafe { pg_sys::GetCurrentSubTransactionId() }
-}
-
-/// Has `work` told of the end of each subtransaction of the current transaction. It must not fail.
-pub fn at_subtransaction_end(work: fn(SubtransactionEnd)) {
-    register_subxact_callback(PgSubXactCallbackEvent::CommitSub, move |id, parent| {
-        work(SubtransactionEnd::Committed { id, parent });
-    });
-    register_subxact_callback(PgSubXactCallbackEvent::AbortSub, move |id, _| work(SubtransactionEnd::Aborted { id }));
 }

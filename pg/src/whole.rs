@@ -19,14 +19,15 @@ unsafe extern "C-unwind" {
     fn internalerrposition(position: c_int) -> c_int;
     fn internalerrquery(query: *const c_char) -> c_int;
     fn err_generic_string(field: c_int, text: *const c_char) -> c_int;
+    fn errposition(position: c_int) -> c_int;
 }
 
 /// What pgrx has no field for, of the last error that [`call`] has caught.
 struct Missing {
     sqlstate: c_int,
     context: Option<CString>,
-    /// A position in a query, which is not the client's own, and the query.
-    place: Option<(c_int, CString)>,
+    /// A position in a query, counted in characters from 1, and the query; without one it is the client's own statement.
+    place: Option<(c_int, Option<CString>)>,
     /// By their PG_DIAG_… (`postgres_ext.h`).
     names: Vec<(c_int, CString)>,
 }
@@ -40,6 +41,22 @@ thread_local! { static MISSING: RefCell<Option<Missing>> = const { RefCell::new(
 /// # Safety
 /// `call` does nothing but call functions of PostgreSQL that are not pgrx's wrappers; it holds nothing to be dropped.
 pub(super) unsafe fn call<T>(query: &CStr, call: impl FnOnce() -> T) -> T {
+    // SAFETY: by the caller.
+    unsafe { catch(Some(query), call) }
+}
+
+/// As [`call`], for what is part of the client's own statement: a position stays one in that.
+///
+/// # Safety
+/// As [`call`].
+pub(super) unsafe fn call_for_client<T>(call: impl FnOnce() -> T) -> T {
+    // SAFETY: by the caller.
+    unsafe { catch(None, call) }
+}
+
+/// # Safety
+/// As [`call`].
+unsafe fn catch<T>(query: Option<&CStr>, call: impl FnOnce() -> T) -> T {
     // SAFETY: what pgrx's `pg_guard_ffi_boundary` does, with the same care: the jump ends in this frame, which holds
     // nothing to be dropped; the globals are put back on both ways out. Without the callbacks of those who called us,
     // the error says only what belongs to it; they have their say when it is reported.
@@ -67,12 +84,12 @@ pub(super) unsafe fn call<T>(query: &CStr, call: impl FnOnce() -> T) -> T {
 }
 
 /// What pgrx has fields for; the rest is kept for [`reporting`].
-fn take_apart(error: &pg_sys::ErrorData, query: &CStr) -> ErrorReport {
+fn take_apart(error: &pg_sys::ErrorData, query: Option<&CStr>) -> ErrorReport {
     // SAFETY: PostgreSQL's strings are C strings or null.
     let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_owned());
     let place = match text(error.internalquery) {
-        _ if error.cursorpos > 0 => Some((error.cursorpos, query.to_owned())),
-        Some(inner) if error.internalpos > 0 => Some((error.internalpos, inner)),
+        _ if error.cursorpos > 0 => Some((error.cursorpos, query.map(CStr::to_owned))),
+        Some(inner) if error.internalpos > 0 => Some((error.internalpos, Some(inner))),
         _ => None,
     };
     let names = [
@@ -96,6 +113,12 @@ fn take_apart(error: &pg_sys::ErrorData, query: &CStr) -> ErrorReport {
         report = report.set_hint(hint);
     }
     report
+}
+
+/// Has the next error, which is about to be raised, point at a place in the client's statement, as [`reporting`] reports it.
+pub(crate) fn place_next_error(code: PgSqlErrorCode, position: c_int) {
+    let place = Some((position, None));
+    MISSING.set(Some(Missing { sqlstate: code as c_int, context: None, place, names: Vec::new() }));
 }
 
 /// Runs the work of an SQL function, of which nothing is left to do after `work` but to go back to PostgreSQL. An error
@@ -132,9 +155,15 @@ unsafe extern "C-unwind" fn complete(_argument: *mut c_void) {
     // SAFETY: called by PostgreSQL within `errfinish`; all strings are copied.
     unsafe {
         errcode(missing.sqlstate);
-        if let Some((position, query)) = &missing.place {
-            internalerrposition(*position);
-            internalerrquery(query.as_ptr());
+        match &missing.place {
+            Some((position, Some(query))) => {
+                internalerrposition(*position);
+                internalerrquery(query.as_ptr());
+            }
+            Some((position, None)) => {
+                errposition(*position);
+            }
+            None => {}
         }
         if let Some(context) = &missing.context {
             errcontext_msg(c"%s".as_ptr(), context.as_ptr());

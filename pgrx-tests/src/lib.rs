@@ -19,6 +19,7 @@ pub use postgres::error::DbError;
 
 pub mod disk;
 pub mod http;
+pub mod memory;
 pub mod s3;
 
 /// How long a test waits for a state that must come.

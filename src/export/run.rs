@@ -117,7 +117,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             let transaction_time = before.transaction_time(&after);
             notes.extend(notes::of_rights(&work.kickoff)?);
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
-            let show = |resources| task.show(Copying::To, resources);
+            let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
             show(0);
             let output =
                 if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };

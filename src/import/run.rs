@@ -105,7 +105,8 @@ impl<'a> Import<'a> {
         let (fhir, retries) = (self.request.fhir, self.request.retries);
         let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
         let start = Position { lines, bytes, checksum };
-        Load::open(&self.input.url, Plan { resource_type, fhir, options, retries, start })
+        let source = source::open(&self.input.url, retries)?;
+        Load::start(source, Plan { resource_type, table: None, fhir, options, mistaken: None, start })
     }
 
     /// When a batch is large enough, by the number of its lines, or is to be committed at once, for it has made a table;

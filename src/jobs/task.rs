@@ -6,7 +6,7 @@ use super::settings_of_caller;
 use crate::extension;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::lock::Key;
-use fhir_bulk_pg::progress::{self, Copying};
+use fhir_bulk_pg::progress::{self, Copying, Work};
 use fhir_bulk_pg::session::{self, Identity};
 use fhir_bulk_pg::{transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -98,7 +98,8 @@ impl Task {
     /// `pg_stat_progress_copy`. A worker whose server is gone ends here.
     pub fn show(&self, copying: Copying, resources: u64) {
         worker::end_without_server();
-        progress::show(copying, resources, self.key());
+        let (job, number) = self.key();
+        progress::show(copying, resources, Work::Task(job, number));
     }
 
     /// Notes in the current transaction what it adds, and with `at_end` that it is the last.

@@ -4,19 +4,20 @@ mod options;
 mod refusals;
 mod rejects;
 mod run;
-mod stage;
 mod tables;
 
 pub use options::Options;
 pub use run::{Load, Pace, Plan, Position};
 
 use crate::arguments::required;
+use crate::source;
 use crate::store::ResourceType;
-use fhir_bulk_pg::error::{Result, or_raise};
+use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default};
+use pgrx::{JsonB, PgSqlErrorCode, default};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Loads a source; the answer is `{"total": n}` or the count of each type, and with `on_error` "skip" `errors`.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -45,15 +46,30 @@ fn load(
     let typed = resource_type.is_some();
 
     // Whoever waits for the answer decides whether to try again.
-    let mut load = Load::open(url, Plan { resource_type, fhir, options, retries: 0, start: Position::default() })?;
+    let source = source::open(url, 0)?;
+    let plan = Plan { resource_type, table: None, fhir, options, mistaken: None, start: Position::default() };
+    let mut load = Load::start(source, plan)?;
     let counts = load.batch(|_, _| false)?.counts;
+    Ok(answer(&counts, typed, load.finish()))
+}
+
+/// A function of 0.1.0: its install script, which upgrades start from, asks the library for it.
+#[pg_extern(sql = false)]
+fn bulk_load_stage(_piece: Option<&[u8]>) -> i64 {
+    Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "bulk_load_stage() is no more")
+        .hint("ALTER EXTENSION fhir_bulk UPDATE; then COPY bulk_resource FROM STDIN (FORMAT fhir) takes the bytes.")
+        .raise()
+}
+
+/// What a load came to: `{"total": n}` or the count of each type, and `errors` where lines may be passed over.
+pub fn answer(counts: &BTreeMap<String, u64>, typed: bool, errors: Option<u64>) -> Value {
     let mut answer = if typed {
         json!({"total": counts.values().sum::<u64>()})
     } else {
-        Value::Object(counts.into_iter().map(|(name, count)| (name, count.into())).collect::<Map<_, _>>())
+        Value::Object(counts.iter().map(|(name, count)| (name.clone(), (*count).into())).collect::<Map<_, _>>())
     };
-    if let Some(errors) = load.finish() {
+    if let Some(errors) = errors {
         answer["errors"] = errors.into();
     }
-    Ok(answer)
+    answer
 }

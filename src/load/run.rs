@@ -5,16 +5,15 @@ use super::refusals;
 use super::rejects::Rejects;
 use super::tables::Tables;
 use crate::settings;
-use crate::source::{self, Bytes, Progress, Source};
+use crate::source::{Arriving, Bytes, Progress, Source};
 use crate::store::{ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::resource::Encoder;
 use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Row};
 use fhir_bulk_pg::error::{Error, Result};
-use fhir_bulk_pg::session;
+use fhir_bulk_pg::session::{self, Waiting};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
-use std::io;
 
 pub use fhir_bulk_feed::{Pace, Position};
 
@@ -22,22 +21,29 @@ pub use fhir_bulk_feed::{Pace, Position};
 pub struct Plan {
     /// The type of all lines; without it each says its own.
     pub resource_type: Option<ResourceType>,
+    /// The one table that lines go to, of whatever name and schema; without it each type has its own in
+    /// `fhir_bulk.data_schema`.
+    pub table: Option<ResourceTable>,
     /// The lines are in FHIR's form, else in Aidbox's.
     pub fhir: bool,
     /// See [`Options`].
     pub options: Options,
-    /// See [`source::open`].
-    pub retries: u32,
+    /// What else a line may be that is refused, with its number: an error that ends the load, also where lines may be
+    /// passed over.
+    pub mistaken: Option<Mistaken>,
     /// Where to start: what is before was stored by an earlier load of the same source.
     pub start: Position,
 }
+
+/// See [`Plan::mistaken`].
+pub type Mistaken = fn(u64, &[u8]) -> Option<Error>;
 
 /// A load under way.
 pub struct Load {
     name: String,
     progress: Progress,
     /// Reads the source, where the feed can't do it by itself.
-    read: Option<Box<dyn FnMut() -> io::Result<Vec<u8>>>>,
+    arriving: Option<Box<dyn Arriving>>,
     /// Makes rows of the source's bytes meanwhile.
     feed: Feed,
     /// What it made last, and the next item of it.
@@ -47,6 +53,8 @@ pub struct Load {
     /// There are no more than those of the chunk.
     at_end: bool,
     resource_type: Option<ResourceType>,
+    table: Option<ResourceTable>,
+    mistaken: Option<Mistaken>,
     keep_history: bool,
     start: Position,
     /// How many tables it has made so far.
@@ -63,21 +71,21 @@ pub struct Batch {
 }
 
 impl Load {
-    /// Opens `url` with the current role's rights, under its settings, and starts to make rows of it.
+    /// Starts to make rows of a source under the current role's settings.
     ///
     /// # Errors
-    /// Those of [`source::open`]; 53000 when no thread can be had.
-    pub fn open(url: &str, plan: Plan) -> Result<Load> {
-        let Source { name, bytes, progress } = source::open(url, plan.retries)?;
+    /// 53000 when no thread can be had.
+    pub fn start(source: Source, plan: Plan) -> Result<Load> {
+        let Source { name, bytes, progress } = source;
         let rejects = match plan.options.on_error {
             OnError::Abort => None,
             OnError::Skip { max_errors } => Some(Rejects::new(&name, max_errors)),
         };
         let (start, keep_history) = (plan.start, plan.options.update);
-        let resource_type = plan.resource_type.clone();
-        let (source, read) = match bytes {
+        let (resource_type, table, mistaken) = (plan.resource_type.clone(), plan.table.clone(), plan.mistaken);
+        let (source, arriving) = match bytes {
             Bytes::Anywhere(source) => (source, None),
-            Bytes::Here(read) => (feed::Source::Given, Some(read)),
+            Bytes::Here(arriving) => (feed::Source::Given, Some(arriving)),
         };
         let feed = Feed::start(of_lines(plan), source).map_err(|error| {
             Error::new(
@@ -89,13 +97,15 @@ impl Load {
         Ok(Load {
             name,
             progress,
-            read,
+            arriving,
             feed,
             chunk,
             next,
             position: start,
             at_end: false,
             resource_type,
+            table,
+            mistaken,
             keep_history,
             start,
             created: 0,
@@ -144,8 +154,8 @@ impl Load {
     /// 22 for lines that can't be loaded, 54 for limits, with source and line; those of reading the source, 55000 for
     /// one that has changed before its start. PostgreSQL's own (42501, 23…) are raised.
     pub fn batch(&mut self, mut enough: impl FnMut(u64, bool) -> bool) -> Result<Batch> {
-        let stamp = Stamp { txid: next_txid()?, ts: session::transaction_start() };
-        let mut tables = Tables::new(stamp, self.keep_history, self.created);
+        let stamp = Stamp { txid: next_txid(self.table.as_ref())?, ts: session::transaction_start() };
+        let mut tables = Tables::new(stamp, self.keep_history, self.created, self.table.clone());
         if let Some(expected) = &self.resource_type {
             tables.open(expected, true)?;
         }
@@ -183,11 +193,14 @@ impl Load {
     /// False at the end.
     fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
         self.has_line()?;
-        let Load { name, chunk, next, position, resource_type, rejects, .. } = self;
+        let Load { name, chunk, next, position, resource_type, mistaken, rejects, .. } = self;
         let Some((reached, item)) = chunk.get(*next) else { return Ok(false) };
         match item {
             Item::Row(row) => store(&row, name, reached.lines, tables)?,
             Item::Refused(refused) => {
+                if let Some(error) = mistaken.and_then(|look| look(reached.lines, refused.line)) {
+                    return Err(error);
+                }
                 let error = refusals::of_line(name, reached.lines, refused.why, resource_type.as_ref());
                 let Some(rejects) = rejects else { return Err(error) };
                 rejects.take(error, reached.lines, refused.offset, refused.line)?;
@@ -203,15 +216,23 @@ impl Load {
         loop {
             session::check_for_interrupts();
             // First: while what is made is stored, the feed goes on with this.
-            if let Some(read) = &mut self.read {
-                while self.feed.has_room() {
-                    self.feed.give(read());
+            let mut runs_dry = false;
+            if let Some(arriving) = &mut self.arriving {
+                while !runs_dry && self.feed.has_room() {
+                    match arriving.next()? {
+                        Some(block) => self.feed.give(Ok(block)),
+                        None => runs_dry = true,
+                    }
                 }
             }
             if let Some(event) = self.feed.take() {
                 return Ok(event);
             }
-            session::wait_readable(&[self.feed.wake_fd()]);
+            let made = Waiting::Readable(self.feed.wake_fd());
+            match &self.arriving {
+                Some(arriving) if runs_dry => session::wait(&[made, Waiting::Readable(arriving.fd())]),
+                _ => session::wait(&[made]),
+            }
         }
     }
 }

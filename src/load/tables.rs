@@ -14,6 +14,8 @@ pub struct Tables {
     counts: BTreeMap<String, u64>,
     stamp: Stamp,
     keep_history: bool,
+    /// The one table, if lines may go to no other.
+    only: Option<ResourceTable>,
     /// How many tables were made for lines that named their type, those of earlier batches too.
     created: usize,
     created_before: usize,
@@ -26,13 +28,14 @@ pub struct Tables {
 
 impl Tables {
     /// Those of a batch, before which `created` tables were made.
-    pub fn new(stamp: Stamp, keep_history: bool, created: usize) -> Tables {
+    pub fn new(stamp: Stamp, keep_history: bool, created: usize, only: Option<ResourceTable>) -> Tables {
         let (writers, counts) = (BTreeMap::new(), BTreeMap::new());
         Tables {
             writers,
             counts,
             stamp,
             keep_history,
+            only,
             created,
             created_before: created,
             keys_may_wait: true,
@@ -73,11 +76,18 @@ impl Tables {
     /// 54000 beyond `fhir_bulk.max_new_tables`; those of [`TableWriter::open`].
     pub fn open(&mut self, resource_type: &ResourceType, asked_for: bool) -> Result<()> {
         let name = resource_type.as_str().to_ascii_lowercase();
+        if let Some(only) = self.only.as_ref().filter(|_| !asked_for) {
+            self.check_fits(resource_type, only)?;
+        }
         // The same table by another spelling: what came before is in it before the rest comes.
         if let Some((spelled, writer)) = self.writers.remove(&name) {
             self.count(spelled, writer.finish());
         }
-        let (table, keys) = match ResourceTable::find_to_write(resource_type)? {
+        let found = match &self.only {
+            Some(only) => Some(only.clone()),
+            None => ResourceTable::find_to_write(resource_type)?,
+        };
+        let (table, keys) = match found {
             Some(table) => (table, None),
             None => {
                 if !asked_for {
@@ -98,6 +108,23 @@ impl Tables {
         }
         self.writers.insert(name, (resource_type.as_str().to_owned(), writer));
         Ok(())
+    }
+
+    /// Of a table that is not known to have a type, the first line tells it, if that is how the table is called.
+    fn check_fits(&self, resource_type: &ResourceType, only: &ResourceTable) -> Result<()> {
+        let given = resource_type.as_str();
+        if self.writers.is_empty() && given.eq_ignore_ascii_case(&only.name()) {
+            return Ok(());
+        }
+        let is_of = match self.writers.values().next() {
+            Some((spelled, _)) => format!("has resources of type \"{spelled}\""),
+            None => "is not the table of that type".to_owned(),
+        };
+        Err(Error::invalid_argument(format!(
+            "a resource of type \"{given}\" for table {}, which {is_of}",
+            only.sql_name
+        ))
+        .hint("COPY bulk_resource FROM … takes resources of any type to their tables."))
     }
 
     fn count(&mut self, resource_type: String, lines: u64) {

@@ -4,7 +4,7 @@
 use crate::settings;
 use crate::settings::s3::Address;
 use fhir_bulk_pg::error::{Error, Result};
-use fhir_bulk_pg::session;
+use fhir_bulk_pg::session::{self, Waiting};
 use fhir_bulk_transfer::{Client, Folder, Limits, ObjectName, Piece, Policy, Service, TransferError, Upload};
 use pgrx::PgSqlErrorCode;
 use std::time::Duration;
@@ -100,7 +100,8 @@ impl Draft {
             if let Some(answer) = call.take() {
                 return Ok(answer);
             }
-            session::wait_readable(&[call.wake_fd()]);
+            session::wait(&[Waiting::Readable(call.wake_fd())]);
+            session::check_for_interrupts();
         }
     }
 
@@ -135,7 +136,8 @@ impl Output {
             if let Some(outcome) = self.upload.take() {
                 return outcome.map_err(|error| failed("write", &self.name, &error));
             }
-            session::wait_readable(&[self.upload.wake_fd()]);
+            session::wait(&[Waiting::Readable(self.upload.wake_fd())]);
+            session::check_for_interrupts();
         }
     }
 
@@ -150,7 +152,8 @@ impl Output {
             if piece.is_none() {
                 return Ok(());
             }
-            session::wait_readable(&[self.upload.wake_fd()]);
+            session::wait(&[Waiting::Readable(self.upload.wake_fd())]);
+            session::check_for_interrupts();
         }
     }
 }

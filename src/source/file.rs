@@ -8,6 +8,7 @@ use fhir_bulk_pg::session;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 /// Opens `file://` + `rest`.
 ///
@@ -27,23 +28,31 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
         .detail("Only roles with the privileges of pg_read_server_files may read files of the server.")
         .hint("GRANT pg_read_server_files TO …;"));
     }
+    of_path(url, &path)
+}
+
+/// Opens a file of the server, whose rights are checked.
+///
+/// # Errors
+/// As [`open`].
+pub fn of_path(name: &str, path: &Path) -> Result<Source> {
     let failed = |error: &io::Error| {
         let code = match error.kind() {
             io::ErrorKind::NotFound => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
             io::ErrorKind::PermissionDenied => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
         };
-        Error::new(code, format!("could not open {url}: {error}"))
+        Error::new(code, format!("could not open {name}: {error}"))
             .hint("The file is opened on the server, by the user that PostgreSQL runs as.")
     };
     // Looked at before it is opened: opening a pipe would wait for its writer.
-    let metadata = std::fs::metadata(&path).map_err(|error| failed(&error))?;
+    let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
     if !metadata.is_file() {
-        return Err(Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{url} is not a regular file")));
+        return Err(Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{name} is not a regular file")));
     }
-    let file = File::open(&path).map_err(|error| failed(&error))?;
+    let file = File::open(path).map_err(|error| failed(&error))?;
     let progress = Progress::default();
     progress.set_total(metadata.len());
     let bytes = Bytes::Anywhere(feed::Source::Reader(Box::new(Counted { bytes: file, progress: progress.clone() })));
-    Ok(Source { name: url.to_owned(), bytes, progress })
+    Ok(Source { name: name.to_owned(), bytes, progress })
 }

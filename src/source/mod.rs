@@ -1,12 +1,13 @@
 //! Where the bytes of a load come from, by the scheme of its URL.
 
-mod file;
+pub mod client;
+pub mod file;
 mod http;
 mod opened;
+pub mod program;
 mod s3;
-pub mod staged;
 
-pub use opened::{Bytes, Progress, Source};
+pub use opened::{Arriving, Bytes, Progress, Source};
 
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::TransferError;
@@ -23,21 +24,15 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
         Scheme::File(rest) => file::open(url, rest),
         Scheme::Http => http::open(url, retries),
         Scheme::S3 => s3::open(url, retries),
-        Scheme::Staged => staged::open(),
     }
 }
 
-/// Whether a URL is one that any session can open, of a known scheme, before anything is opened.
+/// Whether a URL is of a known scheme, before anything is opened.
 ///
 /// # Errors
 /// 22023 when it is not.
 pub fn check(url: &str) -> Result<()> {
-    match scheme(url)? {
-        Scheme::Staged => {
-            Err(Error::invalid_argument("staged bytes can only be loaded by the transaction that has them"))
-        }
-        Scheme::File(_) | Scheme::Http | Scheme::S3 => Ok(()),
-    }
+    scheme(url).map(|_| ())
 }
 
 enum Scheme<'a> {
@@ -45,14 +40,9 @@ enum Scheme<'a> {
     File(&'a str),
     Http,
     S3,
-    /// Only of the current transaction.
-    Staged,
 }
 
 fn scheme(url: &str) -> Result<Scheme<'_>> {
-    if url == staged::URL {
-        return Ok(Scheme::Staged);
-    }
     let known = "Sources are file:///path/on/the/server, https://host/path, http://host/path and s3://bucket/key.";
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(Error::invalid_argument(format!("source \"{}\" is not a URL", shown(url))).hint(known));

@@ -1,7 +1,9 @@
 //! A source that is open, of whatever kind.
 
 use fhir_bulk_feed as feed;
+use fhir_bulk_pg::error::Result;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -20,8 +22,20 @@ pub struct Source {
 pub enum Bytes {
     /// To be read by any thread. Errors of reading: see [`super::failure`].
     Anywhere(feed::Source),
-    /// To be read by the backend's own thread, block by block, the last of which is empty.
-    Here(Box<dyn FnMut() -> io::Result<Vec<u8>>>),
+    /// To be read by the backend's own thread.
+    Here(Box<dyn Arriving>),
+}
+
+/// Bytes that come when they come, and that only the backend's own thread can read.
+pub trait Arriving {
+    /// The next block, an empty one at their end; `None` while nothing has come. Does not wait.
+    ///
+    /// # Errors
+    /// Why there are no more.
+    fn next(&mut self) -> Result<Option<Vec<u8>>>;
+
+    /// Readable when there may be a next block.
+    fn fd(&self) -> BorrowedFd<'_>;
 }
 
 /// How far a source has been read; clones tell the same, on any thread.

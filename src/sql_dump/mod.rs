@@ -8,14 +8,15 @@ mod writer;
 
 use crate::arguments::required;
 use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
+use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor::{Calling, Fetched};
 use fhir_bulk_pg::datum::{Bytea, Text};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
-use fhir_bulk_pg::query::Query;
+use fhir_bulk_pg::query::{Query, Settings};
 use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default};
+use pgrx::{JsonB, default, pg_sys};
 use std::ffi::CString;
 use std::ops::ControlFlow;
 use writer::Writer;
@@ -61,8 +62,31 @@ fn open(query: Option<&str>, format: Option<&str>, options: Option<JsonB>, calli
     Ok(Reader { query, writer, at_start: true })
 }
 
+/// The rows of a query as objects, one a line; `start` starts it under the settings that its format needs.
+///
+/// # Errors
+/// 42701 for a repeated column; those of `start`.
+pub fn objects(start: impl FnOnce(Settings) -> Result<Query>) -> Result<Reader> {
+    let format = Format::Ndjson;
+    let query = start(format.settings())?;
+    let writer = format.writer(&query.columns().collect::<Vec<_>>())?;
+    Ok(Reader { query, writer, at_start: true })
+}
+
+/// The rows of a relation as objects, one a line. As with COPY, those of tables that inherit from a table are not among them.
+///
+/// # Errors
+/// PostgreSQL's own are raised.
+pub fn objects_of_relation(relation: pg_sys::Oid) -> Result<Reader> {
+    let (schema, name) = catalog::full_name(relation);
+    let only = if catalog::kind(relation) == b'r' { "ONLY " } else { "" };
+    let (schema, name) = (catalog::quote_identifier(&schema), catalog::quote_identifier(&name));
+    let text = CString::new(format!("SELECT * FROM {only}{schema}.{name}")).expect("names have no NUL");
+    objects(|settings| Query::open_whole(&text, settings))
+}
+
 /// An open query and the format of its rows.
-struct Reader {
+pub struct Reader {
     query: Query,
     writer: Box<dyn Writer>,
     at_start: bool,

@@ -21,5 +21,5 @@ pub use read::{Blocks, Reader, Rows, written_anew};
 pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
 pub use table::{ResourceTable, make_sequence, next_txid, unknown};
-pub use types::{hidden_types, readable_types};
+pub use types::{hidden_types, readable_types, type_of_table};
 pub use write::{Stamp, TableWriter, check, path_into};

@@ -10,7 +10,8 @@ use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::{PgSqlErrorCode, pg_sys};
-use std::ffi::CStr;
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
 
 /// A table of resources.
 #[derive(Clone, Debug)]
@@ -19,12 +20,45 @@ pub struct ResourceTable {
     pub oid: pg_sys::Oid,
     /// `schema.table`, quoted.
     pub sql_name: String,
+    schema: CString,
+    name: CString,
 }
 
 /// What a resource is read from; `cts` may be missing.
 pub(super) const RESOURCE_COLUMNS: &str = "id,txid,cts,ts,resource_type,status,resource";
 
 impl ResourceTable {
+    fn new(oid: pg_sys::Oid, schema: CString, name: CString) -> ResourceTable {
+        ResourceTable { oid, sql_name: qualified(&schema, &name), schema, name }
+    }
+
+    /// A relation of any schema that the caller has locked.
+    ///
+    /// # Errors
+    /// 42809 when it lacks columns of a resource table.
+    pub fn at(oid: pg_sys::Oid) -> Result<ResourceTable> {
+        let (schema, name) = catalog::full_name(oid);
+        let table = ResourceTable::new(oid, schema, name);
+        let missing = RESOURCE_COLUMNS
+            .split(',')
+            .filter(|name| *name != "cts")
+            .find(|name| !table.has_column(&CString::new(*name).expect("no NUL")));
+        match missing {
+            None => Ok(table),
+            Some(column) => Err(Error::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("{} is not a resource table", table.sql_name),
+            )
+            .detail(format!("It has no column \"{column}\"."))
+            .hint("A resource table has the columns id, txid, cts, ts, resource_type, status and resource.")),
+        }
+    }
+
+    /// Its name, without the schema.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.name.to_string_lossy()
+    }
+
     /// The table of a type, if there is one in `fhir_bulk.data_schema`.
     ///
     /// # Errors
@@ -33,7 +67,7 @@ impl ResourceTable {
         let schema = settings::data_schema()?;
         let schema_oid = schema_oid(&schema)?;
         let name = resource_type.table_name();
-        Ok(catalog::relation(&name, schema_oid).map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+        Ok(catalog::relation(&name, schema_oid).map(|oid| ResourceTable::new(oid, schema, name)))
     }
 
     /// The table of a type, if there is one, which from here to the transaction's end keeps its name and definition.
@@ -45,7 +79,7 @@ impl ResourceTable {
         schema_oid(&schema)?;
         let name = resource_type.table_name();
         let oid = catalog::lock_for_insert(&name, &schema);
-        Ok(oid.map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+        Ok(oid.map(|oid| ResourceTable::new(oid, schema, name)))
     }
 
     /// The table of a type, which from here to the transaction's end keeps its name and definition, and its rows the
@@ -58,7 +92,7 @@ impl ResourceTable {
         schema_oid(&schema)?;
         let name = resource_type.table_name();
         let oid = catalog::lock_for_select(&name, &schema).ok_or_else(|| unknown(resource_type.as_str()))?;
-        Ok(ResourceTable { oid, sql_name: qualified(&schema, &name) })
+        Ok(ResourceTable::new(oid, schema, name))
     }
 
     /// Locks all that is read with the table, for the current role, until the transaction ends; and the history table.
@@ -104,23 +138,24 @@ impl ResourceTable {
         let schema = settings::data_schema()?;
         let name = resource_type.history_name();
         let oid = catalog::relation(&name, schema_oid(&schema)?);
-        Ok(oid.map(|oid| ResourceTable { oid, sql_name: qualified(&schema, &name) }))
+        Ok(oid.map(|oid| ResourceTable::new(oid, schema, name)))
     }
 
-    /// The table of a type's older versions.
+    /// The table of its older versions: in its own schema, else in `fhir_bulk.data_schema`.
     ///
     /// # Errors
     /// 42P01 when there is none; 3F000.
-    pub fn history(resource_type: &ResourceType) -> Result<ResourceTable> {
-        let schema = settings::data_schema()?;
-        ResourceTable::find_history(resource_type)?.ok_or_else(|| {
-            let sql_name = qualified(&schema, &resource_type.history_name());
-            Error::new(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                format!("there is no history table {sql_name} to keep replaced versions in"),
-            )
-            .hint("Create it with the columns of the resource table and primary key (id, txid).")
-        })
+    pub fn history(&self) -> Result<ResourceTable> {
+        let name = CString::new([self.name.as_bytes(), b"_history"].concat()).expect("two C strings");
+        for schema in [self.schema.clone(), settings::data_schema()?] {
+            if let Some(oid) = catalog::relation(&name, schema_oid(&schema)?) {
+                return Ok(ResourceTable::new(oid, schema, name));
+            }
+        }
+        let sql_name = qualified(&self.schema, &name);
+        let message = format!("there is no history table {sql_name} to keep replaced versions in");
+        Err(Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, message)
+            .hint("Create it with the columns of the resource table and primary key (id, txid)."))
     }
 
     /// The table of a type, made now with its history table when it is not there.
@@ -230,12 +265,17 @@ pub fn unknown(resource_type: &str) -> Error {
     .hint("Load resources of this type first, or set fhir_bulk.data_schema to the schema of your resource tables.")
 }
 
-/// One new number of the sequence that counts versions, made now when it is not there.
+/// One new number of the sequence that counts versions: that of the table's schema if there is one, else that of
+/// `fhir_bulk.data_schema`, made now when it is not there.
 ///
 /// # Errors
 /// 3F000; PostgreSQL's own are raised.
-pub fn next_txid() -> Result<i64> {
-    let sequence = get_or_create_sequence()?;
+pub fn next_txid(table: Option<&ResourceTable>) -> Result<i64> {
+    let own = table.map(|table| &table.schema);
+    let sequence = match own.filter(|schema| schema_oid(schema).is_ok_and(has_sequence)) {
+        Some(schema) => qualified(schema, SEQUENCE),
+        None => get_or_create_sequence()?,
+    };
     let literal = sequence.replace('\'', "''");
     let found = spi::texts(&sql(format!("SELECT pg_catalog.nextval('{literal}'::pg_catalog.regclass)")), &[]);
     Ok(found.first().and_then(|number| number.parse().ok()).expect("nextval gives a bigint"))
@@ -249,14 +289,20 @@ pub fn make_sequence() -> Result<()> {
     get_or_create_sequence().map(|_| ())
 }
 
+const SEQUENCE: &CStr = c"transaction_id_seq";
+
+fn has_sequence(schema: pg_sys::Oid) -> bool {
+    catalog::relation(SEQUENCE, schema).is_some()
+}
+
 /// The sequence's name, quoted.
 fn get_or_create_sequence() -> Result<String> {
     let schema = settings::data_schema()?;
     let schema_oid = schema_oid(&schema)?;
-    let sequence = qualified(&schema, c"transaction_id_seq");
-    if catalog::relation(c"transaction_id_seq", schema_oid).is_none() {
+    let sequence = qualified(&schema, SEQUENCE);
+    if !has_sequence(schema_oid) {
         wait_for_others(schema_oid, COMMON);
-        if catalog::relation(c"transaction_id_seq", schema_oid).is_none() {
+        if !has_sequence(schema_oid) {
             spi::execute(&sql(format!("CREATE SEQUENCE {sequence}")), &[]);
         }
     }

@@ -1,8 +1,8 @@
 //! Which resource types there are.
 
-use super::ResourceType;
 use super::statement::sql;
 use super::table::{RESOURCE_COLUMNS, schema_oid};
+use super::{ResourceTable, ResourceType};
 use crate::settings;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::{self, Parameter};
@@ -46,16 +46,37 @@ fn type_of(oid: &str, table: &str) -> Option<ResourceType> {
     if of_table.canonical() != table {
         return ResourceType::new(of_table.canonical()).ok();
     }
-    // How a type of one's own is spelt, the default of its column says, such as 'Individual'::text. It waits for whoever
-    // changes the table, so it is asked for these only.
+    // It waits for whoever changes the table, so it is asked for these only.
+    Some(default_type(oid).filter(|spelt| spelt.as_str().eq_ignore_ascii_case(table)).unwrap_or(of_table))
+}
+
+/// The type that the default of a table's `resource_type` names, such as 'Individual'::text: how one's own type is spelt.
+fn default_type(oid: &str) -> Option<ResourceType> {
     let query = sql(format!(
         "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d \
          JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid \
          AND a.attnum OPERATOR(pg_catalog.=) d.adnum AND a.attname OPERATOR(pg_catalog.=) 'resource_type' \
          WHERE d.adrelid OPERATOR(pg_catalog.=) {oid}"
     ));
-    let default = spi::texts(&query, &[]).pop().unwrap_or_default();
-    let spelt = default.strip_prefix('\'').and_then(|text| text.split('\'').next());
-    let spelt = spelt.filter(|spelt| spelt.eq_ignore_ascii_case(table)).and_then(|spelt| ResourceType::new(spelt).ok());
-    Some(spelt.unwrap_or(of_table))
+    let default = spi::texts(&query, &[]).pop()?;
+    ResourceType::new(default.strip_prefix('\'')?.split('\'').next()?).ok()
+}
+
+/// The type of the resources in a table of any name, as the current role can tell: as HL7 spells the table's name, as a row
+/// has it, as its column's default has it.
+pub fn type_of_table(table: &ResourceTable) -> Option<ResourceType> {
+    if let Some(known) = fhir_bulk_codec::fhir::resource_type(&table.name()) {
+        return ResourceType::new(known).ok();
+    }
+    let readable = c"SELECT 'yes' WHERE pg_catalog.has_column_privilege($1, 'resource_type', 'SELECT')";
+    if !spi::texts(readable, &[Parameter::oid(table.oid)]).is_empty() {
+        let of_row = sql(format!(
+            "SELECT resource_type::pg_catalog.text FROM {} WHERE resource_type IS NOT NULL LIMIT 1",
+            table.sql_name
+        ));
+        if let Some(name) = spi::texts(&of_row, &[]).pop() {
+            return ResourceType::new(&name).ok();
+        }
+    }
+    default_type(&table.oid.to_u32().to_string())
 }

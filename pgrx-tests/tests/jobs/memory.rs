@@ -2,14 +2,8 @@
 
 use crate::job::{import, one_worker, wait_for_status, worker};
 use crate::support::{patients, run};
+use fhir_bulk_tests::memory::anonymous;
 use serde_json::Value;
-
-/// Memory that a process allocated itself, without shared buffers.
-fn anonymous(pid: i32) -> Option<i64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    Some(line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024)
-}
 
 #[test]
 fn a_thousand_batches_leave_no_memory_behind() {
@@ -23,7 +17,7 @@ fn a_thousand_batches_leave_no_memory_behind() {
         |status: &Value| status["inputs"].as_array().unwrap().iter().map(|i| i["total"].as_u64().unwrap()).sum::<u64>();
     let mut at = |wanted: u64| {
         wait_for_status(&mut client, "many", "more", |status| total(status) >= wanted);
-        anonymous(worker).expect("the worker is at work")
+        anonymous(worker.into()).expect("the worker is at work")
     };
     let (first, last) = (at(15_000), at(115_000));
     assert!(last - first < 4 << 20, "1,000 batches left {} kB", (last - first) >> 10);

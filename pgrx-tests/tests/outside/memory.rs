@@ -1,42 +1,19 @@
 //! A backend's memory stays flat however much goes through it, and errors give back what they took.
 
 use crate::support::{count, fails, load_fails, load_sql, patient, patients, rows, run};
-use fhir_bulk_tests::{Client, Database, SetAtEnd, gzip};
+use fhir_bulk_tests::memory::{self, growth};
+use fhir_bulk_tests::{Client, Database, gzip};
 use std::io::Read as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What SPEC allows a backend to grow by.
 const GROWTH: i64 = 64 << 20;
 
-/// Anonymous memory of a backend: what it allocated itself, without shared buffers.
 fn anonymous(pid: i64) -> i64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon in /proc/<pid>/status");
-    line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024
+    memory::anonymous(pid).expect("a living backend")
 }
 
 fn pid(client: &mut Client) -> i64 {
     count(client, "SELECT pg_backend_pid()")
-}
-
-/// The most that the backend's memory grows by while `work` runs.
-fn growth(client: &mut Client, work: impl FnOnce(&mut Client)) -> i64 {
-    let pid = pid(client);
-    let (before, ended) = (anonymous(pid), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut most = before;
-            while !ended.load(Ordering::Relaxed) {
-                most = most.max(anonymous(pid));
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-            most.max(anonymous(pid)) - before
-        });
-        let end = SetAtEnd(&ended);
-        work(client);
-        drop(end);
-        watch.join().unwrap()
-    })
 }
 
 #[test]

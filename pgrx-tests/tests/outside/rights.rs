@@ -39,7 +39,7 @@ fn only_reading_functions_are_public() {
              WHERE d.classid = 'pg_proc'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
                AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk') AND proname ~ '^bulk_(load|create|dump)' ORDER BY 1"
         ),
-        ["bulk_create_table|f", "bulk_dump|t", "bulk_dump_chunks|t", "bulk_load|f", "bulk_load_stage|f"]
+        ["bulk_create_table|f", "bulk_dump|t", "bulk_dump_chunks|t", "bulk_load|f", "bulk_load_result|t"]
     );
     // What it may not read it may not dump.
     aidbox_tables(&mut database.connect(), &["Patient"]);

@@ -13,7 +13,6 @@ mod races;
 mod rejects;
 mod replication;
 mod servers;
-mod staged;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]
 mod support;

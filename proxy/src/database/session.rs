@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{SinkExt as _, Stream, StreamExt as _, stream};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row, RowStream};
+use tokio_postgres::{Client, CopyInSink, Row, RowStream};
 
 use crate::caller::auth::Caller;
 use crate::database::pool::Connection;
@@ -164,6 +164,22 @@ impl Session {
         Ok(stream::once(async { Ok(piece(first)) }).chain(rest).boxed())
     }
 
+    /// Starts to copy into one of the extension's relations, with options in SQL. Dropped before its end, it is given up, and all of its rows with it.
+    ///
+    /// # Errors
+    /// Those of the statement.
+    pub async fn copy_in(&self, relation: &str, options: &str) -> Result<Copy<'_>> {
+        // The library may not be loaded so far, and without it PostgreSQL does not know the formats.
+        self.value("bulk_load_result()", &[]).await?;
+        let statement = format!("COPY {}.{relation} FROM STDIN ({options})", self.connection().schema());
+        self.is_busy.store(true, Relaxed);
+        // The driver ends the messages of a COPY that does not begin once too often, and is out of step from there on. So the
+        // connection counts as busy, and is given up with the session.
+        let sink = self.connection().client().copy_in(&statement).await;
+        let sink = sink.map_err(|error| Problem::of_statement(&error, self.blame))?;
+        Ok(Copy { session: self, sink: Box::pin(sink) })
+    }
+
     /// Ends the transaction and gives the connection back.
     ///
     /// # Errors
@@ -188,6 +204,33 @@ impl Session {
     /// The connection it holds until it is committed.
     pub fn connection(&self) -> &Connection {
         self.connection.as_ref().expect("held until commit, which consumes the session")
+    }
+}
+
+/// A COPY … FROM STDIN of a session.
+pub struct Copy<'a> {
+    session: &'a Session,
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+}
+
+impl Copy<'_> {
+    /// Sends bytes, as fast as the server takes them.
+    ///
+    /// # Errors
+    /// 503 when the connection is gone.
+    pub async fn send(&mut self, bytes: Bytes) -> Result<()> {
+        self.sink.send(bytes).await.map_err(Problem::unavailable)
+    }
+
+    /// Ends the data, and waits until all of it is loaded.
+    ///
+    /// # Errors
+    /// Those of the load.
+    pub async fn finish(mut self) -> Result<()> {
+        let done = self.sink.as_mut().finish().await;
+        done.map_err(|error| self.session.failed(&error))?;
+        self.session.is_busy.store(false, Relaxed);
+        Ok(())
     }
 }
 

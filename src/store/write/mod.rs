@@ -108,8 +108,7 @@ impl TableWriter {
             }
             keys => keys,
         };
-        let history =
-            if keep_history { Some(History::of(table, &ResourceTable::history(resource_type)?)) } else { None };
+        let history = if keep_history { Some(History::of(table, &table.history()?)) } else { None };
         // The privilege is checked before anything is said of the table.
         Access::insert(open, columns.inserted()).check();
         let (has_cts, status_type) = (columns.cts.is_some(), columns.status_type);

@@ -1,0 +1,126 @@
+//! COPY … FROM: a load whose bytes come from the client, or from a file or program of the server.
+
+use super::end;
+use super::options::{Format, Options};
+use crate::extension;
+use crate::load::{Load, Plan, Position, answer};
+use crate::source::{self, Source};
+use crate::store::{ResourceTable, ResourceType, type_of_table};
+use fhir_bulk_pg::copy::{Copy, End};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::progress::{self, Copying, Work};
+use fhir_bulk_pg::session;
+use pgrx::prelude::*;
+use pgrx::{JsonB, PgSqlErrorCode, pg_sys};
+use serde_json::Value;
+use std::cell::RefCell;
+
+/// How often progress is shown.
+const LINES_PER_LOOK: u64 = 1024;
+
+thread_local! {
+    /// What the session's last one came to.
+    static LAST: RefCell<Option<Value>> = const { RefCell::new(None) };
+}
+
+/// What the session's last `COPY … FROM` in a format of ours came to, as `bulk_load` answers; NULL before the first, and
+/// after one that failed.
+#[pg_extern(volatile, parallel_unsafe)]
+fn bulk_load_result() -> Option<JsonB> {
+    LAST.with_borrow(|last| last.clone().map(JsonB))
+}
+
+/// Where lines go.
+struct Target {
+    relation: pg_sys::Oid,
+    /// None for `bulk_resource`: each type to its own.
+    table: Option<ResourceTable>,
+    resource_type: Option<ResourceType>,
+}
+
+/// 1. see that the transaction may write, and that the role may read the file or run the program
+/// 2. find the table, and its type
+/// 3. store all lines; a client is asked for them once the table is open
+pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
+    LAST.set(None);
+    if options.format == Format::Ndjson {
+        return Err(Copy::unsupported("format ndjson is for COPY TO")
+            .hint("Formats fhir and aidbox read resources, one JSON object a line."));
+    }
+    session::prevent_if_read_only(c"COPY FROM");
+    end::check(copy.end(), true)?;
+    let Target { relation, table, resource_type } = target(copy, options.resource_type)?;
+    let Source { name, bytes, progress } = match copy.end() {
+        End::Client => source::client::open()?,
+        End::File(name) => source::file::of_path(&name.to_string_lossy(), &end::path(name))?,
+        End::Program(command) => source::program::open(&command.to_string_lossy())?,
+    };
+    let read = progress.clone();
+    let typed = resource_type.is_some() || table.is_some();
+    let plan = Plan {
+        resource_type,
+        table,
+        fhir: options.format == Format::Fhir,
+        options: options.load,
+        mistaken: Some(mistaken),
+        start: Position::default(),
+    };
+    let mut load = Load::start(Source { name, bytes, progress }, plan)?;
+    let work = Work::Copy { relation, through: end::through(copy.end()) };
+    let counts = load
+        .batch(|lines, _| {
+            if lines % LINES_PER_LOOK == 1 {
+                let copying = Copying::From { read_bytes: read.read_bytes(), all_bytes: read.total_bytes() };
+                progress::show(copying, lines - 1, work);
+            }
+            false
+        })?
+        .counts;
+    let errors = load.finish();
+    progress::end();
+    if let Some(errors) = errors.filter(|errors| *errors > 0) {
+        let lines = if errors == 1 { "1 line was" } else { &format!("{errors} lines were") };
+        pgrx::notice!("{lines} not loaded; SELECT * FROM bulk_load_reject shows why");
+    }
+    LAST.set(Some(answer(&counts, typed, errors)));
+    Ok(counts.values().sum())
+}
+
+fn target(copy: &Copy<'_>, resource_type: Option<ResourceType>) -> Result<Target> {
+    let relation = copy.lock_relation();
+    if extension::is_own_relation(relation, c"bulk_resource") {
+        return Ok(Target { relation, table: None, resource_type });
+    }
+    if resource_type.is_some() {
+        return Err(Copy::unsupported("option RESOURCE_TYPE is for COPY bulk_resource FROM")
+            .hint("A table has the type of its rows, or that which its name says."));
+    }
+    let table = ResourceTable::at(relation)?;
+    let resource_type = type_of_table(&table);
+    Ok(Target { relation, table: Some(table), resource_type })
+}
+
+/// What a line that is no resource looks like, where going on could only do harm.
+fn mistaken(number: u64, line: &[u8]) -> Option<Error> {
+    let error = |message: String| Error::new(PgSqlErrorCode::ERRCODE_BAD_COPY_FILE_FORMAT, message);
+    let line = line.trim_ascii();
+    if line == b"\\." {
+        let message = format!("line {number} of the data is \\., which ends no data in this format");
+        return Some(error(message).hint(
+            "The data cannot stand in a psql script. Use \\copy … FROM 'file', or COPY … FROM STDIN with the data as psql's input.",
+        ));
+    }
+    if number > 1 {
+        return None;
+    }
+    let looks_like = match line {
+        _ if line.starts_with(b"PGCOPY") => "COPY's binary format",
+        [b'{' | b'[', ..] => return None,
+        _ if line.contains(&b'\t') => "COPY's text format",
+        _ if line.contains(&b',') => "CSV",
+        _ => return None,
+    };
+    Some(error(format!("the data looks like {looks_like}, not like NDJSON")).hint(
+        "The formats fhir and aidbox read resources, one JSON object a line. Leave out FORMAT to copy rows of columns.",
+    ))
+}

@@ -1,0 +1,165 @@
+//! A program on the server that COPY reads from or writes to, without ever waiting for it: its pipe doesn't block.
+
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::session::{self, Waiting};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use pgrx::PgSqlErrorCode;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a program that is no longer wanted may take to end by itself, once its pipe is closed.
+const GRACE: Duration = Duration::from_millis(200);
+/// How often it is looked whether a program has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A program that runs. Dropped, it ends: its pipe is closed, and it is killed if that does not end it soon.
+pub struct Program {
+    command: String,
+    child: Child,
+    /// Our end; none once it is closed.
+    pipe: Option<File>,
+}
+
+impl Program {
+    /// Runs a command by the shell, to read what it prints.
+    ///
+    /// # Errors
+    /// 58000 when it cannot be started.
+    pub fn to_read(command: &str) -> Result<Program> {
+        let mut child = start(command, |shell| shell.stdout(Stdio::piped()))?;
+        let pipe = child.stdout.take().map(OwnedFd::from);
+        Program::new(command, child, pipe)
+    }
+
+    /// Runs a command by the shell, to write what it reads.
+    ///
+    /// # Errors
+    /// 58000 when it cannot be started.
+    pub fn to_write(command: &str) -> Result<Program> {
+        let mut child = start(command, |shell| shell.stdin(Stdio::piped()))?;
+        let pipe = child.stdin.take().map(OwnedFd::from);
+        Program::new(command, child, pipe)
+    }
+
+    fn new(command: &str, child: Child, pipe: Option<OwnedFd>) -> Result<Program> {
+        let mut program = Program { command: command.to_owned(), child, pipe: pipe.map(File::from) };
+        let unblocked = program.pipe.as_ref().map_or(Ok(0), |pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)));
+        match unblocked {
+            Ok(_) => Ok(program),
+            Err(error) => {
+                program.pipe = None;
+                Err(could_not_start(command, &error.into()))
+            }
+        }
+    }
+
+    /// Our end of its pipe.
+    ///
+    /// # Panics
+    /// After [`Program::end`].
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_ref().expect("open until the end").as_fd()
+    }
+
+    /// Reads what it has printed; how many bytes, 0 at the end, `None` when there are none so far.
+    ///
+    /// # Errors
+    /// 58030.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let Some(pipe) = &mut self.pipe else { return Ok(Some(0)) };
+        match pipe.read(buffer) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+            Err(error) => Err(self.failed("could not read from", &error)),
+        }
+    }
+
+    /// Writes all of it. Waits until the program takes it; an interrupt takes effect meanwhile.
+    ///
+    /// # Errors
+    /// 38000 for a program that has failed, 58030 for one that reads no more.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let Some(pipe) = &mut self.pipe else { return Ok(()) };
+            match pipe.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    session::wait(&[Waiting::Writable(pipe.as_fd())]);
+                    session::check_for_interrupts();
+                }
+                Err(error) => {
+                    // That it has failed says more than that its pipe is broken.
+                    self.end()?;
+                    return Err(self.failed("could not write to", &error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the pipe, and waits until the program has ended. An interrupt takes effect meanwhile.
+    ///
+    /// # Errors
+    /// 38000 for a program that fails.
+    pub fn end(&mut self) -> Result<()> {
+        self.pipe = None;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => {
+                    let message = format!("program \"{}\" failed", self.command);
+                    return Err(Error::new(PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message)
+                        .detail(how_it_ended(status)));
+                }
+                Ok(None) => session::wait_for_latch(LOOK_EVERY),
+                Err(error) => return Err(self.failed("could not wait for", &error)),
+            }
+        }
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) -> Error {
+        let message = format!("{what} program \"{}\": {error}", self.command);
+        Error::new(PgSqlErrorCode::ERRCODE_IO_ERROR, message)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.pipe = None;
+        let deadline = Instant::now() + GRACE;
+        // One that can't be asked for is no child any more.
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() >= deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+fn start(command: &str, pipe: impl FnOnce(&mut Command) -> &mut Command) -> Result<Child> {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]);
+    pipe(&mut shell).spawn().map_err(|error| could_not_start(command, &error))
+}
+
+fn could_not_start(command: &str, error: &io::Error) -> Error {
+    let message = format!("could not start program \"{command}\": {error}");
+    Error::new(PgSqlErrorCode::ERRCODE_SYSTEM_ERROR, message)
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("It ended with status {code}."),
+        (None, Some(signal)) => format!("It was ended by signal {signal}."),
+        (None, None) => "It ended without a status.".to_owned(),
+    }
+}

@@ -1,0 +1,41 @@
+//! The output of a program on the server.
+
+use super::opened::{Arriving, Bytes, Progress, Source};
+use crate::program::Program;
+use fhir_bulk_pg::error::Result;
+use std::os::fd::BorrowedFd;
+
+/// How much is read at a time: what a pipe holds.
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// Starts a command, by the server's shell, whose rights are checked.
+///
+/// # Errors
+/// 58000 when it cannot be started.
+pub fn open(command: &str) -> Result<Source> {
+    let progress = Progress::default();
+    let output = Output { program: Program::to_read(command)?, progress: progress.clone() };
+    Ok(Source { name: format!("PROGRAM {command}"), bytes: Bytes::Here(Box::new(output)), progress })
+}
+
+struct Output {
+    program: Program,
+    progress: Progress,
+}
+
+impl Arriving for Output {
+    fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut block = vec![0; BLOCK_BYTES];
+        let Some(count) = self.program.read(&mut block)? else { return Ok(None) };
+        if count == 0 {
+            self.program.end()?;
+        }
+        block.truncate(count);
+        self.progress.advance(count);
+        Ok(Some(block))
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.program.fd()
+    }
+}
