@@ -19,9 +19,8 @@ pub fn this_extension() -> Extension {
 
 /// This extension, unless this database has it no more: for those whom nobody calls.
 pub fn find_this_extension() -> Option<Extension> {
-    let query = c"SELECT pg_catalog.concat_ws(' ', e.oid, e.extowner) FROM pg_catalog.pg_extension e \
-        WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk'";
-    let found = spi::texts(query, &[]);
+    let query = c"SELECT concat_ws(' ', e.oid, e.extowner) FROM pg_extension e WHERE e.extname = 'fhir_bulk'";
+    let found = spi::catalog_texts(query, &[]);
     let mut parts = found.first()?.split(' ');
     let mut oid = || parts.next().and_then(|number| number.parse::<u32>().ok()).expect("an OID").into();
     let (oid, owner) = (oid(), oid());

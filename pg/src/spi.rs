@@ -1,6 +1,7 @@
 //! SQL statements with whole columns of values as parameters.
 
-use super::datum;
+use super::guc::{self, Changes};
+use super::{datum, session};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
@@ -173,6 +174,12 @@ pub fn execute(statement: &CStr, parameters: &[Parameter]) -> u64 {
 /// Runs a query whose first column is text or bigint as text; NULLs are left out.
 pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
     texts_of(query, parameters, false)
+}
+
+/// As [`texts`], of a query on catalogues alone, with the current role's rights: its names and operators are those of
+/// pg_catalog, whatever the caller has in search_path.
+pub fn catalog_texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
+    guc::with(&[(c"search_path", session::SAFE_SEARCH_PATH)], Changes::Undo, || texts(query, parameters))
 }
 
 /// As [`texts`], under the active snapshot instead of a new one.

@@ -51,12 +51,10 @@ fn bulk_export_file_part(
 /// # Errors
 /// 42501.
 fn may_read_files() -> Result<()> {
-    let query = c"SELECT p.oid::pg_catalog.text FROM pg_catalog.pg_proc p \
-        JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
-        AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.refobjid OPERATOR(pg_catalog.=) $1 \
-        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
-        WHERE p.proname OPERATOR(pg_catalog.=) 'bulk_export_file' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')";
-    if !spi::texts(query, &[spi::Parameter::oid(extension::this_extension().oid)]).is_empty() {
+    let query = c"SELECT p.oid::text FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass \
+        AND d.objid = p.oid AND d.refobjid = $1 AND d.refclassid = 'pg_extension'::regclass \
+        WHERE p.proname = 'bulk_export_file' AND has_function_privilege(p.oid, 'EXECUTE')";
+    if !spi::catalog_texts(query, &[spi::Parameter::oid(extension::this_extension().oid)]).is_empty() {
         return Ok(());
     }
     let message = "permission denied for function bulk_export_file";

@@ -98,8 +98,8 @@ pub fn of_horizon(kickoff: &Kickoff, open: [&Open; 2]) -> Result<Vec<Note>> {
 /// Whether a subscription writes into a table or a part of it.
 fn is_subscribed(table: &ResourceTable) -> bool {
     let query = c"WITH RECURSIVE parts (oid) AS (SELECT $1 UNION SELECT i.inhrelid FROM parts p \
-            JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) p.oid) \
-        SELECT 'yes' FROM parts p JOIN pg_catalog.pg_subscription_rel s ON s.srrelid OPERATOR(pg_catalog.=) p.oid LIMIT 1";
+            JOIN pg_inherits i ON i.inhparent = p.oid) \
+        SELECT 'yes' FROM parts p JOIN pg_subscription_rel s ON s.srrelid = p.oid LIMIT 1";
     session::as_bootstrap_superuser(|| !spi::texts(query, &[Parameter::oid(table.oid)]).is_empty())
 }
 

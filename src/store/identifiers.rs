@@ -1,7 +1,6 @@
 //! Finding resources by their business identifiers through an index, where there is one that can.
 
 use super::ResourceTable;
-use super::statement::sql;
 use fhir_bulk_codec::resource::Identifier;
 use fhir_bulk_pg::datum;
 use fhir_bulk_pg::guc::{self, Changes};
@@ -48,15 +47,11 @@ pub fn by_index<T>(plan: impl FnOnce() -> T) -> T {
 /// What the GIN indexes of a table are on that can answer containment for the current role, as PostgreSQL writes it.
 fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
     // Containment may not run before a policy has let a row pass: it could tell of others.
-    let query = sql("SELECT pg_catalog.pg_get_indexdef(i.indexrelid, n, false) \
-         FROM pg_catalog.pg_index i CROSS JOIN LATERAL pg_catalog.generate_series(1, i.indnkeyatts) n \
-         JOIN pg_catalog.pg_opclass o ON o.oid OPERATOR(pg_catalog.=) i.indclass[n OPERATOR(pg_catalog.-) 1] \
-         JOIN pg_catalog.pg_am a ON a.oid OPERATOR(pg_catalog.=) o.opcmethod \
-         WHERE i.indrelid OPERATOR(pg_catalog.=) $1 AND i.indisvalid AND i.indpred IS NULL \
-         AND a.amname OPERATOR(pg_catalog.=) 'gin' \
-         AND o.opcname OPERATOR(pg_catalog.=) ANY ('{jsonb_ops,jsonb_path_ops}'::pg_catalog.name[]) \
-         AND NOT pg_catalog.row_security_active($1)"
-        .to_owned());
-    // Names of operators are spelt out where the caller's search_path hides them.
-    guc::with(&[(c"search_path", c"pg_catalog")], Changes::Keep, || spi::texts(&query, &[Parameter::oid(table.oid)]))
+    let query = c"SELECT pg_get_indexdef(i.indexrelid, n, false) \
+         FROM pg_index i CROSS JOIN LATERAL generate_series(1, i.indnkeyatts) n \
+         JOIN pg_opclass o ON o.oid = i.indclass[n - 1] JOIN pg_am a ON a.oid = o.opcmethod \
+         WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND a.amname = 'gin' \
+         AND o.opcname IN ('jsonb_ops', 'jsonb_path_ops') AND NOT row_security_active($1)";
+    // It spells out the names of operators that the search_path hides.
+    spi::catalog_texts(query, &[Parameter::oid(table.oid)])
 }

@@ -34,9 +34,8 @@ impl Keys {
     /// trigger that is told of the table may rely on its key, and who decodes the log would see rows of repeated ids
     /// that come and go.
     pub fn may_wait() -> bool {
-        let watched =
-            c"SELECT 'yes' FROM pg_catalog.pg_event_trigger WHERE evtenabled OPERATOR(pg_catalog.<>) 'D' LIMIT 1";
-        !replication::log_is_decoded() && spi::texts(watched, &[]).is_empty()
+        let watched = c"SELECT 'yes' FROM pg_event_trigger WHERE evtenabled <> 'D' LIMIT 1";
+        !replication::log_is_decoded() && spi::catalog_texts(watched, &[]).is_empty()
     }
 
     /// Makes them, of so many rows that stand in the order in which they came: of those with the same id the last one

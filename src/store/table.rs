@@ -112,6 +112,7 @@ impl ResourceTable {
     /// A table that this transaction has locked and whose rows its snapshot does not show, since it was made or written
     /// anew after that was taken. There is none if all locks came before the snapshot.
     pub fn younger_than_snapshot() -> Option<String> {
+        // Under the caller's search_path: the table is named as the caller does.
         let query = c"SELECT l.relation::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_locks l \
             LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
             WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
@@ -208,36 +209,31 @@ impl ResourceTable {
     pub fn is_readable(&self) -> Result<bool> {
         let schema = schema_oid(&settings::data_schema()?)?;
         let query = sql(format!(
-            "SELECT 'yes' WHERE pg_catalog.has_schema_privilege($1, 'USAGE') AND NOT EXISTS \
-             (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) $2 \
-             AND a.attname OPERATOR(pg_catalog.=) ANY ('{{{RESOURCE_COLUMNS}}}'::pg_catalog.name[]) \
-             AND NOT pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))"
+            "SELECT 'yes' WHERE has_schema_privilege($1, 'USAGE') AND NOT EXISTS \
+             (SELECT FROM pg_attribute a WHERE a.attrelid = $2 AND a.attname = ANY ('{{{RESOURCE_COLUMNS}}}') \
+             AND NOT has_column_privilege(a.attrelid, a.attnum, 'SELECT'))"
         ));
-        Ok(!spi::texts(&query, &[Parameter::oid(schema), Parameter::oid(self.oid)]).is_empty())
+        Ok(!spi::catalog_texts(&query, &[Parameter::oid(schema), Parameter::oid(self.oid)]).is_empty())
     }
 
     /// Whether the current role sees all of its rows.
     pub fn is_open(&self) -> bool {
-        let query = c"SELECT 'yes' WHERE pg_catalog.has_table_privilege($1, 'SELECT') \
-            AND NOT pg_catalog.row_security_active($1)";
-        !spi::texts(query, &[Parameter::oid(self.oid)]).is_empty()
+        let query = c"SELECT 'yes' WHERE has_table_privilege($1, 'SELECT') AND NOT row_security_active($1)";
+        !spi::catalog_texts(query, &[Parameter::oid(self.oid)]).is_empty()
     }
 
     /// The size of a table that reading runs no code of: one of PostgreSQL's own, without policies for the current role.
     pub fn plain_bytes(&self) -> Option<u64> {
-        let query = c"SELECT pg_catalog.pg_table_size(oid) FROM pg_catalog.pg_class \
-            WHERE oid OPERATOR(pg_catalog.=) $1 AND (relkind OPERATOR(pg_catalog.=) 'r' \
-            OR relkind OPERATOR(pg_catalog.=) 'm') AND NOT pg_catalog.row_security_active(oid)";
-        spi::texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
+        let query = c"SELECT pg_table_size(oid) FROM pg_class \
+            WHERE oid = $1 AND relkind IN ('r', 'm') AND NOT row_security_active(oid)";
+        spi::catalog_texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
     }
 
     /// How many blocks there are of a table that ranges of them can be read of: one heap.
     pub fn blocks(&self) -> Option<u32> {
-        let query = c"SELECT pg_catalog.pg_relation_size(oid) OPERATOR(pg_catalog./) \
-            pg_catalog.current_setting('block_size')::pg_catalog.int8 FROM pg_catalog.pg_class \
-            WHERE oid OPERATOR(pg_catalog.=) $1 AND NOT relhassubclass AND relam OPERATOR(pg_catalog.=) \
-            (SELECT oid FROM pg_catalog.pg_am WHERE amname OPERATOR(pg_catalog.=) 'heap')";
-        spi::texts(query, &[Parameter::oid(self.oid)]).first().and_then(|blocks| blocks.parse().ok())
+        let query = c"SELECT pg_relation_size(oid) / current_setting('block_size')::int8 FROM pg_class \
+            WHERE oid = $1 AND NOT relhassubclass AND relam = (SELECT oid FROM pg_am WHERE amname = 'heap')";
+        spi::catalog_texts(query, &[Parameter::oid(self.oid)]).first().and_then(|blocks| blocks.parse().ok())
     }
 
     /// Its `status` in a statement, after `prefix`. A domain's is compared as text: enumerations have operators, domains over
@@ -340,9 +336,8 @@ fn create_one(resource_type: &ResourceType, name: &CStr, if_missing: &str, key: 
     let schema = settings::data_schema()?;
     let (table, status) = (qualified(&schema, name), qualified(&schema, c"resource_status"));
     // Where the server has lz4: a dump spends less time in it than in pglz, by far.
-    let has_lz4 = c"SELECT 'yes' FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) \
-        'default_toast_compression' AND 'lz4' OPERATOR(pg_catalog.=) ANY (enumvals)";
-    let compression = if spi::texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
+    let has_lz4 = c"SELECT 'yes' FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)";
+    let compression = if spi::catalog_texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
     // Names of types could be anybody's in the caller's search_path.
     let now = "pg_catalog.timestamptz DEFAULT CURRENT_TIMESTAMP";
     spi::execute(

@@ -26,17 +26,16 @@ pub fn hidden_types() -> Result<Vec<ResourceType>> {
 fn types(readable: bool) -> Result<Vec<ResourceType>> {
     let schema = schema_oid(&settings::data_schema()?)?;
     let query = sql(format!(
-        "SELECT pg_catalog.concat(c.oid, ' ', c.relname) FROM pg_catalog.pg_class c \
-         WHERE c.relnamespace OPERATOR(pg_catalog.=) $1 AND NOT c.relispartition \
-         AND c.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f}}'::pg_catalog.\"char\"[]) \
-         AND (SELECT pg_catalog.count(*) FILTER (WHERE a.attname OPERATOR(pg_catalog.<>) 'cts') OPERATOR(pg_catalog.=) 6 \
-         AND (pg_catalog.has_schema_privilege($1, 'USAGE') \
-         AND pg_catalog.bool_and(pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'))) OPERATOR(pg_catalog.=) {readable} \
-         FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND NOT a.attisdropped \
-         AND a.attname OPERATOR(pg_catalog.=) ANY ('{{{RESOURCE_COLUMNS}}}'::pg_catalog.name[])) \
+        "SELECT concat(c.oid, ' ', c.relname) FROM pg_class c \
+         WHERE c.relnamespace = $1 AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+         AND (SELECT count(*) FILTER (WHERE a.attname <> 'cts') = 6 \
+         AND (has_schema_privilege($1, 'USAGE') \
+         AND bool_and(has_column_privilege(a.attrelid, a.attnum, 'SELECT'))) = {readable} \
+         FROM pg_attribute a \
+         WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attname = ANY ('{{{RESOURCE_COLUMNS}}}')) \
          ORDER BY c.relname"
     ));
-    let rows = spi::texts(&query, &[Parameter::oid(schema)]);
+    let rows = spi::catalog_texts(&query, &[Parameter::oid(schema)]);
     Ok(rows.iter().filter_map(|row| row.split_once(' ')).filter_map(|(oid, table)| type_of(oid, table)).collect())
 }
 
@@ -53,12 +52,11 @@ fn type_of(oid: &str, table: &str) -> Option<ResourceType> {
 /// The type that the default of a table's `resource_type` names, such as 'Individual'::text: how one's own type is spelt.
 fn default_type(oid: &str) -> Option<ResourceType> {
     let query = sql(format!(
-        "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d \
-         JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid \
-         AND a.attnum OPERATOR(pg_catalog.=) d.adnum AND a.attname OPERATOR(pg_catalog.=) 'resource_type' \
-         WHERE d.adrelid OPERATOR(pg_catalog.=) {oid}"
+        "SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d \
+         JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attname = 'resource_type' \
+         WHERE d.adrelid = {oid}"
     ));
-    let default = spi::texts(&query, &[]).pop()?;
+    let default = spi::catalog_texts(&query, &[]).pop()?;
     ResourceType::new(default.strip_prefix('\'')?.split('\'').next()?).ok()
 }
 
@@ -68,8 +66,8 @@ pub fn type_of_table(table: &ResourceTable) -> Option<ResourceType> {
     if let Some(known) = fhir_bulk_codec::fhir::resource_type(&table.name()) {
         return ResourceType::new(known).ok();
     }
-    let readable = c"SELECT 'yes' WHERE pg_catalog.has_column_privilege($1, 'resource_type', 'SELECT')";
-    if !spi::texts(readable, &[Parameter::oid(table.oid)]).is_empty() {
+    let readable = c"SELECT 'yes' WHERE has_column_privilege($1, 'resource_type', 'SELECT')";
+    if !spi::catalog_texts(readable, &[Parameter::oid(table.oid)]).is_empty() {
         let of_row = sql(format!(
             "SELECT resource_type::pg_catalog.text FROM {} WHERE resource_type IS NOT NULL LIMIT 1",
             table.sql_name

@@ -239,11 +239,7 @@ impl TableWriter {
 
 /// A temporary table of this transaction for `id, resource, cts`, and its name.
 fn make_stage() -> (Table, String) {
-    let number = spi::texts(
-        c"SELECT pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_class \
-        WHERE relname OPERATOR(pg_catalog.~~) 'fhir\\_bulk\\_stage\\_%'",
-        &[],
-    );
+    let number = spi::catalog_texts(c"SELECT count(*) FROM pg_class WHERE relname LIKE 'fhir\\_bulk\\_stage\\_%'", &[]);
     let name = format!("pg_temp.fhir_bulk_stage_{}", number.first().map_or("0", String::as_str));
     spi::execute(
         &sql(format!(

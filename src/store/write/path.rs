@@ -110,7 +110,7 @@ fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
 }
 
 fn oid(table: &Table) -> Parameter {
-    Parameter::int8(i64::from(table.oid().to_u32()))
+    Parameter::oid(table.oid())
 }
 
 /// Citus keeps a shell of the table here and its rows elsewhere; what went into the shell would be lost.
@@ -119,23 +119,21 @@ pub(super) fn is_distributed(table: &Table) -> bool {
     if catalog::relation(c"pg_dist_partition", schema).is_none() {
         return false;
     }
-    let query = c"SELECT 'yes' FROM pg_catalog.pg_dist_partition \
-        WHERE logicalrelid::pg_catalog.oid::pg_catalog.int8 OPERATOR(pg_catalog.=) $1";
-    !spi::texts(query, &[oid(table)]).is_empty()
+    let query = c"SELECT 'yes' FROM pg_dist_partition WHERE logicalrelid = $1";
+    !spi::catalog_texts(query, &[oid(table)]).is_empty()
 }
 
 fn has_foreign_partition(table: &Table) -> bool {
-    let query = c"SELECT 'yes' FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass) p \
-        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.relid \
-        WHERE c.relkind OPERATOR(pg_catalog.=) 'f' LIMIT 1";
-    !spi::texts(query, &[oid(table)]).is_empty()
+    let query = c"SELECT 'yes' FROM pg_partition_tree($1) p JOIN pg_class c ON c.oid = p.relid \
+        WHERE c.relkind = 'f' LIMIT 1";
+    !spi::catalog_texts(query, &[oid(table)]).is_empty()
 }
 
 /// Whether triggers, of the table or of any partition, may keep rows out of it.
 pub(super) fn has_triggers(table: &Table) -> bool {
-    let query = c"SELECT 'yes' FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass) p \
-        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.relid WHERE c.relhastriggers LIMIT 1";
-    table.has_triggers() || table.kind() == b'p' && !spi::texts(query, &[oid(table)]).is_empty()
+    let query = c"SELECT 'yes' FROM pg_partition_tree($1) p JOIN pg_class c ON c.oid = p.relid \
+        WHERE c.relhastriggers LIMIT 1";
+    table.has_triggers() || table.kind() == b'p' && !spi::catalog_texts(query, &[oid(table)]).is_empty()
 }
 
 /// What `ON CONFLICT (id)` needs.
@@ -151,20 +149,16 @@ pub(super) struct IdIndex {
 /// A unique index on `id` alone.
 pub(super) fn id_index(table: &Table, columns: &Columns) -> Option<IdIndex> {
     // The name comes last, as it may have any character.
-    let query = c"SELECT pg_catalog.concat(i.indexrelid, ' ', coalesce(c.collisdeterministic, true), ' ', \
-            EXISTS (SELECT FROM pg_catalog.pg_index d WHERE d.indrelid OPERATOR(pg_catalog.=) i.indrelid \
-            AND d.indisunique AND NOT d.indimmediate AND d.indnkeyatts OPERATOR(pg_catalog.=) 1::pg_catalog.int2 \
-            AND d.indkey[0] OPERATOR(pg_catalog.=) i.indkey[0]), ' ', \
-            (SELECT pg_catalog.quote_ident(k.conname) FROM pg_catalog.pg_constraint k \
-            WHERE k.conindid OPERATOR(pg_catalog.=) i.indexrelid AND k.conrelid OPERATOR(pg_catalog.=) i.indrelid \
-            AND k.contype OPERATOR(pg_catalog.=) ANY ('{p,u}'::pg_catalog.\"char\"[]) LIMIT 1)) \
-        FROM pg_catalog.pg_index i LEFT JOIN pg_catalog.pg_collation c ON c.oid OPERATOR(pg_catalog.=) i.indcollation[0] \
-        WHERE i.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.=) $1 \
-        AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
-        AND i.indnkeyatts OPERATOR(pg_catalog.=) 1::pg_catalog.int2 \
-        AND i.indkey[0]::pg_catalog.int8 OPERATOR(pg_catalog.=) $2 \
+    let query = c"SELECT concat(i.indexrelid, ' ', coalesce(c.collisdeterministic, true), ' ', \
+            EXISTS (SELECT FROM pg_index d WHERE d.indrelid = i.indrelid \
+            AND d.indisunique AND NOT d.indimmediate AND d.indnkeyatts = 1 AND d.indkey[0] = i.indkey[0]), ' ', \
+            (SELECT quote_ident(k.conname) FROM pg_constraint k \
+            WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u') LIMIT 1)) \
+        FROM pg_index i LEFT JOIN pg_collation c ON c.oid = i.indcollation[0] \
+        WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
+        AND i.indnkeyatts = 1 AND i.indkey[0] = $2 \
         ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1";
-    let found = spi::texts(query, &[oid(table), Parameter::int8(i64::from(columns.id))]);
+    let found = spi::catalog_texts(query, &[oid(table), Parameter::int8(i64::from(columns.id))]);
     let mut parts = found.first()?.splitn(4, ' ');
     let (index, exact, has_rival, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let conflict = match (has_rival == "t", name) {

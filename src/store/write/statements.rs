@@ -242,30 +242,28 @@ impl History {
     /// The history of a resource table.
     pub fn of(table: &ResourceTable, history: &ResourceTable) -> History {
         let both = [Parameter::oid(table.oid), Parameter::oid(history.oid)];
-        let columns = spi::texts(COLUMNS_OF_BOTH, &both).join(", ");
+        let columns = spi::catalog_texts(COLUMNS_OF_BOTH, &both).join(", ");
         let can_compare = table.has_column(c"ts") && history.has_column(c"ts") && history.is_open();
-        let has = |query| !spi::texts(query, &[Parameter::oid(history.oid)]).is_empty();
+        let has = |query| !spi::catalog_texts(query, &[Parameter::oid(history.oid)]).is_empty();
         let (has_deferrable, may_refuse) = (has(DEFERRABLE_KEYS), has(TRIGGERS_OR_RULES));
         History { sql_name: history.sql_name.clone(), columns, can_compare, has_deferrable, may_refuse }
     }
 }
 
 /// The columns of a resource and others of one type, as far as they can be given values, quoted.
-const COLUMNS_OF_BOTH: &CStr = c"SELECT pg_catalog.quote_ident(t.attname) FROM pg_catalog.pg_attribute t \
-    JOIN pg_catalog.pg_attribute h ON h.attname OPERATOR(pg_catalog.=) t.attname \
-    WHERE t.attrelid OPERATOR(pg_catalog.=) $1 AND h.attrelid OPERATOR(pg_catalog.=) $2 \
-    AND t.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND h.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 \
-    AND NOT t.attisdropped AND NOT h.attisdropped AND h.attgenerated OPERATOR(pg_catalog.=) '' \
-    AND h.attidentity OPERATOR(pg_catalog.<>) 'a' AND (t.atttypid OPERATOR(pg_catalog.=) h.atttypid \
-        OR t.attname OPERATOR(pg_catalog.=) ANY ('{id,txid,ts,resource_type,status,resource,cts}'::pg_catalog.name[])) \
+const COLUMNS_OF_BOTH: &CStr = c"SELECT quote_ident(t.attname) FROM pg_attribute t \
+    JOIN pg_attribute h ON h.attname = t.attname \
+    WHERE t.attrelid = $1 AND h.attrelid = $2 AND t.attnum > 0 AND h.attnum > 0 \
+    AND NOT t.attisdropped AND NOT h.attisdropped AND h.attgenerated = '' AND h.attidentity <> 'a' \
+    AND (t.atttypid = h.atttypid \
+        OR t.attname IN ('id', 'txid', 'ts', 'resource_type', 'status', 'resource', 'cts')) \
     ORDER BY t.attnum";
 /// A key of a table that is not checked at once, if there is one.
-const DEFERRABLE_KEYS: &CStr = c"SELECT 'yes' FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) $1 \
-    AND NOT indimmediate LIMIT 1";
+const DEFERRABLE_KEYS: &CStr = c"SELECT 'yes' FROM pg_index WHERE indrelid = $1 AND NOT indimmediate LIMIT 1";
 /// Whether anything but the row's own content decides if it gets in.
-const TRIGGERS_OR_RULES: &CStr = c"SELECT 'yes' FROM pg_catalog.pg_class \
-    WHERE (relhastriggers OR relhasrules) AND (oid OPERATOR(pg_catalog.=) $1 \
-    OR oid OPERATOR(pg_catalog.=) ANY (SELECT p.relid FROM pg_catalog.pg_partition_tree($1) p)) LIMIT 1";
+const TRIGGERS_OR_RULES: &CStr = c"SELECT 'yes' FROM pg_class \
+    WHERE (relhastriggers OR relhasrules) \
+    AND (oid = $1 OR oid IN (SELECT p.relid FROM pg_partition_tree($1) p)) LIMIT 1";
 
 /// From a temporary table of `id, resource, cts` to the resource table, in one statement each.
 pub(super) struct StagedStatements {
