@@ -29,13 +29,9 @@ pub fn find_this_extension() -> Option<Extension> {
 
 /// Whether a relation is the one of this name that came with the extension.
 pub fn is_own_relation(relation: pg_sys::Oid, name: &CStr) -> bool {
-    let query =
-        c"SELECT 'yes' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) c.oid \
-        WHERE c.oid OPERATOR(pg_catalog.=) $1 AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.name \
-        AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
-        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
-        AND d.deptype OPERATOR(pg_catalog.=) 'e' AND d.refobjid OPERATOR(pg_catalog.=) \
-        (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'fhir_bulk')";
+    let query = c"SELECT 'yes' FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass \
+        JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' \
+        WHERE c.oid = $1 AND c.relname = $2::name AND e.extname = 'fhir_bulk'";
     let name = name.to_string_lossy();
-    !spi::texts(query, &[Parameter::oid(relation), Parameter::string(&name)]).is_empty()
+    !spi::catalog_texts(query, &[Parameter::oid(relation), Parameter::string(&name)]).is_empty()
 }
