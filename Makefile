@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-asserts bench profile fmt lint
+.PHONY: help setup build install demo stop clean-demo test test-asserts bench profile fmt lint deny
 
 include_env := . scripts/env.sh &&
 
@@ -45,3 +45,6 @@ lint: setup ## formatting and clippy, warnings denied
 	@cargo fmt --all --check
 	@$(include_env) cargo clippy --workspace --all-targets --no-default-features \
 	  --features fhir_bulk/pg$$PG_MAJOR -- -D warnings
+
+deny: ## hold the dependencies to deny.toml (OFFLINE=1: without their known flaws)
+	@scripts/deny.sh

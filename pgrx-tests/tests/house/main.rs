@@ -1,7 +1,7 @@
 //! The house itself: no file of a crate uses one that uses it, by whichever way round.
 
+mod dependencies;
 mod graph;
-mod licences;
 mod pages;
 
 use graph::Crate;
