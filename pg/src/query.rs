@@ -98,13 +98,16 @@ impl Query {
     }
 
     /// As [`Cursor::fetch`]; after the last row the query is closed.
-    pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> ControlFlow<()>) -> Fetched {
+    ///
+    /// # Errors
+    /// That of `each`.
+    pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> Result<ControlFlow<()>>) -> Result<Fetched> {
         let Query { cursor, columns, settings } = self;
-        let fetched = read_only::run(settings, || cursor.fetch(|row| each(&QueryRow { row, columns })));
+        let fetched = read_only::run(settings, || cursor.fetch(|row| each(&QueryRow { row, columns })))?;
         if fetched == Fetched::End {
             cursor.close();
         }
-        fetched
+        Ok(fetched)
     }
 }
 
