@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-asserts bench profile fmt lint
+.PHONY: help setup build install demo stop clean-demo test test-asserts bench picture profile fmt lint deny
 
 include_env := . scripts/env.sh &&
 
@@ -35,6 +35,9 @@ test-asserts: ## the tests from outside, on a PostgreSQL built with assertions (
 bench: install ## measure dump and load against plain COPY and SQL
 	@$(include_env) cargo run --release -p fhir_bulk_bench --bin bench -- $(ARGS)
 
+picture: ## draw the figures of docs/speed.md for the README
+	@cargo run --quiet -p fhir_bulk_bench --bin bench -- --draw docs/speed.md --out docs/images
+
 profile: ## count and show the instructions of the codec's hot loops
 	@scripts/profile.sh
 
@@ -45,3 +48,6 @@ lint: setup ## formatting and clippy, warnings denied
 	@cargo fmt --all --check
 	@$(include_env) cargo clippy --workspace --all-targets --no-default-features \
 	  --features fhir_bulk/pg$$PG_MAJOR -- -D warnings
+
+deny: ## hold the dependencies to deny.toml (OFFLINE=1: without their known flaws)
+	@scripts/deny.sh

@@ -4,6 +4,7 @@
 PG_MAJOR=${PG_MAJOR:-15}
 PG_BIN=${PG_BIN:-/usr/lib/postgresql/$PG_MAJOR/bin}
 PGRX_VERSION=0.18.1
+DENY_VERSION=0.20.2
 PGRX_HOME=${PGRX_HOME:-$PWD/target/pgrx}
 # What tests use of PyPI: pgspot reads the install script, pandas and DuckDB read what dump_sql writes, psycopg is what
 # the documents drive the functions with.

@@ -6,18 +6,14 @@ use crate::maker::{Maker, Plan};
 use crate::pace::Pace;
 use fhir_bulk_codec::gzip;
 use fhir_bulk_codec::ndjson::{Position, ReadError};
-use nix::sys::signal::{SigSet, SigmaskHow};
+use fhir_bulk_thread::{Hand, Thread};
 use std::cell::RefCell;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::mem::take;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 /// How many blocks of the source wait to be read, and how many chunks to be taken. Who gives blocks writes a chunk's
 /// rows in between: blocks of 64 kB are enough for a chunk or two.
@@ -25,8 +21,6 @@ const BLOCKS: usize = 32;
 const CHUNKS: usize = 2;
 /// How much of a compressed source is read at once.
 const READ_BYTES: usize = 256 << 10;
-/// As much as a backend's own stack.
-const STACK_BYTES: usize = 8 << 20;
 
 /// How often a thread that waits for its source looks whether anybody still wants it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -50,13 +44,13 @@ pub enum Source {
     /// The thread reads them, without waiting long.
     Reader(Box<dyn Read + Send>),
     /// The thread waits for them; what has come so far is not kept back meanwhile.
-    Blocks(Box<dyn Blocks>),
+    Blocks(Box<dyn Blocks + Send>),
     /// They are [given](Feed::give) by who takes the rows.
     Given,
 }
 
 /// Bytes that come when they come.
-pub trait Blocks: Send {
+pub trait Blocks {
     /// Waits for the next ones, none at their end, for at most so long; `None` when they have yet to come.
     ///
     /// # Errors
@@ -75,31 +69,16 @@ pub struct Feed {
     held: Option<io::Result<Vec<u8>>>,
     /// No more blocks are wanted.
     at_end: bool,
-    events: Receiver<Event>,
-    wake: UnixStream,
-    unwanted: Arc<AtomicBool>,
     pace: Pace,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread<Event>,
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.unwanted.store(true, Ordering::Relaxed);
         self.pace.end();
-        // Who waits for a block is told that none will come, who waits for room finds it.
+        // Who waits for a block is told that none will come.
         self.blocks = None;
-        let deadline = Instant::now() + GRACE;
-        loop {
-            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => return,
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        if let Some(thread) = self.thread.take() {
-            // It has said its last word. A panic of it was told as [`Failure::Lost`].
-            let _ = thread.join();
-        }
+        self.thread.dismiss(GRACE);
     }
 }
 
@@ -111,35 +90,23 @@ impl Feed {
     pub fn start(plan: Plan, source: Source) -> io::Result<Feed> {
         let at_end = !matches!(source, Source::Given);
         let (blocks, to_read) = sync_channel(BLOCKS);
-        let (sender, events) = sync_channel(CHUNKS);
-        let (wake, waker) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        waker.set_nonblocking(true)?;
-        let of_given = waker.try_clone()?;
-        let unwanted = Arc::new(AtomicBool::new(false));
-        let of_thread = unwanted.clone();
         let pace = Pace::default();
         let pace_of_thread = pace.clone();
-        // The new thread inherits the mask of the one that makes it, so it never runs a signal handler.
-        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let thread = thread::Builder::new().name("fhir_bulk feed".into()).stack_size(STACK_BYTES);
-        let spawned = thread.spawn(move || {
-            let outlet = Rc::new(Outlet { chunk: RefCell::default(), sender, waker, pace: pace_of_thread });
-            let arriving = |blocks: Box<dyn Blocks>| Arriving::new(blocks, outlet.clone(), of_thread.clone());
+        let thread = Thread::start("fhir_bulk feed", CHUNKS, move |hand| {
+            let outlet = Rc::new(Outlet { chunk: RefCell::default(), hand, pace: pace_of_thread });
+            let arriving = |blocks: Box<dyn Blocks>| Arriving::new(blocks, outlet.clone());
             let source: Box<dyn Read> = match source {
                 Source::Reader(reader) => reader,
                 Source::Blocks(blocks) => Box::new(arriving(blocks)),
-                Source::Given => Box::new(arriving(Box::new(Given { blocks: to_read, waker: of_given }))),
+                Source::Given => Box::new(arriving(Box::new(Given { blocks: to_read, outlet: outlet.clone() }))),
             };
-            let last = match run(plan, source, of_thread, &outlet) {
+            let last = match run(plan, source, &outlet) {
                 Ok(end) => Event::End(end),
                 Err(failure) => Event::Failed(failure),
             };
-            outlet.hand_over(last);
-        });
-        mask.thread_set_mask()?;
-        let thread = Some(spawned?);
-        Ok(Feed { blocks: Some(blocks), held: None, at_end, events, wake, unwanted, pace, thread })
+            outlet.hand.over(last);
+        })?;
+        Ok(Feed { blocks: Some(blocks), held: None, at_end, pace, thread })
     }
 
     /// How far ahead the thread runs.
@@ -167,31 +134,26 @@ impl Feed {
 
     /// Readable when [`Feed::take`] may have something or [`Feed::has_room`] may have become true.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.thread.wake_fd()
     }
 
     /// What there is to take, without waiting.
     pub fn take(&mut self) -> Option<Event> {
-        // First the signal, then the channel: what comes in between is signalled again.
-        let mut signals = [0; 64];
-        while matches!((&self.wake).read(&mut signals), Ok(count) if count == signals.len()) {}
-        match self.events.try_recv() {
-            Ok(event) => Some(event),
-            Err(TryRecvError::Empty) => {
-                self.pace.ask();
-                None
-            }
-            Err(TryRecvError::Disconnected) => Some(Event::Failed(Failure::Lost)),
+        let event = self.thread.take().unwrap_or(Some(Event::Failed(Failure::Lost)));
+        if event.is_none() {
+            self.pace.ask();
         }
+        event
     }
 }
 
-fn run(plan: Plan, source: Box<dyn Read>, unwanted: Arc<AtomicBool>, outlet: &Outlet) -> Result<Position, Failure> {
+fn run(plan: Plan, source: Box<dyn Read>, outlet: &Outlet) -> Result<Position, Failure> {
     outlet.pace.wait();
-    let source = gzip::Reader::new(Wanted { source, unwanted: unwanted.clone() }, READ_BYTES)
+    let hand = &outlet.hand;
+    let source = gzip::Reader::new(Wanted { source, hand }, READ_BYTES)
         .map_err(|error| Failure::Source { error: ReadError::Io(error), line: 1 })?;
     // Little may come to much once it is decompressed.
-    let mut maker = Maker::new(plan, Wanted { source, unwanted })?;
+    let mut maker = Maker::new(plan, Wanted { source, hand })?;
     loop {
         // Not held while lines are read: who waits for the source hands over what there is.
         let made = maker.take_line(&outlet.chunk);
@@ -212,8 +174,7 @@ fn run(plan: Plan, source: Box<dyn Read>, unwanted: Arc<AtomicBool>, outlet: &Ou
 struct Outlet {
     /// What is made and not yet handed over.
     chunk: RefCell<Chunk>,
-    sender: SyncSender<Event>,
-    waker: UnixStream,
+    hand: Hand<Event>,
     pace: Pace,
 }
 
@@ -225,20 +186,14 @@ impl Outlet {
             return true;
         }
         self.pace.answer();
-        self.hand_over(Event::Lines(chunk))
-    }
-
-    fn hand_over(&self, event: Event) -> bool {
-        let taken = self.sender.send(event).is_ok();
-        signal(&self.waker);
-        taken
+        self.hand.over(Event::Lines(chunk))
     }
 }
 
 /// The blocks that the taker gives, who hears of each that is taken.
 struct Given {
     blocks: Receiver<io::Result<Vec<u8>>>,
-    waker: UnixStream,
+    outlet: Rc<Outlet>,
 }
 
 impl Blocks for Given {
@@ -248,7 +203,7 @@ impl Blocks for Given {
             Err(RecvTimeoutError::Timeout) => return None,
             Err(error) => Err(io::Error::other(error)),
         };
-        signal(&self.waker);
+        self.outlet.hand.wake();
         Some(block)
     }
 }
@@ -257,7 +212,6 @@ impl Blocks for Given {
 struct Arriving {
     blocks: Box<dyn Blocks>,
     outlet: Rc<Outlet>,
-    unwanted: Arc<AtomicBool>,
     block: Vec<u8>,
     /// How far `block` is read.
     at: usize,
@@ -265,8 +219,8 @@ struct Arriving {
 }
 
 impl Arriving {
-    fn new(blocks: Box<dyn Blocks>, outlet: Rc<Outlet>, unwanted: Arc<AtomicBool>) -> Arriving {
-        Arriving { blocks, outlet, unwanted, block: Vec::new(), at: 0, at_end: false }
+    fn new(blocks: Box<dyn Blocks>, outlet: Rc<Outlet>) -> Arriving {
+        Arriving { blocks, outlet, block: Vec::new(), at: 0, at_end: false }
     }
 
     fn next(&mut self) -> io::Result<Vec<u8>> {
@@ -275,7 +229,7 @@ impl Arriving {
         }
         // What a slow source has given so far is not kept back.
         self.outlet.flush();
-        while !self.unwanted.load(Ordering::Relaxed) {
+        while self.outlet.hand.is_wanted() {
             if let Some(block) = self.blocks.next(LOOK_EVERY) {
                 return block;
             }
@@ -299,24 +253,19 @@ impl Read for Arriving {
     }
 }
 
-fn signal(mut waker: &UnixStream) {
-    // A full pipe is a signal already.
-    let _ = waker.write(&[1]);
-}
-
 fn unwanted() -> io::Error {
     io::Error::other("nobody wants more of it")
 }
 
 /// A source that ends with an error when nobody wants it any more.
-struct Wanted<R> {
+struct Wanted<'a, R> {
     source: R,
-    unwanted: Arc<AtomicBool>,
+    hand: &'a Hand<Event>,
 }
 
-impl<R: Read> Read for Wanted<R> {
+impl<R: Read> Read for Wanted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.unwanted.load(Ordering::Relaxed) {
+        if !self.hand.is_wanted() {
             return Err(unwanted());
         }
         self.source.read(buffer)

@@ -5,6 +5,7 @@
 //! does: in a cursor WITH HOLD that is read to its end at COMMIT, and after a savepoint in which it was begun is rolled
 //! back. And it has no name that anybody could close.
 
+use super::error::Result;
 use super::memory::{Scratch, in_context, keep_in, new_context};
 use super::spi::{Arguments, Parameter};
 use super::{catalog, compat, datum, session, whole};
@@ -45,8 +46,8 @@ pub struct Calling(pg_sys::FunctionCallInfo);
 unsafe impl SqlTranslatable for Calling {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(Calling);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
-    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::Skip);
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::Skip));
+    const ARGUMENT_SQL: std::result::Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::Skip);
+    const RETURN_SQL: std::result::Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::Skip));
 }
 
 // SAFETY: as pgrx gives a function its FunctionCallInfo.
@@ -186,12 +187,23 @@ impl Cursor {
         self.missed.map(catalog::name)
     }
 
-    /// Hands rows to `each` until it breaks or there are no more. What is pallocated in `each` is freed after
-    /// its row.
-    pub fn fetch(&mut self, mut each: impl FnMut(&Row<'_>) -> ControlFlow<()>) -> Fetched {
+    /// Hands rows to `each` until it breaks or fails, or there are no more. What is pallocated in `each` is freed
+    /// after its row.
+    ///
+    /// # Errors
+    /// That of `each`.
+    pub fn fetch(&mut self, mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>>) -> Result<Fetched> {
         let query = self.query.get();
         // Not taken for the end of the rows.
         assert!(!query.is_null(), "the query has been ended");
+        // The executor only knows that it is to stop.
+        let mut failure = None;
+        let mut each = |row: &Row<'_>| {
+            each(row).unwrap_or_else(|error| {
+                failure = Some(error);
+                ControlFlow::Break(())
+            })
+        };
         let mut receiver = Receiver {
             base: pg_sys::DestReceiver {
                 receiveSlot: Some(receive_row),
@@ -214,7 +226,12 @@ impl Cursor {
             pg_sys::PopActiveSnapshot();
             receiver.scratch.delete();
         }
-        if receiver.paused { Fetched::Paused } else { Fetched::End }
+        let paused = receiver.paused;
+        match failure {
+            Some(error) => Err(error),
+            None if paused => Ok(Fetched::Paused),
+            None => Ok(Fetched::End),
+        }
     }
 
     /// Ends the query.

@@ -156,15 +156,18 @@ impl Query {
     }
 
     /// As [`Cursor::fetch`]; after the last row the query is closed.
-    pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> ControlFlow<()>) -> Fetched {
+    ///
+    /// # Errors
+    /// That of `each`.
+    pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> Result<ControlFlow<()>>) -> Result<Fetched> {
         let Query { cursor, columns, settings, only_reads } = self;
         let fetch = || cursor.fetch(|row| each(&QueryRow { row, columns }));
         let fetched =
-            if *only_reads { read_only::run(settings, fetch) } else { guc::with(settings, Changes::Keep, fetch) };
+            if *only_reads { read_only::run(settings, fetch) } else { guc::with(settings, Changes::Keep, fetch) }?;
         if fetched == Fetched::End {
             cursor.close();
         }
-        fetched
+        Ok(fetched)
     }
 }
 

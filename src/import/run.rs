@@ -1,7 +1,7 @@
 //! An input's way into its tables, in a worker.
 
 use super::request::{Input, Request, kept};
-use crate::jobs::{Committed, Progress, Task};
+use crate::jobs::{Committed, Reached, Task};
 use crate::load::{Load, Options, Pace, Plan, Position};
 use crate::settings;
 use crate::source;
@@ -84,7 +84,7 @@ impl<'a> Import<'a> {
                 let enough = self.enough(load.progress().clone(), load.pace().clone());
                 let batch = load.batch(enough)?;
                 let stored = batch.counts.values().sum();
-                self.task.advance(&progress(&load, stored), batch.at_end)?;
+                self.task.advance(&reached(&load, stored), batch.at_end)?;
                 Ok((load, batch, stored))
             })?;
             load = next;
@@ -127,9 +127,9 @@ impl<'a> Import<'a> {
     }
 }
 
-fn progress(load: &Load, stored: u64) -> Progress {
+fn reached(load: &Load, stored: u64) -> Reached {
     let (position, source) = (load.position(), load.progress());
-    Progress {
+    Reached {
         stored,
         lines: position.lines,
         stream_bytes: position.bytes,

@@ -18,7 +18,7 @@ mod worker;
 
 pub use launcher::{launch, start_launcher};
 pub use own_jobs::{cancel, check_limit, find, forget_expired, input};
-pub use rows::{Committed, Job, NewJob, Progress, TaskState};
+pub use rows::{Committed, Job, NewJob, Reached, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 

@@ -1,6 +1,6 @@
 //! The tables of jobs and their tasks as workers use them. What is said to them stands in `sql/queue.sql`.
 
-use super::rows::{Committed, EndedTask, ExpiredJob, OpenTask, Progress, TaskRow};
+use super::rows::{Committed, EndedTask, ExpiredJob, OpenTask, Reached, TaskRow};
 use crate::extension::Extension;
 use crate::own_tables;
 use crate::settings;
@@ -90,8 +90,8 @@ impl Queue {
 
     /// Notes what the current transaction adds to a task, `at_end` that it is the last; false when the task was
     /// cancelled meanwhile.
-    pub fn advance(&self, task: (i64, i32), progress: &Progress, at_end: bool) -> bool {
-        let Progress { stored, lines, stream_bytes, stream_checksum, read_bytes, all_bytes } = *progress;
+    pub fn advance(&self, task: (i64, i32), reached: &Reached, at_end: bool) -> bool {
+        let Reached { stored, lines, stream_bytes, stream_checksum, read_bytes, all_bytes } = *reached;
         let count = |count: u64| Parameter::int8(count as i64);
         self.is_done("advance_task($1, $2, $3, $4, $5, $6, $7, $8, $9)", || {
             let more = [

@@ -120,7 +120,7 @@ pub struct ExpiredJob {
 
 /// What a task has come to with a transaction.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
+pub struct Reached {
     /// Resources that the transaction adds.
     pub stored: u64,
     /// Lines and bytes of the decompressed input that are done for good, and what those bytes were.

@@ -1,7 +1,7 @@
 //! A task in the hands of its worker.
 
 use super::queue::{self, Queue};
-use super::rows::{Committed, Progress, TaskRow};
+use super::rows::{Committed, Reached, TaskRow};
 use super::settings_of_caller;
 use crate::extension;
 use fhir_bulk_pg::error::{Error, Result};
@@ -106,8 +106,8 @@ impl Task {
     ///
     /// # Errors
     /// 57014 when the task was cancelled: the transaction must not commit then.
-    pub fn advance(&self, progress: &Progress, at_end: bool) -> Result<()> {
-        self.unless_cancelled(self.queue().is_some_and(|queue| queue.advance(self.key(), progress, at_end)))
+    pub fn advance(&self, reached: &Reached, at_end: bool) -> Result<()> {
+        self.unless_cancelled(self.queue().is_some_and(|queue| queue.advance(self.key(), reached, at_end)))
     }
 
     /// Notes in the current transaction that the task is done, how many resources it came to, and what else there is to

@@ -98,18 +98,10 @@ impl Lines for Reader {
         if std::mem::take(at_start) && writer.start(out) && pause(out) {
             return Ok(More::Yes);
         }
-        let mut failed = None;
-        let fetched = query.fetch(|row| match writer.row(row, out) {
-            Ok(ended) if ended && pause(out) => ControlFlow::Break(()),
-            Ok(_) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        let fetched = query.fetch(|row| {
+            let ended = writer.row(row, out)?;
+            Ok(if ended && pause(out) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
         match fetched {
             Fetched::Paused => Ok(More::Yes),
             Fetched::End => {

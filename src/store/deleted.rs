@@ -56,17 +56,7 @@ pub fn deleted(
     }
     let mut cursor = Cursor::open(&sql(from), &parameters);
     check_moment(&cursor)?;
-    let mut failed = None;
-    cursor.fetch(|row| match handle(row.text(0).unwrap_or_default()) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
-        }
-    });
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    cursor.fetch(|row| handle(row.text(0).unwrap_or_default()).map(ControlFlow::Continue))?;
     cursor.close();
     Ok(())
 }

@@ -138,20 +138,11 @@ impl Reader {
     /// Those of `handle`; 22004 for a row without an id or a resource.
     pub fn each(&mut self, mut handle: impl FnMut(&Stored<'_>) -> Result<ControlFlow<()>>) -> Result<More> {
         let Reader { cursor, writer, resource_type, last_updated, created_at, zone } = self;
-        let mut failed = None;
         let fetched = cursor.fetch(|row| {
             let (last_updated, created_at) =
                 (last_updated.text(row.int8(2), *zone), created_at.text(row.int8(3), *zone));
-            stored(row, writer, resource_type, last_updated, created_at)
-                .and_then(|stored| handle(&stored))
-                .unwrap_or_else(|error| {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                })
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
+            handle(&stored(row, writer, resource_type, last_updated, created_at)?)
+        })?;
         match fetched {
             Fetched::Paused => Ok(More::Yes),
             Fetched::End => {

@@ -7,7 +7,7 @@ use crate::error::TransferError;
 use crate::failure::Failure;
 use crate::origin::{Event, Origin};
 use crate::request::{Client, Response, Status};
-use crate::thread::Hand;
+use fhir_bulk_thread::Hand;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read as _};
 use std::sync::mpsc::Receiver;

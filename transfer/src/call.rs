@@ -4,7 +4,7 @@ use crate::error::TransferError;
 use crate::failure::Failure;
 use crate::request::{Client, Response, Status};
 use crate::s3;
-use crate::thread::{Hand, Thread};
+use fhir_bulk_thread::{Hand, Thread};
 use std::io;
 use std::os::fd::BorrowedFd;
 use ureq::http::Method;
@@ -23,8 +23,8 @@ impl<T: Send + 'static> Call<T> {
         work: impl FnOnce(&Asker<'_, Result<T, TransferError>>) -> Result<T, Stop> + Send + 'static,
     ) -> io::Result<Self> {
         let of_thread = client.clone();
-        let thread = Thread::start("fhir_bulk call", move |hand: &Hand<_>| {
-            match work(&Asker { client: of_thread, hand }) {
+        let thread = Thread::start("fhir_bulk call", 1, move |hand: Hand<_>| {
+            match work(&Asker { client: of_thread, hand: &hand }) {
                 Ok(answer) => hand.over(Ok(answer)),
                 Err(Stop::Unwanted) => false,
                 Err(Stop::Failed(error)) => hand.over(Err(error)),

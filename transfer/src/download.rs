@@ -4,13 +4,16 @@ use crate::body::Body;
 use crate::error::TransferError;
 use crate::origin::{Event, Origin};
 use crate::request::Client;
-use crate::thread::{Hand, Thread};
+use fhir_bulk_thread::{Hand, Thread};
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 /// How many pieces are kept for what comes next.
 const SPARE_PIECES: usize = 8;
+/// How many events wait to be taken: their taker may be away for some milliseconds without the network having to wait
+/// for it.
+const EVENTS: usize = 32;
 
 /// A body on its way. Dropped, it ends its connection and its thread.
 pub struct Download {
@@ -28,10 +31,10 @@ impl Download {
     pub fn start(origin: Origin, client: Client) -> io::Result<Download> {
         let of_thread = client.clone();
         let (spare, pieces) = sync_channel(SPARE_PIECES);
-        let thread = Thread::start("fhir_bulk read", move |hand: &Hand<Event>| {
+        let thread = Thread::start("fhir_bulk read", EVENTS, move |hand: Hand<Event>| {
             let mut body = Body::new(origin, pieces);
             // Until the body is whole or nobody wants it any more.
-            let read = of_thread.again(|time| hand.wait(time), || body.attempt(&of_thread, hand));
+            let read = of_thread.again(|time| hand.wait(time), || body.attempt(&of_thread, &hand));
             hand.over(read.map_or_else(Event::Failed, |_| Event::End));
         })?;
         Ok(Download { thread, client, spare })

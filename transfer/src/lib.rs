@@ -19,7 +19,6 @@ mod origin;
 mod policy;
 mod request;
 mod s3;
-mod thread;
 mod tls;
 mod upload;
 

@@ -8,7 +8,7 @@ use crate::error::TransferError;
 use crate::folder::Folder;
 use crate::request::Client;
 use crate::s3::{self, Object, SIGNED_FOR};
-use crate::thread::{Hand, Thread};
+use fhir_bulk_thread::{Hand, Thread};
 use rusty_s3::actions::{
     AbortMultipartUpload, CompleteMultipartUpload, CompleteMultipartUploadResponse, CreateMultipartUpload, HeadObject,
     PutObject, S3Action, UploadPart,
@@ -61,13 +61,13 @@ impl Folder {
         let (pieces, taken) = sync_channel(PIECES);
         let (of_parts, of_giving_up) = (client.clone(), client.renewed());
         let (folder, name) = (self.clone(), name.to_owned());
-        let thread = Thread::start("fhir_bulk write", move |hand: &Hand<Outcome>| {
-            let asker = Asker { client: of_parts, hand };
+        let thread = Thread::start("fhir_bulk write", 1, move |hand: Hand<Outcome>| {
+            let asker = Asker { client: of_parts, hand: &hand };
             let object = folder.object(&name);
             let mut writer = Writer { asker, folder, name, object, parts: None, part: Vec::new() };
             let outcome = writer.run(&taken);
             if outcome.is_err() {
-                writer.give_up(&Asker { client: of_giving_up, hand });
+                writer.give_up(&Asker { client: of_giving_up, hand: &hand });
             }
             // Nobody's pieces are taken any more.
             drop(taken);

@@ -8,6 +8,7 @@ use fhir_bulk_bench::measure::{self, Options};
 const USAGE: &str = "\
 usage: bench [--size small|medium] [--data DIR] [--resources N] [--runs N] [--only TEXT] [--memory-mb N]
              [--scale N] [--out DIR]
+       bench --draw PAGE --out DIR
   --size SIZE      small: a sample of 5000 and 3 runs, under a minute, to see that all works; medium: the defaults
   --data DIR       measure the largest <Type>.ndjson[.gz] of this folder instead of a sample
   --resources N    how many Observations the sample has (default 100000)
@@ -15,7 +16,8 @@ usage: bench [--size small|medium] [--data DIR] [--resources N] [--runs N] [--on
   --only TEXT      only the rows whose name or baseline has TEXT in it, and no memory rows
   --memory-mb N    how much NDJSON the memory rows move (default 1024)
   --scale N        also the cost of a resource among N small ones, against 100000 (try 10000000)
-  --out DIR        where report.md, .json and two .svg go (default bench/results)";
+  --out DIR        where report.md, .json and two .svg go (default bench/results)
+  --draw PAGE      measure nothing: draw the first measurement that a page shows, as NAME-light.svg and NAME-dark.svg";
 
 fn main() -> ExitCode {
     let options = match parse(std::env::args().skip(1)) {
@@ -25,7 +27,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match measure::run(&options) {
+    let done = match &options.draw {
+        Some(page) => measure::draw(page, &options.out),
+        None => measure::run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The cause says what "db error" is.
@@ -44,6 +50,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         only: String::new(),
         memory_bytes: 1 << 30,
         scale: None,
+        draw: None,
         out: PathBuf::from("bench/results"),
     };
     while let Some(argument) = arguments.next() {
@@ -61,6 +68,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--only" => options.only = value()?,
             "--memory-mb" => options.memory_bytes = number(value()?)? << 20,
             "--scale" => options.scale = Some(number(value()?)?.max(1000)),
+            "--draw" => options.draw = Some(value()?.into()),
             "--out" => options.out = value()?.into(),
             other => return Err(format!("unknown argument {other:?}")),
         }

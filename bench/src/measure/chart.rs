@@ -1,78 +1,115 @@
-//! The report's picture: each row's ratio as a bar, the baseline as a line at 1, the bound as a tick.
+//! Figures as a picture: each row's ratio as a bar, the baseline as a line at 1, the bound as a tick.
 
-use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
 
 /// A row of the picture.
+#[derive(Debug)]
 pub(super) struct Bar {
-    pub(super) label: String,
+    pub(super) operation: String,
+    pub(super) baseline: String,
+    /// Of both, as medians.
+    pub(super) seconds: [f64; 2],
     pub(super) ratio: f64,
     pub(super) bound: f64,
 }
 
-const LABELS: f64 = 560.0;
-const BARS: f64 = 400.0;
-const ROW: f64 = 24.0;
-const TOP: f64 = 44.0;
+const LABELS: f64 = 372.0;
+const BARS: f64 = 288.0;
+const FIGURES: f64 = 160.0;
+const ROW: f64 = 36.0;
+const TOP: f64 = 64.0;
 
 /// The colours of a picture.
-pub(super) struct Theme {
+struct Theme {
+    name: &'static str,
     /// Of the ground: a page of another colour does not make it unreadable.
     ground: &'static str,
     text: &'static str,
+    /// Of what matters less.
+    faint: &'static str,
     /// Of rows within their bounds, and of others.
     good: &'static str,
     over: &'static str,
 }
 
-/// For bright pages.
-pub(super) const LIGHT: Theme = Theme { ground: "#ffffff", text: "#1f2328", good: "#2f7d4f", over: "#c2571a" };
-/// For dark ones.
-pub(super) const DARK: Theme = Theme { ground: "#0d1117", text: "#e6edf3", good: "#3fb950", over: "#e3883e" };
+/// For bright pages and for dark ones.
+const THEMES: [Theme; 2] = [
+    Theme { name: "light", ground: "#ffffff", text: "#1f2328", faint: "#59636e", good: "#4aa36c", over: "#d9822b" },
+    Theme { name: "dark", ground: "#0d1117", text: "#e6edf3", faint: "#9198a1", good: "#2f8f4e", over: "#b8651b" },
+];
 
-/// An SVG of these rows, in their order.
-pub(super) fn svg(title: &str, bars: &[Bar], theme: &Theme) -> String {
-    let Theme { ground, text, good, over } = theme;
-    let most = bars.iter().flat_map(|bar| [bar.ratio, bar.bound]).fold(1.0, f64::max) * 1.1;
+/// Draws these rows, in their order, for each theme: `NAME-light.svg` and `NAME-dark.svg` in a folder.
+///
+/// # Errors
+/// Those of writing.
+pub(super) fn draw(title: &str, bars: &[Bar], folder: &Path, name: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for theme in &THEMES {
+        fs::write(folder.join(format!("{name}-{}.svg", theme.name)), svg(title, bars, theme))?;
+    }
+    Ok(())
+}
+
+/// The title stands in two lines, of which the machine is the second.
+fn svg(title: &str, bars: &[Bar], theme: &Theme) -> String {
+    let Theme { ground, text, faint, good, over, .. } = theme;
+    let most = bars.iter().flat_map(|bar| [bar.ratio, bar.bound]).fold(1.0, f64::max);
     let x = |ratio: f64| LABELS + ratio / most * BARS;
-    let (width, height) = (LABELS + BARS + 60.0, TOP + ROW * bars.len() as f64 + 34.0);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
-         font-size=\"12\" fill=\"{text}\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"{ground}\"/>\n\
-         <text x=\"12\" y=\"24\" font-weight=\"bold\">{}</text>\n",
-        escape(title)
-    );
+    let (width, height) = (LABELS + BARS + FIGURES, TOP + ROW * bars.len() as f64 + 28.0);
+    let (what, machine) = title.rsplit_once("; ").unwrap_or((title, ""));
+    let mut lines = vec![
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+             height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" fill=\"{text}\">"
+        ),
+        format!("<rect width=\"{width}\" height=\"{height}\" fill=\"{ground}\"/>"),
+        format!("<text x=\"12\" y=\"22\" font-weight=\"bold\">{}</text>", escape(what)),
+        format!("<text x=\"12\" y=\"40\" fill=\"{faint}\">{}</text>", escape(machine)),
+    ];
+    // The baseline stands behind the bars.
+    let (one, bottom) = (x(1.0), height - 22.0);
+    lines.push(format!(
+        "<line x1=\"{one:.1}\" y1=\"{}\" x2=\"{one:.1}\" y2=\"{bottom}\" stroke=\"{faint}\" stroke-dasharray=\"4 3\"/>",
+        TOP - 8.0
+    ));
     for (at, bar) in bars.iter().enumerate() {
         let y = TOP + ROW * at as f64;
         let colour = if bar.ratio <= bar.bound { good } else { over };
         let (end, bound) = (x(bar.ratio), x(bar.bound));
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
-             <rect x=\"{LABELS}\" y=\"{}\" width=\"{}\" height=\"14\" fill=\"{colour}\"/>\
-             <line x1=\"{bound}\" y1=\"{}\" x2=\"{bound}\" y2=\"{}\" stroke=\"{text}\" stroke-width=\"2\"/>\
-             <text x=\"{}\" y=\"{}\">{:.2}</text>",
-            LABELS - 8.0,
-            y + 13.0,
-            escape(&bar.label),
-            y + 2.0,
-            end - LABELS,
-            y,
-            y + 18.0,
-            end.max(bound) + 6.0,
-            y + 13.0,
-            bar.ratio,
-        );
+        let ([ours, baseline], label) = (bar.seconds, LABELS - 10.0);
+        let (operation, versus) = (escape(&bar.operation), escape(&bar.baseline));
+        lines.extend([
+            format!("<text x=\"{label}\" y=\"{}\" text-anchor=\"end\">{operation}</text>", y + 11.0),
+            format!(
+                "<text x=\"{label}\" y=\"{}\" text-anchor=\"end\" font-size=\"11\" fill=\"{faint}\">{versus}</text>",
+                y + 25.0
+            ),
+            format!(
+                "<rect x=\"{LABELS}\" y=\"{}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\"/>",
+                y + 5.0,
+                end - LABELS
+            ),
+            format!(
+                "<line x1=\"{bound:.1}\" y1=\"{}\" x2=\"{bound:.1}\" y2=\"{}\" stroke=\"{text}\" stroke-width=\"2\"/>",
+                y + 2.0,
+                y + 24.0
+            ),
+            format!(
+                "<text x=\"{}\" y=\"{}\">{:.2}<tspan dx=\"10\" fill=\"{faint}\">{ours:.2} s of {baseline:.2} s</tspan></text>",
+                LABELS + BARS + 14.0,
+                y + 17.0,
+                bar.ratio
+            ),
+        ]);
     }
-    let (one, bottom) = (x(1.0), height - 30.0);
-    let _ = writeln!(
-        svg,
-        "<line x1=\"{one}\" y1=\"{}\" x2=\"{one}\" y2=\"{bottom}\" stroke=\"#888\" stroke-dasharray=\"4 3\"/>\
-         <text x=\"{one}\" y=\"{}\" text-anchor=\"middle\" >1 = the baseline; the tick: at most</text>\n</svg>",
-        TOP - 6.0,
-        bottom + 16.0
-    );
-    svg
+    lines.push(format!(
+        "<text x=\"{one:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"{faint}\">dashes: the baseline's time; tick: at most so much of it</text>",
+        bottom + 14.0
+    ));
+    lines.push("</svg>\n".to_owned());
+    lines.join("\n")
 }
 
 fn escape(text: &str) -> String {
@@ -85,9 +122,17 @@ mod tests {
 
     #[test]
     fn a_row_over_its_bound_looks_different_and_names_stay_text() {
-        let bar = |label: &str, ratio| Bar { label: label.into(), ratio, bound: 0.5 };
-        let text = svg("t", &[bar("a <b> & c", 0.4), bar("d", 0.6)], &LIGHT);
-        assert!(text.contains("a &lt;b&gt; &amp; c"));
-        assert_eq!((text.matches("#2f7d4f").count(), text.matches("#c2571a").count()), (1, 1));
+        let bar = |operation: &str, ratio| Bar {
+            operation: operation.into(),
+            baseline: "b".into(),
+            seconds: [ratio, 1.0],
+            ratio,
+            bound: 0.5,
+        };
+        for theme in &THEMES {
+            let text = svg("t; m", &[bar("a <b> & c", 0.4), bar("d", 0.6)], theme);
+            assert!(text.contains("a &lt;b&gt; &amp; c"));
+            assert_eq!((text.matches(theme.good).count(), text.matches(theme.over).count()), (1, 1));
+        }
     }
 }

@@ -6,12 +6,14 @@ mod chart;
 mod machine;
 mod memory;
 mod options;
+mod page;
 mod report;
 mod rows;
 mod scale;
 
 pub use bench::Outcome;
 pub use options::Options;
+pub use page::draw;
 
 use bench::{Bench, Row};
 use report::{Measured, Report};

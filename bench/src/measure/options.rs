@@ -17,6 +17,8 @@ pub struct Options {
     pub memory_bytes: u64,
     /// How many small resources the scale rows compare with few; none without.
     pub scale: Option<u64>,
-    /// Where the report is written.
+    /// A page whose figures are drawn, and nothing is measured.
+    pub draw: Option<PathBuf>,
+    /// Where the report, or the picture, is written.
     pub out: PathBuf,
 }

@@ -76,7 +76,9 @@ impl Measured {
     }
 
     fn bar(&self) -> Bar {
-        Bar { label: format!("{} : {}", self.name, self.baseline), ratio: self.ratio, bound: self.bound }
+        let seconds = [median(&self.ours), median(&self.baseline_runs)];
+        let (operation, baseline) = (self.name.to_owned(), self.baseline.to_owned());
+        Bar { operation, baseline, seconds, ratio: self.ratio, bound: self.bound }
     }
 }
 
@@ -154,9 +156,7 @@ impl Report {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("report.md"), format!("![ratios](report-light.svg)\n{}", self.table()))?;
         let bars: Vec<Bar> = self.measured.iter().map(Measured::bar).collect();
-        for (name, theme) in [("light", &chart::LIGHT), ("dark", &chart::DARK)] {
-            fs::write(folder.join(format!("report-{name}.svg")), chart::svg(&self.title(), &bars, theme))?;
-        }
+        chart::draw(&self.title(), &bars, folder, "report")?;
         let json = serde_json::to_string_pretty(&self.json())?;
         fs::write(folder.join("report.json"), json + "\n")
     }

@@ -1,15 +1,15 @@
 //! The house itself: no file of a crate uses one that uses it, by whichever way round.
 
+mod dependencies;
 mod graph;
-mod licences;
 mod pages;
 
 use graph::Crate;
 use std::path::Path;
 
 /// All crates but this one, with where their sources are.
-const CRATES: [&str; 8] =
-    ["src", "bench/src", "codec/src", "feed/src", "pg/src", "proxy/src", "sample/src", "transfer/src"];
+const CRATES: [&str; 9] =
+    ["src", "bench/src", "codec/src", "feed/src", "pg/src", "proxy/src", "sample/src", "thread/src", "transfer/src"];
 
 #[test]
 fn no_files_use_each_other_in_a_circle() {
@@ -17,7 +17,7 @@ fn no_files_use_each_other_in_a_circle() {
     let mut circles = Vec::new();
     for source in CRATES {
         let files = Crate::read(&root.join(source));
-        assert!(files.count() > 3, "{source} has {} files", files.count());
+        assert!(files.count() > 0, "{source} has no files");
         circles.extend(files.circles().into_iter().map(|circle| format!("{source}: {circle}")));
     }
     assert!(circles.is_empty(), "files that use each other:\n{}", circles.join("\n"));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fhir_bulk_tests::proxy::{Exchange, Proxy, Request, program};
 use fhir_bulk_tests::wait_for;
 
-use crate::support::{PASSWORD, Service, aidbox_rows, file, target};
+use crate::support::{PASSWORD, Service, aidbox_rows, certificate, file, stall_patients, target};
 
 #[test]
 fn health_and_metrics_need_no_credentials_and_count_what_was_done() {
@@ -76,14 +76,11 @@ fn sigterm_lets_a_running_dump_finish_and_takes_no_new_requests() {
 fn stalled(shutdown_timeout: &str) -> (Service, Exchange, impl FnMut() -> bool + use<>) {
     let flags = ["--shutdown-timeout".to_owned(), shutdown_timeout.to_owned()];
     let service = Service::with(|_| flags.to_vec());
-    service
-        .connect()
-        .batch_execute(
-            "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource) VALUES ('p', 1, 'created', '{}');
-             ALTER TABLE patient ENABLE ROW LEVEL SECURITY; ALTER TABLE patient FORCE ROW LEVEL SECURITY;
-             CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)",
-        )
-        .unwrap();
+    let mut client = service.connect();
+    let patient = "SELECT bulk_create_table('Patient');
+                   INSERT INTO patient (id, txid, status, resource) VALUES ('p', 1, 'created', '{}')";
+    client.batch_execute(patient).unwrap();
+    stall_patients(&mut client);
     let exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
     let mut client = service.database.connect();
     let mut is_there = move || {
@@ -200,18 +197,7 @@ fn mistakes_in_the_configuration_are_told_at_the_start() {
 fn with_a_certificate_it_speaks_https_only() {
     let mut flags = Vec::new();
     let service = Service::with(|database| {
-        let (cert, key) = (database.path("cert.pem"), database.path("key.pem"));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&cert)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        flags = vec!["--tls-cert".into(), cert.display().to_string(), "--tls-key".into(), key.display().to_string()];
+        flags = certificate(database, "localhost");
         flags.clone()
     });
     aidbox_rows(&mut service.connect());

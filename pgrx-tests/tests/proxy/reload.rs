@@ -4,16 +4,8 @@ use std::process::Command;
 
 use fhir_bulk_tests::Database;
 use fhir_bulk_tests::proxy::Request;
-use ring::digest;
 
-use crate::support::{PASSWORD, Service, aidbox_rows, file, outcome, role, target};
-
-/// The line of an API key that stands for a role.
-fn key_line(key: &str, role: &str) -> String {
-    let digest = digest::digest(&digest::SHA256, key.as_bytes());
-    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("- {{sha256: {digest}, role: {role}}}\n")
-}
+use crate::support::{PASSWORD, Service, aidbox_rows, certificate, file, key_line, outcome, role, target};
 
 /// A role of a database whose password and membership are the proxy's own.
 fn own_user(database: &Database) -> String {
@@ -83,28 +75,14 @@ fn a_token_secret_and_the_proxys_own_password_can_be_replaced() {
 
 #[test]
 fn a_certificate_that_is_renewed_is_shown_to_the_next_client() {
-    let make = |database: &Database, name: &str| {
-        let (cert, key) = (database.path("cert.pem"), database.path("key.pem"));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-            .args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=IP:127.0.0.1"])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&cert)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        ["--tls-cert".into(), cert.display().to_string(), "--tls-key".into(), key.display().to_string()]
-    };
-    let service = Service::with(|database| make(database, "first").to_vec());
+    let service = Service::with(|database| certificate(database, "first"));
     let url = format!("https://{}/health", service.proxy.address());
     let trusted = || {
         let cert = service.database.path("cert.pem");
         Command::new("curl").args(["-s", "--fail", "--cacert"]).arg(cert).arg(&url).output().unwrap().status.success()
     };
     assert!(trusted());
-    make(&service.database, "second");
+    certificate(&service.database, "second");
     assert!(!trusted());
     service.proxy.reload();
     assert!(trusted());

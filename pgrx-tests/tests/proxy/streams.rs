@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fhir_bulk_tests::proxy::Request;
 use fhir_bulk_tests::wait_for;
 
-use crate::support::{PASSWORD, Service, anonymous_kb};
+use crate::support::{PASSWORD, Service, anonymous_kb, stall_patients};
 
 /// What "at once" may take on a busy machine; what is cut short would take far longer.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -76,13 +76,7 @@ fn a_client_that_goes_away_ends_its_query_at_once() {
     wait_for("the query to end", || running(&service, "true") == 0);
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
     // Also one that has not sent a byte yet, and would not notice by writing.
-    service
-        .connect()
-        .batch_execute(
-            "ALTER TABLE patient ENABLE ROW LEVEL SECURITY; ALTER TABLE patient FORCE ROW LEVEL SECURITY;
-             CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)",
-        )
-        .unwrap();
+    stall_patients(&mut service.connect());
     let exchange = service.proxy.open(&service.signed(Request::get("/Patient/$dump")));
     wait_for("the query to sleep", || running(&service, "wait_event = 'PgSleep'") == 1);
     drop(exchange);
@@ -95,13 +89,7 @@ fn a_client_that_goes_away_ends_its_query_at_once() {
 #[test]
 fn a_client_that_sent_more_than_its_request_and_goes_away_ends_its_query_too() {
     let service = service_with(10, 100, &[]);
-    service
-        .connect()
-        .batch_execute(
-            "ALTER TABLE patient ENABLE ROW LEVEL SECURITY; ALTER TABLE patient FORCE ROW LEVEL SECURITY;
-             CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)",
-        )
-        .unwrap();
+    stall_patients(&mut service.connect());
     let request = service.signed(Request::get("/Patient/$dump")).without("Connection");
     // Behind a request: the line break of careless clients, another request, and more than is read at once. (Of more than
     // the server's kernel takes, the end would not get here.)

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -172,9 +173,7 @@ pub fn exporting_with(flags: &[&str]) -> Service {
                 database.path("exports").display()
             ))
             .unwrap();
-        let digest = digest::digest(&digest::SHA256, b"clk_live_abc123");
-        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let keys = file(database, "keys.yaml", &format!("- {{sha256: {digest}, role: {tenant}}}\n"));
+        let keys = file(database, "keys.yaml", &key_line("clk_live_abc123", &tenant));
         let own = target(database, &format!("user={authenticator} password='{PASSWORD}'"));
         let reader = role(database, "reader");
         database.connect().batch_execute(&format!("GRANT {reader} TO {authenticator}")).unwrap();
@@ -187,6 +186,36 @@ pub fn exporting_with(flags: &[&str]) -> Service {
         .batch_execute(&format!("GRANT SELECT ON patient TO {0}_tenant, {0}_reader", service.database.name()))
         .unwrap();
     service
+}
+
+/// The line of an API key that stands for a role.
+pub fn key_line(key: &str, role: &str) -> String {
+    let digest = digest::digest(&digest::SHA256, key.as_bytes());
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("- {{sha256: {digest}, role: {role}}}\n")
+}
+
+/// Flags of TLS, with a certificate for 127.0.0.1 that is made anew.
+pub fn certificate(database: &Database, name: &str) -> Vec<String> {
+    let (cert, key) = (database.path("cert.pem"), database.path("key.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=IP:127.0.0.1"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    vec!["--tls-cert".into(), cert.display().to_string(), "--tls-key".into(), key.display().to_string()]
+}
+
+/// Has whoever reads patients sleep at the first one.
+pub fn stall_patients(client: &mut Client) {
+    let policy = "ALTER TABLE patient ENABLE ROW LEVEL SECURITY; ALTER TABLE patient FORCE ROW LEVEL SECURITY;
+                  CREATE POLICY stall ON patient USING (pg_sleep(600) IS NOT NULL)";
+    client.batch_execute(policy).unwrap();
 }
 
 /// Another proxy in front of a database.

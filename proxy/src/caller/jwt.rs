@@ -83,7 +83,7 @@ impl Keys {
             if secret.len() < MIN_SECRET_BYTES {
                 return Err(format!("{}: the secret has fewer than {MIN_SECRET_BYTES} bytes", path.display()).into());
             }
-            let key = DecodingKey::from_secret(secret.as_bytes());
+            let key = DecodingKey::from_secret(secret.as_bytes())?;
             keys.push(Key { id: None, algorithm: Algorithm::HS256, key });
         }
         if let Some(path) = &config.jwks_file {

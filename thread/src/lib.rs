@@ -1,4 +1,9 @@
-//! A thread of its own for what waits for the network, and how it and its owner hear of each other.
+//! A thread of its own for what takes its time, and how it and its owner hear of each other.
+//!
+//! The owner [takes](Thread::take) what the thread [hands over](Hand::over), through a bounded channel. It never waits
+//! inside: [`Thread::wake_fd`] becomes readable when there is something to take, which a backend waits for together with
+//! its latch. The thread knows [whether anybody still wants more](Hand::is_wanted).
+#![forbid(unsafe_code)]
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -7,36 +12,39 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::thread;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How many events wait to be taken. With those of a body, its taker may be away for some milliseconds without the
-/// network having to wait for it.
-const EVENTS: usize = 32;
+/// As much as a backend's own stack.
+const STACK_BYTES: usize = 8 << 20;
 
-/// The owner's end.
-pub(crate) struct Thread<E> {
+/// The owner's end. Dropped, it tells the thread that nobody wants more, and does not wait for it.
+pub struct Thread<E> {
     events: Receiver<E>,
     wake: UnixStream,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// The thread ended without a last event.
+/// The thread is over, without a last event or after it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Gone;
+pub struct Gone;
 
 impl<E: Send + 'static> Thread<E> {
-    /// Starts one that runs none of the process's signal handlers.
-    pub fn start(name: &str, work: impl FnOnce(&Hand<E>) + Send + 'static) -> io::Result<Thread<E>> {
-        let (sender, events) = sync_channel(EVENTS);
+    /// Starts one that runs none of the process's signal handlers, and runs ahead of its owner by so many events.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn start(name: &str, events: usize, work: impl FnOnce(Hand<E>) + Send + 'static) -> io::Result<Thread<E>> {
+        let (sender, events) = sync_channel(events);
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
         // The new thread inherits the mask of the one that makes it.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let spawned = thread::Builder::new().name(name.into()).spawn(move || work(&Hand { sender, waker }));
+        let spawned =
+            Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(move || work(Hand { sender, waker }));
         mask.thread_set_mask()?;
-        spawned?;
-        Ok(Thread { events, wake })
+        Ok(Thread { events, wake, thread: Some(spawned?) })
     }
 }
 
@@ -47,9 +55,13 @@ impl<E> Thread<E> {
     }
 
     /// What there is to take, without waiting.
+    ///
+    /// # Errors
+    /// [`Gone`] when there will be nothing more.
     pub fn take(&mut self) -> Result<Option<E>, Gone> {
         // First the signal, then the channel: what comes in between is signalled again.
-        self.hush();
+        let mut signals = [0; 64];
+        while matches!((&self.wake).read(&mut signals), Ok(count) if count == signals.len()) {}
         match self.events.try_recv() {
             Ok(event) => Ok(Some(event)),
             Err(TryRecvError::Empty) => Ok(None),
@@ -58,6 +70,9 @@ impl<E> Thread<E> {
     }
 
     /// The next event, once it is there; `None` when it takes longer than so.
+    ///
+    /// # Errors
+    /// [`Gone`] when there will be none.
     pub fn wait(&self, time: Duration) -> Result<Option<E>, Gone> {
         match self.events.recv_timeout(time) {
             Ok(event) => Ok(Some(event)),
@@ -66,34 +81,28 @@ impl<E> Thread<E> {
         }
     }
 
-    /// Tells the thread that nobody wants more, and gives it some time to end.
-    pub fn dismiss(&self, time: Duration) {
+    /// Tells the thread that nobody wants more, and gives it some time to end. What it held is dropped then.
+    pub fn dismiss(&mut self, time: Duration) {
         let until = Instant::now() + time;
         let _ = self.wake.shutdown(Shutdown::Write);
-        while !self.hush() {
+        loop {
             let left = until.saturating_duration_since(Instant::now());
-            let mut wake = [PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
-            if left.is_zero() || poll(&mut wake, timeout(left)) == Ok(0) {
-                return;
+            match self.wait(left) {
+                // Who waits for room finds it.
+                Ok(Some(_)) if !left.is_zero() => {}
+                Ok(_) => return,
+                Err(Gone) => break,
             }
         }
-    }
-
-    /// Takes the signals off; true when the other end is closed.
-    fn hush(&self) -> bool {
-        let mut signals = [0; 64];
-        loop {
-            match (&self.wake).read(&mut signals) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
+        if let Some(thread) = self.thread.take() {
+            // It has nothing left to do. Of a panic its owner hears as [`Gone`].
+            let _ = thread.join();
         }
     }
 }
 
 /// The thread's end.
-pub(crate) struct Hand<E> {
+pub struct Hand<E> {
     sender: SyncSender<E>,
     waker: UnixStream,
 }
@@ -121,11 +130,8 @@ impl<E> Hand<E> {
     pub fn wait(&self, time: Duration) -> bool {
         // Nothing is ever written at the other end: it becomes readable when that is closed.
         let mut other_end = [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
-        poll(&mut other_end, timeout(time)) == Ok(0)
+        // In whole milliseconds, not less.
+        let time = PollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
+        poll(&mut other_end, time) == Ok(0)
     }
-}
-
-/// In whole milliseconds, not less.
-fn timeout(time: Duration) -> PollTimeout {
-    PollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
 }
