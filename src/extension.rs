@@ -29,7 +29,8 @@ pub fn find_this_extension() -> Option<Extension> {
 
 /// Whether a relation is the one of this name that came with the extension.
 pub fn is_own_relation(relation: pg_sys::Oid, name: &CStr) -> bool {
-    let query = c"SELECT 'yes' FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass \
+    let query =
+        c"SELECT 'yes' FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass \
         JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' \
         WHERE c.oid = $1 AND c.relname = $2::name AND e.extname = 'fhir_bulk'";
     let name = name.to_string_lossy();
