@@ -5,6 +5,7 @@
 
 use crate::compat;
 use crate::error::{Error, Result};
+use crate::memory::in_context;
 use crate::session::{self, Waiting};
 use crate::whole::call_for_client as call;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -62,6 +63,8 @@ pub enum Arrived {
 
 /// A COPY from the client.
 pub struct CopyIn {
+    /// That of the statement, in which messages are read.
+    context: pg_sys::MemoryContext,
     message: pg_sys::StringInfoData,
     /// How far the message is taken.
     taken: usize,
@@ -80,8 +83,11 @@ impl CopyIn {
         check_client()?;
         let mut message = pg_sys::StringInfoData::default();
         // SAFETY: an empty buffer of the current context, which lives as long as the statement.
-        unsafe { pg_sys::initStringInfo(&mut message) };
-        Ok(CopyIn { message, taken: 0, is_asked: false, at_end: false })
+        let context = unsafe {
+            pg_sys::initStringInfo(&mut message);
+            pg_sys::CurrentMemoryContext
+        };
+        Ok(CopyIn { context, message, taken: 0, is_asked: false, at_end: false })
     }
 
     /// Readable when [`CopyIn::take`] may have something.
@@ -129,10 +135,10 @@ impl CopyIn {
     fn forget_message(&mut self) {
         (self.message.len, self.taken) = (0, 0);
         if self.message.maxlen > KEEP_BYTES {
-            // SAFETY: its own memory, palloc'd.
+            // SAFETY: its own memory, palloc'd; the context is live.
             unsafe {
                 pg_sys::pfree(self.message.data.cast());
-                pg_sys::initStringInfo(&mut self.message);
+                in_context(self.context, || pg_sys::initStringInfo(&mut self.message));
             }
         }
     }

@@ -34,15 +34,25 @@ pub(super) fn measure(bench: &mut Bench, bytes: u64) -> Outcome<Vec<Grown>> {
     let load = format!("SELECT bulk_load('file://{}', 'Observation', fhir => true)", source.display());
     bench.empty_table()?;
     let dump = "COPY (SELECT bulk_dump_chunks('Observation', fhir => true)) TO STDOUT (FORMAT binary)";
-    let grown = vec![
+    let mut all = vec![
         grown(bench, "load", written, |client| Ok(client.batch_execute(&load)?))?,
         grown(bench, "dump", written, |client| {
             io::copy(&mut client.copy_out(dump)?, &mut io::sink())?;
             Ok(())
         })?,
     ];
+    bench.empty_table()?;
+    all.push(grown(bench, "COPY FROM STDIN", written, |client| {
+        let mut writer = client.copy_in("COPY observation FROM STDIN (FORMAT fhir)")?;
+        io::copy(&mut fs::File::open(&source)?, &mut writer)?;
+        Ok(drop(writer.finish()?))
+    })?);
+    all.push(grown(bench, "COPY TO STDOUT", written, |client| {
+        io::copy(&mut client.copy_out("COPY observation TO STDOUT (FORMAT fhir)")?, &mut io::sink())?;
+        Ok(())
+    })?);
     fs::remove_file(source)?;
-    Ok(grown)
+    Ok(all)
 }
 
 fn grown(

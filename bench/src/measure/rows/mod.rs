@@ -1,6 +1,7 @@
 //! The rows: what is measured, against what, and how much of it it may take.
 
 mod codec;
+mod copy;
 mod dump;
 mod export;
 mod http;
@@ -95,6 +96,27 @@ pub(super) const ROWS: &[Row] = &[
         bound: 0.30,
         run: Bench::load,
         run_baseline: load::load_staged,
+    },
+    Row {
+        name: "copy: \\copy … from a file (FORMAT fhir)",
+        baseline: "bulk_load of the file, by psql too",
+        bound: 1.10,
+        run: copy::load_by_psql,
+        run_baseline: copy::bulk_load_by_psql,
+    },
+    Row {
+        name: "copy: COPY t TO STDOUT (FORMAT fhir)",
+        baseline: "COPY (SELECT resource FROM t) TO STDOUT",
+        bound: 0.50,
+        run: copy::dump,
+        run_baseline: dump::copy_resource,
+    },
+    Row {
+        name: "copy: 100,000 SET in a session with the hook",
+        baseline: "the same without it",
+        bound: 1.05,
+        run: copy::statements,
+        run_baseline: copy::statements_without_us,
     },
     Row {
         name: "dump: FHIR form",
@@ -197,7 +219,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "http: POST $load of NDJSON",
         baseline: "bulk_load of the same file",
-        bound: 1.35,
+        bound: 1.15,
         run: http::load,
         run_baseline: Bench::load,
     },
