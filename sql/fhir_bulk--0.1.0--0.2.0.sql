@@ -131,7 +131,7 @@ COMMENT ON FUNCTION @extschema@.bulk_export_file_part(text, bigint, integer) IS
 -- COPY … (FORMAT fhir | aidbox) takes the client's bytes by itself.
 \ir copy.sql
 CREATE FUNCTION @extschema@.bulk_load_result() RETURNS jsonb
-    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_load_result_wrapper';
+    STRICT VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_load_result_wrapper';
 COMMENT ON FUNCTION @extschema@.bulk_load_result() IS
     'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
 DROP FUNCTION @extschema@.bulk_load_stage(bytea);

@@ -45,7 +45,7 @@ fn reading_functions_are_stable_and_all_are_parallel_unsafe_and_run_with_the_cal
             "bulk_dump|s|u|f|f",
             "bulk_dump_chunks|s|u|f|f",
             "bulk_load|v|u|f|f",
-            "bulk_load_result|v|u|f|f"
+            "bulk_load_result|v|u|f|t"
         ]
     );
 }

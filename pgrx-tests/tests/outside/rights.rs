@@ -293,7 +293,10 @@ fn default_privileges_give_nobody_what_the_extension_keeps_for_itself() {
             AND c.relkind IN ('r', 'v') AND r.rolname IN ('{role}', '{other}') AND has_table_privilege(r.oid, c.oid, p.privilege)
          GROUP BY 1, 2 ORDER BY 1, 2"
     );
-    assert_eq!(rows(&mut client, &given), ["bulk_jobs|SELECT", "bulk_load_reject|DELETE", "bulk_load_reject|SELECT"]);
+    assert_eq!(
+        rows(&mut client, &given),
+        ["bulk_jobs|SELECT", "bulk_load_reject|DELETE", "bulk_load_reject|SELECT", "bulk_resource|SELECT"]
+    );
     let sequences = format!(
         "SELECT count(*), count(*) FILTER (WHERE has_sequence_privilege('{role}', c.oid, 'USAGE')) FROM pg_depend d
          JOIN pg_class c ON c.oid = d.objid WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk')
