@@ -49,11 +49,12 @@ fn a_circle_is_found_whichever_way_files_name_each_other() {
     // What only declares, or re-exports what uses its neighbours, is in none; nor are tests.
     assert_eq!(
         circles(&[
-            ("lib.rs", "mod room; mod other; pub use room::A;"),
+            ("lib.rs", "mod room; mod other; mod inner; pub use room::A; use inner::C;"),
             ("room/mod.rs", "mod a; mod b; pub use a::A; pub use b::B;"),
             ("room/a.rs", "use super::B; pub struct A;"),
             ("room/b.rs", "pub struct B; #[cfg(test)] mod tests { use super::super::A; }"),
             ("other.rs", "use crate::A;"),
+            ("inner.rs", "pub struct C; mod tests { use super::*; fn f() -> super::C { self::g() } }"),
         ]),
         [""; 0]
     );
