@@ -25,7 +25,13 @@ fn make_failing_function() {
 #[pg_schema]
 mod tests {
     use super::*;
-    use pgrx::pg_test;
+    use pgrx::{pg_extern, pg_test};
+
+    /// Reads a query; its errors are not reported whole.
+    #[pg_extern]
+    fn read_all(query: &str) {
+        read(&std::ffi::CString::new(query).unwrap());
+    }
 
     #[pg_test]
     fn an_error_of_ours_arrives_with_all_that_it_says() {
@@ -89,6 +95,21 @@ mod tests {
         assert!(!next.context.contains("failing"), "{next:?}");
         let next = error_of(fail);
         assert_eq!((&*next.sqlstate, &*next.constraint), ("22012", ""), "{next:?}");
+    }
+
+    #[pg_test]
+    fn an_error_that_a_query_catches_itself_adds_nothing_to_one_of_ours() {
+        make_failing_function();
+        sql("CREATE FUNCTION careful() RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
+             PERFORM tests.read_all('SELECT failing()'); RETURN 0; EXCEPTION WHEN OTHERS THEN RETURN 1; END $$");
+        let raised = error_of(|| {
+            reporting(|| {
+                read(c"SELECT careful()");
+                or_raise::<()>(Err(Error::invalid_argument("ours")));
+            });
+        });
+        assert_eq!((&*raised.sqlstate, &*raised.message, &*raised.constraint), ("22023", "ours", ""), "{raised:?}");
+        assert!(!raised.context.contains("failing"), "{raised:?}");
     }
 
     #[pg_test]
