@@ -56,6 +56,9 @@ fn failed_transactions() {
             format!("{me} 0")
         );
     }
+    // Nor does it stay when the work succeeds.
+    committed(|| session::Identity::confined_to(role.into()).restore());
+    assert_eq!(committed(|| text("SELECT current_user")), me);
     // An answer of the work, and an error of the commit itself.
     let answer = transaction::run::<(), _>(|| {
         insert();
