@@ -29,7 +29,7 @@ clean-demo: ## stop the demo's cluster and delete its folder
 test: ## all tests
 	@scripts/test.sh
 
-test-asserts: ## the tests from outside, on a PostgreSQL built with assertions (ARGS go to cargo test)
+test-asserts: ## tests from outside and inside, on a PostgreSQL built with assertions (ARGS go to cargo test)
 	@scripts/asserts.sh $(ARGS)
 
 bench: install ## measure dump and load against plain COPY and SQL
@@ -47,7 +47,7 @@ fmt: ## format the sources
 lint: setup ## formatting and clippy, warnings denied
 	@cargo fmt --all --check
 	@$(include_env) cargo clippy --workspace --all-targets --no-default-features \
-	  --features fhir_bulk/pg$$PG_MAJOR -- -D warnings
+	  --features fhir_bulk/pg$$PG_MAJOR,fhir_bulk_pg_tests/pg$$PG_MAJOR,fhir_bulk_pg_tests/pg_test -- -D warnings
 
 deny: ## hold the dependencies to deny.toml (OFFLINE=1: without their known flaws)
 	@scripts/deny.sh

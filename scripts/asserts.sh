@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All tests from outside on a PostgreSQL whose assertions are on: it ends where a plain server goes on with something
-# wrong in its shared memory. Builds it from Debian's source package, in a folder of its own; the first time takes some
-# minutes. Arguments go to `cargo test`: scripts/asserts.sh --test jobs
+# All tests from outside and inside on a PostgreSQL whose assertions are on: it ends where a plain server goes on with
+# something wrong in its memory. Builds it from Debian's source package, in a folder of its own; the first time takes
+# some minutes. Arguments go to `cargo test` of those from outside, which alone run then: scripts/asserts.sh --test jobs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -64,5 +64,6 @@ build_server
 export PG_BIN=$server/pg/bin CARGO_TARGET_DIR=$PWD/target/asserts PGRX_HOME=$PWD/target/asserts/pgrx
 mkdir -p "$CARGO_TARGET_DIR"
 scripts/setup.sh
+if [ $# = 0 ]; then scripts/test-in-server.sh; fi
 scripts/install.sh
 cargo test -p fhir_bulk_tests "$@"

@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
-pg_feature=(--no-default-features --features "fhir_bulk/pg$PG_MAJOR")
+pg_feature=(--no-default-features
+  --features "fhir_bulk/pg$PG_MAJOR,fhir_bulk_pg_tests/pg$PG_MAJOR,fhir_bulk_pg_tests/pg_test")
 
 run() { # TITLE COMMAND...
   local start=$SECONDS
@@ -30,8 +31,10 @@ check_readme() {
 run "setup" scripts/setup.sh --tests
 run "formatting" cargo fmt --all --check
 run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
-# The extension itself links only within a server: it is tested from outside.
-run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg --exclude fhir_bulk_tests
+# The extension itself links only within a server: it is tested there and from outside.
+run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg \
+  --exclude fhir_bulk_pg_tests --exclude fhir_bulk_tests
+run "tests inside a server" scripts/test-in-server.sh
 run "instructions of the hot loops, against those recorded" scripts/profile.sh --check
 run "install the release extension" scripts/install.sh
 run "tests from outside, on real servers" cargo test -p fhir_bulk_tests

@@ -4,6 +4,9 @@ use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+/// Its library, as the server finds it.
+pub const LIBRARY: &CStr = c"fhir_bulk";
+
 /// The extension, and whose it is.
 pub struct Extension {
     /// Its own OID.

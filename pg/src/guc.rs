@@ -27,7 +27,7 @@ pub fn of_session(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     found
 }
 
-/// Gives a setting a value that `RESET` goes back to.
+/// Gives a setting a value that `RESET` goes back to. No rollback undoes it. Raises what PostgreSQL says to the value.
 pub fn set_default(name: &CStr, value: &CStr) {
     // SAFETY: C strings that are copied.
     unsafe {

@@ -52,9 +52,18 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Has up to `helpers` processes call `function` of this library, an exported one that leads to [`help`], while this
-/// one does `work`. `input` goes to all of them. The results: this one's, then those of the helpers there were.
-pub fn run<T>(function: &CStr, helpers: usize, input: &[u8], work: impl FnOnce(Part<'_>) -> T) -> (T, Vec<Vec<u8>>) {
+/// What helpers call: an exported function, which leads to [`help`].
+#[derive(Clone, Copy)]
+pub struct Help {
+    /// The library that has it, as it is installed.
+    pub library: &'static CStr,
+    /// Its name.
+    pub function: &'static CStr,
+}
+
+/// Has up to `helpers` processes call a function while this one does `work`. `input` goes to all of them. The results:
+/// this one's, then those of the helpers there were.
+pub fn run<T>(help: Help, helpers: usize, input: &[u8], work: impl FnOnce(Part<'_>) -> T) -> (T, Vec<Vec<u8>>) {
     if helpers == 0 {
         // Nothing keeps the work from what parallel queries may not do.
         let shared = Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), input_bytes: 0 };
@@ -65,7 +74,7 @@ pub fn run<T>(function: &CStr, helpers: usize, input: &[u8], work: impl FnOnce(P
     // helpers and destroys the context.
     unsafe {
         pg_sys::EnterParallelMode();
-        let context = pg_sys::CreateParallelContext(c"fhir_bulk".as_ptr(), function.as_ptr(), helpers as i32);
+        let context = pg_sys::CreateParallelContext(help.library.as_ptr(), help.function.as_ptr(), helpers as i32);
         for bytes in [size_of::<Shared>(), input.len(), helpers * RESULT_BYTES] {
             estimate(&mut (*context).estimator, bytes);
         }

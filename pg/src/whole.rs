@@ -72,6 +72,8 @@ unsafe fn catch<T>(query: Option<&CStr>, call: impl FnOnce() -> T) -> T {
         pg_sys::PG_exception_stack = exceptions;
         pg_sys::error_context_stack = callbacks;
         if jumped == 0 {
+            // An error that the call itself has caught, within a function of a query say, is nobody's any more.
+            MISSING.set(None);
             return result.assume_init();
         }
         pg_sys::CurrentMemoryContext = memory;
@@ -122,7 +124,7 @@ pub(crate) fn place_next_error(code: PgSqlErrorCode, position: c_int) {
 }
 
 /// Runs the work of an SQL function, of which nothing is left to do after `work` but to go back to PostgreSQL. An error
-/// that [`call`] has caught in it, and nothing else has caught meanwhile, is reported whole.
+/// that [`call`] has caught in it, and nothing of ours has caught meanwhile, is reported whole.
 pub fn reporting<T>(work: impl FnOnce() -> T) -> T {
     MISSING.set(None);
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {

@@ -21,7 +21,9 @@ unsafe extern "C-unwind" {
 pub struct Worker {
     /// As `ps` and `pg_stat_activity.backend_type` show it.
     pub name: &'static str,
-    /// The exported function that it runs, of this library.
+    /// The library that the server loads into it, as it is installed.
+    pub library: &'static CStr,
+    /// The exported function of it that it runs.
     pub function: &'static CStr,
     /// What that function gets.
     pub argument: u32,
@@ -57,7 +59,7 @@ impl Worker {
         };
         copy(self.name.as_bytes(), &mut entry.bgw_name);
         copy(self.name.as_bytes(), &mut entry.bgw_type);
-        copy(b"fhir_bulk", &mut entry.bgw_library_name);
+        copy(self.library.to_bytes(), &mut entry.bgw_library_name);
         copy(self.function.to_bytes(), &mut entry.bgw_function_name);
         entry
     }

@@ -8,6 +8,7 @@ use super::notes::{self, Note};
 use super::outcome::Outcome;
 use super::target::Target;
 use super::units::{self, Unit};
+use crate::extension::LIBRARY;
 use crate::jobs::Task;
 use crate::settings;
 use crate::settings::s3::Address;
@@ -15,7 +16,7 @@ use crate::sink::{Draft, Location};
 use crate::store::{Reader, ResourceTable, ResourceType, Rows, foreign_code, written_anew};
 use fhir_bulk_codec::resource::{Form, Selection, Writer};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
-use fhir_bulk_pg::parallel::{self, Part};
+use fhir_bulk_pg::parallel::{self, Help, Part};
 use fhir_bulk_pg::progress::Copying;
 use fhir_bulk_pg::{transaction, worker};
 use pgrx::PgSqlErrorCode;
@@ -23,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 /// How often in a row an export is begun again that something else kept from its end.
@@ -33,7 +33,7 @@ const WAIT: Duration = Duration::from_secs(1);
 /// When a service that removed nothing is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// The exported function that leads helpers to [`help`].
-const HELPER: &CStr = c"fhir_bulk_export_helper";
+const HELP: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_helper" };
 
 /// A file with the type of what is in it.
 type Typed = (String, Written);
@@ -190,7 +190,7 @@ impl Work {
         let helpers = workers.min(together.len()).saturating_sub(1);
         let share = Share { work: self.clone(), units: together };
         let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
-        let (mine, others) = parallel::run(HELPER, helpers, &input, |part| share.write(draft, part, &show));
+        let (mine, others) = parallel::run(HELP, helpers, &input, |part| share.write(draft, part, &show));
         let mut counts = mine?;
         for result in others {
             let of_helper: Vec<Counts> = serde_json::from_slice(&result).expect("as help() makes it");

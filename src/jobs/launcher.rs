@@ -1,5 +1,6 @@
 //! Where the library is preloaded: has jobs go on when the server starts, and when nobody asks for them.
 
+use crate::extension::LIBRARY;
 use crate::settings;
 use fhir_bulk_pg::error::Error;
 use fhir_bulk_pg::worker::{self, Worker};
@@ -9,7 +10,8 @@ use std::collections::BTreeSet;
 /// Has the server start the launcher, if it is preloading the library now.
 pub fn start_launcher() {
     // Begun again soon after a crash, which ends all workers, so that jobs go on then.
-    Worker { name: "fhir_bulk launcher", function: c"fhir_bulk_launcher", argument: 0 }.start_with_server(1);
+    let (name, function) = ("fhir_bulk launcher", c"fhir_bulk_launcher");
+    Worker { name, library: LIBRARY, function, argument: 0 }.start_with_server(1);
 }
 
 /// The launcher's life: starts a worker in each database of `fhir_bulk.launcher_databases`, at once and then every

@@ -88,7 +88,8 @@ fn start(workers: usize) {
 
 /// Starts a worker in a database; false when the server has no process left.
 pub(super) fn start_one(database: pg_sys::Oid) -> bool {
-    Worker { name: "fhir_bulk job worker", function: c"fhir_bulk_job_worker", argument: database.to_u32() }.start()
+    let (name, function) = ("fhir_bulk job worker", c"fhir_bulk_job_worker");
+    Worker { name, library: extension::LIBRARY, function, argument: database.to_u32() }.start()
 }
 
 /// A worker's life, in a database:

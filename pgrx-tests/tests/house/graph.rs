@@ -22,6 +22,8 @@ struct Paths {
     used: BTreeSet<Vec<String>>,
     /// What others may name as the file's own, with what it is.
     exported: BTreeMap<String, Vec<String>>,
+    /// How many modules within the file the place is in that is being read.
+    inner: usize,
 }
 
 impl Crate {
@@ -131,16 +133,28 @@ impl Paths {
             UseTree::Group(group) => group.items.iter().for_each(|tree| self.take(tree, before, is_exported)),
             UseTree::Name(last) => self.name(&last.ident.to_string(), &last.ident.to_string(), before, is_exported),
             UseTree::Rename(last) => self.name(&last.rename.to_string(), &last.ident.to_string(), before, is_exported),
-            UseTree::Glob(_) => drop(self.used.insert(before.to_vec())),
+            UseTree::Glob(_) => drop(self.used.insert(self.as_of_file(before.to_vec()))),
         }
     }
 
     fn name(&mut self, shown: &str, own: &str, before: &[String], is_exported: bool) {
         let path = if own == "self" { before.to_vec() } else { [before, &[own.to_owned()]].concat() };
+        let path = self.as_of_file(path);
         if is_exported {
             self.exported.insert(shown.to_owned(), path.clone());
         }
         self.used.insert(path);
+    }
+
+    /// A path as the file itself would write it: `super` in a module within the file is the file.
+    fn as_of_file(&self, mut path: Vec<String>) -> Vec<String> {
+        let ups = path.iter().take_while(|part| *part == "super").count();
+        let within = ups.min(self.inner);
+        path.drain(..within);
+        if within > 0 && within == ups {
+            path.insert(0, "self".to_owned());
+        }
+        path
     }
 }
 
@@ -161,13 +175,19 @@ impl<'ast> Visit<'ast> for Paths {
         }
         match item {
             Item::Use(item) => self.take(&item.tree, &[], !matches!(item.vis, Visibility::Inherited)),
+            Item::Mod(module) if module.content.is_some() => {
+                self.inner += 1;
+                syn::visit::visit_item(self, item);
+                self.inner -= 1;
+            }
             _ => syn::visit::visit_item(self, item),
         }
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if path.leading_colon.is_none() && path.segments.len() > 1 {
-            self.used.insert(path.segments.iter().map(|part| part.ident.to_string()).collect());
+            let path = path.segments.iter().map(|part| part.ident.to_string()).collect();
+            self.used.insert(self.as_of_file(path));
         }
         syn::visit::visit_path(self, path);
     }
