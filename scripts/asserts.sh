@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All tests from outside and inside on a PostgreSQL whose assertions are on: it ends where a plain server goes on with
-# something wrong in its memory. Builds it from Debian's source package, in a folder of its own; the first time takes
-# some minutes. Arguments go to `cargo test` of those from outside, which alone run then: scripts/asserts.sh --test jobs
+# Runs all tests from outside and inside on a PostgreSQL with assertions: it stops at errors in memory that a plain server
+# ignores. Builds that server from Debian's source package in a folder of its own; the first time takes some minutes.
+# Arguments go to `cargo test`, which then runs tests from outside only: scripts/asserts.sh --test jobs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -10,11 +10,11 @@ say() { printf 'asserts: %s\n' "$*"; }
 die() { printf 'asserts: %s\n' "$*" >&2; exit 1; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-# Not below a home, which the server's user may not enter.
+# Not below a home directory, which the server's user may not enter.
 server=${FHIR_BULK_ASSERTS_DIR:-/var/tmp/fhir_bulk-asserts-$(id -u)-pg$PG_MAJOR}
 needed=(bison dpkg-dev flex libicu-dev liblz4-dev libssl-dev libxml2-dev libzstd-dev make pkg-config zlib1g-dev)
 
-# Sources come from where packages come from; the system's own lists stay as they are.
+# Sources come from the same archives as packages; the system's own lists stay unchanged.
 fetch_source() {
   mkdir -p "$server/apt" "$server/lists/partial"
   local file
@@ -28,14 +28,14 @@ fetch_source() {
     -o "Dir::State::lists=$server/lists" -o APT::Sandbox::User=root)
   apt-get "${apt[@]}" update
   local version
-  # The newest that is to be had: an archive lists versions now and then whose files are not there yet.
+  # The newest version that can be downloaded: an archive may list versions whose files are not there yet.
   for version in $(apt-cache "${apt[@]}" showsrc "postgresql-$PG_MAJOR" | sed -n 's/^Version: //p' | sort -rV); do
     rm -f "$server"/*.orig.tar.*
     if (cd "$server" && apt-get "${apt[@]}" source --download-only "postgresql-$PG_MAJOR=$version" 2>/dev/null); then
       return
     fi
   done
-  die "no source of postgresql-$PG_MAJOR is to be had"
+  die "no source package of postgresql-$PG_MAJOR could be downloaded"
 }
 
 build_server() {
@@ -55,7 +55,7 @@ build_server() {
     make -j"$(nproc)" -s world-bin
     make -s install-world-bin DESTDIR="$server/new"
   ) >"$server/build.log" 2>&1 || { tail -n 20 "$server/build.log" >&2; die "the build failed: $server/build.log"; }
-  # Moved when it is whole: a build that broke off is done again.
+  # Moved when it is complete, so that an interrupted build is done again.
   mv "$server/new$server/pg" "$server/pg"
   rm -rf "$server/new" "$server/src"
 }

@@ -2,13 +2,13 @@
 # A private PostgreSQL cluster in a folder of its own: own data, own socket, a free port on 127.0.0.1, passwords
 # by scram-sha-256. It touches no other cluster. Every command may be repeated.
 #
-#   cluster.sh start  [DIR]   make it if it isn't there, start it if it doesn't run
+#   cluster.sh start  [DIR]   create it if it doesn't exist, start it if it doesn't run
 #   cluster.sh stop   [DIR]
 #   cluster.sh status [DIR]   exit code 0: runs, 3: doesn't
-#   cluster.sh remove [DIR]   stop it and delete the folder with all that is in it
+#   cluster.sh remove [DIR]   stop it and delete the folder with everything in it
 #
-# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). What is in it: data/ socket/ log/ of the server; `pgpass`, the
-# superuser's password, readable by the owner only; `env.sh`, to be sourced before psql or any libpq program.
+# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). The folder has data/ socket/ log/ of the server; `pgpass`, the superuser's
+# password, readable by the owner only; `env.sh`, to be sourced before psql or any libpq program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -17,14 +17,14 @@ umask 022
 usage() { sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p}' "$0" >&2; exit 2; }
 die() { printf 'cluster: %s\n' "$*" >&2; exit 1; }
 
-# PostgreSQL refuses to run as root; the Debian package's user runs it then.
+# PostgreSQL refuses to run as root; then the Debian package's user runs it.
 if [ "$(id -u)" = 0 ]; then server_user=postgres; else server_user=$(id -un); fi
 as_server() {
   if [ "$(id -u)" = 0 ]; then runuser -u "$server_user" -- "$@"; else "$@"; fi
 }
 pg() { (cd / && as_server "$PG_BIN/$1" "${@:2}"); }
 
-# The port of the last start.
+# Prints the port of the last start.
 port() { as_server sed -n 's/^port = //p' "$dir/data/fhir_bulk.conf" 2>/dev/null || true; }
 
 is_running() { [ -d "$dir/data" ] && pg pg_ctl status -D "$dir/data" >/dev/null 2>&1; }
@@ -40,13 +40,13 @@ make_folder() {
   else
     mkdir -p "${dir%/*}"
     (cd / && as_server test -x "${dir%/*}/") ||
-      die "user $server_user can't enter ${dir%/*} (a home with mode 0700?): set FHIR_BULK_DIR to another place"
-    mkdir "$dir" # fails if somebody else was faster, as anybody can be in /var/tmp
+      die "user $server_user can't enter ${dir%/*} (a home directory with mode 0700?): set FHIR_BULK_DIR to another place"
+    mkdir "$dir" # fails if another user has created it, as any user can in /var/tmp
     : >"$dir/.fhir_bulk"
   fi
 }
 
-# Nobody else's folder is ever used, let alone deleted.
+# Another user's folder is never used or deleted.
 check_folder() {
   [ -d "$dir" ] && [ ! -L "$dir" ] && [ -O "$dir" ] || die "$dir is not a folder of yours; set FHIR_BULK_DIR to another place"
   [ -e "$dir/.fhir_bulk" ] || die "$dir was not made by this script; set FHIR_BULK_DIR to another place"
@@ -58,7 +58,7 @@ make_cluster() {
   if [ -d "$dir/data" ]; then
     local version
     version=$(as_server cat "$dir/data/PG_VERSION")
-    [ "$version" = "$PG_MAJOR" ] || die "$dir/data is of PostgreSQL $version: run '$0 remove $dir' to start anew"
+    [ "$version" = "$PG_MAJOR" ] || die "$dir/data is of PostgreSQL $version: run '$0 remove $dir' to start again"
     return
   fi
   local password part
@@ -69,7 +69,7 @@ make_cluster() {
     if [ "$(id -u)" = 0 ]; then chown "$server_user:" "$dir/$part"; fi
   done
   chmod 700 "$dir/log" "$dir/new"
-  # Within new/ until it is whole: an interrupted initdb is simply done again.
+  # In new/ until it is complete, so that an interrupted initdb is done again.
   printf '%s\n' "$password" | as_server sh -c "umask 077 && cat >'$dir/new/password'"
   pg initdb -D "$dir/new/data" -U postgres --pwfile="$dir/new/password" --auth=scram-sha-256 \
     --encoding=UTF8 --locale=C.UTF-8 >/dev/null
@@ -90,7 +90,7 @@ shared_buffers = 256MB
 CONF
 }
 
-# The port of last time if it is free, else any below those the system hands out by itself.
+# The port of last time if it is free, else any port below those that the system assigns itself.
 free_port() {
   local port=${1:-}
   for _ in {1..100}; do
@@ -111,7 +111,7 @@ start_cluster() {
     if pg pg_ctl start -D "$dir/data" -w -t 120 -l "$dir/log/server.log" </dev/null >/dev/null 2>&1; then
       return
     fi
-    # Somebody may have taken the port between the look and the start.
+    # Another process may have taken the port between the check and the start.
     as_server tail -n 20 "$dir/log/server.log" | grep -q 'could not bind IPv4 address' || break
     last=
   done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole of fhir_bulk in one run: installs what is missing, builds the extension, loads a sample of FHIR
-# resources into a private cluster, dumps it again, checks that what came out equals what went in, and reports.
-# A second run starts from what the first one made. `scripts/stop.sh` ends the cluster.
+# Shows all of fhir_bulk in one run: installs missing packages, builds the extension, loads a sample of FHIR resources into a
+# private cluster, dumps it, checks that the dump equals the sample, and prints a report. A second run reuses the cluster and
+# the sample. `scripts/stop.sh` stops the cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -71,7 +71,7 @@ trap on_exit EXIT
 
 sql() { "$PG_BIN/psql" -X -q -A -t -v ON_ERROR_STOP=1 -d "$database" "$@"; }
 
-# Runs a statement with its output in FILE and leaves in $took how long it took, as psql measures it.
+# Runs a statement with its output in FILE. Sets $took to the time that psql measured.
 timed_sql() { # FILE STATEMENT
   local answer
   answer=$(sql -o "$1" -c '\timing on' -c "$2")
@@ -80,8 +80,8 @@ timed_sql() { # FILE STATEMENT
   took=$((10#${answer/./}))
 }
 
-# The way to print one text column exactly as it is: COPY's text format would double backslashes, psql's own
-# output would be held in memory.
+# Prints one text column unchanged: COPY's text format would double backslashes, and psql would keep its own output in
+# memory.
 copy_lines() { printf "COPY (%s) TO STDOUT WITH (FORMAT csv, QUOTE e'\\\\x01', DELIMITER e'\\\\x02')" "$1"; }
 
 # --- what the steps do
@@ -100,7 +100,7 @@ indent() { sed -u 's/^/   /'; }
 tool() { "${CARGO_TARGET_DIR:-target}/release/$1" "${@:2}"; }
 
 make_database() {
-  # An earlier demo's database goes, with whoever is connected to it.
+  # Drops an earlier demo's database, and ends connections to it.
   sql -d postgres -c "SET client_min_messages = warning" -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" \
     -c "CREATE DATABASE $database"
   sql -c "CREATE EXTENSION fhir_bulk"
@@ -116,14 +116,14 @@ make_sample() {
   rm -rf "$sample"
   mkdir -p "$sample"
   local type n size _
-  # 50,000 resources, a file a type, and 5,000 others in one file of mixed types.
+  # 50,000 resources, one file per type, and 5,000 others in one file of mixed types.
   while read -r type n size _; do
     note "$(printf '%-20s %8s resources %10s' "$type" "$(count "$n")" "$(size "$size")")"
     lines[$type]=$n bytes[$type]=$size
     if [ "$type" != mixed ]; then types+=("$type"); fi
   done < <(tool sample --out "$sample" --resources "$resources" --seed 1 &&
     tool sample --single "$sample/all.ndjson.gz" --resources "$mixed_resources" --seed 2)
-  [ -n "${lines[mixed]:-}" ] || fail "the sample is not whole"
+  [ -n "${lines[mixed]:-}" ] || fail "the sample is incomplete"
 }
 
 load_types() {
@@ -137,7 +137,7 @@ load_types() {
   done
 }
 
-# Without a type, the file may mix them: the answer counts each.
+# Without a type argument the file may have mixed types: the answer counts each.
 load_mixed() {
   local type n total=0
   timed_sql "$dir/answer" "SELECT bulk_load('file://$sample/all.ndjson.gz', fhir => true)"
@@ -162,7 +162,7 @@ dump_types() {
   done
 }
 
-# The chunks that a proxy would pass on are the same bytes.
+# The chunks, which a proxy passes on, are the same bytes.
 dump_chunks() {
   local n bytes sum zipped
   timed_sql "$dir/answer" "SELECT count(*), sum(length(c)), md5(string_agg(c, '')) \
@@ -176,7 +176,7 @@ dump_chunks() {
   note "Observation with gzip: $(size "$zipped"), $((zipped * 100 / bytes)) %"
 }
 
-# A role of its own, with the rights of a client that reads and writes.
+# Creates a role with the rights of a client that reads and writes.
 make_client() {
   password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
   sql -c "SET client_min_messages = warning" -c "DROP ROLE IF EXISTS client" \
@@ -259,13 +259,13 @@ report() {
   printf "  curl -u %s '%s/\$dump-sql' -H 'Content-Type: text/yaml' -d 'query: select count(*) from patient'\n" \
     "$FHIR_USER" "$FHIR_URL"
 
-  printf '\n%sWhat stays on this machine%s\n' "$bold" "$plain"
+  printf '\n%sFiles that stay on this machine%s\n' "$bold" "$plain"
   printf '  %s (%s): the cluster, the sample and the dump\n' "$dir" "$(du -sh "$dir" | cut -f1)"
   printf '  the extension in %s and %s\n' "$("$PG_BIN/pg_config" --sharedir)/extension" "$("$PG_BIN/pg_config" --pkglibdir)"
   if [ -s target/installed-by-setup ]; then
     printf '  installed by the setup: %s\n' "$(sort -u target/installed-by-setup | paste -sd, | sed 's/,/, /g')"
   else
-    printf '  no packages: all that is needed was here before\n'
+    printf '  no packages: everything needed was installed before\n'
   fi
   printf '\n  make stop         stops the cluster and the proxy\n  make clean-demo   stops it and deletes %s\n' "$dir"
 }

@@ -12,8 +12,8 @@ package=$(realpath -ms "${CARGO_TARGET_DIR:-target}")/package-pg$PG_MAJOR
 log=$package.log
 scripts=$package$("$PG_BIN/pg_config" --sharedir)/extension
 
-# `cargo pgrx package` makes the tree of files that `cargo pgrx install` would write. Copying them is left to
-# install_files: pgrx's own copy with sudo overwrites a library in place, and crashes servers that have it loaded.
+# `cargo pgrx package` makes the tree of files that `cargo pgrx install` would write. install_files copies them: pgrx's own
+# copy with sudo overwrites a library in place, and crashes servers that have it loaded.
 build() {
   local command=(cargo pgrx package --pg-config "$PG_BIN/pg_config" --out-dir "$package"
     --no-default-features --features "pg$PG_MAJOR")
@@ -35,8 +35,8 @@ as_root_if_needed() {
   fi
 }
 
-# Each file that is new or different. install(1) unlinks before it writes: a server that has the old library
-# loaded keeps it.
+# Copies each file that is new or different. install(1) unlinks before it writes, so that a server keeps the old library that
+# it has loaded.
 install_files() {
   local source target mode written=0
   while IFS= read -r source; do
@@ -51,7 +51,7 @@ install_files() {
   fi
 }
 
-# Versions that were released: upgrades start from them.
+# Released versions, from which upgrades start.
 add_released() { cp sql/released/*.sql "$scripts/"; }
 
 # An upgrade has `\ir FILE` where it makes what CREATE EXTENSION makes by the same file of sql/. Left as it is, the line

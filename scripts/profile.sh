@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# How many instructions the hot loops take for a byte of NDJSON, counted by callgrind, which gives the same number
-# whatever else the machine does; then where they go. With --check only the count, compared with bench/instructions.txt:
-# fails when a loop takes more than a quarter more. With --record writes that file.
+# Counts the instructions of the hot loops per byte of NDJSON, and shows where they are. callgrind counts them, so the number
+# does not depend on the load of the machine. --check only compares the counts with bench/instructions.txt, and fails if a
+# loop takes over 25 % more. --record writes that file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -13,18 +13,18 @@ out=${CARGO_TARGET_DIR:-target}/profile
 mkdir -p "$out"
 
 command -v valgrind >/dev/null 2>&1 || { echo "profile: needs valgrind (apt-get install valgrind)" >&2; exit 1; }
-# Symbols for callgrind_annotate; the code is that of a release.
+# Symbols for callgrind_annotate; the code is the same as in a release.
 CARGO_PROFILE_RELEASE_DEBUG=line-tables-only cargo build --release --quiet -p fhir_bulk_bench --bin loops --target-dir "$out/build"
 program=$out/build/release/loops
 
-# instructions LOOP RUNS: of the whole process.
+# instructions LOOP RUNS: the count of the whole process.
 instructions() {
   valgrind --tool=callgrind --callgrind-out-file="$out/$1.$2.callgrind" "$program" "$1" "$2" 2>&1 >"$out/bytes" |
     awk '/Collected/ { print $4 }'
 }
 
 for loop in "${loops[@]}"; do
-  # What two runs take more than one is a run without its preparation.
+  # Two runs minus one run is a run without its preparation.
   one=$(instructions "$loop" 1)
   two=$(instructions "$loop" 2)
   awk -v loop="$loop" -v count=$((two - one)) -v bytes="$(cat "$out/bytes")" \

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # The HTTP proxy in front of the demo's database, at a free port on 127.0.0.1. Every command may be repeated.
 #
-#   proxy.sh start [DIR]   start it, ending the one of before
+#   proxy.sh start [DIR]   start it, and stop an earlier one
 #   proxy.sh stop  [DIR]
 #
-# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). `http.sh` in it says where the proxy is; proxy.log is below log/.
+# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). `http.sh` in it has the proxy's address, `proxy.log` its log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 die() { printf 'proxy: %s\n' "$*" >&2; exit 1; }
 
-# The process of the last start, if it is still that one.
+# Prints the process of the last start, if it still runs.
 running() {
   local pid
   pid=$(cat "$dir/proxy.pid" 2>/dev/null) || return 1

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Runs every command of the README and of docs/: each sh block in a shell, each sql block in psql against the demo's
-# database, document by document and in their order. Where a text block follows a block, it is what that prints.
-# The README's /srv/fhir is the demo's sample here, its `loader` a role of this test, and its python3 the one with the
-# packages of the tests.
+# Runs every command of the README and of docs/, in order: each sh block in a shell, each sql block in psql on the demo's
+# database. If a text block follows a block, it is the expected output. The README's /srv/fhir is the demo's sample here, its
+# `loader` is a role of this test, and its python3 is the one with the tests' packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -12,8 +11,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PATH=$PWD/target/venv/bin:$PATH PGTZ=UTC
 
-# Block after block into files 01001.sh, 01002.sql, …; with what it prints beside it in 01002.sql.expected. The blocks of
-# the first document are the first thousand, those of the second the second, …
+# Writes each block to a file 01001.sh, 01002.sql, …, and its expected output to 01002.sql.expected. The first two digits are
+# the number of the document.
 awk -v dir="$work" '
   FNR == 1        { document++; count = 0; file = "" }
   /^```(sh|sql)$/ { file = block = sprintf("%s/%02d%03d.%s", dir, document, ++count, substr($0, 4)); next }
@@ -22,7 +21,7 @@ awk -v dir="$work" '
   file            { print > file }
 ' README.md docs/*.md
 
-# Where the demo's server is, from its own snippet; once there is a demo.
+# Reads the address of the demo's server, if there is a demo.
 connect() {
   . "$folder/env.sh"
   . "$folder/http.sh"
@@ -30,9 +29,9 @@ connect() {
 }
 
 run_sh() { # FILE
-  # The tests are what runs this.
+  # The tests themselves run this script.
   grep -v '^make test$' "$1" >"$1.run"
-  # Only make needs the checkout; what others write stays out of it.
+  # Only make needs the checkout; other blocks must not write into it.
   if grep -q '^make ' "$1"; then bash -euo pipefail "$1.run"
   else (cd "$work" && bash -euo pipefail "$1.run")
   fi
@@ -40,7 +39,7 @@ run_sh() { # FILE
 
 run_sql() { # FILE
   sed "s#/srv/fhir/#$folder/sample/#g" "$1" |
-    # The extension is there from the demo; the README shows how it came.
+    # The demo has already created the extension.
     sed 's/^CREATE EXTENSION fhir_bulk;/CREATE EXTENSION IF NOT EXISTS fhir_bulk;/' |
     (cd "$work" && psql -X -q -At -v ON_ERROR_STOP=1 -d fhir)
 }
@@ -53,7 +52,7 @@ while IFS= read -r block <&3; do
     *.sql) run_sql "$block" ;;
   esac >"$block.out" 2>&1 </dev/null || { printf 'block failed:\n'; cat "$block" "$block.out"; exit 1; }
   if [ -e "$block.expected" ] && ! diff -u "$block.expected" "$block.out"; then
-    printf 'this block prints something else than is said:\n'
+    printf 'this block does not print what the document says:\n'
     cat "$block"
     exit 1
   fi

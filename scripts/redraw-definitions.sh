@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Draws codec/definitions/*.txt anew from HL7's packages, which npm fetches. Needs the network, npm and tar.
+# Makes codec/definitions/*.txt again from HL7's packages, which npm downloads. Needs the network, npm and tar.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 with_tests=${1:-}
-# What this script has installed, over all runs in this checkout: the demo's report tells the user.
+# What this script has installed in all its runs in this checkout, for the demo's report.
 installed=target/installed-by-setup
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -50,11 +50,11 @@ install_packages() {
   if [[ " ${packages[*]} " == *" postgresql-$PG_MAJOR "* ]]; then
     apt_get install -y --no-install-recommends postgresql-common
     if ! apt-cache show "postgresql-$PG_MAJOR" >/dev/null 2>&1; then
-      # A release without this major version: postgresql-common ships the project's own way to add its archive.
+      # The distribution has no such major version: postgresql-common has a script that adds PostgreSQL's own archive.
       say "this release has no postgresql-$PG_MAJOR; adding the PostgreSQL project's package archive"
       as_root /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y
     fi
-    # The server package would otherwise make and start a cluster named main on port 5432.
+    # Otherwise the server package would create and start a cluster named main on port 5432.
     local no_main=/etc/postgresql-common/createcluster.d/fhir_bulk_setup.conf
     as_root mkdir -p "${no_main%/*}"
     printf 'create_main_cluster = false\n' | as_root tee "$no_main" >/dev/null
@@ -74,7 +74,7 @@ install_python_tools() { # FOLDER PACKAGE...
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
-  # Written last: an installation that broke off is done again.
+  # Written last, so that an interrupted installation is done again.
   printf '%s\n' "$*" >"$venv/tools"
 }
 
@@ -87,7 +87,7 @@ command -v cargo >/dev/null 2>&1 || die "cargo is not installed: install Rust (r
 if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ]; then
   say "installing cargo-pgrx $PGRX_VERSION (some minutes)"
   quiet=--quiet
-  if [ -t 2 ]; then quiet=; fi # cargo's progress, for who watches
+  if [ -t 2 ]; then quiet=; fi # show cargo's progress on a terminal
   cargo install cargo-pgrx --version "$PGRX_VERSION" --locked $quiet
   note_installed "cargo-pgrx $PGRX_VERSION (cargo install)"
 fi
@@ -96,7 +96,7 @@ if [ "$with_tests" = --tests ]; then
   install_python_tools target/venv-smart-fetch "${BULK_CLIENT[@]}"
 fi
 
-# What `cargo pgrx init` would write, without the server it would start: pgrx only needs to know the pg_config.
+# Writes what `cargo pgrx init` would write, without starting a server: pgrx only needs the path of pg_config.
 mkdir -p "$PGRX_HOME"
 printf '[configs]\npg%s = "%s"\n' "$PG_MAJOR" "$PG_BIN/pg_config" >"$PGRX_HOME/config.toml.new"
 if cmp -s "$PGRX_HOME/config.toml.new" "$PGRX_HOME/config.toml"; then rm "$PGRX_HOME/config.toml.new"

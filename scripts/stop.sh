@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops the demo's cluster and the proxy before it; its data stays. With --remove, deletes the demo's folder too.
+# Stops the demo's proxy and cluster; the data stays. With --remove, deletes the demo's folder, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

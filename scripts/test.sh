@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, in the order in which they are quickest to fail. Setup may use the network; the tests need neither it
-# nor anything outside the checkout.
+# Runs all tests, the quickest to fail first. Setup may use the network; the tests need neither the network nor files outside
+# the checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -15,13 +15,13 @@ run() { # TITLE COMMAND...
   printf '==> ok: %s (%d s)\n' "$1" $((SECONDS - start))
 }
 
-# The install script as the server will run it.
+# Checks the install script as the server will run it.
 check_install_script() {
   local scripts=("$("$PG_BIN/pg_config" --sharedir)"/extension/fhir_bulk--*.sql)
   target/venv/bin/python scripts/check-sql.py "${scripts[@]}"
 }
 
-# The README starts with the demo: one of its own here, so that the tests leave a user's demo alone.
+# The README starts with the demo. It runs in a folder of its own, so that the tests do not touch a user's demo.
 check_readme() {
   export FHIR_BULK_DIR=$FHIR_BULK_DIR-readme
   trap 'scripts/cluster.sh remove >/dev/null' EXIT
@@ -31,7 +31,7 @@ check_readme() {
 run "setup" scripts/setup.sh --tests
 run "formatting" cargo fmt --all --check
 run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
-# The extension itself links only within a server: it is tested there and from outside.
+# The extension itself can be linked only in a server, so it is tested there and from outside.
 run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg \
   --exclude fhir_bulk_pg_tests --exclude fhir_bulk_tests
 run "tests inside a server" scripts/test-in-server.sh

@@ -1,26 +1,26 @@
-//! What the SQL functions ask of their arguments alike.
+//! Checks that all SQL functions make on their arguments.
 
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
-/// An argument that may have a default but may not be NULL.
+/// Returns an argument that must not be NULL.
 ///
 /// # Errors
-/// 22004 with its name.
+/// 22004 if it is NULL.
 pub fn required<T>(argument: Option<T>, name: &str) -> Result<T> {
     argument.ok_or_else(|| {
         Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument {name} must not be NULL"))
     })
 }
 
-/// The members of an argument `options`, taken one by one.
+/// The members of an argument `options`. The caller takes them one by one.
 pub struct Options(Map<String, Value>);
 
 impl Options {
     /// # Errors
-    /// 22023 when it is no object.
+    /// 22023 if it is not an object.
     pub fn new(options: Value) -> Result<Options> {
         match options {
             Value::Object(members) => Ok(Options(members)),
@@ -28,12 +28,12 @@ impl Options {
         }
     }
 
-    /// A member of any kind.
+    /// Takes a member of any type.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
     }
 
-    /// A member that is true or false; false when it is not there.
+    /// Takes a member that is true or false; false if it is missing.
     ///
     /// # Errors
     /// 22023 for another value.
@@ -45,7 +45,7 @@ impl Options {
         }
     }
 
-    /// A member that is a string.
+    /// Takes a member that is a string.
     ///
     /// # Errors
     /// 22023 for another value.
@@ -57,10 +57,10 @@ impl Options {
         }
     }
 
-    /// A member that must be there, a string.
+    /// Takes a string that must be there.
     ///
     /// # Errors
-    /// 22023 when it is not.
+    /// 22023 if it is missing or another value.
     pub fn needed(&mut self, name: &str, by: &str, example: &str) -> Result<String> {
         self.string(name)?.ok_or_else(|| {
             Error::invalid_argument(format!("{by} needs the option {name}"))
@@ -68,7 +68,7 @@ impl Options {
         })
     }
 
-    /// A member that is a whole number within bounds.
+    /// Takes a member that is a whole number within bounds.
     ///
     /// # Errors
     /// 22023 for another value.
@@ -79,16 +79,16 @@ impl Options {
         count.map(Some).ok_or_else(|| wrong(name, &expected()))
     }
 
-    /// That there is no other member.
+    /// Checks that no member is left.
     ///
     /// # Errors
-    /// 22023 with the name of one, and those that `whose` knows.
+    /// 22023 with the name of such a member, and with the `known` options of `whose` as HINT.
     pub fn end(self, whose: &str, known: &str) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),
             Some(name) => {
                 let hint = if known.is_empty() {
-                    format!("There are no options of {whose}.")
+                    format!("There are no options for {whose}.")
                 } else {
                     format!("The options of {whose} are {known}.")
                 };
@@ -98,7 +98,7 @@ impl Options {
     }
 }
 
-/// The error of an option with a value of another kind than `expected` says (22023).
+/// The error for an option whose value is not what `expected` says (22023).
 pub fn wrong(name: &str, expected: &str) -> Error {
     Error::invalid_argument(format!("option {name} is not {expected}"))
 }

@@ -1,4 +1,4 @@
-//! `bulk_dump` and `bulk_dump_chunks`: a type's live resources as NDJSON.
+//! `bulk_dump` and `bulk_dump_chunks`: return the live resources of one type as NDJSON.
 
 use crate::arguments::required;
 use crate::settings::{self, VersionId};
@@ -11,7 +11,7 @@ use fhir_bulk_pg::error::{Result, or_raise};
 use pgrx::default;
 use pgrx::prelude::*;
 
-/// One resource a row.
+/// Returns one resource per row.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_dump(
     resource_type: Option<&str>,
@@ -24,7 +24,7 @@ fn bulk_dump(
     LineStream::new(reader).rows()
 }
 
-/// The NDJSON body in pieces.
+/// Returns the NDJSON body in chunks.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_dump_chunks(
     resource_type: Option<&str>,
@@ -44,7 +44,7 @@ fn bulk_dump_chunks(
 fn open(resource_type: Option<&str>, since: Option<TimestampWithTimeZone>, fhir: Option<bool>) -> Result<Reader> {
     let name = required(resource_type, "resource_type")?;
     let form = if required(fhir, "fhir")? { Form::Fhir(settings::fhir_version()) } else { Form::Aidbox };
-    // A name that can be no type's is one without a table.
+    // An invalid name gets the same error as a type without a table.
     let resource_type = ResourceType::new(name).map_err(|_| crate::store::unknown(name))?;
     let table = ResourceTable::lock_to_read(&resource_type)?;
     let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);

@@ -1,26 +1,26 @@
-//! The extension itself, as the database knows it.
+//! Looks up this extension in the database's catalogue.
 
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Its library, as the server finds it.
+/// Its library, by its installed name.
 pub const LIBRARY: &CStr = c"fhir_bulk";
 
-/// The extension, and whose it is.
+/// The extension and its owner.
 pub struct Extension {
     /// Its own OID.
     pub oid: pg_sys::Oid,
-    /// The role that made it.
+    /// The role that owns it.
     pub owner: pg_sys::Oid,
 }
 
-/// This extension in this database, whose functions are being called.
+/// This extension in this database, for code that one of its functions runs.
 pub fn this_extension() -> Extension {
-    find_this_extension().expect("its functions are being called")
+    find_this_extension().expect("one of its functions runs")
 }
 
-/// This extension, unless this database has it no more: for those whom nobody calls.
+/// This extension, or `None` if it has been dropped: for background workers, which no function calls.
 pub fn find_this_extension() -> Option<Extension> {
     let query = c"SELECT concat_ws(' ', e.oid, e.extowner) FROM pg_extension e WHERE e.extname = 'fhir_bulk'";
     let found = spi::catalog_texts(query, &[]);
@@ -30,7 +30,7 @@ pub fn find_this_extension() -> Option<Extension> {
     Some(Extension { oid, owner })
 }
 
-/// Whether a relation is the one of this name that came with the extension.
+/// Whether a relation is the extension's own with this name.
 pub fn is_own_relation(relation: pg_sys::Oid, name: &CStr) -> bool {
     let query =
         c"SELECT 'yes' FROM pg_class c JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass \

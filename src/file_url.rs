@@ -1,11 +1,11 @@
-//! `file:///path`: URLs of files on the server.
+//! Reads `file:///path` URLs of files on the server.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// The path that `file://` + `rest` names; `None` when it is not absolute. `%41` is `A`, as in any URL; a `%` that
-/// starts no such triple stays.
+/// The path that `file://` + `rest` names; `None` if it is not absolute. Decodes `%41` to `A`, as in any URL; a `%` without
+/// two hex digits stays.
 pub fn path(rest: &str) -> Option<PathBuf> {
     let path = rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
     path.starts_with('/').then(|| PathBuf::from(percent_decoded(path)))

@@ -1,18 +1,18 @@
 //! `fhir_bulk`: PostgreSQL as a bulk FHIR server.
 //!
-//! | floor | what is there |
+//! | floor | contents |
 //! |---|---|
 //! | [`copy`], [`dump`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
-//! | [`source`], [`sink`] | where the bytes of a load come from, where those of an export go |
+//! | [`source`], [`sink`] | the sources of loads, the targets of exports |
 //! | [`store`] | resource tables: name, create, read, write |
-//! | [`stream`], [`program`] | a body as rows or in pieces; a program's pipe |
-//! | [`own_tables`] | the tables that the extension keeps for itself |
-//! | [`arguments`], [`settings`] | what users pass and set |
-//! | `fhir_bulk_pg` | PostgreSQL, wrapped, and errors as users meet them; the only `unsafe` |
-//! | `fhir_bulk_feed` | a source's bytes into rows, on a thread of its own; no PostgreSQL |
+//! | [`stream`], [`program`] | a body as rows of lines or chunks; a program's pipe |
+//! | [`own_tables`] | the extension's own tables |
+//! | [`arguments`], [`settings`] | arguments and settings |
+//! | `fhir_bulk_pg` | safe wrappers of PostgreSQL, errors as users see them; the only `unsafe` |
+//! | `fhir_bulk_feed` | makes rows of a source's bytes, on a thread of its own; no PostgreSQL |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
-//! | `fhir_bulk_transfer` | bytes from URLs and S3 objects, and into the latter; no PostgreSQL |
+//! | `fhir_bulk_transfer` | reads URLs and S3 objects, writes S3 objects; no PostgreSQL |
 //!
 //! Each floor uses only those below it.
 
@@ -55,7 +55,7 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
-/// Called by PostgreSQL when it loads the library.
+/// PostgreSQL calls this when it loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     fhir_bulk_pg::session::hide_backtraces();
@@ -65,26 +65,26 @@ pub extern "C-unwind" fn _PG_init() {
     jobs::start_launcher();
 }
 
-/// The process that works on background jobs in the database whose OID it gets.
+/// The main function of a job worker. Its argument is the OID of its database.
 #[pg_guard]
 #[unsafe(no_mangle)]
-#[allow(unsafe_code, reason = "the server finds it by this name, which has the extension's before it")]
+#[allow(unsafe_code, reason = "the server finds it by this name, which starts with the extension's")]
 pub extern "C-unwind" fn fhir_bulk_job_worker(database: pg_sys::Datum) {
     jobs::work(pg_sys::Oid::from(database.value() as u32), &[import::KIND, export::KIND]);
 }
 
-/// A process that helps with an export, in the transaction of the one that it helps.
+/// The main function of a parallel worker that helps with an export.
 #[pg_guard]
 #[unsafe(no_mangle)]
-#[allow(unsafe_code, reason = "the server finds it by this name, and calls it with these")]
+#[allow(unsafe_code, reason = "the server finds it by this name, and calls it with these arguments")]
 pub extern "C-unwind" fn fhir_bulk_export_helper(_segment: *mut pg_sys::dsm_segment, toc: fhir_bulk_pg::parallel::Toc) {
     fhir_bulk_pg::parallel::help(toc, export::help);
 }
 
-/// The process that has jobs go on where the library is preloaded.
+/// The main function of the launcher, which continues jobs if the library is preloaded.
 #[pg_guard]
 #[unsafe(no_mangle)]
-#[allow(unsafe_code, reason = "the server finds it by this name, which has the extension's before it")]
+#[allow(unsafe_code, reason = "the server finds it by this name, which starts with the extension's")]
 pub extern "C-unwind" fn fhir_bulk_launcher(_argument: pg_sys::Datum) {
     jobs::launch();
 }

@@ -1,9 +1,9 @@
-//! The extension's own tables, in schema `fhir_bulk_internal`: jobs, rejected lines, the secret. They are read and written
-//! from here alone, as the extension's owner, whatever is granted to whom. What is said to them are functions of that schema
-//! (`sql/queue.sql`, `own_jobs.sql`, `kept.sql`), which can be called from psql, too.
+//! Reads and writes the extension's own tables, in schema `fhir_bulk_internal`: jobs, rejected lines, the secret. Only this
+//! file does so, as the extension's owner, whatever GRANTs exist. It calls functions of that schema (`sql/queue.sql`,
+//! `own_jobs.sql`, `kept.sql`), which can also be called from psql.
 //!
-//! They are each database's own. A publication FOR ALL TABLES has these tables too: at a subscriber that has the extension
-//! as well, jobs would be done a second time, and keys that both have given out would end the replication of everything.
+//! The tables must not be replicated, but a publication FOR ALL TABLES includes them. A subscriber with the extension would
+//! run the jobs a second time, and keys that both servers have used would stop the replication of all tables.
 
 use fhir_bulk_pg::error::Error;
 use fhir_bulk_pg::memory::with_scratch;
@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::ffi::CString;
 
 thread_local! {
-    /// Whether one of our own statements is at work.
+    /// Whether one of this file's statements is running.
     static OURS: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -26,7 +26,7 @@ pub fn call(owner: pg_sys::Oid, function: &str, parameters: impl FnOnce() -> Vec
     ours(owner, || with_scratch(|| spi::execute(&sql(format!("SELECT fhir_bulk_internal.{function}")), &parameters())));
 }
 
-/// As [`call`], for what it returns: rows with its columns by name, or values. NULLs are left out.
+/// As [`call`], and returns the function's result: rows with columns by name, or values. NULLs are left out.
 pub fn rows<T: DeserializeOwned>(
     owner: pg_sys::Oid,
     function: &str,
@@ -38,7 +38,7 @@ pub fn rows<T: DeserializeOwned>(
 }
 
 fn ours<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
-    /// Back to what it was, also when `work` unwinds.
+    /// Restores the old value, also when `work` unwinds.
     struct Back(bool);
     impl Drop for Back {
         fn drop(&mut self) {
@@ -53,9 +53,9 @@ fn sql(text: String) -> CString {
     CString::new(text).expect("our statements have no NUL")
 }
 
-/// Before a row of ours changes, or all are to go: refuses what does not come from here. Of another server's changes it
-/// takes none, so that replication goes on. Lines that a role's loads rejected, the role itself may delete, as it does
-/// through the view.
+/// Trigger before each change of a row and before TRUNCATE: refuses changes that do not come from this file. It ignores
+/// changes from logical replication, so that replication goes on. A role may delete lines that its own loads rejected, as it
+/// does through the view.
 #[pg_trigger(sql = r#"
 CREATE FUNCTION fhir_bulk_internal.own_rows() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
@@ -67,7 +67,7 @@ fn own_rows<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, imp
         let table = trigger.table_name().unwrap_or_default();
         Error::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("table fhir_bulk_internal.{table} is written by the extension fhir_bulk alone"),
+            format!("only the extension fhir_bulk may write table fhir_bulk_internal.{table}"),
         )
         .hint("Use its functions: bulk_import_cancel() and bulk_export_cancel() end jobs.")
         .raise();
@@ -83,7 +83,7 @@ fn deletes_own_reject(trigger: &PgTrigger<'_>) -> bool {
         && of_role() == Some(session::role())
 }
 
-/// What 0.1.0 called it: `CREATE EXTENSION … VERSION '0.1.0'` and the upgrade from there ask for it.
+/// Its name in 0.1.0: `CREATE EXTENSION … VERSION '0.1.0'` and the upgrade from 0.1.0 need it.
 #[pg_trigger(sql = false)]
 fn bulk_own_rows<'a>(
     trigger: &'a PgTrigger<'a>,

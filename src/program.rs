@@ -1,4 +1,5 @@
-//! A program on the server that COPY reads from or writes to, without ever waiting for it: its pipe doesn't block.
+//! Runs a program on the server that COPY reads from or writes to. Its pipe does not block, so that every wait can be
+//! interrupted.
 
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session::{self, Waiting};
@@ -11,34 +12,34 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a program that is no longer wanted may take to end by itself, once its pipe is closed.
+/// How long a program may take to end after its pipe is closed. Then it is killed.
 const GRACE: Duration = Duration::from_millis(200);
-/// How often it is looked whether a program has ended.
+/// How often to check whether a program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A program that runs. Dropped, it ends: its pipe is closed, and it is killed if that does not end it soon.
+/// A running program. Drop closes its pipe, and kills the program if it does not end soon.
 pub struct Program {
     command: String,
     child: Child,
-    /// Our end; none once it is closed.
+    /// This process's end of the pipe; `None` once it is closed.
     pipe: Option<File>,
 }
 
 impl Program {
-    /// Runs a command by the shell, to read what it prints.
+    /// Runs a command with the shell, to read its output.
     ///
     /// # Errors
-    /// 58000 when it cannot be started.
+    /// 58000 if it cannot be started.
     pub fn to_read(command: &str) -> Result<Program> {
         let mut child = start(command, |shell| shell.stdout(Stdio::piped()))?;
         let pipe = child.stdout.take().map(OwnedFd::from);
         Program::new(command, child, pipe)
     }
 
-    /// Runs a command by the shell, to write what it reads.
+    /// Runs a command with the shell, to write its input.
     ///
     /// # Errors
-    /// 58000 when it cannot be started.
+    /// 58000 if it cannot be started.
     pub fn to_write(command: &str) -> Result<Program> {
         let mut child = start(command, |shell| shell.stdin(Stdio::piped()))?;
         let pipe = child.stdin.take().map(OwnedFd::from);
@@ -57,7 +58,7 @@ impl Program {
         }
     }
 
-    /// Our end of its pipe.
+    /// This process's end of its pipe.
     ///
     /// # Panics
     /// After [`Program::end`].
@@ -65,7 +66,7 @@ impl Program {
         self.pipe.as_ref().expect("open until the end").as_fd()
     }
 
-    /// Reads what it has printed; how many bytes, 0 at the end, `None` when there are none so far.
+    /// Reads its output. Returns how many bytes; 0 at the end, `None` if there are none so far.
     ///
     /// # Errors
     /// 58030.
@@ -78,10 +79,10 @@ impl Program {
         }
     }
 
-    /// Writes all of it. Waits until the program takes it; an interrupt takes effect meanwhile.
+    /// Writes all bytes, and waits until the program takes them. An interrupt takes effect meanwhile.
     ///
     /// # Errors
-    /// 38000 for a program that has failed, 58030 for one that reads no more.
+    /// 38000 if the program has failed, 58030 if it no longer reads.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let Some(pipe) = &mut self.pipe else { return Ok(()) };
@@ -93,7 +94,7 @@ impl Program {
                     session::check_for_interrupts();
                 }
                 Err(error) => {
-                    // That it has failed says more than that its pipe is broken.
+                    // The program's failure is a better error than the broken pipe.
                     self.end()?;
                     return Err(self.failed("could not write to", &error));
                 }
@@ -132,7 +133,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.pipe = None;
         let deadline = Instant::now() + GRACE;
-        // One that can't be asked for is no child any more.
+        // If waitpid fails, it is no longer a child.
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() >= deadline {
                 let _ = self.child.kill();

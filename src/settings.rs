@@ -1,4 +1,4 @@
-//! Settings: `SET fhir_bulk.… = …`, or in postgresql.conf. Each says what it does and why one would change it.
+//! Defines the settings `fhir_bulk.…`. Each description says what the setting does and why to change it.
 
 pub mod export;
 pub mod s3;
@@ -14,18 +14,18 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-/// How `meta.versionId` is written.
+/// How dumps write `meta.versionId`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum VersionId {
     /// A JSON number, as Aidbox's `$dump` writes it.
     #[name = c"number"]
     Number,
-    /// A JSON string, as FHIR's `id` datatype asks for.
+    /// A JSON string, as FHIR's `id` datatype requires.
     #[name = c"string"]
     String,
 }
 
-/// The release of FHIR whose definitions tell choices and references.
+/// The FHIR release whose definitions say which elements are choices and references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum FhirVersion {
     /// R4
@@ -39,13 +39,13 @@ pub enum FhirVersion {
     R5,
 }
 
-/// Which way loads take into tables that leave a choice.
+/// How loads write tables that can be written in several ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum WritePath {
     /// The fastest that the table allows.
     #[name = c"auto"]
     Auto,
-    /// One `INSERT … ON CONFLICT` a batch.
+    /// One `INSERT … ON CONFLICT` per batch.
     #[name = c"set"]
     Set,
     /// A temporary table, then one `INSERT … ON CONFLICT`.
@@ -73,12 +73,12 @@ static LAUNCHER_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CSt
 static LAUNCHER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_NEW_TABLES: GucSetting<i32> = GucSetting::<i32>::new(100);
 
-/// Makes the settings known; called once when the library is loaded.
+/// Defines the settings; called once when the library is loaded.
 pub fn define() {
     GucRegistry::define_string_guc(
         c"fhir_bulk.data_schema",
         c"The schema that holds the resource tables.",
-        c"Set it where the tables of Aidbox or fhirbase are not in public, or to keep several data sets apart.",
+        c"Set it if the tables of Aidbox or fhirbase are not in public, or to keep several data sets apart.",
         &DATA_SCHEMA,
         GucContext::Userset,
         GucFlags::default(),
@@ -86,15 +86,15 @@ pub fn define() {
     GucRegistry::define_string_guc(
         c"fhir_bulk.created_at_url",
         c"The url of the meta.extension that carries a resource's creation time in FHIR form.",
-        c"Set it to what your other systems use (Aidbox: BOX_FHIR_CREATEDAT_URL).",
+        c"Set it to the url that your other systems use (Aidbox: BOX_FHIR_CREATEDAT_URL).",
         &CREATED_AT_URL,
         GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_enum_guc(
         c"fhir_bulk.fhir_version",
-        c"The release of FHIR by whose definitions resources are converted: 4.0.1, 4.3.0 or 5.0.0.",
-        c"Set it to the release of your resources; what is a choice or a reference differs between releases.",
+        c"The FHIR release whose definitions are used to convert resources: 4.0.1, 4.3.0 or 5.0.0.",
+        c"Set it to the release of your resources; choices and references differ between releases.",
         &FHIR_VERSION,
         GucContext::Userset,
         GucFlags::default(),
@@ -110,7 +110,7 @@ pub fn define() {
     GucRegistry::define_enum_guc(
         c"fhir_bulk.version_id",
         c"How dumps write meta.versionId: number or string.",
-        c"Aidbox's $dump writes a number; FHIR's own definition asks for a string.",
+        c"Aidbox's $dump writes a number; FHIR's definition requires a string.",
         &VERSION_ID,
         GucContext::Userset,
         GucFlags::default(),
@@ -128,7 +128,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"fhir_bulk.max_line_bytes",
         c"The longest line that a load accepts, in bytes.",
-        c"It bounds the memory that one line can take; raise it for resources with large attachments.",
+        c"It limits the memory for one line; raise it for resources with large attachments.",
         &MAX_LINE_BYTES,
         1024,
         1 << 30,
@@ -164,7 +164,7 @@ pub fn define() {
     GucRegistry::define_string_guc(
         c"fhir_bulk.ca_file",
         c"A PEM file with certificate authorities that https trusts besides the well-known ones.",
-        c"Set it where servers have certificates of your own authority. A relative path starts in the data folder.",
+        c"Set it if servers have certificates of your own authority. A relative path starts in the data folder.",
         &CA_FILE,
         GucContext::Suset,
         GucFlags::default(),
@@ -182,7 +182,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"fhir_bulk.idle_timeout",
         c"How long a load waits for the next bytes of its source, and an export for its bucket.",
-        c"Raise it for servers that compute what they send.",
+        c"Raise it for servers that need time to compute what they send.",
         &IDLE_TIMEOUT,
         1,
         i32::MAX,
@@ -191,16 +191,16 @@ pub fn define() {
     );
     GucRegistry::define_enum_guc(
         c"fhir_bulk.write_path",
-        c"How loads write tables that leave a choice: auto, set or staged.",
-        c"auto takes the fastest way a table allows; the others are for finding out what a difference comes from.",
+        c"How loads write tables that can be written in several ways: auto, set or staged.",
+        c"auto takes the fastest way that a table allows; the others help to find the cause of a difference.",
         &WRITE_PATH,
         GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.import_workers",
-        c"How many inputs of background jobs are worked on at once in a database.",
-        c"Each is a process that takes a core; max_worker_processes has to leave room for them.",
+        c"How many inputs of background jobs run at the same time in a database.",
+        c"Each is a process that takes a core; max_worker_processes must leave room for them.",
         &IMPORT_WORKERS,
         1,
         64,
@@ -209,8 +209,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.import_commit_rows",
-        c"After how many resources an import in bulk mode commits.",
-        c"Fewer are sooner visible and repeated after a crash, and cost more commits.",
+        c"The number of resources after which an import in bulk mode commits.",
+        c"With fewer, resources are visible sooner and a crash repeats less work, but there are more commits.",
         &IMPORT_COMMIT_ROWS,
         1,
         i32::MAX,
@@ -219,8 +219,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.job_retention",
-        c"How long background jobs are remembered after they ended.",
-        c"Until then their status can be asked for and their id is taken.",
+        c"How long background jobs are kept after they end.",
+        c"Until then their status can be read, and their id cannot be used again.",
         &JOB_RETENTION,
         0,
         i32::MAX,
@@ -229,16 +229,16 @@ pub fn define() {
     );
     GucRegistry::define_string_guc(
         c"fhir_bulk.launcher_databases",
-        c"The databases, comma-separated, in which jobs go on by themselves when the server starts.",
-        c"It needs fhir_bulk in shared_preload_libraries; elsewhere jobs go on at the next call of a job's function.",
+        c"The databases, comma-separated, in which jobs continue by themselves when the server starts.",
+        c"It needs fhir_bulk in shared_preload_libraries; otherwise jobs continue at the next call of a job function.",
         &LAUNCHER_DATABASES,
         GucContext::Sighup,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.launcher_interval",
-        c"How often the launcher looks for jobs that nobody works on.",
-        c"Such are left when a worker was ended, or when the server had no process left for one.",
+        c"How often the launcher looks for jobs without a worker.",
+        c"A job has no worker if its worker was ended, or if the server had no process left for one.",
         &LAUNCHER_INTERVAL,
         1,
         i32::MAX / 1000,
@@ -294,7 +294,7 @@ pub fn max_line_bytes() -> usize {
 /// `fhir_bulk.allowed_sources`.
 ///
 /// # Errors
-/// 22023 for an entry that is no rule; nothing is allowed then.
+/// 22023 for an entry that is not a rule; then nothing is allowed.
 pub fn allowed_sources() -> Result<Policy> {
     let text = ALLOWED_SOURCES.get().unwrap_or_default();
     Policy::parse(&text.to_string_lossy())
@@ -304,7 +304,7 @@ pub fn allowed_sources() -> Result<Policy> {
 /// The well-known certificate authorities and those in `fhir_bulk.ca_file`.
 ///
 /// # Errors
-/// 58P01 when there is no such file, 58030 when it cannot be read, 22023 when it has no certificates.
+/// 58P01 if there is no such file, 58030 if it cannot be read, 22023 if it has no certificates.
 pub fn authorities() -> Result<Authorities> {
     let name = CA_FILE.get().unwrap_or_default();
     if name.is_empty() {
@@ -319,7 +319,7 @@ pub fn authorities() -> Result<Authorities> {
         Error::new(code, format!("could not read fhir_bulk.ca_file \"{}\": {error}", path.display()))
             .hint("The file is read on the server, by the user that PostgreSQL runs as.")
     };
-    // A pipe would wait for its writer, a device might never end.
+    // Reading a pipe would wait for its writer; reading a device might never end.
     let is_file = fs::metadata(path).map(|metadata| metadata.is_file()).map_err(|error| failed(&error))?;
     if !is_file {
         return Err(failed(&io::Error::other("it is not a regular file")));
@@ -327,7 +327,7 @@ pub fn authorities() -> Result<Authorities> {
     let pem = fs::read(path).map_err(|error| failed(&error))?;
     Authorities::with_pem(&pem).map_err(|error| {
         Error::invalid_argument(format!("fhir_bulk.ca_file \"{}\": {error}", path.display()))
-            .hint("It has certificates in PEM: -----BEGIN CERTIFICATE----- and so on.")
+            .hint("It must have certificates in PEM format: -----BEGIN CERTIFICATE----- …")
     })
 }
 
@@ -366,7 +366,7 @@ pub fn job_retention_minutes() -> i32 {
     JOB_RETENTION.get()
 }
 
-/// `fhir_bulk.launcher_databases`, one by one.
+/// The names in `fhir_bulk.launcher_databases`.
 pub fn launcher_databases() -> Vec<CString> {
     let names = LAUNCHER_DATABASES.get().unwrap_or_default();
     let names = names.to_string_lossy();

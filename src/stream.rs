@@ -1,4 +1,4 @@
-//! Lines of a body as rows, or the body in pieces.
+//! Returns a body from a set-returning function: one line per row, or one chunk of bytes per row.
 
 use crate::arguments::required;
 use crate::settings;
@@ -9,9 +9,9 @@ use fhir_bulk_pg::whole::reporting;
 use pgrx::PgSqlErrorCode;
 use pgrx::iter::SetOfIterator;
 
-/// How many bytes of lines are made ahead of the rows that carry them.
+/// The stream reads up to this many bytes of lines ahead of the rows that return them.
 const AHEAD_BYTES: usize = 64 << 10;
-/// Buffers that a huge line made larger than this are given back.
+/// A buffer that a huge line made larger than this is shrunk to this size.
 const KEEP_BYTES: usize = 4 << 20;
 const CHUNK_BYTES: std::ops::RangeInclusive<i32> = 1024..=16 << 20;
 
@@ -20,16 +20,16 @@ const CHUNK_BYTES: std::ops::RangeInclusive<i32> = 1024..=16 << 20;
 pub enum More {
     /// The reader paused.
     Yes,
-    /// All is read.
+    /// Everything has been read.
     No,
 }
 
-/// What a body is read from.
+/// A reader that makes the lines of a body.
 pub trait Lines {
-    /// Appends lines, without their newlines, to `out` until `pause`, called after each, says so.
+    /// Appends lines, without newlines, to `out`. Calls `pause` after each line, and stops when it returns true.
     ///
     /// # Errors
-    /// Those of what is read.
+    /// The errors of the query that is read.
     fn read(&mut self, out: &mut Vec<u8>, pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More>;
 }
 
@@ -37,7 +37,7 @@ fn rows<T: 'static>(mut next: impl FnMut() -> Result<Option<T>> + 'static) -> Se
     SetOfIterator::new(std::iter::from_fn(move || reporting(|| or_raise(next()))))
 }
 
-/// The argument `chunk_bytes`.
+/// Checks the argument `chunk_bytes`.
 ///
 /// # Errors
 /// 22023 outside of its bounds, 22004 for NULL.
@@ -53,7 +53,7 @@ pub fn chunk_size(bytes: Option<i32>) -> Result<usize> {
     Ok(bytes.unsigned_abs() as usize)
 }
 
-/// Lines, made some ahead of their rows.
+/// A body as rows of one line each. It reads some lines ahead of their rows.
 pub struct LineStream<R> {
     reader: R,
     buffer: Vec<u8>,
@@ -69,7 +69,7 @@ impl<R: Lines> LineStream<R> {
         LineStream { reader, buffer: Vec::new(), ends: Vec::new(), next: 0, at_end: false }
     }
 
-    /// A line a row.
+    /// Returns one line per row.
     pub fn rows(mut self) -> SetOfIterator<'static, Text>
     where
         R: 'static,
@@ -102,27 +102,27 @@ impl<R: Lines> LineStream<R> {
     }
 }
 
-/// Pieces of the body, compressed or not, each of `chunk_bytes` but the last.
+/// A body as chunks of `chunk_bytes`, compressed or not. The last chunk may be shorter.
 pub struct ChunkStream<R> {
     reader: R,
     compressor: Option<Compressor>,
     chunk_bytes: usize,
-    /// Lines on their way into the compressor.
+    /// Lines that the compressor has not taken yet.
     lines: Vec<u8>,
     buffer: Vec<u8>,
-    /// How much of `buffer` is gone.
+    /// How many bytes of `buffer` have been returned.
     sent: usize,
     at_end: bool,
 }
 
 impl<R: Lines> ChunkStream<R> {
-    /// The body that the lines of a reader make, gzipped or not; `chunk_bytes` as [`chunk_size`] has checked them.
+    /// The lines of `reader` as one body, gzipped or not. [`chunk_size`] has checked `chunk_bytes`.
     pub fn new(reader: R, gzip: bool, chunk_bytes: usize) -> ChunkStream<R> {
         let compressor = gzip.then(|| Compressor::new(settings::gzip_level()));
         ChunkStream { reader, compressor, chunk_bytes, lines: Vec::new(), buffer: Vec::new(), sent: 0, at_end: false }
     }
 
-    /// A piece a row.
+    /// Returns one chunk per row.
     pub fn rows(mut self) -> SetOfIterator<'static, Bytea>
     where
         R: 'static,
@@ -133,7 +133,7 @@ impl<R: Lines> ChunkStream<R> {
     /// The next piece; `None` at the end.
     ///
     /// # Errors
-    /// Those of what is read.
+    /// The errors of the query that is read.
     pub fn chunk(&mut self) -> Result<Option<&[u8]>> {
         while !self.at_end && self.buffer.len() - self.sent < self.chunk_bytes {
             self.buffer.drain(..self.sent);

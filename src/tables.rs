@@ -1,4 +1,4 @@
-//! `bulk_create_table`, `bulk_write_path`, `bulk_resource_types`: the tables of resource types.
+//! `bulk_create_table`, `bulk_write_path`, `bulk_resource_types`: create, explain and list resource tables.
 
 use crate::arguments::required;
 use crate::store::{ResourceTable, ResourceType, check, make_sequence, path_into, readable_types};
@@ -7,8 +7,8 @@ use fhir_bulk_pg::error::or_raise;
 use fhir_bulk_pg::session;
 use pgrx::prelude::*;
 
-/// Makes `<type>`, `<type>_history` and the sequence of their `txid`s unless they are there, and sees that it is a resource
-/// table.
+/// Creates `<type>`, `<type>_history` and the sequence of their `txid`s if they do not exist, and checks that `<type>` is a
+/// resource table.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_create_table(resource_type: Option<&str>) -> Regclass {
     session::prevent_if_read_only(c"bulk_create_table()");
@@ -20,7 +20,7 @@ fn bulk_create_table(resource_type: Option<&str>) -> Regclass {
     Regclass::new(or_raise(table).oid)
 }
 
-/// The way a load by the current role would take into a table, and why.
+/// Returns the path that a load by the current role would take into a table, and why.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_write_path(resource_type: Option<&str>) -> String {
     let chosen = required(resource_type, "resource_type")
@@ -31,7 +31,7 @@ fn bulk_write_path(resource_type: Option<&str>) -> String {
     format!("{}: {reason}", path.name())
 }
 
-/// The resource types that the current role may read, by name.
+/// Returns the resource types that the current role may read, sorted by name.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_resource_types() -> SetOfIterator<'static, String> {
     let types = or_raise(readable_types());

@@ -1,9 +1,9 @@
 //! Draws the table of a FHIR version from HL7's StructureDefinitions: which elements are choices, references,
 //! resources or structures of their own. `scripts/redraw-definitions.sh` runs it over HL7's packages.
 //!
-//! Each line of the table is a structure: its path, then its elements that are not primitive, in the definition's
-//! order, as `name=Type`, `name=Path` (a backbone or a content reference) or `name[x]=Type,Type,…`. A structure
-//! without any is left out: it has only what every element has.
+//! Each line of the table is a structure: its path, then its elements that are not primitive, in the definition's order, as
+//! `name=Type`, `name=Path` (a backbone or a content reference) or `name[x]=Type,Type,…`. A structure without such elements
+//! is left out: it has only extensions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -41,7 +41,7 @@ pub fn read(source: &Path) -> io::Result<Vec<Value>> {
 /// The table's text.
 pub fn draw(definitions: &[Value]) -> String {
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    // Constraints on a type (profiles) add nothing to what may stand where.
+    // Profiles constrain a type, and add no elements.
     let of_types: BTreeMap<String, &Value> = definitions
         .iter()
         .filter(|d| d["resourceType"] == "StructureDefinition" && d["derivation"] != "constraint")

@@ -1,9 +1,9 @@
-//! Whole numbers as decimal digits.
+//! Writes whole numbers as decimal digits.
 
 /// A sign and nineteen digits.
 pub(crate) const MAX_LEN: usize = 20;
 
-/// Writes a number so that it ends where `text` does, which has room for [`MAX_LEN`]; where it starts.
+/// Writes a number at the end of `text`, which has room for [`MAX_LEN`]. Returns the index of its first byte.
 #[inline]
 pub(crate) fn write_at_end(number: i64, text: &mut [u8]) -> usize {
     let mut at = text.len();

@@ -1,9 +1,9 @@
-//! Why a line was refused, and where in it.
+//! The reasons for which a line is refused, and the position in the line.
 
 use std::collections::TryReserveError;
 use std::fmt;
 
-/// What is wrong with a line. The extension maps each to an SQLSTATE.
+/// The reason for which a line is refused. The extension maps each to an SQLSTATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Not JSON; the text says what was expected.
@@ -22,7 +22,7 @@ pub enum Reason {
     TooDeep,
     /// A string, array or object larger than jsonb can hold (256 MB).
     TooLarge,
-    /// Memory for the line could not be had.
+    /// Out of memory for the line.
     OutOfMemory,
     /// A JSON value, but not an object.
     NotAnObject,
@@ -30,7 +30,7 @@ pub enum Reason {
     MissingId,
     /// An `id` that is not a string.
     IdNotString,
-    /// An `id` that breaks the rule of its form.
+    /// An `id` that breaks the rule for ids.
     InvalidId(IdRule),
     /// A `resourceType` that is not a string.
     TypeNotString,
@@ -40,12 +40,12 @@ pub enum Reason {
     CreatedAtNotString,
 }
 
-/// What an `id` may look like.
+/// The rule for ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdRule {
     /// FHIR's `id` datatype.
     Fhir,
-    /// Aidbox form: any text that fits an index and a line of a log.
+    /// Aidbox: any text that fits in an index and in one line of a log.
     Aidbox,
 }
 
@@ -72,12 +72,12 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A refused line: why, and at which byte of it (0-based).
+/// A refused line: the reason, and the byte in the line (from 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineError {
     /// What is wrong.
     pub reason: Reason,
-    /// Where in the line, in bytes from its start.
+    /// The offset in the line, in bytes.
     pub offset: usize,
 }
 
@@ -87,10 +87,10 @@ impl LineError {
     }
 }
 
-/// A [`LineError`] on its way out. One word, so that results travel in registers on the path where all is well.
+/// A boxed [`LineError`]. It has the size of a pointer, so that results without an error are returned in registers.
 pub(crate) type Refusal = Box<LineError>;
 
-/// What a value can break that its syntax does not. One byte, for the same reason.
+/// The limits that a value with valid syntax can exceed. One byte, for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     TooLarge,

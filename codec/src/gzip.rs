@@ -1,4 +1,4 @@
-//! gzip, both ways: sources may be compressed, told by their first bytes; dumps are compressed as they are cut.
+//! gzip in both directions: decompresses sources, which are recognised by their first bytes, and compresses dumps.
 
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
@@ -9,7 +9,7 @@ use std::ops::Range;
 /// The first bytes of every gzip member (RFC 1952).
 const MAGIC: [u8; 2] = [0x1F, 0x8B];
 
-/// A source whose first bytes were looked at.
+/// A source whose first bytes have been read ahead.
 pub struct Peeked<R> {
     first: [u8; 2],
     /// The part of `first` that is not read yet.
@@ -18,7 +18,7 @@ pub struct Peeked<R> {
 }
 
 impl<R: Read> Peeked<R> {
-    /// Reads up to two bytes: a pipe or a socket may hand out one at a time.
+    /// Reads up to two bytes: a pipe or a socket may return one at a time.
     fn new(mut source: R) -> io::Result<Peeked<R>> {
         let (mut first, mut length) = ([0; 2], 0);
         while length < first.len() {
@@ -49,7 +49,7 @@ impl<R: Read> Read for Peeked<R> {
     }
 }
 
-/// A source whose gzip, of any number of members, is undone when there is any.
+/// A source that is decompressed if it is gzip, with any number of members.
 pub enum Reader<R: Read> {
     /// Not compressed.
     Plain(BufReader<Peeked<R>>),
@@ -58,10 +58,10 @@ pub enum Reader<R: Read> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Looks at the first bytes of `source`, not at its name.
+    /// Recognises gzip by the first bytes of `source`, not by its name.
     ///
     /// # Errors
-    /// Those of reading the source.
+    /// The errors of reading the source.
     pub fn new(source: R, buffer_bytes: usize) -> io::Result<Reader<R>> {
         let source = Peeked::new(source)?;
         let is_gzip = source.is_gzip();
@@ -79,11 +79,11 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// A stream that is compressed as it grows, taken away piece by piece.
+/// Compresses a stream. The caller takes the compressed bytes piece by piece.
 pub struct Compressor(GzEncoder<Vec<u8>>);
 
 impl Compressor {
-    /// `level` 0 to 9, as gzip's.
+    /// `level` is that of gzip, 0 to 9.
     pub fn new(level: u32) -> Compressor {
         Compressor(GzEncoder::new(Vec::new(), Compression::new(level)))
     }
@@ -91,20 +91,20 @@ impl Compressor {
     /// Compresses `bytes`.
     ///
     /// # Errors
-    /// None that zlib would report for memory; kept because writing is fallible by its trait.
+    /// None in memory. The trait `Write` requires a result.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
 
-    /// What is compressed so far and not yet taken.
+    /// The compressed bytes that have not been taken yet.
     pub fn pending(&mut self) -> &mut Vec<u8> {
         self.0.get_mut()
     }
 
-    /// Ends the stream: everything not yet taken, with the trailer.
+    /// Ends the stream. Returns the bytes that have not been taken yet, with the trailer.
     ///
     /// # Errors
-    /// As [`Compressor::write`].
+    /// As for [`Compressor::write`].
     pub fn finish(self) -> io::Result<Vec<u8>> {
         self.0.finish()
     }

@@ -1,4 +1,4 @@
-//! FHIR's `instant` (an ISO 8601 date and time with seconds and an offset) and PostgreSQL's microseconds.
+//! Reads and writes FHIR's `instant` (an ISO 8601 date and time with seconds and an offset), as PostgreSQL's microseconds.
 
 use std::fmt::Write as _;
 
@@ -9,13 +9,13 @@ const PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 /// Days from 0000-03-01 to 2000-01-01 in the proleptic Gregorian calendar.
 const EPOCH_DAYS: i64 = 730_425;
-/// The first and the first no longer representable microsecond (`timestamp.h`: MIN_TIMESTAMP, END_TIMESTAMP).
+/// The first valid microsecond, and the first one after the range (`timestamp.h`: MIN_TIMESTAMP, END_TIMESTAMP).
 const MIN: Micros = -211_813_488_000_000_000;
 const END: Micros = 9_223_371_331_200_000_000;
 
-/// Reads an instant: `2021-06-10T08:26:10.707454Z`, `…+03:00`. A fraction is rounded to microseconds, second 60
-/// is the next minute's first, a year may have more than four digits and a sign. `None` when it is not one or is
-/// outside of what a `timestamptz` can hold.
+/// Reads an instant: `2021-06-10T08:26:10.707454Z`, `…+03:00`. A fraction is rounded to microseconds; second 60 is second 0
+/// of the next minute; a year may have more than four digits and a sign. `None` if it is not an instant, or is out of range
+/// for `timestamptz`.
 pub fn parse(text: &str) -> Option<Micros> {
     let mut rest = Scanner(text.as_bytes());
     let negative = rest.skip(b'-');
@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Option<Micros> {
     (MIN..END).contains(&micros).then_some(micros)
 }
 
-/// The text of an instant that is `offset` seconds east of UTC there, with six fraction digits; UTC as `Z`.
+/// The text of an instant in a zone `offset` seconds east of UTC, with six fraction digits. UTC is `Z`.
 pub fn format(at: Micros, offset: i64) -> String {
     let (mut text, micros) = local(at, offset);
     // Writing to a String cannot fail.
@@ -54,8 +54,8 @@ pub fn format(at: Micros, offset: i64) -> String {
     text
 }
 
-/// The text of a timestamp as PostgreSQL's `to_json` writes it, in ISO 8601: no more fraction digits than it has; with
-/// the seconds east of UTC where it has a time zone. Years before 1 are those of ISO 8601, 0 being 1 BC.
+/// The text of a timestamp as PostgreSQL's `to_json` writes it, in ISO 8601, without trailing zeros in the fraction.
+/// `offset` is in seconds east of UTC, for a type with time zone. Years before 1 are those of ISO 8601: 0 is 1 BC.
 pub fn format_timestamp(at: Micros, offset: Option<i64>) -> String {
     let (mut text, micros) = local(at, offset.unwrap_or(0));
     if micros != 0 {
@@ -68,7 +68,7 @@ pub fn format_timestamp(at: Micros, offset: Option<i64>) -> String {
     text
 }
 
-/// The text of a date, counted in days from 2000-01-01.
+/// The text of a date in days since 2000-01-01.
 pub fn format_date(days: i32) -> String {
     let mut text = String::new();
     put_date(days.into(), &mut text);
@@ -111,7 +111,7 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since 2000-01-01. Years start in March here, so that the leap day is the last of its year.
+/// Days since 2000-01-01. Years start in March here, so that the leap day is the last day of a year.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let from_march = (month + 9) % 12;

@@ -1,9 +1,9 @@
-//! What `fhir_bulk` does to bytes, without PostgreSQL: JSON text into jsonb bytes and back, the stored form of
-//! a FHIR resource, NDJSON lines, gzip, and how the formats of a query's rows are written.
+//! Converts bytes for `fhir_bulk`, without PostgreSQL: JSON text to jsonb bytes and back, FHIR resources to their stored
+//! form and back, NDJSON lines, gzip, and the formats of `dump_sql`.
 //!
-//! Two passes carry the product, and each touches a byte of the data once:
-//! - load: [`ndjson::Lines`] → [`resource::Encoder`] (JSON text → jsonb bytes, identity taken out);
-//! - dump: [`resource::Writer`] (jsonb bytes → JSON text, identity put back) → [`gzip`].
+//! There are two main paths. Each touches a byte of the data once:
+//! - load: [`ndjson::Lines`] → [`resource::Encoder`] (JSON text → jsonb bytes, identity removed);
+//! - dump: [`resource::Writer`] (jsonb bytes → JSON text, identity added) → [`gzip`].
 #![forbid(unsafe_code)]
 
 #[cfg(target_endian = "big")]

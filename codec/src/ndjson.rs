@@ -1,59 +1,59 @@
-//! Lines out of a stream of bytes: `\n` or `\r\n`, a missing last one, blank lines, a byte order mark.
+//! Reads lines from a stream of bytes: with `\n` or `\r\n`, a missing last newline, blank lines, a byte order mark.
 
 use crc32fast::Hasher;
 use std::fmt;
 use std::io::{self, Read};
 
-/// How much is read at once; lines longer than this make the buffer grow.
+/// How many bytes are read at once. Longer lines make the buffer grow.
 const BLOCK_BYTES: usize = 256 << 10;
-/// How many bytes of blank lines there may be beyond those of other lines: of a few megabytes of gzip, blank lines can be made
-/// gigabytes, for nothing.
+/// How many more bytes of blank lines than of other lines there may be. Otherwise a few megabytes of gzip could contain
+/// gigabytes of blank lines.
 const MOST_BLANK_BYTES: u64 = 64 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// How far into a stream lines reach.
+/// A position in a stream, after a number of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Lines, blank ones too.
+    /// Lines, with blank lines.
     pub lines: u64,
     /// Bytes of the (decompressed) stream.
     pub bytes: u64,
-    /// The CRC-32 of those bytes, by which a stream that is read again is known.
+    /// The CRC-32 of these bytes, to recognise the stream when it is read again.
     pub checksum: u32,
 }
 
-/// What has become of a stream that was read before.
+/// How a stream has changed since it was read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It ends before where it was read to.
+    /// It ends before the position that was reached.
     Shorter,
-    /// What was read of it is something else now.
+    /// The bytes that were read are different now.
     Other,
 }
 
 /// One line that is not blank.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// The line without its `\n`; a `\r` before it is JSON's white space and stays.
+    /// The line without its `\n`. A `\r` before it stays: it is white space in JSON.
     pub bytes: &'a [u8],
-    /// Counted from 1, blank lines too.
+    /// Counted from 1, with blank lines.
     pub number: u64,
     /// Where the line starts in the (decompressed) stream, in bytes.
     pub offset: u64,
-    /// Where the next one starts, or the stream ends.
+    /// Where the next line starts, or the stream ends.
     pub end: Position,
 }
 
-/// Why no further line can be had.
+/// Why no further line can be read.
 #[derive(Debug)]
 pub enum ReadError {
     /// The source failed, or its compression is broken.
     Io(io::Error),
-    /// A line beyond the limit, in bytes.
+    /// A line longer than this limit, in bytes.
     LineTooLong(usize),
-    /// More blank lines than anybody means, beyond so many bytes.
+    /// More bytes of blank lines than this limit.
     TooBlank(u64),
-    /// Memory for a line of so many bytes could not be had.
+    /// Out of memory for a line of this many bytes.
     OutOfMemory(usize),
 }
 
@@ -78,11 +78,11 @@ pub struct Lines<R> {
     /// The unread part of `buffer`.
     start: usize,
     end: usize,
-    /// The stream's offset of `buffer[start]`, and what is before it.
+    /// The stream's offset of `buffer[start]`, and the state before it.
     offset: u64,
     checksum: Hasher,
     number: u64,
-    /// How many more bytes of blank lines there may be.
+    /// How many more bytes of blank lines are allowed.
     blank_left: u64,
     at_end: bool,
 }
@@ -105,31 +105,30 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// The number of the last line that was handed out, or that could not be read to its end.
+    /// The number of the last line that was returned, or that could not be read to its end.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// How far the lines that were handed out reach, in bytes of the stream; after [`ReadError::LineTooLong`] where
-    /// that line starts.
+    /// The offset in the stream after the returned lines; after [`ReadError::LineTooLong`] the start of that line.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// How far the lines that were handed out reach.
+    /// The position after the returned lines.
     pub fn position(&self) -> Position {
         Position { lines: self.number, bytes: self.offset, checksum: self.checksum.clone().finalize() }
     }
 
-    /// After [`ReadError::LineTooLong`]: the line as far as it was read.
+    /// After [`ReadError::LineTooLong`]: the part of the line that was read.
     pub fn long_line(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// After [`ReadError::LineTooLong`]: goes on behind that line, however long it is.
+    /// After [`ReadError::LineTooLong`]: skips that line, however long it is.
     ///
     /// # Errors
-    /// Those of the source.
+    /// The errors of the source.
     pub fn skip_long_line(&mut self) -> Result<(), ReadError> {
         loop {
             let unread = &self.buffer[self.start..self.end];
@@ -143,10 +142,10 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Passes over what is before `position` in a stream that was read so far before. `Some` when it is another by now.
+    /// Skips to `position` in a stream that was read to there before. Returns how the stream has changed, if it has.
     ///
     /// # Errors
-    /// Those of the source.
+    /// The errors of the source.
     pub fn skip_to(&mut self, position: Position) -> Result<Option<Change>, ReadError> {
         while self.offset < position.bytes {
             if self.start == self.end {
@@ -163,7 +162,7 @@ impl<R: Read> Lines<R> {
         Ok((self.position() != position).then_some(Change::Other))
     }
 
-    /// Leaves so many bytes of the buffer behind.
+    /// Consumes bytes of the buffer.
     fn pass(&mut self, count: usize) {
         self.checksum.update(&self.buffer[self.start..self.start + count]);
         self.start += count;
@@ -173,7 +172,7 @@ impl<R: Read> Lines<R> {
     /// The next line that is not blank; `None` at the end.
     ///
     /// # Errors
-    /// [`ReadError`]; [`Lines::number`] then says in which line.
+    /// [`ReadError`]; then [`Lines::number`] is the number of the line.
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
         loop {
             self.skip_blank_lines()?;
@@ -190,7 +189,7 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Passes over the blank lines that the buffer begins with, all at once.
+    /// Skips all blank lines at the beginning of the buffer at once.
     fn skip_blank_lines(&mut self) -> Result<(), ReadError> {
         let unread = &self.buffer[self.start..self.end];
         let blank = unread.iter().position(|byte| *byte != b'\n' && !is_blank(*byte)).unwrap_or(unread.len());
@@ -205,7 +204,7 @@ impl<R: Read> Lines<R> {
         Ok(())
     }
 
-    /// The length of the next line, read into the buffer as a whole; `None` at the end.
+    /// Reads the whole next line into the buffer. Returns its length; `None` at the end.
     fn find_end(&mut self) -> Result<Option<usize>, ReadError> {
         self.number += 1;
         let mut searched = 0;
@@ -246,12 +245,13 @@ impl<R: Read> Lines<R> {
             self.start = 0;
         }
         if self.end == self.buffer.len() {
-            // Twice the size for a line that does not fit, so that it is moved few times; never far beyond the limit.
+            // A line that does not fit doubles the buffer, so that it is moved few times. The buffer does not grow far
+            // beyond the limit.
             let more = self.buffer.len().min(self.max_line_bytes.saturating_sub(self.end)).max(BLOCK_BYTES);
             self.buffer.try_reserve_exact(more).map_err(|_| ReadError::OutOfMemory(self.end + more))?;
             self.buffer.resize(self.end + more, 0);
         } else if self.end < BLOCK_BYTES && self.buffer.len() > 32 * BLOCK_BYTES {
-            // A huge line has passed; its memory is given back.
+            // The memory of a huge line is freed after it.
             self.buffer.truncate(BLOCK_BYTES);
             self.buffer.shrink_to_fit();
         }
@@ -281,7 +281,7 @@ fn is_blank(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// Hands out a few bytes at a time.
+    /// Returns a few bytes at a time.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// An import that goes on where it was stopped must see each line once, under its own number.
+    /// An import that continues after a stop must see each line once, with its own number.
     #[test]
     fn lines_go_on_where_an_earlier_reading_of_the_stream_came_to() {
         let text = b"\xEF\xBB\xBF{1}\n\n{2}\r\n{3}\n{4}";
@@ -373,7 +373,7 @@ mod tests {
             let mut lines = Lines::new(&text[..], 100);
             assert!(matches!(lines.next_line(), Err(ReadError::TooBlank(MOST_BLANK_BYTES))));
         }
-        // Whoever has as many bytes of lines may have them apart from each other.
+        // A source with as many bytes of other lines may have as many bytes of blank lines.
         let line = [&vec![b'x'; 99][..], b"\n", &blank(100)].concat();
         let text = line.repeat(many / 100 * 2);
         let mut lines = Lines::new(&text[..], 100);

@@ -1,4 +1,4 @@
-//! The tables of definitions are what HL7's StructureDefinitions say.
+//! The tables of definitions agree with HL7's StructureDefinitions.
 
 mod common;
 

@@ -125,7 +125,8 @@ proptest! {
         }
     }
 
-    /// Two dumps of one resource would differ, or `jsonb = jsonb` fail: bytes must not depend on how text was written.
+    /// Two dumps of one resource would differ, or `jsonb = jsonb` would fail: bytes must not depend on the spelling of the
+    /// text.
     #[test]
     fn stored_bytes_are_canonical(line in document()) {
         let stored = encode(IdRule::Fhir, &line).unwrap();
@@ -140,7 +141,7 @@ proptest! {
         let _ = encode(IdRule::Aidbox, line);
     }
 
-    /// The same, for bytes that come nearer to JSON.
+    /// The same, for bytes that are more like JSON.
     #[test]
     fn arbitrary_tokens_never_panic(tokens in vec(select(&[
         "{", "}", "[", "]", ",", ":", "\"", "\"id\"", "\"meta\"", "\"extension\"", "\"url\"", "\"ex:createdAt\"", "\"a\"",
@@ -150,7 +151,7 @@ proptest! {
         let _ = encode(IdRule::Aidbox, format!("{{\"id\":\"x\",\"meta\":{}", tokens.concat()));
     }
 
-    /// Damage in transit would be stored as something else than PostgreSQL reads in it, or end the backend.
+    /// Damaged JSON would be stored differently from what PostgreSQL reads, or end the backend.
     #[test]
     fn damaged_documents_are_refused_or_read_alike(
         line in document(),

@@ -1,4 +1,4 @@
-//! Compressed sources and dumps: nothing may be lost in silence.
+//! Compressed sources and dumps: no data may be lost without an error.
 
 use fhir_bulk_codec::gzip::{Compressor, Reader};
 use fhir_bulk_codec::ndjson::{Lines, ReadError};

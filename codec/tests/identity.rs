@@ -1,4 +1,4 @@
-//! What goes into a row's columns instead of its jsonb: id, resourceType, and parts of meta.
+//! The members that a row has as columns and not in its jsonb: id, resourceType, and parts of meta.
 
 mod common;
 

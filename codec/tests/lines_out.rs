@@ -1,4 +1,4 @@
-//! Rows into lines: both forms byte for byte, and the places of what the columns say.
+//! Writing rows as lines: the bytes of both forms, and the places of members from columns.
 
 mod common;
 
@@ -252,7 +252,7 @@ fn lines_are_appended_to_what_is_there() {
     assert_eq!(String::from_utf8(out).unwrap(), format!("{line}\n{line}\n{line}\n"));
 }
 
-/// What other programs stored deeper than we load must not overflow the backend's stack.
+/// Resources that other programs stored, nested deeper than a load allows, must not overflow the backend's stack.
 #[test]
 fn a_jsonb_nested_5000_deep_is_written_on_a_small_stack() {
     let mut nested = 0x4000_0000u32.to_le_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! Parts of resources, and the identifiers that resources are found by.
+//! Selected parts of resources, and the business identifiers of resources.
 
 mod common;
 

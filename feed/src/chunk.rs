@@ -1,17 +1,17 @@
-//! What lines became, in their order.
+//! Chunks: the rows and refusals that lines became, in the order of the lines.
 
 use fhir_bulk_codec::LineError;
 use fhir_bulk_codec::ndjson::Position;
 use fhir_bulk_codec::resource::Encoded;
 use std::ops::Range;
 
-/// A chunk is handed over when it has so many bytes or items.
+/// A chunk is passed on when it has this many bytes or items.
 const FULL_BYTES: usize = 1 << 20;
 const FULL_ITEMS: usize = 4096;
-/// How much is kept of a line that is refused.
+/// How many bytes of a refused line are kept.
 const REFUSED_BYTES: usize = 64 << 10;
 
-/// Lines that follow each other.
+/// The results of consecutive lines.
 #[derive(Debug, Default)]
 pub struct Chunk {
     bytes: Vec<u8>,
@@ -25,32 +25,32 @@ enum Kept {
     Refused { why: Refusal, offset: u64, line: Range<usize> },
 }
 
-/// A line that is not blank.
+/// The result of a line that is not blank.
 #[derive(Debug)]
 pub enum Item<'a> {
-    /// It can be stored.
+    /// The line can be stored.
     Row(Row<'a>),
-    /// It can't.
+    /// The line cannot be stored.
     Refused(Refused<'a>),
 }
 
-/// What is stored of a line.
+/// The row of a line.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
-    /// As the line says it, or as all lines are.
+    /// The type that the line names, or the type of all lines.
     pub resource_type: &'a str,
     /// The id.
     pub id: &'a str,
     /// jsonb bytes, without their length header.
     pub resource: &'a [u8],
-    /// When the resource was created, in microseconds since 2000-01-01T00:00:00Z, if the line says so.
+    /// The creation time in the line, in microseconds since 2000-01-01T00:00:00Z, if there is one.
     pub created_at: Option<i64>,
 }
 
-/// A line that can't be stored.
+/// A line that cannot be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Refused<'a> {
-    /// Why.
+    /// The reason.
     pub why: &'a Refusal,
     /// Where the line starts in the decompressed stream, in bytes.
     pub offset: u64,
@@ -58,31 +58,31 @@ pub struct Refused<'a> {
     pub line: &'a [u8],
 }
 
-/// Why a line can't be stored.
+/// Why a line cannot be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It is longer than this many bytes.
     TooLong(usize),
-    /// It is no resource that can be stored.
+    /// It is not a resource that can be stored.
     Bad(LineError),
-    /// It is of this type, which is not that of all lines.
+    /// It has this type instead of the type of all lines.
     ForeignType(String),
-    /// It has no type, and there is none of all lines.
+    /// It has no type, and the load has no type for all lines.
     MissingType,
-    /// Its type has a name that no type can have.
+    /// Its type is not a valid name.
     InvalidType(String),
-    /// Its creation time is no instant.
+    /// Its creation time is not an instant.
     InvalidCreatedAt(String),
 }
 
 impl Chunk {
-    /// The item at a place, from 0, and how far the lines up to it reach.
+    /// The item at an index, and the position in the stream after its line.
     pub fn get(&self, at: usize) -> Option<(Position, Item<'_>)> {
         let (position, kept) = self.items.get(at)?;
         let item = match kept {
             Kept::Row { resource_type, id, resource, created_at } => Item::Row(Row {
                 resource_type: &self.types[*resource_type],
-                // It was pushed as a str.
+                // It is valid UTF-8: it was pushed as a str.
                 id: str::from_utf8(&self.bytes[id.clone()]).unwrap_or_default(),
                 resource: &self.bytes[resource.clone()],
                 created_at: *created_at,
@@ -103,7 +103,7 @@ impl Chunk {
     }
 
     /// # Errors
-    /// The line's own, when its jsonb would be too large; nothing is kept then.
+    /// The jsonb would be too large; then nothing is added.
     pub(crate) fn push_row(
         &mut self,
         position: Position,
@@ -111,14 +111,14 @@ impl Chunk {
         encoded: &Encoded<'_>,
         created_at: Option<i64>,
     ) -> Result<(), LineError> {
-        // Most of a source that is no single resource fits without growing.
+        // Large enough that most chunks need not grow.
         if self.bytes.capacity() == 0 {
             self.bytes.reserve(FULL_BYTES + FULL_BYTES / 4);
         }
         let before = self.bytes.len();
         self.bytes.extend_from_slice(encoded.id().as_bytes());
         let id = before..self.bytes.len();
-        // jsonb is made at multiples of 4.
+        // jsonb must start at a multiple of 4.
         let start = id.end.next_multiple_of(4);
         self.bytes.resize(start, 0);
         if let Err(error) = encoded.write(&mut self.bytes) {
@@ -138,12 +138,12 @@ impl Chunk {
         self.items.push((position, Kept::Refused { why: refused.why.clone(), offset: refused.offset, line }));
     }
 
-    /// What is kept of a line that is refused.
+    /// The part of a refused line that is kept.
     pub(crate) fn kept_of(line: &[u8]) -> &[u8] {
         &line[..line.len().min(REFUSED_BYTES)]
     }
 
-    /// Where a type is in the list; mostly it is that of the line before.
+    /// The index of a type in the list. Usually it is the type of the line before.
     fn place_of(&mut self, resource_type: &str) -> usize {
         let last = self.items.iter().rev().find_map(|(_, kept)| match kept {
             Kept::Row { resource_type, .. } => Some(*resource_type),

@@ -1,19 +1,19 @@
-//! Why a source ends early.
+//! The failures that end a source early.
 
 use fhir_bulk_codec::ndjson::{Change, ReadError};
 
-/// Why a source ends early.
+/// A failure that ends a source early.
 #[derive(Debug)]
 pub enum Failure {
-    /// It can't be read on, in this line.
+    /// The source could not be read in this line.
     Source {
-        /// Why.
+        /// The error.
         error: ReadError,
         /// Counted from 1.
         line: u64,
     },
-    /// It is not what it was when it was read to where to start.
+    /// The source has changed before the position to start from.
     Changed(Change),
-    /// The thread is gone, by a defect.
+    /// The thread has ended because of a bug.
     Lost,
 }

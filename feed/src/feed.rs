@@ -1,4 +1,4 @@
-//! The thread, and what goes to it and comes from it.
+//! The feed's thread, the blocks that go to it, and the events that come from it.
 
 use crate::chunk::Chunk;
 use crate::failure::Failure;
@@ -15,59 +15,59 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// How many blocks of the source wait to be read, and how many chunks to be taken. Who gives blocks writes a chunk's
-/// rows in between: blocks of 64 kB are enough for a chunk or two.
+/// How many blocks may wait to be read, and how many chunks to be taken. The backend writes a chunk's rows before it gives
+/// more blocks: blocks of 64 kB are enough for one or two chunks.
 const BLOCKS: usize = 32;
 const CHUNKS: usize = 2;
-/// How much of a compressed source is read at once.
+/// How many bytes of a compressed source are read at once.
 const READ_BYTES: usize = 256 << 10;
 
-/// How often a thread that waits for its source looks whether anybody still wants it.
+/// How often a thread that waits for its source checks whether the feed was dropped.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long a feed that nobody wants any more may take to end; a huge line or a file that hangs is left alone then.
+/// How long Drop waits for the thread to end. A thread with a huge line or a hanging file is then left to end by itself.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// What a feed has to hand over.
+/// An event of a feed.
 #[derive(Debug)]
 pub enum Event {
     /// The next lines.
     Lines(Chunk),
-    /// There are no more; how far the last ones reached.
+    /// There are no more lines; the position after the last one.
     End(Position),
-    /// There is no more to be had.
+    /// The source failed.
     Failed(Failure),
 }
 
-/// Where a feed's bytes come from.
+/// The source of a feed's bytes.
 pub enum Source {
     /// The thread reads them, without waiting long.
     Reader(Box<dyn Read + Send>),
-    /// The thread waits for them; what has come so far is not kept back meanwhile.
+    /// The thread waits for them. Lines that have come so far are passed on meanwhile.
     Blocks(Box<dyn Blocks + Send>),
-    /// They are [given](Feed::give) by who takes the rows.
+    /// The backend [gives](Feed::give) them.
     Given,
 }
 
-/// Bytes that come when they come.
+/// Bytes that arrive over time.
 pub trait Blocks {
-    /// Waits for the next ones, none at their end, for at most so long; `None` when they have yet to come.
+    /// Waits for the next block for at most `wait`. An empty block is the end; `None` means that none has come yet.
     ///
     /// # Errors
-    /// Why there are no more.
+    /// The source failed.
     fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>>;
 
-    /// Takes back the memory of one that is read.
+    /// Takes the memory of a block that has been read, for reuse.
     fn reuse(&mut self, _block: Vec<u8>) {}
 }
 
-/// A source on its way into rows. Dropped, it ends its thread at the next block or chunk, and waits for that if it does
-/// not take long, so that the next feed finds its memory free.
+/// Makes rows of a source on a thread. Drop ends the thread at the next block or chunk, and waits a short time for that, so
+/// that its memory is free for the next feed.
 pub struct Feed {
     blocks: Option<SyncSender<io::Result<Vec<u8>>>>,
-    /// One that found no room.
+    /// A block for which there was no room.
     held: Option<io::Result<Vec<u8>>>,
-    /// No more blocks are wanted.
+    /// Whether no more blocks are needed.
     at_end: bool,
     pace: Pace,
     thread: Thread<Event>,
@@ -86,7 +86,7 @@ impl Feed {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// The thread cannot be started.
     pub fn start(plan: Plan, source: Source) -> io::Result<Feed> {
         let at_end = !matches!(source, Source::Given);
         let (blocks, to_read) = sync_channel(BLOCKS);
@@ -109,15 +109,15 @@ impl Feed {
         Ok(Feed { blocks: Some(blocks), held: None, at_end, pace, thread })
     }
 
-    /// How far ahead the thread runs.
+    /// Controls how far the thread runs ahead.
     pub fn pace(&self) -> &Pace {
         &self.pace
     }
 
-    /// Whether the next block of the source is wanted, and there is room for it.
+    /// Whether the next block of the source is needed, and there is room for it.
     pub fn has_room(&mut self) -> bool {
         if let (Some(held), Some(blocks)) = (self.held.take(), &self.blocks)
-            // A thread that has ended says why.
+            // The thread has ended: its last event has the reason.
             && let Err(TrySendError::Full(block)) = blocks.try_send(held)
         {
             self.held = Some(block);
@@ -125,19 +125,19 @@ impl Feed {
         self.held.is_none() && !self.at_end
     }
 
-    /// Gives the next block of the source, or why there is none; an empty one is its end. Only when there is room.
+    /// Gives the next block of the source, or its error; an empty block is the end. There must be room.
     pub fn give(&mut self, block: io::Result<Vec<u8>>) {
         self.at_end = block.as_ref().map_or(true, Vec::is_empty);
         self.held = Some(block);
         self.has_room();
     }
 
-    /// Readable when [`Feed::take`] may have something or [`Feed::has_room`] may have become true.
+    /// Becomes readable when [`Feed::take`] may have an event, or [`Feed::has_room`] may have become true.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.thread.wake_fd()
     }
 
-    /// What there is to take, without waiting.
+    /// Takes the next event, without waiting.
     pub fn take(&mut self) -> Option<Event> {
         let event = self.thread.take().unwrap_or(Some(Event::Failed(Failure::Lost)));
         if event.is_none() {
@@ -152,10 +152,10 @@ fn run(plan: Plan, source: Box<dyn Read>, outlet: &Outlet) -> Result<Position, F
     let hand = &outlet.hand;
     let source = gzip::Reader::new(Wanted { source, hand }, READ_BYTES)
         .map_err(|error| Failure::Source { error: ReadError::Io(error), line: 1 })?;
-    // Little may come to much once it is decompressed.
+    // A few compressed bytes may become many.
     let mut maker = Maker::new(plan, Wanted { source, hand })?;
     loop {
-        // Not held while lines are read: who waits for the source hands over what there is.
+        // Not borrowed while lines are read: a source that waits for bytes must pass on the lines so far.
         let made = maker.take_line(&outlet.chunk);
         let go_on = matches!(made, Ok(true));
         if (!go_on || outlet.chunk.borrow().is_full()) && !outlet.flush() {
@@ -170,16 +170,16 @@ fn run(plan: Plan, source: Box<dyn Read>, outlet: &Outlet) -> Result<Position, F
     }
 }
 
-/// The thread's end of the events.
+/// The thread's side of the events.
 struct Outlet {
-    /// What is made and not yet handed over.
+    /// The chunk that has not been passed on yet.
     chunk: RefCell<Chunk>,
     hand: Hand<Event>,
     pace: Pace,
 }
 
 impl Outlet {
-    /// Hands over what is made, when there is room; false when nobody wants it any more.
+    /// Passes on the chunk when there is room. Returns false if the feed was dropped.
     fn flush(&self) -> bool {
         let chunk = self.chunk.take();
         if chunk.is_empty() {
@@ -190,7 +190,7 @@ impl Outlet {
     }
 }
 
-/// The blocks that the taker gives, who hears of each that is taken.
+/// The blocks that the backend gives. The backend gets a signal when one is taken.
 struct Given {
     blocks: Receiver<io::Result<Vec<u8>>>,
     outlet: Rc<Outlet>,
@@ -208,12 +208,12 @@ impl Blocks for Given {
     }
 }
 
-/// A source, as its blocks come.
+/// A source whose blocks arrive over time, as a reader.
 struct Arriving {
     blocks: Box<dyn Blocks>,
     outlet: Rc<Outlet>,
     block: Vec<u8>,
-    /// How far `block` is read.
+    /// How many bytes of `block` have been read.
     at: usize,
     at_end: bool,
 }
@@ -227,7 +227,7 @@ impl Arriving {
         if let Some(block) = self.blocks.next(Duration::ZERO) {
             return block;
         }
-        // What a slow source has given so far is not kept back.
+        // Pass on the lines that a slow source has sent so far.
         self.outlet.flush();
         while self.outlet.hand.is_wanted() {
             if let Some(block) = self.blocks.next(LOOK_EVERY) {
@@ -254,10 +254,10 @@ impl Read for Arriving {
 }
 
 fn unwanted() -> io::Error {
-    io::Error::other("nobody wants more of it")
+    io::Error::other("the feed was dropped")
 }
 
-/// A source that ends with an error when nobody wants it any more.
+/// A source that returns an error once the feed is dropped.
 struct Wanted<'a, R> {
     source: R,
     hand: &'a Hand<Event>,

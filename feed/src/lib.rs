@@ -1,9 +1,9 @@
-//! The half of a load that needs no PostgreSQL, on a thread of its own: gzip, lines, JSON text into jsonb bytes. While
-//! the backend writes rows, the next ones are made.
+//! Makes rows of a source's bytes on a thread of its own, without PostgreSQL: gzip, lines, JSON text to jsonb bytes. It
+//! makes the next rows while the backend writes rows.
 //!
-//! The backend [takes](Feed::take) [chunks](Chunk) of rows and, where the thread can't read the [source](Source) by itself,
-//! [gives](Feed::give) it blocks; both ways are bounded, so that memory is the same for any source. It never waits inside: [`Feed::wake_fd`] becomes readable when
-//! there is something to take or room to give.
+//! The backend [takes](Feed::take) [chunks](Chunk) of rows. If the thread cannot read the [source](Source) itself, the
+//! backend [gives](Feed::give) it blocks. Both queues are bounded, so that memory does not depend on the source. These calls
+//! never wait: [`Feed::wake_fd`] becomes readable when there is something to take or room to give.
 #![forbid(unsafe_code)]
 
 mod chunk;

@@ -1,4 +1,4 @@
-//! Lines into rows.
+//! Makes rows of lines.
 
 use crate::chunk::{Chunk, Refusal, Refused};
 use crate::failure::Failure;
@@ -8,23 +8,23 @@ use fhir_bulk_codec::resource::Encoder;
 use std::cell::RefCell;
 use std::io::Read;
 
-/// What is to become of a source's lines.
+/// How to make rows of a source's lines.
 pub struct Plan {
-    /// Makes resources of them.
+    /// Encodes the resources.
     pub encoder: Encoder,
-    /// The type of all lines; without it each says its own.
+    /// The type of all lines; `None` if each line names its own.
     pub resource_type: Option<String>,
-    /// Whether a type can have a name.
+    /// Whether a name is valid for a type.
     pub is_type: fn(&str) -> bool,
-    /// JSON text of members, without the braces, that every line gets at its top; empty for none.
+    /// JSON text of members, without the braces, that are added at the top of every line; empty for none.
     pub merge: String,
     /// Leave out object members of a line that are null, at any depth.
     pub strip_nulls: bool,
-    /// Go on after a line that is refused; else it is the last.
+    /// Whether to go on after a refused line; otherwise it is the last.
     pub skip: bool,
-    /// The longest line.
+    /// The length of the longest line that is accepted.
     pub max_line_bytes: usize,
-    /// Where to start: what is before was stored by an earlier load of the same source.
+    /// Where to start. An earlier load of the same source has stored the lines before it.
     pub start: Position,
 }
 
@@ -32,15 +32,15 @@ pub struct Plan {
 pub(crate) struct Maker<R> {
     plan: Plan,
     lines: Lines<R>,
-    /// A line with what is merged into it.
+    /// A line with the merged members.
     merged: Vec<u8>,
 }
 
 impl<R: Read> Maker<R> {
-    /// Goes to where the plan starts.
+    /// Skips to the position where the plan starts.
     ///
     /// # Errors
-    /// Those of reading the source, and one that has changed before there.
+    /// The errors of reading the source; [`Failure::Changed`] if it has changed before that position.
     pub fn new(plan: Plan, source: R) -> Result<Maker<R>, Failure> {
         let mut lines = Lines::new(source, plan.max_line_bytes);
         match lines.skip_to(plan.start) {
@@ -50,15 +50,15 @@ impl<R: Read> Maker<R> {
         }
     }
 
-    /// How far it has come.
+    /// The position in the stream.
     pub fn position(&self) -> Position {
         self.lines.position()
     }
 
-    /// Adds what the next line becomes to the chunk; false when it was the last.
+    /// Adds the result of the next line to the chunk. Returns false after the last line.
     ///
     /// # Errors
-    /// What ends the source early.
+    /// The failure that ends the source early.
     pub fn take_line(&mut self, chunk: &RefCell<Chunk>) -> Result<bool, Failure> {
         let Maker { plan, lines, merged } = self;
         let line = match lines.next_line() {
@@ -107,8 +107,8 @@ fn store(
     chunk.push_row(position, resource_type, &encoded, created_at).map_err(Refusal::Bad)
 }
 
-/// The line with `members` put in before its last brace, so that they come last and win; and where the line's own
-/// part ends. A line that is no object stays as it is, for the parser to say so.
+/// The line with `members` inserted before its last brace, so that they come last and win, and where the line's own part
+/// ends. A line that is not an object stays unchanged: the parser will refuse it.
 fn merge<'a>(line: &'a [u8], members: &str, merged: &'a mut Vec<u8>) -> (&'a [u8], usize) {
     let inner = line.trim_ascii_end().strip_suffix(b"}").map(<[u8]>::trim_ascii_end);
     let (false, Some(inner)) = (members.is_empty(), inner) else { return (line, line.len()) };

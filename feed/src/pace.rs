@@ -1,9 +1,9 @@
-//! Whether the thread may run ahead.
+//! Controls whether the feed's thread may run ahead of the backend.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How far ahead of the taker the thread makes chunks: as far as there is room, or only what is asked for, so that the
-/// two of them never take more than one core. Clones are the same.
+/// How far the thread runs ahead: until the queue is full, or only to the chunk that the backend waits for. In the second
+/// case both together never use more than one core. Clones share the state.
 #[derive(Clone, Default)]
 pub struct Pace(Arc<(Mutex<State>, Condvar)>);
 
@@ -15,22 +15,22 @@ struct State {
 }
 
 impl Pace {
-    /// Lets the thread run ahead, as it does at first, or not.
+    /// Sets whether the thread may run ahead. At first it may.
     pub fn run_ahead(&self, ahead: bool) {
         self.change(|state| state.held_back = !ahead);
     }
 
-    /// The taker waits for a chunk.
+    /// Notes that the backend waits for a chunk.
     pub(crate) fn ask(&self) {
         self.change(|state| state.asked = true);
     }
 
-    /// Nobody waits for anything any more.
+    /// Ends all waiting.
     pub(crate) fn end(&self) {
         self.change(|state| state.ended = true);
     }
 
-    /// Waits until the next chunk may be made.
+    /// Waits until the thread may make the next chunk.
     pub(crate) fn wait(&self) {
         let mut state = self.state();
         while state.held_back && !state.asked && !state.ended {
@@ -38,7 +38,7 @@ impl Pace {
         }
     }
 
-    /// A chunk is there for who asked.
+    /// Notes that the backend has a chunk.
     pub(crate) fn answer(&self) {
         self.change(|state| state.asked = false);
     }
@@ -49,7 +49,7 @@ impl Pace {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is whole.
+        // A panic cannot leave the state half changed.
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -136,7 +136,7 @@ fn a_source_that_breaks_says_in_which_line_after_what_came_before() {
         matches!(&last, Event::Failed(Failure::Source { error: ReadError::Io(_), line: at }) if *at == line),
         "{last:?} after {line} lines"
     );
-    // One whose blocks are given.
+    // A feed whose blocks are given.
     let mut feed = Feed::start(plan(), Source::Given).unwrap();
     feed.give(Ok(lines(0..10).into_bytes()));
     assert!(feed.has_room());
@@ -182,7 +182,7 @@ fn a_source_is_read_no_further_ahead_than_a_few_chunks_and_not_at_all_once_it_is
         let read = Arc::new(AtomicU64::new(0));
         let feed = Feed::start(plan(), Source::Reader(Box::new(Endless(read.clone(), text.clone())))).unwrap();
         if text.starts_with('{') {
-            // Nobody takes: it stops by itself.
+            // No chunk is taken: the thread stops by itself.
             let mut before = 0;
             loop {
                 std::thread::sleep(Duration::from_millis(200));

@@ -1,19 +1,19 @@
-//! What PostgreSQL must allow before rows are touched without its executor: privileges on columns.
+//! Checks the privileges on columns before rows are inserted or updated without PostgreSQL's executor.
 
 use super::catalog::Table;
 use super::compat;
 use pgrx::pg_sys;
 
-/// An open table and the columns that are touched, by number.
+/// An open table and the columns that a write uses, by number.
 #[derive(Clone)]
 pub struct Access {
     /// The table.
     pub table: Table,
-    /// Columns that new rows are given.
+    /// Columns that new rows get values for.
     pub inserted: Vec<i16>,
-    /// Columns that rows which stand are given anew.
+    /// Columns that existing rows get new values for.
     pub updated: Vec<i16>,
-    /// Columns that are read to do so.
+    /// Columns that the write reads.
     pub selected: Vec<i16>,
 }
 
@@ -28,13 +28,13 @@ impl Access {
         Access { table, inserted: Vec::new(), updated, selected }
     }
 
-    /// Raises 42501 when the current role may not do it.
+    /// Raises 42501 if the current role lacks a privilege.
     pub fn check(&self) {
         // SAFETY: the table is open and locked.
         unsafe { compat::check_privileges(self.entry()) }
     }
 
-    /// The privileges that it takes.
+    /// The privileges that the write needs.
     fn privileges(&self) -> u32 {
         let needs = |columns: &[i16], privilege: u32| if columns.is_empty() { 0 } else { privilege };
         needs(&self.inserted, pg_sys::ACL_INSERT)
@@ -42,7 +42,7 @@ impl Access {
             | needs(&self.selected, pg_sys::ACL_SELECT)
     }
 
-    /// The table's entry in a range table, with what is done to it.
+    /// The table's entry in a range table, with the privileges and columns.
     pub(super) fn entry(&self) -> compat::Entry {
         // SAFETY: the tag is that of the struct.
         let mut entry = unsafe { pgrx::PgBox::<pg_sys::RangeTblEntry>::alloc_node(pg_sys::NodeTag::T_RangeTblEntry) };
@@ -60,12 +60,12 @@ impl Access {
     }
 }
 
-/// Columns as PostgreSQL counts them in sets.
+/// A set of columns, with PostgreSQL's offset for system columns.
 fn bitmap(columns: &[i16]) -> *mut pg_sys::Bitmapset {
     let mut set = std::ptr::null_mut();
     for number in columns {
         let member = i32::from(*number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
-        // SAFETY: null is the empty set; each call returns the set to go on with.
+        // SAFETY: null is the empty set; each call returns the new set.
         set = unsafe { pg_sys::bms_add_member(set, member) };
     }
     set

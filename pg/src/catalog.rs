@@ -1,19 +1,20 @@
-//! Catalogue look-ups by name and the facts of an open table.
+//! Looks names up in the catalogue, and describes open tables.
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
 /// A schema's OID.
 pub fn schema(name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a C string; `true` answers InvalidOid when there is none.
+    // SAFETY: a C string; `true` returns InvalidOid if there is none.
     valid(unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) })
 }
 
-/// A database's OID, for a process without one: after a crash it can't use the catalogue's indexes until another has made
-/// the file that tells where they are, so this reads the table, as autovacuum does (`get_database_list`).
+/// A database's OID, for a process that is connected to no database. After a crash such a process cannot use the catalogue's
+/// indexes until another process has written the relation cache's init file. So this scans the table, as autovacuum does
+/// (`get_database_list`).
 pub fn database(name: &CStr) -> Option<pg_sys::Oid> {
     let mut found = None;
-    // SAFETY: inside a transaction; the scan is ended and the table closed, which an error leaves to the transaction's end.
+    // SAFETY: inside a transaction; the scan is ended and the table closed, after an error by the transaction's end.
     // Each tuple is one of pg_database, whose fixed part comes first, and lives until the next.
     unsafe {
         let table = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
@@ -41,19 +42,19 @@ pub fn relation(name: &CStr, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
     valid(unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) })
 }
 
-/// The OID of the relation that has this name once it can be locked for writing rows; the lock stays. One that is
-/// renamed or dropped while this waits is not it.
+/// Locks the relation of this name for writing rows, and returns its OID. The lock stays. If the relation is renamed or
+/// dropped during the wait, the name is looked up again.
 pub fn lock_for_insert(name: &CStr, schema: &CStr) -> Option<pg_sys::Oid> {
     lock(name, schema, pg_sys::RowExclusiveLock)
 }
 
-/// The same for reading rows.
+/// As [`lock_for_insert`], for reading rows.
 pub fn lock_for_select(name: &CStr, schema: &CStr) -> Option<pg_sys::Oid> {
     lock(name, schema, pg_sys::AccessShareLock)
 }
 
 fn lock(name: &CStr, schema: &CStr, mode: u32) -> Option<pg_sys::Oid> {
-    // SAFETY: C strings that outlive the call, which does not change them; no callback.
+    // SAFETY: C strings that outlive the call; PostgreSQL does not change them; no callback.
     valid(unsafe {
         let range = pg_sys::makeRangeVar(schema.as_ptr().cast_mut(), name.as_ptr().cast_mut(), -1);
         let missing_ok = pg_sys::RVROption::RVR_MISSING_OK;
@@ -63,7 +64,7 @@ fn lock(name: &CStr, schema: &CStr, mode: u32) -> Option<pg_sys::Oid> {
 
 /// A relation's schema and name.
 pub fn full_name(relation: pg_sys::Oid) -> (CString, CString) {
-    // SAFETY: the relation is locked, so it is there, as its schema is; both names are palloc'd C strings.
+    // SAFETY: the relation is locked, so it exists, and so does its schema; both names are palloc'd C strings.
     unsafe {
         let (schema, name) = (pg_sys::get_rel_namespace(relation), pg_sys::get_rel_name(relation));
         let schema = pg_sys::get_namespace_name(schema);
@@ -74,28 +75,27 @@ pub fn full_name(relation: pg_sys::Oid) -> (CString, CString) {
 
 /// `relkind` of a relation.
 pub fn kind(relation: pg_sys::Oid) -> u8 {
-    // SAFETY: a catalogue look-up, which answers 0 for what is not there.
+    // SAFETY: a catalogue look-up, which returns 0 if there is none.
     unsafe { pg_sys::get_rel_relkind(relation) as u8 }
 }
 
 /// A relation's name, without schema.
 pub fn name(relation: pg_sys::Oid) -> String {
-    // SAFETY: null where there is none, else a palloc'd C string.
+    // SAFETY: null if there is none, else a palloc'd C string.
     unsafe {
         let name = pg_sys::get_rel_name(relation);
         if name.is_null() { relation.to_u32().to_string() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
     }
 }
 
-/// The number of the file that a relation's rows are in as a snapshot shows it, or as it is now: 0 for none of its own,
-/// `None` without such a relation. TRUNCATE and what rewrites a table give it another one, in which older snapshots show
-/// no rows.
+/// The number of a relation's file, as a snapshot shows it or as it is now: 0 if it has no file of its own, `None` if there
+/// is no such relation. TRUNCATE and commands that rewrite a table give it a new file, in which older snapshots see no rows.
 ///
 /// # Safety
-/// The snapshot is active or registered, or null for now.
+/// The snapshot is active or registered; null means now.
 pub(super) unsafe fn file(relation: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> Option<pg_sys::Oid> {
-    // SAFETY: by the caller, inside a transaction. Each tuple is one of pg_class, whose fixed part comes first, and lives
-    // until the scan ends, which an error leaves to the transaction's end.
+    // SAFETY: the caller guarantees it, inside a transaction. Each tuple is one of pg_class, whose fixed part comes first.
+    // It lives until the scan ends, after an error by the transaction's end.
     unsafe {
         let lock = pg_sys::AccessShareLock as i32;
         let table = pg_sys::table_open(pg_sys::RelationRelationId, lock);
@@ -123,27 +123,27 @@ pub fn column(relation: pg_sys::Oid, name: &CStr) -> Option<i16> {
 
 /// The type of a column.
 pub fn type_of_column(relation: pg_sys::Oid, number: i16) -> pg_sys::Oid {
-    // SAFETY: a catalogue look-up, which answers 0 for what is not there.
+    // SAFETY: a catalogue look-up, which returns 0 if there is none.
     unsafe { pg_sys::get_atttype(relation, number) }
 }
 
-/// Learns what other sessions have committed to the catalogue meanwhile.
+/// Makes this session see what other sessions have committed to the catalogue.
 pub fn accept_changes() {
     // SAFETY: inside a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
-/// A name as it must be written in SQL.
+/// A name as SQL must write it: quoted where needed.
 pub fn quote_identifier(name: &CStr) -> String {
     // SAFETY: the result is the argument itself or a palloc'd copy.
     unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_string_lossy().into_owned()
 }
 
-/// A name as SQL writes it, qualified or not, in its parts: unquoted ones in lower case, quoted ones as they are. `None`
-/// when it is no name.
+/// Splits a name in SQL's syntax, qualified or not, into its parts: unquoted parts in lower case, quoted ones unchanged.
+/// `None` if it is not a name.
 pub fn split_name(name: &CStr) -> Option<Vec<String>> {
     let mut parts = std::ptr::null_mut();
-    // SAFETY: a palloc'd copy, which is cut into the parts; a list of pointers to C strings, or null for none.
+    // SAFETY: the call cuts a palloc'd copy into parts; it returns a list of pointers to C strings, or null for none.
     unsafe {
         if !pg_sys::SplitIdentifierString(pg_sys::pstrdup(name.as_ptr()), b'.' as std::ffi::c_char, &mut parts) {
             return None;
@@ -170,24 +170,24 @@ pub struct Column {
     pub is_generated: bool,
 }
 
-/// A table, locked against changes of its definition until the transaction ends.
+/// An open table. Until the transaction ends, a lock keeps its definition from changing.
 #[derive(Clone, Copy)]
 pub struct Table(pg_sys::Relation);
 
 impl Table {
-    /// Opens a table for writing rows. The lock stays; the reference ends with [`Table::close`].
+    /// Opens a table for writing rows. [`Table::close`] ends the reference; the lock stays.
     pub fn open_for_insert(oid: pg_sys::Oid) -> Table {
-        // SAFETY: raises when the table is gone.
+        // SAFETY: raises if the table no longer exists.
         Table(unsafe { pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32) })
     }
 
-    /// Gives the reference back.
+    /// Ends the reference.
     pub fn close(self) {
-        // SAFETY: opened above, closed once. The lock is kept, as COPY and INSERT do.
+        // SAFETY: opened above, closed once. The lock stays, as in COPY and INSERT.
         unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as i32) }
     }
 
-    /// PostgreSQL's own pointer, for this floor only.
+    /// PostgreSQL's own pointer, for this crate only.
     pub(super) fn raw(self) -> pg_sys::Relation {
         self.0
     }
@@ -235,8 +235,7 @@ impl Table {
         unsafe { !(*self.0).rd_rules.is_null() }
     }
 
-    /// Whether row level security filters what the current role may do with it. Raises 42501 when it does and
-    /// `row_security` is off.
+    /// Whether row level security applies to the current role. Raises 42501 if it does and `row_security` is off.
     pub fn has_row_security_for_me(&self) -> bool {
         // SAFETY: InvalidOid asks for the current role.
         let enabled = unsafe { pg_sys::check_enable_rls(self.oid(), pg_sys::InvalidOid, false) };

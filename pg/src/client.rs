@@ -1,7 +1,8 @@
-//! The client's connection while a COPY runs: CopyData messages in and out, between which an interrupt takes effect.
+//! Sends and receives CopyData messages on the client's connection while a COPY runs. Between messages an interrupt takes
+//! effect.
 //!
-//! PostgreSQL's own COPY waits inside of a message read, where a cancel must wait too. Here nothing is read before its first
-//! byte is there, and nothing is written that the connection does not take: what waits, waits for the latch as well.
+//! PostgreSQL's own COPY waits inside the read of a message, and a cancel must wait with it. Here a read begins only when
+//! the first byte has come, and a write only if the connection can take it. Every wait also waits for the latch.
 
 use crate::compat;
 use crate::error::{Error, Result};
@@ -12,12 +13,12 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::BorrowedFd;
 
-/// libpq.h: the longest CopyData, and the longest of the messages that say little.
+/// libpq.h: the longest CopyData message, and the longest of small messages.
 const LONGEST_DATA: c_int = 0x3fff_ffff - 1;
 const LONGEST_OTHER: c_int = 10_000;
 /// A message buffer larger than this is not kept.
 const KEEP_BYTES: c_int = 1 << 20;
-/// What libpq's functions return for a connection that is gone.
+/// The result of libpq's functions for a lost connection.
 const EOF: c_int = -1;
 /// The overall format (1: binary), one column, and its format: clients pass the bytes through as they are.
 const ONE_STREAM_OF_BYTES: [u8; 5] = [1, 0, 1, 0, 1];
@@ -30,10 +31,10 @@ unsafe extern "C-unwind" {
     fn pq_getmessage(message: *mut pg_sys::StringInfoData, longest: c_int) -> c_int;
 }
 
-/// Whether this session has a client that a COPY can speak with.
+/// Checks that this session has a client for a COPY.
 ///
 /// # Errors
-/// 0A000 when it has none, as in a background worker.
+/// 0A000 if it has none, as in a background worker.
 fn check_client() -> Result<()> {
     // SAFETY: reads a global of this process.
     if unsafe { pg_sys::whereToSendOutput } == pg_sys::CommandDest::DestRemote {
@@ -50,14 +51,14 @@ fn lost() -> Error {
     )
 }
 
-/// What has come from the client.
+/// The result of a read from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrived {
-    /// Bytes, which were appended.
+    /// Bytes have been appended.
     Bytes,
-    /// Nothing so far.
+    /// Nothing has come so far.
     Nothing,
-    /// The client has said that there is no more.
+    /// The client has ended the data.
     End,
 }
 
@@ -66,16 +67,16 @@ pub struct CopyIn {
     /// That of the statement, in which messages are read.
     context: pg_sys::MemoryContext,
     message: pg_sys::StringInfoData,
-    /// How far the message is taken.
+    /// How many bytes of the message have been taken.
     taken: usize,
-    /// The client knows that it is to send.
+    /// Whether the client has been asked for its data.
     is_asked: bool,
     at_end: bool,
 }
 
 impl CopyIn {
-    /// Prepares to ask the client for its data, at the first [`CopyIn::take`]: what is found before that to be in the way, a
-    /// client is told before it sends anything.
+    /// Prepares to ask the client for its data at the first [`CopyIn::take`]. So an error before that reaches the client
+    /// before it sends data.
     ///
     /// # Errors
     /// 0A000 without a client.
@@ -90,15 +91,15 @@ impl CopyIn {
         Ok(CopyIn { context, message, taken: 0, is_asked: false, at_end: false })
     }
 
-    /// Readable when [`CopyIn::take`] may have something.
+    /// Becomes readable when [`CopyIn::take`] may have bytes.
     pub fn fd(&self) -> BorrowedFd<'_> {
         socket()
     }
 
-    /// Appends what has come to `out`, until that has `enough` bytes; does not wait for the beginning of a message.
+    /// Appends the bytes that have come to `out`, until it has `enough` bytes. Does not wait for the beginning of a message.
     ///
     /// # Errors
-    /// 57014 when the client gives up (CopyFail), 08006 when it is gone, 08P01 for a message that has no place here.
+    /// 57014 if the client aborts the data (CopyFail), 08006 if the connection is lost, 08P01 for an unexpected message.
     pub fn take(&mut self, out: &mut Vec<u8>, enough: usize) -> Result<Arrived> {
         if !std::mem::replace(&mut self.is_asked, true) {
             put_message(b'G', &ONE_STREAM_OF_BYTES);
@@ -143,12 +144,12 @@ impl CopyIn {
         }
     }
 
-    /// Reads the next message if its beginning is there; false when it is not, or the data has ended.
+    /// Reads the next message if its first byte has come. False if it has not, or if the data has ended.
     fn read_message(&mut self) -> Result<bool> {
         let mut kind = 0u8;
-        // SAFETY: a message is begun only to look; with no byte of it read, it is as well not begun, and an interrupt leaves
-        // the connection as it is. A cancel waits until a message that is begun is whole, else the protocol were out of step;
-        // PostgreSQL resets the count with every error.
+        // SAFETY: pq_startmsgread and pq_endmsgread frame the look: if no byte is read, an interrupt leaves the connection
+        // unchanged. Once a message has begun, a cancel waits until it is complete, or the protocol would lose
+        // synchronization; PostgreSQL resets this count with every error.
         unsafe {
             let found = call(|| {
                 pq_startmsgread();
@@ -175,7 +176,7 @@ impl CopyIn {
         match kind {
             b'd' => return Ok(true),
             b'c' => self.at_end = true,
-            // Flush and Sync: what a client that pipelines may send at any time.
+            // Flush and Sync: a client in pipeline mode may send them at any time.
             b'H' | b'S' => {
                 self.forget_message();
                 return Ok(true);
@@ -211,19 +212,19 @@ impl CopyOut {
         Ok(CopyOut(()))
     }
 
-    /// Sends bytes. Waits until the connection has taken them; an interrupt takes effect meanwhile.
+    /// Sends bytes, and waits until the connection has taken them. An interrupt takes effect meanwhile.
     pub fn send(&mut self, bytes: &[u8]) {
         put_message(b'd', bytes);
         drain();
     }
 
-    /// Says that there is no more.
+    /// Ends the data.
     pub fn end(self) {
         put_message(b'c', &[]);
     }
 }
 
-/// Puts a message behind those that are to be sent.
+/// Adds a message to the send buffer.
 fn put_message(kind: u8, bytes: &[u8]) {
     // SAFETY: the bytes are copied into a buffer that grows as it must.
     unsafe {
@@ -232,7 +233,7 @@ fn put_message(kind: u8, bytes: &[u8]) {
     }
 }
 
-/// Sends what is to be sent.
+/// Sends the send buffer.
 fn drain() {
     loop {
         // SAFETY: a connection that is lost is an interrupt.
@@ -251,7 +252,8 @@ fn drain() {
     }
 }
 
-/// A process that is to end would wait for its client to read why, as `ProcessClientWriteInterrupt` (postgres.c) knows.
+/// Stops writing if this process must end: otherwise it would wait until its client reads the error (see
+/// `ProcessClientWriteInterrupt` in postgres.c).
 fn say_nothing_to_a_client_that_does_not_read() {
     // SAFETY: globals of this process, which has one thread that runs PostgreSQL.
     unsafe {
@@ -263,6 +265,6 @@ fn say_nothing_to_a_client_that_does_not_read() {
 
 /// The client's socket.
 fn socket() -> BorrowedFd<'static> {
-    // SAFETY: there is a client, so there is a port, whose socket is open as long as the process lives.
+    // SAFETY: there is a client, so there is a port. Its socket is open as long as the process lives.
     unsafe { BorrowedFd::borrow_raw(compat::socket(pg_sys::MyProcPort)) }
 }

@@ -1,26 +1,26 @@
-//! What differs between PostgreSQL versions. No `cfg(feature = "pg…")` stands anywhere else.
+//! The differences between PostgreSQL versions. No other file has `cfg(feature = "pg…")`.
 
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
 
-/// A range table entry without privileges, and what is done to it.
+/// A range table entry, and the privileges and columns to check for it.
 pub struct Entry {
-    /// A new node of the current context, of an open and locked relation.
+    /// A new node in the current context, for an open and locked relation.
     pub entry: *mut pg_sys::RangeTblEntry,
     /// Bits of `ACL_…`.
     pub privileges: u32,
     /// Columns by number, beyond `FirstLowInvalidHeapAttributeNumber`.
     pub inserted: *mut pg_sys::Bitmapset,
-    /// The same of columns that are updated.
+    /// The same for columns that are updated.
     pub updated: *mut pg_sys::Bitmapset,
-    /// The same of columns that are read.
+    /// The same for columns that are read.
     pub selected: *mut pg_sys::Bitmapset,
 }
 
-/// Checks that the current role may do what the entry says; raises 42501 when not.
+/// Checks the privileges of the current role for the entry; raises 42501 if one is missing.
 ///
 /// # Safety
-/// The entry is a live node, and in no list.
+/// The entry is a live node that is in no list.
 pub unsafe fn check_privileges(entry: Entry) {
     // SAFETY: nodes live in the current context.
     unsafe {
@@ -38,9 +38,9 @@ pub unsafe fn check_privileges(entry: Entry) {
 /// Puts the entry into the executor state's range table, as number 1.
 ///
 /// # Safety
-/// `estate` is live, and ends before the entry's context; the entry is a live node, and in no list.
+/// `estate` is live, and ends before the entry's context; the entry is a live node that is in no list.
 pub unsafe fn set_range_table(estate: *mut pg_sys::EState, entry: Entry) {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let (list, permissions) = range_table(entry);
         #[cfg(feature = "pg15")]
@@ -55,15 +55,15 @@ pub unsafe fn set_range_table(estate: *mut pg_sys::EState, entry: Entry) {
     }
 }
 
-/// A range table of one entry, and from 16 on the list of what is done to it, which was part of the entry before.
+/// A range table of one entry. From 16 on a second list has its privileges and columns, which the entry had before.
 ///
 /// # Safety
-/// The entry is a live node, and in no list.
+/// The entry is a live node that is in no list.
 unsafe fn range_table(
     Entry { entry, privileges, inserted, updated, selected }: Entry,
 ) -> (*mut pg_sys::List, *mut pg_sys::List) {
     let mut permissions = std::ptr::null_mut();
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         #[cfg(feature = "pg15")]
         let holder = entry;
@@ -77,16 +77,16 @@ unsafe fn range_table(
     }
 }
 
-/// Begins to look rows up in an index by its first column.
+/// Begins a scan that looks up rows by the first column of an index.
 ///
 /// # Safety
-/// Both relations are open and belong together; the snapshot is registered.
+/// Both relations are open; the index is one of the table's; the snapshot is registered.
 pub unsafe fn begin_index_scan(
     table: pg_sys::Relation,
     index: pg_sys::Relation,
     snapshot: pg_sys::Snapshot,
 ) -> pg_sys::IndexScanDesc {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         #[cfg(not(feature = "pg18"))]
         return pg_sys::index_beginscan(table, index, snapshot, 1, 0);
@@ -98,26 +98,27 @@ pub unsafe fn begin_index_scan(
 /// Which index entries the new version of a row needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum IndexEntries {
-    /// It is on the page of the old one and no indexed column changed.
+    /// None: the new version is on the old one's page, and no indexed column changed.
     None,
-    /// Those of indexes that only summarize pages; from 16 on.
+    /// Only those of indexes that summarize pages; from 16 on.
     #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
     Summarizing,
     /// All.
     All,
 }
 
-/// Puts a new version in the place of a row, waiting for who holds it. `None` when the row is no longer the last version.
+/// Replaces a row by a new version. Waits for a transaction that has locked the row. `None` if the row is no longer the
+/// latest version.
 ///
 /// # Safety
-/// The table is a locked heap; `place` is that of a row which a snapshot of this transaction sees; `tuple` has the
-/// table's columns. Its `t_self` is set.
+/// The table is a locked heap; a snapshot of this transaction sees the row at `place`; `tuple` has the table's columns. The
+/// call sets its `t_self`.
 pub unsafe fn update_row(
     table: pg_sys::Relation,
     place: &mut pg_sys::ItemPointerData,
     tuple: pg_sys::HeapTuple,
 ) -> Option<IndexEntries> {
-    // SAFETY: by the caller; the out parameters are locals. No crosscheck.
+    // SAFETY: the caller guarantees it; the out parameters are locals. No crosscheck.
     unsafe {
         let command = pg_sys::GetCurrentCommandId(true);
         let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
@@ -146,9 +147,8 @@ pub unsafe fn update_row(
     }
 }
 
-/// Inserts the index entries of a row that stands in the heap: all of them, or what its replacement of an older version
-/// (`updated`) left to do. A unique key that is taken raises 23505, after waiting for a transaction that holds it and
-/// may still give it up.
+/// Inserts the index entries of a row in the heap: all of them, or those that an update (`updated`) needs. Raises 23505 if
+/// another row has a unique key. If that row's transaction has not ended yet, this waits for it first.
 ///
 /// # Safety
 /// `relation_info`, `slot` and `estate` are live and belong together; the slot's tuple has been inserted.
@@ -163,7 +163,7 @@ pub unsafe fn insert_index_entries(
     }
     let is_update = updated.is_some();
     let (conflict, arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: by the caller. A list that comes back names deferred constraints, which are triggers' business.
+    // SAFETY: the caller guarantees it. The returned list names deferred constraints, which triggers check.
     unsafe {
         #[cfg(feature = "pg15")]
         let rechecks = pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters);
@@ -178,8 +178,8 @@ pub unsafe fn insert_index_entries(
     }
 }
 
-/// Closes what indexes keep open from one entry to the next: a BRIN index, from 17 on, a page of its map. Whose
-/// transaction or subtransaction opened it must close it.
+/// Closes what indexes keep open between entries: from 17 on, a BRIN index keeps a page of its map pinned. The same
+/// (sub)transaction that opened it must close it.
 ///
 /// # Safety
 /// `relation_info` is live and its indexes are open.
@@ -187,7 +187,7 @@ pub unsafe fn end_index_entries(relation_info: *mut pg_sys::ResultRelInfo) {
     #[cfg(not(any(feature = "pg17", feature = "pg18")))]
     let _ = relation_info;
     #[cfg(any(feature = "pg17", feature = "pg18"))]
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         for (index, info) in indexes(relation_info) {
             pg_sys::index_insert_cleanup(index, info);
@@ -195,15 +195,15 @@ pub unsafe fn end_index_entries(relation_info: *mut pg_sys::ResultRelInfo) {
     }
 }
 
-/// The same after an error, when the subtransaction's end has closed it already.
+/// Forgets what [`end_index_entries`] would close, after an error: the subtransaction's end has closed it already.
 ///
 /// # Safety
-/// As [`end_index_entries`].
+/// As for [`end_index_entries`].
 pub unsafe fn forget_index_entries(relation_info: *mut pg_sys::ResultRelInfo) {
     #[cfg(not(any(feature = "pg17", feature = "pg18")))]
     let _ = relation_info;
     #[cfg(any(feature = "pg17", feature = "pg18"))]
-    // SAFETY: by the caller; an open index has its methods.
+    // SAFETY: the caller guarantees it; an open index has its methods.
     unsafe {
         for (index, info) in indexes(relation_info) {
             if (*(*index).rd_indam).aminsertcleanup.is_some() {
@@ -214,12 +214,12 @@ pub unsafe fn forget_index_entries(relation_info: *mut pg_sys::ResultRelInfo) {
 }
 
 /// # Safety
-/// As [`end_index_entries`]; they stay open while the result is used.
+/// As for [`end_index_entries`]; the indexes stay open while the result is used.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 unsafe fn indexes(
     relation_info: *mut pg_sys::ResultRelInfo,
 ) -> impl Iterator<Item = (pg_sys::Relation, *mut pg_sys::IndexInfo)> {
-    // SAFETY: by the caller; both arrays have as many elements.
+    // SAFETY: the caller guarantees it; both arrays have `ri_NumIndices` elements.
     unsafe {
         let pg_sys::ResultRelInfo { ri_NumIndices, ri_IndexRelationDescs, ri_IndexRelationInfo, .. } = *relation_info;
         (0..ri_NumIndices.max(0) as usize)
@@ -232,7 +232,7 @@ unsafe fn indexes(
 /// # Safety
 /// `descriptor` is live and has more than `index` attributes.
 pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: by the caller. From 18 on the attributes stand behind their compact forms.
+    // SAFETY: the caller guarantees it. From 18 on the attributes follow their compact forms.
     unsafe {
         #[cfg(not(feature = "pg18"))]
         return (*descriptor).attrs.as_ptr().add(index);
@@ -245,12 +245,12 @@ pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const p
     }
 }
 
-/// A set for so many events, below the current memory context or, from 17 on, of the current resource owner.
+/// A set for `events` events, in the current memory context or, from 17 on, of the current resource owner.
 ///
 /// # Safety
 /// Inside a transaction; the caller frees it.
 pub unsafe fn new_wait_event_set(events: i32) -> *mut pg_sys::WaitEventSet {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         #[cfg(not(any(feature = "pg17", feature = "pg18")))]
         return pg_sys::CreateWaitEventSet(pg_sys::CurrentMemoryContext, events);
@@ -259,7 +259,7 @@ pub unsafe fn new_wait_event_set(events: i32) -> *mut pg_sys::WaitEventSet {
     }
 }
 
-/// Runs a query from where it stands until its receiver has enough or there are no more rows. Errors are not caught.
+/// Runs a query on until its receiver stops it or there are no more rows. Errors are not caught.
 ///
 /// # Safety
 /// The query is started, and has a receiver.
@@ -272,7 +272,7 @@ pub unsafe fn run_executor(query: *mut pg_sys::QueryDesc) {
         fn ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
     }
     let forward = pg_sys::ScanDirection::ForwardScanDirection;
-    // SAFETY: by the caller; 0 is for all rows. It may be run again, for the rest.
+    // SAFETY: the caller guarantees it; 0 means all rows. After a stop it may be run again, for the other rows.
     unsafe {
         #[cfg(not(feature = "pg18"))]
         ExecutorRun(query, forward, 0, false);
@@ -281,12 +281,12 @@ pub unsafe fn run_executor(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// Has this process answer a signal so.
+/// Sets this process's handler of a signal.
 ///
 /// # Safety
-/// `handler` does nothing but what a signal handler may.
+/// `handler` does only what a signal handler may do.
 pub unsafe fn on_signal(signal: u32, handler: unsafe extern "C-unwind" fn(c_int)) {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         #[cfg(not(feature = "pg18"))]
         pg_sys::pqsignal(signal as c_int, Some(handler));
@@ -297,7 +297,7 @@ pub unsafe fn on_signal(signal: u32, handler: unsafe extern "C-unwind" fn(c_int)
 
 /// Whether this session has a lock in this mode.
 pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
-    // SAFETY: looks into memory of this process.
+    // SAFETY: reads memory of this process.
     unsafe {
         #[cfg(not(any(feature = "pg17", feature = "pg18")))]
         return pg_sys::LockHeldByMe(tag, mode as pg_sys::LOCKMODE);
@@ -308,8 +308,8 @@ pub fn holds_lock(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
 
 /// All settings that this process knows.
 pub fn settings() -> &'static [*mut pg_sys::config_generic] {
-    // SAFETY: PostgreSQL's array of as many live entries; it changes only when settings are defined, which no caller
-    // does while it looks.
+    // SAFETY: PostgreSQL's array of `count` live entries; it changes only when settings are defined, which no caller does
+    // while it reads.
     unsafe {
         #[cfg(feature = "pg15")]
         let (array, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
@@ -327,17 +327,17 @@ pub fn settings() -> &'static [*mut pg_sys::config_generic] {
 pub struct CommMethods {
     comm_reset: unsafe extern "C-unwind" fn(),
     flush: unsafe extern "C-unwind" fn() -> c_int,
-    /// Sends what the connection takes without waiting; -1 when it is lost.
+    /// Sends as many bytes as the connection takes without waiting; -1 if it is lost.
     pub flush_if_writable: unsafe extern "C-unwind" fn() -> c_int,
-    /// Whether something is left to be sent.
+    /// Whether bytes are left to send.
     pub is_send_pending: unsafe extern "C-unwind" fn() -> bool,
     putmessage: unsafe extern "C-unwind" fn(c_char, *const c_char, usize) -> c_int,
-    /// Puts a message behind the others, in a buffer that grows as it must.
+    /// Adds a message to a buffer that grows as needed.
     pub putmessage_noblock: unsafe extern "C-unwind" fn(c_char, *const c_char, usize),
 }
 
 unsafe extern "C-unwind" {
-    /// Those of this session.
+    /// The functions of this session.
     pub static PqCommMethods: *const CommMethods;
 }
 
@@ -346,6 +346,6 @@ unsafe extern "C-unwind" {
 /// # Safety
 /// The port is live.
 pub unsafe fn socket(port: *const pg_sys::Port) -> c_int {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe { *port.cast::<c_int>() }
 }

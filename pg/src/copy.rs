@@ -1,4 +1,4 @@
-//! A COPY statement as the parser leaves it.
+//! Reads a COPY statement from its parse tree.
 
 use crate::error::{Error, Result};
 use crate::query::{Query, Settings};
@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 /// A COPY.
 pub struct Copy<'a> {
     plan: *mut pg_sys::PlannedStmt,
-    /// What the client has sent, in which the statement's places are counted.
+    /// The client's text, in which positions are counted.
     text: &'a CStr,
     lives: PhantomData<&'a ()>,
 }
@@ -37,11 +37,11 @@ pub enum End<'a> {
 /// An option between the parentheses.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyOption<'a> {
-    /// As it is written, but in lower case unless it is quoted.
+    /// Its name, in lower case unless it is quoted.
     pub name: &'a CStr,
     /// Its value.
     pub value: OptionValue<'a>,
-    /// Where it stands in the client's text, in characters from 1.
+    /// Its position in the client's text, in characters from 1.
     pub position: Option<i32>,
 }
 
@@ -61,7 +61,7 @@ pub enum OptionValue<'a> {
 }
 
 unsafe extern "C-unwind" {
-    // namespace.h; not pgrx's wrapper, as `whole` asks.
+    // namespace.h; not pgrx's wrapper: `whole` says why.
     fn RangeVarGetRelidExtended(
         relation: *const pg_sys::RangeVar,
         lock: c_int,
@@ -83,7 +83,7 @@ impl<'a> Copy<'a> {
         unsafe { &*(*self.plan).utilityStmt.cast() }
     }
 
-    /// COPY … FROM; else COPY … TO.
+    /// Whether it is COPY … FROM, not COPY … TO.
     pub fn is_from(&self) -> bool {
         self.statement().is_from
     }
@@ -102,17 +102,17 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// Whether columns are named behind the table.
+    /// Whether it has a list of columns.
     pub fn has_columns(&self) -> bool {
         !self.statement().attlist.is_null()
     }
 
-    /// Whether there is a WHERE.
+    /// Whether it has WHERE.
     pub fn has_condition(&self) -> bool {
         !self.statement().whereClause.is_null()
     }
 
-    /// All values of the option `format`, which are one or an error.
+    /// All values of the option `format`; more than one is an error.
     pub(super) fn formats(&self) -> impl Iterator<Item = &'a CStr> {
         self.elements().filter_map(|element| match value(element.arg) {
             OptionValue::Text(name) if text(element.defname) == Some(c"format") => Some(name),
@@ -144,8 +144,8 @@ impl<'a> Copy<'a> {
         i32::try_from(String::from_utf8_lossy(before).chars().count() + 1).ok()
     }
 
-    /// The relation that the search path finds, locked until the transaction ends: for writing rows if they are to come
-    /// from somewhere, else for reading. PostgreSQL's own error when there is none.
+    /// The relation that the search path finds, locked until the transaction ends: for writing in COPY … FROM, else for
+    /// reading. PostgreSQL raises an error if there is none.
     pub fn lock_relation(&self) -> pg_sys::Oid {
         let lock = if self.is_from() { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
         let relation = self.statement().relation;
@@ -153,13 +153,13 @@ impl<'a> Copy<'a> {
         unsafe { call_for_client(|| RangeVarGetRelidExtended(relation, lock as c_int, 0, None, std::ptr::null_mut())) }
     }
 
-    /// The relation's name as it is written, without its schema.
+    /// The relation's name in the statement, without its schema.
     pub fn relation_name(&self) -> &'a CStr {
         // SAFETY: a live node with a name.
         unsafe { CStr::from_ptr((*self.statement().relation).relname) }
     }
 
-    /// Plans and starts the query between the parentheses, as COPY does. Errors in it are PostgreSQL's own.
+    /// Plans and starts the query of the COPY, as COPY does. PostgreSQL raises the errors in it.
     ///
     /// # Errors
     /// 0A000 for SELECT INTO, for a statement without rows, and for one that rules turn into several.
@@ -171,7 +171,7 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// The error of something that COPY has and its formats of ours have not.
+    /// The error for a feature of COPY that the extension's formats do not have.
     pub fn unsupported(message: impl Into<String>) -> Error {
         Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
     }
@@ -187,7 +187,7 @@ fn value<'a>(node: *const pg_sys::Node) -> OptionValue<'a> {
     if node.is_null() {
         return OptionValue::Missing;
     }
-    // SAFETY: a live node, which its tag says the kind of.
+    // SAFETY: a live node, whose tag has its kind.
     unsafe {
         match (*node).type_ {
             T_String => OptionValue::Text(text((*node.cast::<pg_sys::String>()).sval).unwrap_or_default()),

@@ -1,9 +1,9 @@
-//! A query whose rows are handled one by one where the executor leaves them, without copies or a tuple table.
+//! Runs a query and passes each row to a closure while the executor holds it, without copies or a tuple table.
 //!
-//! It is run by the executor itself, as the server runs the queries of SQL functions, and not as a portal of its own: it
-//! lives as long as the statement that calls, in its memory and under its resource owner. So it goes on where that one
-//! does: in a cursor WITH HOLD that is read to its end at COMMIT, and after a savepoint in which it was begun is rolled
-//! back. And it has no name that anybody could close.
+//! The executor runs the query directly, as it runs the queries of SQL functions, without a portal. The query lives as long
+//! as the calling statement, in its memory and under its resource owner. So it goes on wherever that statement goes on: in a
+//! cursor WITH HOLD, which PostgreSQL reads to its end at COMMIT, and after the rollback of the savepoint in which the query
+//! was started. And it has no name by which SQL could close it.
 
 use super::error::Result;
 use super::memory::{Scratch, in_context, keep_in, new_context};
@@ -22,14 +22,14 @@ use std::rc::Rc;
 /// An open query.
 pub struct Cursor {
     query: Handle,
-    /// A table that it shows none of the rows of.
+    /// See [`Cursor::missed_table`].
     missed: Option<pg_sys::Oid>,
 }
 
-/// The executor's state; null since it is closed or its memory is gone.
+/// The executor's state; null once the query is closed or its memory is freed.
 type Handle = Rc<Cell<*mut pg_sys::QueryDesc>>;
 
-/// Kept in the query's memory, which goes with the statement that calls.
+/// Kept in the query's memory, which the calling statement frees: its Drop then sets the handle to null.
 struct Gone(Handle);
 
 impl Drop for Gone {
@@ -38,11 +38,11 @@ impl Drop for Gone {
     }
 }
 
-/// The call of a set-returning function: an argument that SQL does not see, and that only PostgreSQL gives.
+/// The call of a set-returning function: an argument that SQL does not see and only PostgreSQL can pass.
 #[derive(Clone, Copy)]
 pub struct Calling(pg_sys::FunctionCallInfo);
 
-// SAFETY: there is no such type in SQL, and the argument is left out there.
+// SAFETY: SQL has no such type, and pgrx leaves the argument out of the SQL declaration.
 unsafe impl SqlTranslatable for Calling {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(Calling);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
@@ -50,10 +50,10 @@ unsafe impl SqlTranslatable for Calling {
     const RETURN_SQL: std::result::Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::Skip));
 }
 
-// SAFETY: as pgrx gives a function its FunctionCallInfo.
+// SAFETY: done as pgrx passes a FunctionCallInfo to a function.
 unsafe impl<'fcx> ArgAbi<'fcx> for Calling {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Calling {
-        // SAFETY: by the caller.
+        // SAFETY: the caller guarantees it.
         Calling(unsafe { pg_sys::FunctionCallInfo::unbox_arg_unchecked(arg) })
     }
 
@@ -62,7 +62,7 @@ unsafe impl<'fcx> ArgAbi<'fcx> for Calling {
     }
 }
 
-/// What a fetch came to.
+/// The result of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched {
     /// The row handler asked to stop; there may be more rows.
@@ -86,7 +86,7 @@ impl<'a> Row<'a> {
     pub fn text(&self, column: usize) -> Option<&'a str> {
         // SAFETY: the query makes this column text; the row outlives 'a, as does the context it is detoasted in.
         let bytes = self.value(column).map(|value| unsafe { datum::text_bytes(value) })?;
-        // The database's encoding is UTF8; CREATE EXTENSION made sure of it.
+        // The database's encoding is UTF8: CREATE EXTENSION has checked it.
         Some(std::str::from_utf8(bytes).expect("text in a UTF8 database is UTF-8"))
     }
 
@@ -103,11 +103,11 @@ impl<'a> Row<'a> {
 }
 
 unsafe extern "C-unwind" {
-    // executor.h; not pgrx's wrapper, as `whole` asks.
+    // executor.h; not pgrx's wrapper: `whole` says why.
     fn ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
 }
 
-/// What PostgreSQL hands rows to. The first member is PostgreSQL's own struct, as it expects.
+/// The receiver to which PostgreSQL passes rows. PostgreSQL expects its own struct as the first member.
 #[repr(C)]
 struct Receiver<'a> {
     base: pg_sys::DestReceiver,
@@ -117,15 +117,15 @@ struct Receiver<'a> {
 }
 
 impl Cursor {
-    /// Plans and opens `query`. Errors of the query are PostgreSQL's own.
+    /// Plans and opens `query`. PostgreSQL raises the errors of the query.
     ///
-    /// It sees what the calling statement sees, however many of them are in that. But planning waits for the locks of what
-    /// is read, and that snapshot is older than the wait: it does not show what was committed meanwhile, and of a table
-    /// that was truncated or rewritten it shows nothing. Then a new one is taken, as PostgreSQL does for a statement of its
-    /// own, which locks first; in REPEATABLE READ it is the transaction's.
+    /// The query uses the snapshot of the calling statement, so all queries of one statement see the same rows. But planning
+    /// may wait for a table's lock, and then the snapshot is older than the lock: it misses what was committed during the
+    /// wait, and shows a table that was truncated or rewritten as empty. So after a wait the query takes a new snapshot, as
+    /// PostgreSQL does for its own statements, which lock first. In REPEATABLE READ the new snapshot is the transaction's.
     pub fn open(query: &CStr, parameters: &[Parameter]) -> Cursor {
         let arguments = Arguments::of(parameters);
-        // SAFETY: all that the executor is given is copied into the query's own memory before SPI frees its.
+        // SAFETY: everything that the executor gets is copied into the query's own memory before SPI frees its own.
         unsafe {
             let context = new_context();
             let (text, values) = in_context(context, || (pg_sys::pstrdup(query.as_ptr()), arguments.list()));
@@ -139,17 +139,17 @@ impl Cursor {
         }
     }
 
-    /// Starts a plan whose locks are taken.
+    /// Starts a plan whose tables are locked.
     ///
     /// # Safety
-    /// `context` is below that of the statement that calls; statement, text and parameters are in it.
+    /// `context` is a child of the calling statement's; statement, text and parameters are in it.
     pub(super) unsafe fn start(
         context: pg_sys::MemoryContext,
         statement: *mut pg_sys::PlannedStmt,
         text: &CStr,
         parameters: pg_sys::ParamListInfo,
     ) -> Cursor {
-        // SAFETY: by the caller; the query registers the snapshot for itself. It is told where rows go at each fetch.
+        // SAFETY: the caller guarantees it; the query registers the snapshot itself. Each fetch sets the receiver.
         unsafe {
             let missed = push_snapshot(&tables_of(statement));
             let query = in_context(context, || {
@@ -176,27 +176,26 @@ impl Cursor {
         }
     }
 
-    /// What its rows are made of.
+    /// The columns of its rows.
     pub(super) fn descriptor(&self) -> pg_sys::TupleDesc {
-        // SAFETY: open, or the handle would be null.
+        // SAFETY: the only caller calls it right after `start`, while the query is open.
         unsafe { (*self.query.get()).tupDesc }
     }
 
-    /// A table that was written anew after the transaction's one snapshot was taken: it is read as an empty one.
+    /// A table that was truncated or rewritten after the transaction took its only snapshot: the query reads it as empty.
     pub fn missed_table(&self) -> Option<String> {
         self.missed.map(catalog::name)
     }
 
-    /// Hands rows to `each` until it breaks or fails, or there are no more. What is pallocated in `each` is freed
-    /// after its row.
+    /// Passes rows to `each` until it breaks or fails, or there are no more. What `each` pallocs is freed after the row.
     ///
     /// # Errors
-    /// That of `each`.
+    /// The error of `each`.
     pub fn fetch(&mut self, mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>>) -> Result<Fetched> {
         let query = self.query.get();
-        // Not taken for the end of the rows.
+        // A closed query must not look like the end of the rows.
         assert!(!query.is_null(), "the query has been ended");
-        // The executor only knows that it is to stop.
+        // The executor only gets the request to stop.
         let mut failure = None;
         let mut each = |row: &Row<'_>| {
             each(row).unwrap_or_else(|error| {
@@ -216,8 +215,8 @@ impl Cursor {
             scratch: Scratch::default(),
             paused: false,
         };
-        // SAFETY: the query is open; the receiver lives through the call. An early stop leaves the executor's state right
-        // behind the last row, so that the next fetch goes on there.
+        // SAFETY: the query is open; the receiver lives through the call. After an early stop the executor's state is right
+        // after the last row, so that the next fetch goes on there.
         unsafe {
             let text = CStr::from_ptr((*query).sourceText);
             pg_sys::PushActiveSnapshot((*query).snapshot);
@@ -239,11 +238,11 @@ impl Cursor {
         close(&self.query);
     }
 
-    /// Has the query ended when the statement that calls this set-returning function ends, also when it ends early
-    /// (`LIMIT`, a closed cursor) and never asks for the last row.
+    /// Ends the query when the statement that calls this set-returning function ends, also when it ends early (`LIMIT`, a
+    /// closed cursor) and never asks for the last row.
     pub fn close_with_statement(&self, Calling(call): Calling) {
-        // SAFETY: PostgreSQL's own call, which is under way. It calls set-returning functions with a ReturnSetInfo, whose
-        // expression context ends before the statement's memory, in which a handle is kept.
+        // SAFETY: PostgreSQL passed the call, which still runs. It calls set-returning functions with a ReturnSetInfo. The
+        // expression context ends before the statement's memory, in which the handle is kept.
         unsafe {
             let info = (*call).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             assert!(!info.is_null() && (*info).type_ == pg_sys::NodeTag::T_ReturnSetInfo, "a set-returning function");
@@ -254,7 +253,7 @@ impl Cursor {
     }
 }
 
-/// Locks all that a query reads until the transaction ends: tables, their parts, what views and policies lead to.
+/// Locks all tables that a query reads until the transaction ends: also partitions, and tables that views and policies read.
 pub fn lock_reads(query: &CStr) {
     // SAFETY: there are no parameters; SPI frees the plan.
     unsafe {
@@ -265,7 +264,7 @@ pub fn lock_reads(query: &CStr) {
     }
 }
 
-/// A plan of SPI's current connection for these values, whose tables are locked.
+/// Plans a query in SPI's current connection for these values, and locks its tables.
 ///
 /// # Safety
 /// Connected to SPI, under an active snapshot.
@@ -274,7 +273,8 @@ unsafe fn plan_with_locks(
     arguments: &Arguments,
     values: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::CachedPlan {
-    // SAFETY: by the caller; the array has `count` elements, which are only read. A query that cannot be planned raises.
+    // SAFETY: the caller guarantees it; the array has `count` elements, which SPI only reads. A query that cannot be planned
+    // raises.
     unsafe {
         let options = pg_sys::CURSOR_OPT_NO_SCROLL as c_int;
         let types = arguments.types.as_ptr().cast_mut();
@@ -290,7 +290,7 @@ unsafe fn plan_with_locks(
 /// # Safety
 /// The plan is live.
 unsafe fn tables_of(statement: *mut pg_sys::PlannedStmt) -> Vec<pg_sys::Oid> {
-    // SAFETY: by the caller; a list of OIDs, or null for none.
+    // SAFETY: the caller guarantees it; a list of OIDs, or null for none.
     unsafe {
         let list = (*statement).relationOids;
         let count = if list.is_null() { 0 } else { (*list).length as usize };
@@ -298,14 +298,15 @@ unsafe fn tables_of(statement: *mut pg_sys::PlannedStmt) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// Makes the snapshot active under which tables are to be read that have been locked: that of the calling statement,
-/// unless it is older than one of them or than a wait for a lock. A table of which the new one shows nothing either, in
-/// a transaction that has but one.
+/// Pushes the snapshot under which to read tables that are locked now: the calling statement's, or a new one if that is
+/// older than a table's file or than a wait for a lock. Returns a table that the new snapshot still shows as empty, in a
+/// transaction that has only one snapshot.
 ///
 /// # Safety
 /// Under an active snapshot.
 unsafe fn push_snapshot(tables: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
-    // SAFETY: by the caller. What is pushed of the transaction's snapshot is a copy, of which only this knows.
+    // SAFETY: the caller guarantees it. PushActiveSnapshot copies the transaction's snapshot, and only this function has the
+    // copy.
     unsafe {
         let now = |table: &pg_sys::Oid| catalog::file(*table, std::ptr::null_mut());
         let is_older = |snapshot| tables.iter().any(|table| catalog::file(*table, snapshot) != now(table));
@@ -316,8 +317,8 @@ unsafe fn push_snapshot(tables: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
         }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let new = pg_sys::GetActiveSnapshot();
-        // What the calling statement writes it must not read, which would have no end. But this transaction may have written
-        // a table anew after it declared a cursor.
+        // The query must not read what the calling statement writes, or it would never end. But this transaction may have
+        // rewritten a table after it declared a cursor.
         let current = (*new).curcid;
         (*new).curcid = current.min((*calling).curcid);
         if !is_older(new) {
@@ -332,15 +333,15 @@ unsafe fn push_snapshot(tables: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
 /// # Safety
 /// `list` has an element, which is a pointer to a `T`.
 pub(super) unsafe fn first<T>(list: *mut pg_sys::List) -> *mut T {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe { (*(*list).elements).ptr_value.cast() }
 }
 
 fn close(handle: &Handle) {
     let query = handle.replace(std::ptr::null_mut());
     if !query.is_null() {
-        // SAFETY: the query is open, or the handle would be null; nothing of ours runs in it now. Functions that are called
-        // at its end see what it saw.
+        // SAFETY: the query is open, or the handle would be null; nothing of ours runs in it now. Functions that run at its
+        // end use its snapshot.
         unsafe {
             pg_sys::PushActiveSnapshot((*query).snapshot);
             pg_sys::ExecutorFinish(query);

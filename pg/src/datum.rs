@@ -1,4 +1,4 @@
-//! Datums: reading a column's bytes where they lie, and handing results to PostgreSQL with one copy.
+//! Datums: reads a column's bytes in place, and returns results to PostgreSQL with one copy.
 
 use crate::error::{Error, or_raise};
 use pgrx::callconv::{BoxRet, FcInfo};
@@ -9,13 +9,13 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys, pgrx_resolved_type};
 use std::ffi::CStr;
 
-/// An SQL result that is already a datum, in memory of the context it was made in.
+/// Defines the type of an SQL result that is already a datum, in the memory context in which it was made.
 macro_rules! ready_datum {
     ($name:ident, $sql:literal, $doc:literal) => {
         #[doc = $doc]
         pub struct $name(pg_sys::Datum);
 
-        // SAFETY: the names are those of PostgreSQL's own types.
+        // SAFETY: the name is that of PostgreSQL's own type.
         unsafe impl SqlTranslatable for $name {
             const TYPE_IDENT: &'static str = pgrx_resolved_type!($name);
             const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
@@ -23,7 +23,7 @@ macro_rules! ready_datum {
             const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal($sql)));
         }
 
-        // SAFETY: the datum is one of the type that RETURN_SQL names.
+        // SAFETY: the datum has the type that RETURN_SQL names.
         unsafe impl BoxRet for $name {
             unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
                 // SAFETY: the function's result, made in the context that PostgreSQL expects results in.
@@ -53,32 +53,32 @@ impl Bytea {
 }
 
 impl Jsonb {
-    /// Reads JSON text as PostgreSQL does, whose errors are raised.
+    /// Reads JSON text with PostgreSQL's own parser, which raises its errors.
     pub fn parse(text: &CStr) -> Jsonb {
         Jsonb(input(pg_sys::JSONBOID, text))
     }
 }
 
 impl Regclass {
-    /// The relation.
+    /// The `regclass` of a relation.
     pub fn new(relation: pg_sys::Oid) -> Regclass {
         Regclass(relation.into())
     }
 }
 
-/// The most that PostgreSQL allocates for a value (MaxAllocSize, memutils.h).
+/// The largest allocation for a value (MaxAllocSize, memutils.h).
 const MAX_BYTES: usize = 0x3FFF_FFFF;
 
-/// What no value can hold raises 54000.
+/// A new varlena in the current memory context. Raises 54000 if the bytes are too many for a value.
 pub(super) fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
     let size = bytes.len() + pg_sys::VARHDRSZ;
     if size > MAX_BYTES {
         let message = format!("a row of {} bytes is longer than a value can be", bytes.len());
         let error = Error::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message);
-        or_raise::<()>(Err(error.hint("bulk_dump_chunks() and dump_sql_chunks() give it in pieces.")))
+        or_raise::<()>(Err(error.hint("bulk_dump_chunks() and dump_sql_chunks() return it in chunks.")))
     }
-    // SAFETY: `palloc` returns `size` bytes or raises; all of them are written. Below 1 GB by palloc's limit,
-    // so that the length fits its 30 bits.
+    // SAFETY: `palloc` returns `size` bytes or raises; all of them are written. `palloc` limits the size to below 1 GB, so
+    // that the length fits its 30 bits.
     unsafe {
         let start = pg_sys::palloc(size).cast::<u8>();
         pgrx::set_varsize_4b(start.cast(), size as i32);
@@ -91,28 +91,28 @@ pub(super) fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
 /// They start at a multiple of 4, which jsonb needs.
 ///
 /// # Safety
-/// `datum` is a non-NULL varlena; `'a` ends no later than it and the current memory context.
+/// `datum` is a non-NULL varlena; `'a` ends no later than the varlena and the current memory context.
 pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: by the caller. `pg_detoast_datum` always gives a 4-byte header.
+    // SAFETY: the caller guarantees it. `pg_detoast_datum` always gives a 4-byte header.
     unsafe {
         let varlena = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
         std::slice::from_raw_parts(pgrx::vardata_4b(varlena).cast::<u8>(), pgrx::varsize_4b(varlena) - pg_sys::VARHDRSZ)
     }
 }
 
-/// The bytes of a text value that needs no alignment.
+/// The bytes of a variable-length value that needs no alignment, such as text.
 ///
 /// # Safety
-/// As [`varlena_bytes`].
+/// As for [`varlena_bytes`].
 pub unsafe fn text_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
         std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
     }
 }
 
-/// Variable-length values one behind the other, as datums that PostgreSQL can read where they lie.
+/// Variable-length values in one buffer, as datums that PostgreSQL can read in place.
 #[derive(Default)]
 pub struct Values {
     bytes: Vec<u8>,
@@ -126,7 +126,7 @@ impl Values {
     /// Appends a value whose bytes `write` appends. It starts at a multiple of 4, as jsonb needs.
     ///
     /// # Errors
-    /// Those of `write`; nothing is kept then.
+    /// The errors of `write`; then nothing is appended.
     pub fn push<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Value, E> {
         let before = self.bytes.len();
         let start = before.next_multiple_of(4);
@@ -156,12 +156,12 @@ impl Values {
         &head[pg_sys::VARHDRSZ..size]
     }
 
-    /// How many bytes there are.
+    /// The size of the buffer in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Forgets all values; gives back memory beyond `keep` bytes.
+    /// Removes all values, and frees memory beyond `keep` bytes.
     pub fn clear(&mut self, keep: usize) {
         self.bytes.clear();
         self.bytes.shrink_to(keep);
@@ -173,13 +173,13 @@ impl Values {
 /// # Errors
 /// PostgreSQL's own, of class 22.
 pub fn timestamptz(text: &CStr) -> Result<i64, Error> {
-    // The input function changes nothing that would have to be put back.
+    // The input function has no side effects to undo.
     PgTryBuilder::new(|| Ok(input(pg_sys::TIMESTAMPTZOID, text).value() as i64))
         .catch_others(|error| Err(Error::from(error)))
         .execute()
 }
 
-/// A value of a type from its text, by the type's own input function, whose errors are raised.
+/// Makes a value of its text with the type's own input function, which raises its errors.
 pub fn input(type_oid: pg_sys::Oid, text: &CStr) -> pg_sys::Datum {
     let (mut function, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
     // SAFETY: a live type; the input function reads its C string only.

@@ -1,11 +1,11 @@
-//! Errors as users meet them: SQLSTATE, a message that names the thing, DETAIL with the place, HINT with the way
-//! out. Each module makes its own; here they become PostgreSQL's.
+//! Errors as users see them: SQLSTATE, a message that names the thing, DETAIL with the place, HINT with the remedy. Each
+//! module makes its own errors; this file reports them to PostgreSQL.
 
 use crate::whole;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
-/// An error on its way to the client.
+/// An error to be reported to the client.
 #[derive(Debug)]
 pub struct Error {
     code: PgSqlErrorCode,
@@ -16,7 +16,7 @@ pub struct Error {
     position: Option<i32>,
 }
 
-/// What operations return.
+/// The result of an operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -25,36 +25,35 @@ impl Error {
         Error { code, message: message.into(), detail: None, hint: None, reason: None, position: None }
     }
 
-    /// Adds where it happened.
+    /// Adds the DETAIL: where it happened.
     pub fn detail(mut self, detail: impl Into<String>) -> Error {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds where it happened, unless something is said of that already.
+    /// Adds the DETAIL if there is none yet.
     pub fn detail_if_none(self, detail: impl Into<String>) -> Error {
         if self.detail.is_some() { self } else { self.detail(detail) }
     }
 
-    /// Adds what can be done about it.
+    /// Adds the HINT: what the user can do.
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds why, for where the name of the thing is said anyway.
+    /// Adds the reason without the name of the thing, for places that show the name elsewhere.
     pub fn with_reason(mut self, reason: impl Into<String>) -> Error {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Points at a place in the client's statement, counted in characters from 1; for what runs under
-    /// [`reporting`](whole::reporting).
+    /// Adds the position in the client's statement, in characters from 1. It needs [`reporting`](whole::reporting).
     pub fn at(self, position: Option<i32>) -> Error {
         Error { position, ..self }
     }
 
-    /// An argument outside of what is allowed (22023).
+    /// An error for an argument that is not allowed (22023).
     pub fn invalid_argument(message: impl Into<String>) -> Error {
         Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
     }
@@ -64,7 +63,7 @@ impl Error {
         &self.message
     }
 
-    /// Why, without the name of the thing: `403: Forbidden` of `could not read https://…: 403: Forbidden`.
+    /// The reason without the name of the thing: `403: Forbidden` of `could not read https://…: 403: Forbidden`.
     pub fn reason(&self) -> &str {
         self.reason.as_deref().unwrap_or(&self.message)
     }
@@ -96,7 +95,7 @@ impl Error {
     }
 }
 
-/// What PostgreSQL raised, or a panic, caught where a process of ours goes on after it.
+/// Converts an error of PostgreSQL or a panic that a worker caught in order to go on.
 impl From<CaughtError> for Error {
     fn from(caught: CaughtError) -> Error {
         let (CaughtError::PostgresError(report)
@@ -113,13 +112,13 @@ impl From<CaughtError> for Error {
     }
 }
 
-/// Shorthand for the SQL face of an operation.
+/// Returns the value, or raises the error: for the SQL function of an operation.
 pub fn or_raise<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| error.raise())
 }
 
 /// The five characters of an error code.
 fn unpack_sqlstate(code: i32) -> String {
-    // PGUNSIX: six bits a character, the first lowest (elog.h).
+    // PGUNSIXBIT: six bits per character, the first one in the lowest bits (elog.h).
     (0..5).map(|at| (((code >> (6 * at)) & 0x3F) as u8 + b'0') as char).collect()
 }

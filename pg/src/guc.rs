@@ -1,12 +1,12 @@
-//! What a session has set, so that another process can work under the same settings.
+//! Reads and sets PostgreSQL's settings, also so that another process can work under this session's.
 
 use super::compat;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
-/// The settings that `wanted` names, as another process has to be told them. Those that any role may set have the
-/// value of here and now; of those that are the administrator's only what this session or role was given counts, the
-/// rest is the server's business when it comes to it. Secrets stay out.
+/// The settings that `wanted` names, for another process. A setting that any role may change has its current value. A
+/// setting of the administrator is included only if this session or role has a value of its own: the other process gets the
+/// server's value itself. Secret settings are left out.
 pub fn of_session(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for &setting in compat::settings() {
@@ -27,7 +27,7 @@ pub fn of_session(wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
     found
 }
 
-/// Gives a setting a value that `RESET` goes back to. No rollback undoes it. Raises what PostgreSQL says to the value.
+/// Sets a default: the value to which `RESET` returns. A rollback does not undo it. Raises PostgreSQL's error for a bad value.
 pub fn set_default(name: &CStr, value: &CStr) {
     // SAFETY: C strings that are copied.
     unsafe {
@@ -40,7 +40,8 @@ pub fn set_default(name: &CStr, value: &CStr) {
     }
 }
 
-/// Gives a setting a value until the transaction ends, whoever may set it. Raises what PostgreSQL says to the value.
+/// Sets a value until the transaction ends, also where only a superuser may set it. PostgreSQL raises an error for a bad
+/// value.
 pub fn set_local(name: &CStr, value: &CStr) {
     set(name, value, pg_sys::GucContext::PGC_SUSET, pg_sys::GucAction::GUC_ACTION_LOCAL);
 }
@@ -51,18 +52,18 @@ fn set(name: &CStr, value: &CStr, context: pg_sys::GucContext::Type, action: pg_
     unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, 0, false) };
 }
 
-/// What becomes of settings that change while some [`with`] others are at work.
+/// What happens at the end of [`with`] to settings that `work` has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changes {
-    /// They stay, as after a function with a SET clause.
+    /// They keep the new values, as after a function with a SET clause.
     Keep,
-    /// They are undone.
+    /// They get their old values back.
     Undo,
 }
 
-/// Runs `work` under other values of settings that any role may set; afterwards, also after an error, they are as before.
+/// Runs `work` under these values of settings that any role may set. Afterwards, also after an error, they are as before.
 pub fn with<T>(settings: &[(&CStr, &CStr)], changes: Changes, work: impl FnOnce() -> T) -> T {
-    // SAFETY: as the server does around functions with SET clauses, inside a transaction. After an error the
+    // SAFETY: the server does the same around functions with SET clauses, inside a transaction. After an error the
     // (sub)transaction's end restores the values of this level.
     let level = unsafe { pg_sys::NewGUCNestLevel() };
     for (name, value) in settings {
@@ -74,7 +75,7 @@ pub fn with<T>(settings: &[(&CStr, &CStr)], changes: Changes, work: impl FnOnce(
     result
 }
 
-/// Runs `work` with at most so much memory for the building of an index (`maintenance_work_mem`).
+/// Runs `work` with at most `most` kB of memory to build an index (`maintenance_work_mem`).
 pub fn with_maintenance_kb<T>(most: i32, work: impl FnOnce() -> T) -> T {
     // SAFETY: reads a setting of this process.
     let wanted = unsafe { pg_sys::maintenance_work_mem }.min(most);
@@ -82,7 +83,7 @@ pub fn with_maintenance_kb<T>(most: i32, work: impl FnOnce() -> T) -> T {
     with(&[(c"maintenance_work_mem", &value)], Changes::Keep, work)
 }
 
-/// A setting's value as this session sees it; `None` when there is no such setting.
+/// A setting's value in this session; `None` if there is no such setting.
 pub fn get(name: &CStr) -> Option<CString> {
     // SAFETY: the result lives until the next call; it is copied.
     unsafe {

@@ -1,4 +1,4 @@
-//! Rows into a plain heap table as COPY puts them there: whole batches into pages, then their index entries.
+//! Inserts rows into a plain heap table as COPY does: a whole batch into pages, then its index entries.
 
 use super::access::Access;
 use super::catalog::{Column, Table};
@@ -9,12 +9,12 @@ use pgrx::pg_sys;
 /// Values of one row, in the order of [`HeapInsert::new`]'s `columns`.
 pub type RowValues<'a> = &'a [pg_sys::Datum];
 
-/// Where in its table a row may be put.
+/// Where in the table a row may be inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
-    /// Where there is room, as INSERT puts it.
+    /// On any page with room, as INSERT does.
     Anywhere,
-    /// Behind all others: of two rows the later one has the higher place.
+    /// After all other rows: of two rows the later one has the higher place.
     AtEnd,
 }
 
@@ -23,11 +23,11 @@ pub struct HeapInsert {
     pub(super) table: Table,
     columns: Vec<i16>,
     options: i32,
-    /// Other columns: their default, or nothing for NULL.
+    /// The other columns, each with its default, or `None` for NULL.
     defaults: Vec<(i16, Option<*mut pg_sys::ExprState>)>,
     pub(super) state: *mut pg_sys::EState,
     pub(super) relation_info: *mut pg_sys::ResultRelInfo,
-    /// The table's, as a copy that no resource owner counts: slots made in a subtransaction outlive it.
+    /// A copy of the table's descriptor, which no resource owner tracks: slots made in a subtransaction outlive it.
     pub(super) descriptor: pg_sys::TupleDesc,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     pub(super) has_constraints: bool,
@@ -35,7 +35,7 @@ pub struct HeapInsert {
 }
 
 impl HeapInsert {
-    /// Makes ready to insert into the columns that `access` says, which is checked by the caller.
+    /// Prepares to insert into the columns of `access`. The caller has checked it.
     pub fn new(access: Access, space: Space) -> HeapInsert {
         let table = access.table;
         // SAFETY: the table is open; nodes are made in the current context, which outlives this value; the
@@ -66,10 +66,9 @@ impl HeapInsert {
         }
     }
 
-    /// Inserts `count` rows, of which row `i` has the values that `values(i, …)` appends; their index entries are made
-    /// in the order that `by_key` lists the rows in, which is kind to the index and lets sessions that insert the same
-    /// keys wait for each other in one order. A key that is taken raises 23505. All that is opened here is closed when
-    /// it returns, so that it may run in a subtransaction.
+    /// Inserts `count` rows; `values(i, …)` appends the values of row `i`. Index entries are inserted in the order of
+    /// `by_key`: that is faster, and sessions that insert the same keys wait for each other in one order. Raises 23505 if
+    /// another row has a key. Everything opened here is closed when it returns, so that it may run in a subtransaction.
     pub fn insert(
         &mut self,
         count: usize,
@@ -100,8 +99,8 @@ impl HeapInsert {
                     }
                 }
             }
-            // SAFETY: the slots are filled; the table is a locked heap. Each slot's tid is set by the insert, which
-            // the index entries need. The buffer that the bulk state pins is let go with it.
+            // SAFETY: the slots are filled; the table is a locked heap. The insert sets each slot's tid, which the index
+            // entries need. FreeBulkInsertState unpins the buffer of the bulk state.
             unsafe {
                 let bulk = pg_sys::GetBulkInsertState();
                 let command = pg_sys::GetCurrentCommandId(true);
@@ -122,15 +121,15 @@ impl HeapInsert {
         }
     }
 
-    /// To be called when the subtransaction that [`HeapInsert::insert`] ran in has been rolled back.
+    /// Must be called after a rollback of the subtransaction in which [`HeapInsert::insert`] ran.
     pub fn was_undone(&mut self) {
         // SAFETY: the indexes are open as long as this value.
         unsafe { compat::forget_index_entries(self.relation_info) }
     }
 
-    /// Ends the inserting; what is needed after an error, the transaction's end does.
+    /// Frees everything. After an error the transaction's end does that instead.
     pub fn close(self) {
-        // SAFETY: each was made in `new`, or by it, and is closed once.
+        // SAFETY: everything was made by `new` or `insert`, and is closed once.
         unsafe {
             for slot in self.slots {
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
@@ -144,10 +143,10 @@ impl HeapInsert {
     }
 }
 
-/// Puts a row into a virtual slot.
+/// Stores a row in a virtual slot.
 ///
 /// # Safety
-/// The slot has the columns named, and as many as its table; `state` is live.
+/// The slot has the table's columns, with those in `columns` and `defaults`; `state` is live.
 unsafe fn fill(
     slot: *mut pg_sys::TupleTableSlot,
     columns: &[i16],
@@ -155,7 +154,7 @@ unsafe fn fill(
     defaults: &[(i16, Option<*mut pg_sys::ExprState>)],
     state: *mut pg_sys::EState,
 ) {
-    // SAFETY: by the caller; arrays of a slot have one element per column.
+    // SAFETY: the caller guarantees it; arrays of a slot have one element per column.
     unsafe {
         let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
         let natts = (*(*slot).tts_tupleDescriptor).natts as usize;
@@ -175,12 +174,12 @@ unsafe fn fill(
     }
 }
 
-/// Frees what CHECK constraints and index expressions made.
+/// Frees the memory that CHECK constraints and index expressions used.
 ///
 /// # Safety
 /// `state` is live.
 pub(super) unsafe fn forget_expressions(state: *mut pg_sys::EState) {
-    // SAFETY: by the caller; null until an expression is first evaluated.
+    // SAFETY: the caller guarantees it; null until an expression is first evaluated.
     unsafe {
         let context = (*state).es_per_tuple_exprcontext;
         if !context.is_null() {
@@ -207,7 +206,7 @@ unsafe fn evaluate(
     state: *mut pg_sys::EState,
     is_null: *mut bool,
 ) -> pg_sys::Datum {
-    // SAFETY: by the caller. The result lives in the current (batch's) context. The evaluation function raises
+    // SAFETY: the caller guarantees it. The result lives in the current (batch's) context. The evaluation function raises
     // PostgreSQL errors itself, so it is called through pgrx's guard.
     unsafe {
         let context = if (*state).es_per_tuple_exprcontext.is_null() {
@@ -225,7 +224,7 @@ unsafe fn evaluate(
     }
 }
 
-/// The defaults of the columns that are not written, prepared to be evaluated for each row.
+/// The defaults of the columns that `access` does not insert, prepared for evaluation per row.
 ///
 /// # Safety
 /// The table is open.

@@ -1,10 +1,10 @@
-//! Everything that pgrx does not offer safely, wrapped once: the only crate with `unsafe`. It knows nothing of FHIR.
+//! Safe wrappers for what pgrx does not offer safely: the only crate with `unsafe`. It knows nothing of FHIR.
 //!
-//! Rules kept here, so that the rest of the house need not know them:
-//! - `pg_sys` functions are pgrx's wrappers: an error of PostgreSQL unwinds as a Rust panic and runs Drops.
-//!   Callbacks that PostgreSQL calls are `#[pg_guard]`ed, so that a panic leaves them as an error again.
-//! - Drops never call PostgreSQL: after an error the transaction's end releases what is left.
-//! - Memory that PostgreSQL makes for a row or a batch lives in a context that is reset after it.
+//! This crate keeps these rules, so that the other crates need not know them:
+//! - `pg_sys` functions are pgrx's wrappers: an error of PostgreSQL unwinds as a Rust panic and runs Drops. Callbacks have
+//!   `#[pg_guard]`, which turns a panic into an error of PostgreSQL again.
+//! - Drops never call PostgreSQL: after an error the transaction's end frees what is left.
+//! - Memory that PostgreSQL allocates for a row or a batch is in a context that is reset afterwards.
 #![allow(unsafe_code)]
 
 pub mod access;

@@ -1,5 +1,5 @@
-//! Locks that a session holds until it gives them up, a transaction of it fails, or it ends, however it ends; or until
-//! its transaction ends. SQL has no way to take or to release them, as it has for advisory ones.
+//! Locks of a session or of a transaction. A session holds its lock until it releases the lock, one of its transactions
+//! fails, or its process ends in any way. SQL cannot take or release these locks, as it can advisory locks.
 
 use super::compat;
 use pgrx::{pg_guard, pg_sys};
@@ -7,11 +7,11 @@ use std::cell::Cell;
 use std::ffi::c_int;
 
 thread_local! {
-    /// Whether the end of this process gives up what it holds.
+    /// Whether the end of this process releases its locks.
     static ENDS_CLEAN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What is locked: a number within an object of a catalogue or table.
+/// The thing that is locked: a part of an object of a catalogue or table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The catalogue or table.
@@ -35,7 +35,7 @@ impl Key {
         }
     }
 
-    /// Takes the lock if nobody has it.
+    /// Takes the lock for the session if no other session has it; does not wait.
     pub fn try_take(self) -> bool {
         release_at_exit();
         // SAFETY: a valid tag; without waiting.
@@ -43,19 +43,18 @@ impl Key {
         taken == pg_sys::LockAcquireResult::LOCKACQUIRE_OK
     }
 
-    /// Waits for the lock and keeps it until the transaction ends.
+    /// Waits for the lock, and holds it until the transaction ends.
     pub fn wait_in_transaction(self) {
-        // SAFETY: a valid tag, inside a transaction. Waiting can be cancelled, and deadlocks are found.
+        // SAFETY: a valid tag, inside a transaction. The wait can be cancelled, and PostgreSQL detects deadlocks.
         unsafe { pg_sys::LockAcquire(&self.tag(), pg_sys::ExclusiveLock as i32, false, false) };
     }
 
-    /// Takes the lock again after a transaction failed, which gives all of them up; false when somebody else was
-    /// faster.
+    /// Takes the lock again after a failed transaction, which releases all locks. False if another session has taken it.
     pub fn keep(self) -> bool {
         compat::holds_lock(&self.tag(), pg_sys::ExclusiveLock) || self.try_take()
     }
 
-    /// Gives the lock up, if it is held.
+    /// Releases the lock if this session holds it.
     pub fn release(self) {
         if compat::holds_lock(&self.tag(), pg_sys::ExclusiveLock) {
             // SAFETY: a valid tag, of a lock that is held.
@@ -63,27 +62,27 @@ impl Key {
         }
     }
 
-    /// Whether nobody has it; asking keeps nobody from taking it.
+    /// Whether no session holds the lock or waits for it. The check does not block other sessions.
     pub fn is_free(self) -> bool {
-        // SAFETY: a valid tag; counts holders and those who wait.
+        // SAFETY: a valid tag; the call counts holders and waiters.
         unsafe { pg_sys::LockWaiterCount(&self.tag()) == 0 }
     }
 }
 
-/// Has this process give up its session locks when it ends. PostgreSQL does so only for advisory ones, and for others if a
-/// transaction is open then: else the entry would stay in shared memory, with a process behind it that is no more.
+/// Releases this process's session locks when it ends. PostgreSQL itself releases only advisory locks then, and others only
+/// if a transaction is open: otherwise the lock would stay in shared memory after its process has ended.
 fn release_at_exit() {
     if !ENDS_CLEAN.replace(true) {
-        // SAFETY: the callback needs nothing that could be gone by then: it runs before those that were there first, the
-        // server's own among them.
+        // SAFETY: the callback runs before the callbacks that were registered earlier, such as the server's own. So
+        // everything that it needs still exists.
         unsafe { pg_sys::before_shmem_exit(Some(release_all), pg_sys::Datum::null()) }
     }
 }
 
-/// As `ShutdownPostgres`, which comes next, does with advisory locks.
+/// Does what `ShutdownPostgres`, which runs next, does with advisory locks.
 #[pg_guard]
 unsafe extern "C-unwind" fn release_all(_code: c_int, _argument: pg_sys::Datum) {
-    // SAFETY: nothing runs any more in this process.
+    // SAFETY: nothing else runs in this process any more.
     unsafe {
         pg_sys::AbortOutOfAnyTransaction();
         pg_sys::LockReleaseAll(pg_sys::DEFAULT_LOCKMETHOD as pg_sys::LOCKMETHODID, true);

@@ -1,11 +1,11 @@
-//! A memory context for what lives as long as a row or a batch.
+//! Memory contexts: for memory that lives as long as a row or a batch, and for Rust values that live as long as a context.
 
 use pgrx::{pg_guard, pg_sys};
 
-/// A context below the one that was current when it was made, and gone with it.
+/// A context whose parent is the context that was current when it was made. It is freed with its parent.
 pub struct Scratch(pg_sys::MemoryContext);
 
-/// A new context below the current one, and gone with it.
+/// Makes a child of the current context. It is freed with its parent.
 pub fn new_context() -> pg_sys::MemoryContext {
     // SAFETY: the parent is live, the name is static; sizes are PostgreSQL's defaults.
     unsafe {
@@ -27,8 +27,8 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// Runs `work` with this context as the current one, then frees what `work` made in it. What PostgreSQL
-    /// pallocs inside must not be kept.
+    /// Runs `work` with this context as the current one, then frees everything in it. `work` must not return memory that was
+    /// palloc'd in it.
     pub fn run<T>(&mut self, work: impl FnOnce() -> T) -> T {
         // SAFETY: the context lives as long as `self`.
         let result = unsafe { in_context(self.0, work) };
@@ -47,24 +47,24 @@ impl Scratch {
 /// Runs `work` with a context as the current one.
 ///
 /// # Safety
-/// `context` is live and stays so.
+/// `context` stays live while `work` runs.
 pub unsafe fn in_context<T>(context: pg_sys::MemoryContext, work: impl FnOnce() -> T) -> T {
-    /// Back to the old context, also when `work` unwinds.
+    /// Restores the old context, also when `work` unwinds.
     struct Back(pg_sys::MemoryContext);
     impl Drop for Back {
         fn drop(&mut self) {
-            // SAFETY: assigns a global of this backend; who called us keeps the context alive.
+            // SAFETY: assigns a global of this backend; the caller keeps the old context alive.
             unsafe { pg_sys::CurrentMemoryContext = self.0 }
         }
     }
-    // SAFETY: by the caller; single-threaded backend.
+    // SAFETY: the caller guarantees it; single-threaded backend.
     let back = unsafe { Back((&raw mut pg_sys::CurrentMemoryContext).replace(context)) };
     let result = work();
     drop(back);
     result
 }
 
-/// Runs `work`, and frees what PostgreSQL pallocated in it.
+/// Runs `work`, then frees what was palloc'd in it.
 pub fn with_scratch<T>(work: impl FnOnce() -> T) -> T {
     let mut scratch = Scratch::default();
     let result = scratch.run(work);
@@ -72,15 +72,15 @@ pub fn with_scratch<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A value in a memory context, with what drops it.
+/// A value in a memory context, with the callback that drops it.
 #[repr(C)]
 struct Kept<T> {
     callback: pg_sys::MemoryContextCallback,
     value: T,
 }
 
-/// Keeps a value until a memory context is reset or deleted, and drops it then, which must not call PostgreSQL; where it
-/// is until then.
+/// Keeps a value until a memory context is reset or deleted, and drops it then. The Drop must not call PostgreSQL. Returns
+/// where the value is.
 ///
 /// # Safety
 /// `context` is live.
@@ -90,8 +90,8 @@ pub unsafe fn keep_in<T>(context: pg_sys::MemoryContext, value: T) -> *mut T {
         // SAFETY: the argument registered below, called once.
         unsafe { std::ptr::drop_in_place(&raw mut (*kept.cast::<Kept<T>>()).value) }
     }
-    // SAFETY: by the caller; the memory is aligned for pointers, is large enough, and lives as long as the callback that
-    // is registered in it.
+    // SAFETY: the caller guarantees it; the memory is aligned for pointers, is large enough, and lives until the callback in
+    // it has run.
     unsafe {
         let kept: *mut Kept<T> = pg_sys::MemoryContextAlloc(context, size_of::<Kept<T>>()).cast();
         let callback =

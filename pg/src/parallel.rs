@@ -1,19 +1,19 @@
-//! Other processes of the server that take part in this one's work, as parallel queries have them: in the same
-//! transaction, under the same snapshot, role and settings. If one fails, all fail.
+//! Shares work with parallel workers, as parallel queries do. These helpers work in the same transaction, under the same
+//! snapshot, role and settings. If one fails, all fail.
 
 use super::worker;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What helpers find in shared memory.
+/// The keys of the chunks in shared memory.
 const SHARED: u64 = 1;
 const INPUT: u64 = 2;
 const RESULTS: u64 = 3;
-/// How many bytes a helper's result may have.
+/// The size of a helper's result in shared memory, with its length.
 pub const RESULT_BYTES: usize = 1 << 20;
 
-/// What all that take part share.
+/// The state that all participants share.
 #[repr(C)]
 struct Shared {
     next: AtomicU32,
@@ -21,7 +21,7 @@ struct Shared {
     input_bytes: u64,
 }
 
-/// A part in the work.
+/// One participant's view of the work.
 #[derive(Clone, Copy)]
 pub struct Part<'a> {
     shared: &'a Shared,
@@ -30,48 +30,48 @@ pub struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// What the work is.
+    /// The input, which is the same for all participants.
     pub fn input(&self) -> &'a [u8] {
         self.input
     }
 
-    /// Whether there is no other: no helper was asked for, or none was to be had.
+    /// Whether this is the only participant: the caller wanted no helper, or the server had none left.
     pub fn is_alone(&self) -> bool {
         self.alone
     }
 
-    /// The next piece of the work, counted from 0; each goes to one only.
+    /// Takes the next piece of the work, counted from 0. Each piece goes to one participant.
     pub fn take(&self) -> usize {
         self.shared.next.fetch_add(1, Ordering::Relaxed) as usize
     }
 
-    /// Adds to a number that all see; what it is then. A process whose server is gone ends here.
+    /// Adds to the shared total, and returns the new total. Ends this process if the server has ended.
     pub fn add(&self, count: u64) -> u64 {
         worker::end_without_server();
         self.shared.total.fetch_add(count, Ordering::Relaxed) + count
     }
 }
 
-/// What helpers call: an exported function, which leads to [`help`].
+/// What helpers run: an exported function, which calls [`help`].
 #[derive(Clone, Copy)]
 pub struct Help {
-    /// The library that has it, as it is installed.
+    /// The library that exports it, by its installed name.
     pub library: &'static CStr,
     /// Its name.
     pub function: &'static CStr,
 }
 
-/// Has up to `helpers` processes call a function while this one does `work`. `input` goes to all of them. The results:
-/// this one's, then those of the helpers there were.
+/// Starts up to `helpers` processes, which call a function, while this process runs `work`. All get `input`. Returns the
+/// result of this process, and those of the helpers.
 pub fn run<T>(help: Help, helpers: usize, input: &[u8], work: impl FnOnce(Part<'_>) -> T) -> (T, Vec<Vec<u8>>) {
     if helpers == 0 {
-        // Nothing keeps the work from what parallel queries may not do.
+        // Not in parallel mode: the work may do what parallel queries may not do.
         let shared = Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), input_bytes: 0 };
         return (work(Part { shared: &shared, input, alone: true }), Vec::new());
     }
-    // SAFETY: the sequence of src/backend/access/transam/README.parallel. The chunks are as large as asked for and
-    // aligned for any type; they live until the context is destroyed. After an error the transaction's end ends the
-    // helpers and destroys the context.
+    // SAFETY: the sequence of src/backend/access/transam/README.parallel. The chunks have the requested size and are aligned
+    // for any type; they live until the context is destroyed. After an error the transaction's end ends the helpers and
+    // destroys the context.
     unsafe {
         pg_sys::EnterParallelMode();
         let context = pg_sys::CreateParallelContext(help.library.as_ptr(), help.function.as_ptr(), helpers as i32);
@@ -106,17 +106,17 @@ pub fn run<T>(help: Help, helpers: usize, input: &[u8], work: impl FnOnce(Part<'
     }
 }
 
-/// A helper's part; `work` gives its result. Raises 54000 when that is too long.
+/// Runs a helper: `work` returns its result. Raises 54000 if the result is too long.
 pub fn help(Toc(toc): Toc, work: impl FnOnce(Part<'_>) -> Vec<u8>) {
-    // SAFETY: PostgreSQL made the argument, so the chunks are those of `run`, who waits for this process before they are
-    // gone. The numbers are atomic; each helper writes a part of the results of its own.
+    // SAFETY: PostgreSQL made the argument, so the chunks are those of `run`, which waits for this process before it frees
+    // them. The numbers are atomic; each helper writes to its own part of the results.
     unsafe {
         let find = |key| pg_sys::shm_toc_lookup(toc, key, false);
         let shared = &*find(SHARED).cast::<Shared>();
         let input = std::slice::from_raw_parts(find(INPUT).cast::<u8>(), shared.input_bytes as usize);
         let result = work(Part { shared, input, alone: false });
         if result.len() > RESULT_BYTES - size_of::<u64>() {
-            let message = format!("a process that helped has more to tell than fits {RESULT_BYTES} bytes");
+            let message = format!("the result of a parallel worker is longer than {RESULT_BYTES} bytes");
             pgrx::ereport!(ERROR, pgrx::PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, message);
         }
         let start = find(RESULTS).cast::<u8>().add(pg_sys::ParallelWorkerNumber as usize * RESULT_BYTES);
@@ -125,11 +125,11 @@ pub fn help(Toc(toc): Toc, work: impl FnOnce(Part<'_>) -> Vec<u8>) {
     }
 }
 
-/// What PostgreSQL gives to the function that [`run`] named, and only PostgreSQL can make: where the chunks are.
+/// The table of the chunks, which PostgreSQL passes to the function that [`run`] names. Only PostgreSQL can make one.
 #[repr(transparent)]
 pub struct Toc(*mut pg_sys::shm_toc);
 
-/// Makes room for a chunk and its key, as PostgreSQL's macros do (`shm_toc.h`).
+/// Adds the space of a chunk and its key, as PostgreSQL's macros do (`shm_toc.h`).
 fn estimate(estimator: &mut pg_sys::shm_toc_estimator, bytes: usize) {
     estimator.space_for_chunks += bytes.next_multiple_of(pg_sys::ALIGNOF_BUFFER as usize);
     estimator.number_of_keys += 1;

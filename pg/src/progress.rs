@@ -1,25 +1,25 @@
-//! What `pg_stat_progress_copy` shows of this process: shared memory that costs a few stores to write.
+//! Shows this process's progress in `pg_stat_progress_copy`. An update costs a few stores to shared memory.
 
 use pgrx::pg_sys;
 
-/// Which way rows go.
+/// The direction of the copy.
 #[derive(Clone, Copy, Debug)]
 pub enum Copying {
     /// From a source.
     From {
-        /// So much of it, as it is stored, has been read.
+        /// How many bytes of the source have been read.
         read_bytes: u64,
-        /// So much there is in all, if that is known.
+        /// The size of the source, if it is known.
         all_bytes: Option<u64>,
     },
     /// To somewhere else.
     To {
-        /// So much has been written.
+        /// How many bytes have been written.
         written_bytes: u64,
     },
 }
 
-/// Where the numbers that are shown stand among all.
+/// The indexes of the parameters that [`show`] sets.
 const PLACES: [i32; 7] = [
     pg_sys::PROGRESS_COPY_COMMAND as i32,
     pg_sys::PROGRESS_COPY_TYPE as i32,
@@ -30,21 +30,21 @@ const PLACES: [i32; 7] = [
     pg_sys::PGSTAT_NUM_PROGRESS_PARAM as i32 - 1,
 ];
 
-/// What is shown of whose rows.
+/// The owner of the rows that are shown.
 #[derive(Clone, Copy, Debug)]
 pub enum Work {
-    /// A job's task: the last two of the twenty numbers, which the view leaves out, say which.
+    /// A job's task: the last two of the twenty parameters, which the view does not show, say which.
     Task(i64, i32),
-    /// A COPY of a relation, if it is of one.
+    /// A COPY.
     Copy {
         /// InvalidOid for a query.
         relation: pg_sys::Oid,
-        /// Where from, or where to.
+        /// The source or target.
         through: Through,
     },
 }
 
-/// As the view's column `type` has it.
+/// The value of the view's column `type`.
 #[derive(Clone, Copy, Debug)]
 pub enum Through {
     /// A file on the server.
@@ -55,7 +55,7 @@ pub enum Through {
     Pipe,
 }
 
-/// Shows how many rows have been copied, until [`end`] or the transaction fails.
+/// Shows how many rows have been copied, until [`end`] or until the transaction fails.
 pub fn show(copying: Copying, rows: u64, work: Work) {
     let (command, read_bytes, all_bytes) = match copying {
         Copying::From { read_bytes, all_bytes } => (pg_sys::PROGRESS_COPY_COMMAND_FROM, read_bytes, all_bytes),
@@ -81,19 +81,19 @@ pub fn show(copying: Copying, rows: u64, work: Work) {
         job,
         number.into(),
     ];
-    // Commands that are run meanwhile may have shown theirs: that which builds an index of a new table does.
+    // A command within the task may have replaced the entry by its own: CREATE INDEX of a new table does.
     begin(relation);
-    // SAFETY: as many places as values, all below the number of parameters.
+    // SAFETY: as many indexes as values, all below the number of parameters.
     unsafe { pg_sys::pgstat_progress_update_multi_param(PLACES.len() as i32, PLACES.as_ptr(), values.as_ptr()) }
 }
 
-/// Shows nothing more.
+/// Ends the entry.
 pub fn end() {
     // SAFETY: this process's own entry.
     unsafe { pg_sys::pgstat_progress_end_command() }
 }
 
-/// Begins to show this process's progress as that of a COPY, unless it does already.
+/// Begins the entry of a COPY, unless it has begun already.
 fn begin(relation: pg_sys::Oid) {
     // SAFETY: this process's own entry, if it has one.
     unsafe {

@@ -1,4 +1,4 @@
-//! A query that somebody else wrote, read in batches, in which nothing can be written.
+//! A query that a user wrote. It is read in batches and cannot write.
 
 use super::cursor::{Calling, Cursor, Fetched, Row, first};
 use super::guc::{self, Changes};
@@ -11,11 +11,11 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, c_int};
 use std::ops::ControlFlow;
 
-/// Settings to have while a query is planned and read, by name.
+/// Names and values of the settings under which a query is planned and read.
 pub type Settings = &'static [(&'static CStr, &'static CStr)];
 
 unsafe extern "C-unwind" {
-    // tcopprot.h and parser.h; not pgrx's wrappers, as `whole` asks.
+    // tcopprot.h and parser.h; not pgrx's wrappers: `whole` says why.
     fn pg_parse_query(text: *const std::ffi::c_char) -> *mut pg_sys::List;
     fn pg_analyze_and_rewrite_fixedparams(
         statement: *mut pg_sys::RawStmt,
@@ -32,16 +32,16 @@ unsafe extern "C-unwind" {
     ) -> *mut pg_sys::List;
 }
 
-/// An open query, with the rights of who did.
+/// An open query. It has the rights of the role that opened it.
 pub struct Query {
     cursor: Cursor,
     columns: Vec<Column>,
     settings: Settings,
-    /// Nothing can be written in it.
+    /// Whether the query must not write.
     only_reads: bool,
 }
 
-/// One row of it.
+/// One row of a query.
 pub struct QueryRow<'a> {
     row: &'a Row<'a>,
     columns: &'a [Column],
@@ -62,7 +62,7 @@ impl<'a> QueryRow<'a> {
         self.columns.len()
     }
 
-    /// One of them.
+    /// The value of one column.
     pub fn value(&self, column: usize) -> Option<Value<'a>> {
         // SAFETY: as above.
         self.row.value(column).map(|datum| unsafe { Value::new(datum, &self.columns[column].kind) })
@@ -70,13 +70,13 @@ impl<'a> QueryRow<'a> {
 }
 
 impl Query {
-    /// Plans and opens one SELECT, VALUES or TABLE. Errors in it are PostgreSQL's own.
+    /// Plans and opens one SELECT, VALUES or TABLE. PostgreSQL raises the errors in it.
     ///
     /// # Errors
     /// 42601 when it is not one statement; 25006 when it does not only read.
     pub fn open(text: &CStr, settings: Settings) -> Result<Query> {
         read_only::run(settings, || {
-            // SAFETY: there is a snapshot to plan under: we are called by a statement. Plan and text are in the query's own
+            // SAFETY: the calling statement has an active snapshot to plan under. Plan and text are in the query's own
             // memory.
             unsafe {
                 let context = new_context();
@@ -89,8 +89,8 @@ impl Query {
         })
     }
 
-    /// Plans and starts the query of a COPY, with its place in the client's text: what COPY itself would run, with what it
-    /// may write. Errors in it are PostgreSQL's own.
+    /// Plans and starts the query of a COPY, with its position in the client's text, as COPY itself would. It may write.
+    /// PostgreSQL raises the errors in it.
     ///
     /// # Errors
     /// 0A000 for SELECT INTO, for a statement without rows, and for one that rules turn into several.
@@ -103,7 +103,7 @@ impl Query {
         (location, length): (c_int, c_int),
         settings: Settings,
     ) -> Result<Query> {
-        // SAFETY: by the caller; there is a snapshot, and plan and text are in the query's own memory.
+        // SAFETY: the caller guarantees it; there is a snapshot, and plan and text are in the query's own memory.
         unsafe {
             let context = new_context();
             let (text, plan) = in_context(context, || {
@@ -116,10 +116,10 @@ impl Query {
         }
     }
 
-    /// Plans and starts a query of ours with the rights of the current role, and with what it may write.
+    /// Plans and starts a query of the extension with the rights of the current role. It may write.
     ///
     /// # Errors
-    /// As of the query of a COPY.
+    /// As for the query of a COPY.
     pub fn open_whole(text: &CStr, settings: Settings) -> Result<Query> {
         // SAFETY: the parser's own tree, of one statement; what raises is called through `whole`.
         unsafe {
@@ -137,7 +137,7 @@ impl Query {
         settings: Settings,
         only_reads: bool,
     ) -> Query {
-        // SAFETY: by the caller.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let cursor = Cursor::start(context, statement, text, std::ptr::null_mut());
             let columns = in_context(context, || Column::all(cursor.descriptor()));
@@ -150,7 +150,7 @@ impl Query {
         self.columns.iter().map(|column| column.name.as_str())
     }
 
-    /// Has the query closed when the calling statement ends.
+    /// Closes the query when the calling statement ends.
     pub fn close_with_statement(&self, calling: Calling) {
         self.cursor.close_with_statement(calling);
     }
@@ -158,7 +158,7 @@ impl Query {
     /// As [`Cursor::fetch`]; after the last row the query is closed.
     ///
     /// # Errors
-    /// That of `each`.
+    /// The error of `each`.
     pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> Result<ControlFlow<()>>) -> Result<Fetched> {
         let Query { cursor, columns, settings, only_reads } = self;
         let fetch = || cursor.fetch(|row| each(&QueryRow { row, columns }));
@@ -174,13 +174,13 @@ impl Query {
 /// # Safety
 /// The current memory context lives as long as the plan is used; there is a snapshot.
 unsafe fn plan(text: &CStr) -> Result<*mut pg_sys::List> {
-    // SAFETY: by the caller; each step gets what the one before it made.
+    // SAFETY: the caller guarantees it; each step gets the result of the step before.
     unsafe {
         let statements = whole::call(text, || pg_parse_query(text.as_ptr()));
         let statement = match length(statements) {
             1 => first::<pg_sys::RawStmt>(statements),
             0 => return Err(syntax("the query is empty")),
-            count => return Err(syntax(format!("the query has {count} statements, and dump_sql runs one"))),
+            count => return Err(syntax(format!("the query has {count} statements; dump_sql runs only one"))),
         };
         if (*(*statement).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
             return Err(not_reading(&read_only::command_name(statement.cast())));
@@ -205,7 +205,7 @@ unsafe fn plan(text: &CStr) -> Result<*mut pg_sys::List> {
 /// The current memory context lives as long as the plan is used; `raw` is a statement of `text`; there is a snapshot.
 unsafe fn plan_for_copy(raw: *mut pg_sys::RawStmt, text: &CStr) -> Result<*mut pg_sys::PlannedStmt> {
     let refused = |message: &str| Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message);
-    // SAFETY: by the caller. The tree is copied, as analysis changes it, and a prepared statement runs it again.
+    // SAFETY: the caller guarantees it. The tree is copied, as analysis changes it, and a prepared statement runs it again.
     unsafe {
         let raw = pg_sys::copyObjectImpl(raw.cast()).cast();
         let queries = call_for_client(|| {
@@ -240,6 +240,6 @@ const HINT: &str = "A query is one SELECT, VALUES or TABLE statement; it may sta
 /// # Safety
 /// `list` is live, or null for an empty one.
 unsafe fn length(list: *mut pg_sys::List) -> c_int {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     if list.is_null() { 0 } else { unsafe { (*list).length } }
 }

@@ -1,15 +1,15 @@
-//! A piece of work in which nothing can be written, whoever wrote the SQL that runs in it.
+//! Runs work that cannot write, even when an attacker wrote the SQL in it.
 //!
-//! A READ ONLY transaction alone lets pass what is worst here: a setting that a policy reads (`request.jwt.claims`), a
-//! role, a large object, a temporary table. While the work runs:
+//! A READ ONLY transaction alone is not enough: SQL in it can still change a setting that a policy reads
+//! (`request.jwt.claims`), the role, a large object or a temporary table. While the work runs:
 //! - `XactReadOnly` is on: PostgreSQL refuses writes to tables, and definitions;
 //! - the role cannot change (`SECURITY_LOCAL_USERID_CHANGE`, as within a SECURITY DEFINER function);
-//! - settings cannot be changed by a statement or `set_config`, and what else changes them (a function's own `SET`
-//!   clause) is undone at the end;
-//! - hooks refuse built-in functions that change something, statements that do, and writes to temporary tables.
+//! - a statement or `set_config` cannot change settings; other changes (a function's own `SET` clause) are undone at the
+//!   end;
+//! - hooks refuse built-in functions and statements that change something, and writes to temporary tables.
 //!
-//! Afterwards everything is as it was, also after an error. The hooks are there all the time, for they may not be taken
-//! out of a chain, and do nothing outside of such work.
+//! Afterwards everything is as before, also after an error. The hooks stay installed, because a hook cannot be taken out of
+//! a chain. Outside of such work they do nothing.
 
 use super::guc::{self, Changes};
 use super::refused;
@@ -19,18 +19,18 @@ use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many pieces of such work run, one within the other.
+/// How many calls of [`run`] are nested now.
 static DEPTH: AtomicU32 = AtomicU32::new(0);
 
 static mut NEXT_OBJECT_ACCESS: pg_sys::object_access_hook_type = None;
 static mut NEXT_EXECUTOR_START: pg_sys::ExecutorStart_hook_type = None;
 
 unsafe extern "C-unwind" {
-    // executor.h. Not pgrx's wrapper, which would take from every error of every statement what pgrx has no field for.
+    // executor.h. Not pgrx's wrapper: it would drop the fields that pgrx does not know from the errors of every statement.
     fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
 }
 
-/// Takes its place in PostgreSQL's hooks; what is for statements without a plan is in [`super::utility`].
+/// Installs the hooks. The one for statements without a plan is in [`super::utility`].
 pub fn install() {
     // SAFETY: called once, in _PG_init, by the only thread.
     unsafe {
@@ -39,12 +39,12 @@ pub fn install() {
     }
 }
 
-/// Whether such work runs now.
+/// Whether work that cannot write runs now.
 pub(super) fn is_active() -> bool {
     DEPTH.load(Ordering::Relaxed) > 0
 }
 
-/// Runs `work` with these settings, in which nothing can be written.
+/// Runs `work` with these settings. It cannot write.
 pub fn run<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     let before = Before::enter();
     let result = guc::with(settings, Changes::Undo, work);
@@ -52,7 +52,7 @@ pub fn run<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What the session was before; dropping it puts that back, which is nothing but assignments.
+/// The session's state before the work. Drop restores it, by assignments only.
 struct Before {
     read_only: bool,
     identity: Identity,
@@ -72,19 +72,19 @@ impl Before {
 impl Drop for Before {
     fn drop(&mut self) {
         DEPTH.fetch_sub(1, Ordering::Relaxed);
-        // SAFETY: as above. Neither can raise; after an error the (sub)transaction's end sets both once more.
+        // SAFETY: as above. Neither assignment can raise; after an error the end of the (sub)transaction sets both again.
         unsafe { pg_sys::XactReadOnly = self.read_only }
         self.identity.restore();
     }
 }
 
-/// The error of a statement or function that is not for reading (25006).
+/// The error for a statement or function that does not only read (25006).
 pub fn refusal(what: &str) -> Error {
     Error::new(PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, format!("dump_sql only reads and cannot run {what}"))
 }
 
-// The hooks themselves are not guarded: an error of those behind them goes through them as it is. They hold nothing to
-// be dropped.
+// The hooks have no `pg_guard`: an error of the next hook must pass through them unchanged. They hold nothing that needs a
+// Drop.
 
 unsafe extern "C-unwind" fn on_object_access(
     access: pg_sys::ObjectAccessType::Type,
@@ -107,7 +107,7 @@ unsafe extern "C-unwind" fn on_object_access(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn check_function(function: pg_sys::Oid) {
-    // SAFETY: a look-up by OID inside a transaction; null where there is none, else palloc'd.
+    // SAFETY: a look-up by OID inside a transaction; the name is null if there is no function, else palloc'd.
     let name = unsafe {
         let name = pg_sys::get_func_name(function);
         if name.is_null() {
@@ -136,7 +136,7 @@ unsafe extern "C-unwind" fn on_executor_start(query: *mut pg_sys::QueryDesc, fla
 /// Raises 25006 unless the plan only reads; temporary tables and row locks count as writing.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_plan(plan: *mut pg_sys::PlannedStmt) {
-    // SAFETY: by the caller, a live plan.
+    // SAFETY: the caller passes a live plan.
     unsafe {
         if (*plan).hasModifyingCTE {
             refusal("a WITH that changes data").raise();
@@ -147,24 +147,24 @@ unsafe extern "C-unwind" fn check_plan(plan: *mut pg_sys::PlannedStmt) {
     }
 }
 
-/// What kind of statement a parse tree or plan is: `INSERT`, `CREATE TABLE`, `SELECT FOR UPDATE`.
+/// The kind of statement of a parse tree or plan: `INSERT`, `CREATE TABLE`, `SELECT FOR UPDATE`.
 ///
 /// # Safety
 /// `node` is a live raw statement, query or plan.
 pub(super) unsafe fn command_name(node: *mut pg_sys::Node) -> String {
-    // SAFETY: by the caller; the name is a static C string.
+    // SAFETY: the caller guarantees it; the name is a static C string.
     unsafe { CStr::from_ptr(pg_sys::GetCommandTagName(pg_sys::CreateCommandTag(node))).to_string_lossy().into_owned() }
 }
 
-/// Raises 25006 for statements without a plan, but for those that only show something or whose own statements are
-/// checked as they come.
+/// Raises 25006 for statements without a plan. Allowed are those that only show something, and those that run other
+/// statements, which are checked when they run.
 ///
 /// # Safety
 /// `plan` is a live statement without a plan.
 #[pg_guard]
 pub(super) unsafe extern "C-unwind" fn check_utility(plan: *mut pg_sys::PlannedStmt) {
     use pg_sys::NodeTag::{T_CallStmt, T_DoStmt, T_ExecuteStmt, T_ExplainStmt, T_VariableShowStmt};
-    // SAFETY: PostgreSQL passes a live statement; that of an EXPLAIN has been analysed.
+    // SAFETY: PostgreSQL passes a live statement; the query of an EXPLAIN has been analysed.
     unsafe {
         let statement = (*plan).utilityStmt;
         let allowed = match (*statement).type_ {

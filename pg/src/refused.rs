@@ -1,6 +1,6 @@
-//! The built-in functions that change something and that a READ ONLY transaction lets pass.
+//! The built-in functions that change something although a READ ONLY transaction allows them.
 
-/// In alphabetical order. Whether a volatile function of a server is missing here, a test asks the server.
+/// In alphabetical order, for the binary search. A test compares them with the volatile functions of the server.
 const NAMES: &[&str] = &[
     "brin_desummarize_range",
     "brin_summarize_new_values",

@@ -1,4 +1,4 @@
-//! The session: who calls, when it is, in which time zone, whether it may write.
+//! The session: its role, clock, time zone and database, whether it may write, and how it waits.
 
 use super::{compat, guc};
 use pgrx::pg_sys;
@@ -6,8 +6,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// Keeps Rust backtraces out of the DETAIL of errors, where pgrx puts them when the server's environment has
-/// RUST_BACKTRACE. RUST_LIB_BACKTRACE, set on purpose, still has its way.
+/// Keeps Rust backtraces out of the DETAIL of errors. pgrx puts them there if the server's environment has RUST_BACKTRACE.
+/// Whoever wants them can set RUST_LIB_BACKTRACE.
 pub fn hide_backtraces() {
     const NAME: &str = "RUST_LIB_BACKTRACE";
     if std::env::var_os(NAME).is_none() {
@@ -24,7 +24,7 @@ pub fn utc_offset(micros: i64) -> i64 {
     let status = unsafe {
         pg_sys::timestamp2tm(micros, &mut zone, &mut parts, &mut fraction, std::ptr::null_mut(), std::ptr::null_mut())
     };
-    // Seconds west. Beyond the zone's rules PostgreSQL itself falls back to UTC.
+    // `zone` counts seconds west. Outside of the zone's rules PostgreSQL uses UTC.
     if status == 0 { -i64::from(zone) } else { 0 }
 }
 
@@ -34,49 +34,49 @@ pub fn transaction_start() -> i64 {
     unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
 }
 
-/// The instant at which clocks of the session's TimeZone show what those of UTC show at `micros`.
+/// The instant whose local time in the session's TimeZone is the UTC time of `micros`.
 pub fn in_time_zone(micros: i64) -> i64 {
     const PER_SECOND: i64 = 1_000_000;
-    // The offset is that of the result, which near a change of the clocks differs from that of the argument.
+    // The offset must be that of the result, which differs from the argument's near a change of the clocks.
     let near = micros - utc_offset(micros) * PER_SECOND;
     micros - utc_offset(near) * PER_SECOND
 }
 
-/// Whether this session has waited for another one's lock since the client's statement came.
+/// Whether this session has waited for a lock since the client's statement began.
 pub fn waited_in_statement() -> bool {
     // timeout.h
     const DEADLOCK_TIMEOUT: std::ffi::c_int = 1;
     unsafe extern "C-unwind" {
         fn get_timeout_start_time(timeout: std::ffi::c_int) -> pg_sys::TimestampTz;
     }
-    // SAFETY: both read memory of this process. Whoever waits for a lock begins to count the time until deadlocks are
-    // looked for; when that was last is remembered.
+    // SAFETY: both read memory of this process. A wait for a lock starts the deadlock timeout, whose last start PostgreSQL
+    // remembers.
     unsafe { get_timeout_start_time(DEADLOCK_TIMEOUT) >= pg_sys::GetCurrentStatementStartTimestamp() }
 }
 
-/// The time of now, in microseconds since 2000-01-01T00:00:00Z.
+/// The current time, in microseconds since 2000-01-01T00:00:00Z.
 pub fn clock() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
-/// The time of now, in seconds since 1970-01-01T00:00:00Z.
+/// The current time, in seconds since 1970-01-01T00:00:00Z.
 pub fn unix_time() -> i64 {
     const FROM_1970_TO_2000: i64 = 946_684_800;
     clock().div_euclid(1_000_000) + FROM_1970_TO_2000
 }
 
-/// Whether files are to survive a crash of the machine (setting `fsync`).
+/// Whether files must survive a crash of the machine (setting `fsync`).
 pub fn syncs_files() -> bool {
     // SAFETY: reads a setting.
     unsafe { pg_sys::enableFsync }
 }
 
-/// Has the server's WAL writer write what was logged so far, as an asynchronous commit does. Left alone it sleeps while
-/// the log's buffers fill up, and then each process has to write a page for every page that it logs, one after the other.
+/// Wakes the server's WAL writer to write the WAL so far, as an asynchronous commit does. Otherwise it sleeps while the WAL
+/// buffers fill up, and then each process must write one page for every page that it logs.
 pub fn have_log_written() {
-    // SAFETY: the end of the last record that this process has logged in its transaction, 0 for none; the log's state is
-    // in shared memory, under its own locks.
+    // SAFETY: the end of the last record that this process has logged in its transaction, 0 for none; the state of WAL is in
+    // shared memory, under its own locks.
     unsafe {
         if pg_sys::XactLastRecEnd != 0 {
             pg_sys::XLogSetAsyncXactLSN(pg_sys::XactLastRecEnd);
@@ -84,9 +84,9 @@ pub fn have_log_written() {
     }
 }
 
-/// The number of the current transaction, which no other one has or will have.
+/// The 64-bit number of the current transaction. No other transaction ever has the same.
 pub fn transaction_id() -> u64 {
-    // SAFETY: inside a transaction; gives it a number if it has none.
+    // SAFETY: inside a transaction; assigns a number if it has none.
     unsafe { pg_sys::GetTopFullTransactionId() }.value
 }
 
@@ -111,15 +111,14 @@ pub fn role_name() -> CString {
     unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)).to_owned() }
 }
 
-/// Where names are looked up in statements that run with other rights than the caller's.
+/// The `search_path` of statements that run with other rights than the caller's.
 pub const SAFE_SEARCH_PATH: &CStr = c"pg_catalog, pg_temp";
 
-/// Runs `work` as another role, from which it cannot become a third: SET ROLE is refused meanwhile. Names are looked up in
-/// [`SAFE_SEARCH_PATH`]: an operator that a statement does not name, such as that of `CASE … WHEN` or IN, would else be one
-/// of the caller's.
+/// Runs `work` as another role. PostgreSQL refuses SET ROLE meanwhile. `search_path` is [`SAFE_SEARCH_PATH`]: otherwise the
+/// caller could replace an operator that a statement uses without its name, such as that of `CASE … WHEN` or IN.
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let before = Identity::current();
-    // As the server's own maintenance commands do. After an error the (sub)transaction's end restores all.
+    // The server's own maintenance commands do the same. After an error the (sub)transaction's end restores all.
     guc::with(&[(c"search_path", SAFE_SEARCH_PATH)], guc::Changes::Undo, || {
         Identity { role, ..before.confined() }.restore();
         let result = work();
@@ -128,7 +127,7 @@ pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Who a process works as: the current role and what it may not do.
+/// The current role and its security context, which says what it may not do.
 #[derive(Clone, Copy)]
 pub struct Identity {
     role: pg_sys::Oid,
@@ -136,7 +135,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The one of now.
+    /// The current identity.
     pub fn current() -> Identity {
         let (mut role, mut context) = (pg_sys::InvalidOid, 0);
         // SAFETY: both are locals.
@@ -144,19 +143,19 @@ impl Identity {
         Identity { role, context }
     }
 
-    /// A role from which user code can't become another: SET ROLE, RESET ROLE and their like are refused.
+    /// A role that user code cannot leave: PostgreSQL refuses SET ROLE, RESET ROLE and similar statements.
     pub fn confined_to(role: pg_sys::Oid) -> Identity {
         Identity { role, context: pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 }
     }
 
-    /// The same role, confined to it.
+    /// The same role, which user code cannot leave.
     pub fn confined(self) -> Identity {
         Identity { context: self.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32, ..self }
     }
 
-    /// Makes it the current one, which can't fail.
+    /// Makes this the current identity. It cannot fail.
     pub fn restore(self) {
-        // SAFETY: a role and a context that PostgreSQL gave, or a role that exists.
+        // SAFETY: a role and a context that PostgreSQL returned, or a role that exists.
         unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) }
     }
 }
@@ -167,7 +166,7 @@ pub fn role() -> pg_sys::Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
-/// Whether a role exists (still).
+/// Whether a role still exists.
 pub fn role_exists(role: pg_sys::Oid) -> bool {
     // SAFETY: a catalogue look-up inside a transaction.
     unsafe { !pg_sys::GetUserNameFromId(role, true).is_null() }
@@ -185,27 +184,27 @@ pub fn database() -> pg_sys::Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// Runs `work` as the role that the server was made with, for what only superusers see of other sessions.
+/// Runs `work` as the role that initdb created, to read what only superusers may see of other sessions.
 pub fn as_bootstrap_superuser<T>(work: impl FnOnce() -> T) -> T {
     as_role(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), work)
 }
 
-/// What a file descriptor is waited for.
+/// The event to wait for on a file descriptor.
 #[derive(Clone, Copy, Debug)]
 pub enum Waiting<'a> {
-    /// There is something to read, or its end.
+    /// There are bytes to read, or the end of them.
     Readable(BorrowedFd<'a>),
     /// There is room to write.
     Writable(BorrowedFd<'a>),
 }
 
-/// Waits until one of the file descriptors can be read or written, or a signal has set the latch: a request to interrupt, which
-/// takes effect where the caller checks for it. The server's end ends this process.
+/// Waits until one of the file descriptors can be read or written, or a signal has set the latch. An interrupt takes effect
+/// where the caller checks for it. Ends this process if the server ends.
 pub fn wait(fds: &[Waiting<'_>]) {
     const NO_SOCKET: i32 = -1;
     let none = std::ptr::null_mut();
-    // SAFETY: the latch is this backend's; the descriptors are open through the calls. Nothing in between raises but for
-    // memory, and the set is of the current context or owner.
+    // SAFETY: the latch is this backend's; the descriptors are open through the calls. Only out of memory can raise in
+    // between; then the set is freed with the current context or owner.
     unsafe {
         let set = compat::new_wait_event_set(fds.len() as i32 + 2);
         pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, NO_SOCKET, pg_sys::MyLatch, none);
@@ -224,7 +223,7 @@ pub fn wait(fds: &[Waiting<'_>]) {
     }
 }
 
-/// Waits until the time is over or a signal has set the latch; the server's end ends this process.
+/// Waits until the time is over or a signal has set the latch. Ends this process if the server ends.
 pub fn wait_for_latch(time: Duration) {
     // SAFETY: the latch is this backend's.
     unsafe {
@@ -236,12 +235,12 @@ pub fn wait_for_latch(time: Duration) {
     check_for_interrupts();
 }
 
-/// Lets a cancel, a timeout or a terminate take effect here.
+/// Handles a pending cancel, timeout or termination: it takes effect here.
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
 }
 
-/// Makes what this transaction did so far visible to its next statements.
+/// Makes the changes of this transaction so far visible to its next statements.
 pub fn advance_command() {
     // SAFETY: inside a transaction, between statements of ours.
     unsafe { pg_sys::CommandCounterIncrement() }

@@ -1,4 +1,4 @@
-//! SQL statements with whole columns of values as parameters.
+//! Runs SQL statements with parameters, which may be arrays of whole columns.
 
 use super::guc::{self, Changes};
 use super::{datum, session};
@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char};
 /// A statement's parameter.
 pub struct Parameter {
     type_oid: pg_sys::Oid,
-    /// NULL without.
+    /// `None` for NULL.
     value: Option<pg_sys::Datum>,
 }
 
@@ -48,7 +48,7 @@ impl Parameter {
         Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: Some(pg_sys::Datum::from(micros)) }
     }
 
-    /// A text, whose datum must live through the statement.
+    /// A text. Its datum must live until the statement ends.
     pub fn text(value: pg_sys::Datum) -> Parameter {
         Parameter { type_oid: pg_sys::TEXTOID, value: Some(value) }
     }
@@ -97,11 +97,11 @@ impl Parameter {
     }
 }
 
-/// Parameters as SPI takes them: an array of each part.
+/// Parameters as SPI takes them: one array each of types, values and nulls.
 pub(super) struct Arguments {
     pub types: Vec<pg_sys::Oid>,
     pub values: Vec<pg_sys::Datum>,
-    /// `n` where NULL.
+    /// `n` for NULL, else a space.
     pub nulls: Vec<c_char>,
 }
 
@@ -115,12 +115,12 @@ impl Arguments {
         }
     }
 
-    /// The parameters of a plan, in the current memory context, and what they refer to with them.
+    /// The parameters of a plan, copied with their values into the current memory context.
     pub fn list(&self) -> pg_sys::ParamListInfo {
         if self.types.is_empty() {
             return std::ptr::null_mut();
         }
-        // SAFETY: a list of so many parameters, all of which are set before it is copied.
+        // SAFETY: a list of `count` parameters, which are all set before it is copied.
         unsafe {
             let list = pg_sys::makeParamList(self.count());
             for (at, type_oid) in self.types.iter().enumerate() {
@@ -148,7 +148,7 @@ fn array(
 ) -> Parameter {
     let (mut length, mut by_value, mut align) = (0, false, 0);
     let (mut dimensions, mut lower_bounds) = (values.len() as i32, 1);
-    // SAFETY: `values` and `nulls` are datums of type `element`, as many as `dimensions` says; they are copied.
+    // SAFETY: `values` are `dimensions` datums of type `element`, with as many `nulls`; they are copied.
     let array = unsafe {
         pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
         pg_sys::construct_md_array(
@@ -166,18 +166,18 @@ fn array(
     Parameter { type_oid, value: Some(pg_sys::Datum::from(array)) }
 }
 
-/// Runs a statement with the current role's rights; how many rows it processed. Its errors are PostgreSQL's own.
+/// Runs a statement with the current role's rights. Returns how many rows it processed. PostgreSQL raises its errors.
 pub fn execute(statement: &CStr, parameters: &[Parameter]) -> u64 {
     run(statement, parameters, false, |_| ())
 }
 
-/// Runs a query whose first column is text or bigint as text; NULLs are left out.
+/// Runs a query and returns its first column as text, without NULLs.
 pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
     texts_of(query, parameters, false)
 }
 
-/// As [`texts`], of a query on catalogues alone, with the current role's rights: its names and operators are those of
-/// pg_catalog, whatever the caller has in search_path.
+/// As [`texts`], for a query on catalogues only, with the current role's rights: its names and operators are those of
+/// pg_catalog, independent of the caller's search_path.
 pub fn catalog_texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
     guc::with(&[(c"search_path", session::SAFE_SEARCH_PATH)], Changes::Undo, || texts(query, parameters))
 }
@@ -210,8 +210,7 @@ fn run(
     rows: impl FnOnce(*mut pg_sys::SPITupleTable),
 ) -> u64 {
     let mut arguments = Arguments::of(parameters);
-    // SAFETY: the arrays have `count` elements. An error unwinds past SPI_finish; the transaction's end cleans up after
-    // it.
+    // SAFETY: the arrays have `count` elements. An error skips SPI_finish; then the transaction's end cleans up.
     unsafe {
         pg_sys::SPI_connect();
         let status = pg_sys::SPI_execute_with_args(

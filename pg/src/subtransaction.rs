@@ -1,15 +1,14 @@
-//! A piece of work that may fail on a unique key without ending the transaction.
+//! Runs work that may fail on a unique key without aborting the transaction.
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
 
-/// Runs `work` in a subtransaction. `None` when it raised 23505, all of it undone; any other error goes on.
+/// Runs `work` in a subtransaction. If it raises 23505, undoes all of it and returns `None`. Other errors are raised again.
 ///
 /// What `work` opened and PostgreSQL tracks by resource owner (buffers, relations) must be closed when it returns.
 pub fn unless_taken<T>(work: impl FnOnce() -> T) -> Option<T> {
-    // SAFETY: the pair of calls that PL/pgSQL makes around a block with EXCEPTION: context and owner are those of
-    // before on both ways out.
+    // SAFETY: the calls that PL/pgSQL makes around a block with EXCEPTION. Both exits restore context and owner.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());

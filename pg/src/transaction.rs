@@ -1,4 +1,5 @@
-//! Transactions of a process of ours, which has no client that begins and ends them; and the end of a client's.
+//! Runs transactions in a background worker, which has no client to begin and end them. Registers work for the end of a
+//! transaction or subtransaction.
 
 use super::session;
 use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
@@ -6,12 +7,12 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 
-/// Runs `work` in a transaction of its own, committed when it succeeds. An error, PostgreSQL's too, undoes all of it.
+/// Runs `work` in a transaction of its own, and commits if it succeeds. An error, also one of PostgreSQL, rolls it back.
 ///
-/// The current role is that of before again afterwards.
+/// Afterwards the current role is the same as before.
 ///
 /// # Errors
-/// Those of `work`, and what PostgreSQL raised in it or at the commit.
+/// The errors of `work`, and those that PostgreSQL raises in it or at the commit.
 pub fn run<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     run_in(None, || {
         push_snapshot();
@@ -21,11 +22,11 @@ pub fn run<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Resu
     })
 }
 
-/// As [`run`], with one snapshot for all of `work` (`REPEATABLE READ`). It is taken after `lock`, which sees what is
-/// committed when it begins and must not run statements that take a snapshot of their own.
+/// As [`run`], with one snapshot for all of `work` (`REPEATABLE READ`). `lock` runs before that snapshot is taken, and sees
+/// what is committed when `lock` begins. It must not run statements that take a snapshot of their own.
 ///
 /// # Errors
-/// As [`run`], and those of `lock`.
+/// As for [`run`], and the errors of `lock`.
 pub fn run_frozen<L, T, E: From<CaughtError>>(
     lock: impl FnOnce() -> Result<L, E>,
     work: impl FnOnce(L) -> Result<T, E>,
@@ -39,9 +40,9 @@ pub fn run_frozen<L, T, E: From<CaughtError>>(
     })
 }
 
-/// Runs `work` under what is committed now, without taking the transaction's snapshot.
+/// Runs `work` under a snapshot of what is committed now, without taking the transaction's snapshot.
 pub fn in_catalog_snapshot<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: inside a transaction; it is copied. After an error the transaction's end drops it.
+    // SAFETY: inside a transaction; the snapshot is copied. After an error the transaction's end drops it.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetCatalogSnapshot(pg_sys::InvalidOid)) }
     let result = work();
     // SAFETY: pushed above.
@@ -49,24 +50,24 @@ pub fn in_catalog_snapshot<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// For what runs without a snapshot of its own, such as TOAST.
+/// Pushes a snapshot for code that takes none of its own, such as TOAST.
 fn push_snapshot() {
     // SAFETY: inside a transaction.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) }
 }
 
-/// After a failure the transaction's end drops it.
+/// Pops the snapshot after success. After a failure the transaction's end drops it.
 fn pop_snapshot_of<T, E>(result: &Result<T, E>) {
     if result.is_ok() {
-        // SAFETY: the one of push_snapshot().
+        // SAFETY: push_snapshot() has pushed it.
         unsafe { pg_sys::PopActiveSnapshot() }
     }
 }
 
-/// Runs `work`, which may wait, outside of any transaction, so that it holds nothing up.
+/// Runs `work` outside of any transaction. It may wait without holding locks or a snapshot.
 ///
 /// # Errors
-/// Those of `work`, and what PostgreSQL raised in it: an interrupt, say.
+/// The errors of `work`, and those that PostgreSQL raises in it, such as an interrupt.
 pub fn between<T, E: From<CaughtError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(|error| Err(E::from(error)))
@@ -98,7 +99,7 @@ fn run_in<T, E: From<CaughtError>>(isolation: Option<i32>, work: impl FnOnce() -
 }
 
 fn begin(isolation: Option<i32>) {
-    // SAFETY: outside of a transaction. The level is set before the first snapshot, as SET TRANSACTION has it.
+    // SAFETY: outside of a transaction. The level is set before the first snapshot, as SET TRANSACTION requires.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
@@ -109,7 +110,7 @@ fn begin(isolation: Option<i32>) {
 }
 
 fn commit() {
-    // SAFETY: inside a transaction. Statistics are sent as a client's backend does between statements.
+    // SAFETY: inside a transaction. A client's backend reports its statistics between statements, too.
     unsafe {
         pg_sys::CommitTransactionCommand();
         pg_sys::pgstat_report_stat(false);
@@ -117,15 +118,15 @@ fn commit() {
 }
 
 fn abort() {
-    // SAFETY: does nothing when the transaction has ended already.
+    // SAFETY: does nothing if the transaction has already ended.
     unsafe {
         pg_sys::AbortCurrentTransaction();
         pg_sys::pgstat_report_stat(false);
     }
 }
 
-/// Has `work` done when the current transaction has committed; not at all when it does not. It must not fail: PostgreSQL
-/// can't undo anything by then.
+/// Runs `work` after the current transaction has committed, and not at all if it aborts. `work` must not fail: PostgreSQL
+/// can no longer undo the commit.
 pub fn at_commit(work: impl FnOnce() + UnwindSafe + RefUnwindSafe + 'static) {
     register_xact_callback(PgXactCallbackEvent::Commit, work);
 }

@@ -1,4 +1,4 @@
-//! New versions of rows that a plain heap table has: looked up by their key, put in their place as UPDATE does.
+//! Updates rows of a plain heap table without the executor: finds them by key, and replaces them as UPDATE does.
 
 use super::access::Access;
 use super::compat::{self, IndexEntries};
@@ -6,36 +6,36 @@ use super::insert::{HeapInsert, clear, forget_expressions};
 use super::memory::Scratch;
 use pgrx::pg_sys;
 
-/// What other transactions have committed and this one has done, at one moment; in REPEATABLE READ and SERIALIZABLE
-/// the transaction's own. A row that it sees keeps its place while it is held.
+/// A snapshot of what other transactions have committed and this one has done; in REPEATABLE READ and SERIALIZABLE the
+/// transaction's snapshot. While it is held, a row that it sees keeps its place.
 pub struct Snapshot(pg_sys::Snapshot);
 
 impl Snapshot {
-    /// Takes it. [`Snapshot::release`] gives it back, or the transaction's end after an error.
+    /// Takes a snapshot. [`Snapshot::release`] releases it; after an error the transaction's end does.
     pub fn take() -> Snapshot {
         // SAFETY: inside a transaction.
         Snapshot(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot()) })
     }
 
-    /// Gives it back.
+    /// Releases the snapshot.
     pub fn release(self) {
         // SAFETY: registered by `take`, once.
         unsafe { pg_sys::UnregisterSnapshot(self.0) }
     }
 }
 
-/// Where a row stands.
+/// Where a row is in the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(pg_sys::ItemPointerData);
 
-/// The version of a row that is being replaced.
+/// The version of a row that is replaced.
 pub struct Old<'a> {
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
 }
 
 impl Old<'_> {
-    /// The value of a column, by its number; `None` for NULL. It may point into the page.
+    /// The value of a column, by its number; `None` for NULL. The value may point into the page.
     pub fn get(&self, column: i16) -> Option<pg_sys::Datum> {
         let at = column as usize - 1;
         (!self.nulls[at]).then(|| self.values[at])
@@ -46,7 +46,7 @@ impl Old<'_> {
 pub struct HeapUpdate {
     /// Open as long as the [`HeapInsert`].
     index: pg_sys::Relation,
-    /// The table has no other.
+    /// The index's info, if the table has no other index.
     only_index: Option<*mut pg_sys::IndexInfo>,
     key: pg_sys::ScanKeyData,
     /// The columns that get new values.
@@ -57,9 +57,9 @@ pub struct HeapUpdate {
 }
 
 impl HeapUpdate {
-    /// Makes ready to update `access.updated`, which is checked by the caller. `index` is one of the table's B-trees.
+    /// Prepares to update `access.updated`. The caller has checked `access`. `index` is one of the table's B-trees.
     pub fn new(insert: &HeapInsert, access: &Access, index: pg_sys::Oid) -> Option<HeapUpdate> {
-        // SAFETY: the insert's indexes are open; the slots' descriptor lives as long as it.
+        // SAFETY: the insert's indexes are open; the slots' descriptor lives as long as the insert.
         unsafe {
             let info = &*insert.relation_info;
             let indexes = std::slice::from_raw_parts(info.ri_IndexRelationDescs, info.ri_NumIndices.max(0) as usize);
@@ -76,7 +76,7 @@ impl HeapUpdate {
         }
     }
 
-    /// Where the rows with these keys stand, of those that the snapshot sees.
+    /// Finds the rows with these keys that the snapshot sees.
     pub fn find(
         &mut self,
         insert: &HeapInsert,
@@ -85,7 +85,7 @@ impl HeapUpdate {
     ) -> Vec<Option<Place>> {
         let HeapUpdate { index, key, found, scratch, .. } = self;
         scratch.run(|| {
-            // SAFETY: table and index are open, the keys are of the index's type; the slot holds no page when it ends.
+            // SAFETY: table and index are open, the keys are of the index's type; the slot holds no page at the end.
             unsafe {
                 let scan = compat::begin_index_scan(insert.table.raw(), *index, snapshot.0);
                 let places = keys
@@ -103,9 +103,9 @@ impl HeapUpdate {
         })
     }
 
-    /// Replaces the rows at these places, which the snapshot sees: `change` appends the new values of the columns, in
-    /// their order, `None` for NULL; other columns keep theirs. Which rows are left as they are, because another
-    /// session has replaced or deleted them meanwhile, is the answer. A unique key that is taken raises 23505.
+    /// Replaces the rows at these places, which the snapshot sees. `change` appends the new values of the columns, in their
+    /// order, `None` for NULL; other columns keep their values. Returns the rows that are not replaced, because another
+    /// session has replaced or deleted them meanwhile. Raises 23505 if another row has a unique key.
     pub fn replace(
         &mut self,
         insert: &HeapInsert,
@@ -122,7 +122,7 @@ impl HeapUpdate {
         let mut replacer = Replacer { insert, snapshot, only_index, columns, new: *new, values };
         scratch.run(|| {
             for (row, place) in rows {
-                // SAFETY: the snapshot, which is held, sees the row; the slot has the table's columns.
+                // SAFETY: the snapshot is held and sees the row; the slot has the table's columns.
                 if !unsafe { replacer.replace(*place, |old, new| change(*row, old, new)) } {
                     left.push(*row);
                 }
@@ -136,7 +136,7 @@ impl HeapUpdate {
         left
     }
 
-    /// Ends the updating; what is needed after an error, the transaction's end does.
+    /// Frees everything. After an error the transaction's end does that instead.
     pub fn close(self) {
         // SAFETY: both slots were made in `new`, and are dropped once.
         unsafe {
@@ -147,7 +147,7 @@ impl HeapUpdate {
     }
 }
 
-/// What the replacements of a batch share.
+/// The state for replacing the rows of a batch.
 struct Replacer<'a> {
     insert: &'a HeapInsert,
     snapshot: &'a Snapshot,
@@ -160,7 +160,7 @@ struct Replacer<'a> {
 }
 
 impl Replacer<'_> {
-    /// Replaces one row by what `change` makes of it. Whether it is replaced.
+    /// Replaces one row by the values that `change` returns. Returns false if the row is not replaced.
     ///
     /// # Safety
     /// The snapshot sees the row; the slot has the table's columns.
@@ -168,8 +168,8 @@ impl Replacer<'_> {
         let Replacer { insert, snapshot, only_index, columns, new, values: changed } = self;
         let HeapInsert { table, state, relation_info, has_constraints, .. } = insert;
         let new = *new;
-        // SAFETY: by the caller; the old version's page stays pinned as long as its values are used. The descriptor is the
-        // relation's own, which knows the values of columns that are younger than the row.
+        // SAFETY: the caller guarantees it; the old version's page stays pinned while its values are used. The descriptor is
+        // the relation's own, which has the values of columns that were added after the row was written.
         unsafe {
             let mut old = pg_sys::HeapTupleData { t_self: place.0, ..Default::default() };
             let Some(page) = fetch_row(table.raw(), snapshot.0, &mut old) else { return false };
@@ -211,7 +211,7 @@ impl Replacer<'_> {
     }
 }
 
-/// Fetches the row that stands at `tuple.t_self`, if the snapshot sees it, and the page it is on, pinned.
+/// Fetches the row at `tuple.t_self`, if the snapshot sees it. Returns its page, pinned.
 ///
 /// # Safety
 /// The table is open; the snapshot is registered.
@@ -221,19 +221,19 @@ unsafe fn fetch_row(
     tuple: &mut pg_sys::HeapTupleData,
 ) -> Option<pg_sys::Buffer> {
     let mut page = 0;
-    // SAFETY: by the caller. A page is pinned only when the row is found.
+    // SAFETY: the caller guarantees it. A page is pinned only when the row is found.
     unsafe {
         let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page, false);
         found.then_some(page)
     }
 }
 
-/// Inserts the entry of a row's new version into a unique index whose key is that of the version it replaces: nobody
-/// else can have it, so that it is not looked for. Nor are the entries of dead versions: whoever has looked the key up
-/// has marked them, and marked ones go when a page is full.
+/// Inserts the index entry of a row's new version whose unique key is that of the old version. No other row can have this
+/// key, so there is no check. Entries of dead versions need none either: the look-up of the key has marked them, and the
+/// index removes marked entries when a page is full.
 ///
 /// # Safety
-/// All are live and belong together; the version in the slot stands at its tid.
+/// All are live and belong to the same table; the version in the slot is stored at its tid.
 unsafe fn insert_known_key(
     table: pg_sys::Relation,
     index: pg_sys::Relation,
@@ -244,7 +244,7 @@ unsafe fn insert_known_key(
     let mut values = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
     let mut nulls = [false; pg_sys::INDEX_MAX_KEYS as usize];
     let unique = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO;
-    // SAFETY: by the caller; an index has at most so many columns.
+    // SAFETY: the caller guarantees it; no index has more than INDEX_MAX_KEYS columns.
     unsafe {
         let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
         pg_sys::FormIndexDatum(info, slot, estate, values, nulls);
@@ -252,12 +252,13 @@ unsafe fn insert_known_key(
     }
 }
 
-/// `index's first column = value`, the value to be set.
+/// The scan key `first column of index = value`; the caller sets the value.
 ///
 /// # Safety
 /// `index` is an open B-tree.
 unsafe fn equals(index: pg_sys::Relation) -> pg_sys::ScanKeyData {
-    // SAFETY: by the caller: its arrays have an element for each key column. Every B-tree operator family has `=`.
+    // SAFETY: the caller guarantees it: the index's arrays have an element for each key column. Every B-tree operator family
+    // has `=`.
     unsafe {
         let (family, type_oid) = (*(*index).rd_opfamily, *(*index).rd_opcintype);
         let strategy = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;

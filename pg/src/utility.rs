@@ -1,4 +1,5 @@
-//! Statements without a plan: a COPY in a format of ours is run here, all others go on untouched.
+//! The hook for utility statements: it runs a COPY in one of the extension's formats, and passes on all other statements
+//! unchanged.
 
 use crate::copy::Copy;
 use crate::error::{Result, or_raise};
@@ -8,13 +9,13 @@ use pgrx::{pg_guard, pg_sys};
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
-/// Which COPYs are ours, and who runs them.
+/// The extension's formats, and the function that runs a COPY in them.
 pub struct Formats {
-    /// They are ours where this extension is in the database.
+    /// The extension's name. In databases without it, PostgreSQL runs the COPY.
     pub extension: &'static CStr,
-    /// As `FORMAT` names them.
+    /// The formats' names.
     pub names: &'static [&'static CStr],
-    /// Runs one; how many rows it has copied.
+    /// Runs a COPY. Returns how many rows it has copied.
     pub run: fn(&Copy<'_>) -> Result<u64>,
 }
 
@@ -22,7 +23,7 @@ static FORMATS: OnceLock<Formats> = OnceLock::new();
 static mut NEXT: pg_sys::ProcessUtility_hook_type = None;
 
 unsafe extern "C-unwind" {
-    // utility.h. Not pgrx's wrapper, which would take from every error of every statement what pgrx has no field for.
+    // utility.h. Not pgrx's wrapper: it would drop the fields that pgrx does not know from the errors of every statement.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
@@ -35,7 +36,7 @@ unsafe extern "C-unwind" {
     );
 }
 
-/// Takes its place in PostgreSQL's hook; called once, in `_PG_init`.
+/// Installs the hook; called once, in `_PG_init`.
 pub fn install(formats: Formats) {
     if FORMATS.set(formats).is_ok() {
         // SAFETY: called in _PG_init, by the only thread.
@@ -43,7 +44,7 @@ pub fn install(formats: Formats) {
     }
 }
 
-// Not guarded: an error of those behind it goes through it as it is. It holds nothing to be dropped.
+// No `pg_guard`: an error of the next hook must pass through unchanged. It holds nothing that needs a Drop.
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
     text: *const c_char,
@@ -69,17 +70,17 @@ unsafe extern "C-unwind" fn on_utility(
     }
 }
 
-/// Whether a COPY names one of our formats. Reads the parse tree, and calls nothing of PostgreSQL's.
+/// Whether a COPY names one of the extension's formats. Only reads the parse tree, and calls no function of PostgreSQL.
 ///
 /// # Safety
 /// The statement is a live COPY.
 unsafe fn is_ours(statement: *mut pg_sys::PlannedStmt) -> bool {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     let copy = unsafe { Copy::new(statement, c"") };
     FORMATS.get().is_some_and(|formats| copy.formats().any(|name| formats.names.contains(&name)))
 }
 
-/// Runs a COPY; false where the extension is not in the database, and PostgreSQL says that it does not know the format.
+/// Runs a COPY. False if the extension is not in the database: then PostgreSQL reports an unknown format.
 ///
 /// # Safety
 /// As for the hook.
@@ -90,7 +91,7 @@ unsafe extern "C-unwind" fn run(
     completion: *mut pg_sys::QueryCompletion,
 ) -> bool {
     let Some(formats) = FORMATS.get() else { return false };
-    // SAFETY: by the caller; the statement and its text outlive the call. A statement has an active snapshot.
+    // SAFETY: the caller guarantees it; the statement and its text outlive the call. A statement has an active snapshot.
     unsafe {
         if pg_sys::get_extension_oid(formats.extension.as_ptr(), true) == pg_sys::InvalidOid {
             return false;

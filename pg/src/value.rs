@@ -1,4 +1,4 @@
-//! Values of any type: their text by PostgreSQL's output functions, and what they are made of.
+//! Values of any type: prints them with PostgreSQL's output functions, and takes arrays and composites apart.
 
 use super::{compat, datum};
 use pgrx::pg_sys;
@@ -15,13 +15,12 @@ pub struct Column {
 }
 
 impl Column {
-    /// The columns of rows of this form, but for dropped ones. What they need is made in the current memory context and
-    /// must live as long as they.
+    /// The columns that are not dropped. They use memory of the current memory context, which must live as long as they do.
     ///
     /// # Safety
     /// `descriptor` is live.
     pub(super) unsafe fn all(descriptor: pg_sys::TupleDesc) -> Vec<Column> {
-        // SAFETY: by the caller; indexes are below the count of attributes.
+        // SAFETY: the caller guarantees it; indexes are below the count of attributes.
         unsafe {
             let attributes = (0..(*descriptor).natts as usize).map(|at| &*compat::attribute(descriptor, at));
             let live = attributes.filter(|attribute| !attribute.attisdropped);
@@ -33,14 +32,14 @@ impl Column {
         }
     }
 
-    /// A name that more than one of them has.
+    /// A name that more than one of the columns has.
     pub fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         let mut seen = std::collections::HashSet::new();
         names.into_iter().find(|name| !seen.insert(*name))
     }
 }
 
-/// What the formats tell apart.
+/// The kinds of type that the formats treat differently.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Category {
     Bool,
@@ -58,18 +57,18 @@ enum Category {
     Bits,
     Array,
     Composite,
-    /// Not built in, with a cast to json by a function.
+    /// A type that is not built in and has a function that casts it to json.
     Castable(*mut pg_sys::FmgrInfo),
     Other,
 }
 
-/// A type, with what it takes to print its values.
+/// A type, with everything that printing its values needs.
 pub(super) struct Type {
     category: Category,
     output: *mut pg_sys::FmgrInfo,
-    /// Where what is found out later is kept.
+    /// The memory for facts that are looked up later.
     memory: pg_sys::MemoryContext,
-    /// The form of the last array or composite: both say themselves what they are made of.
+    /// The element type of the last array, and the members of the last composite: only a value says what it consists of.
     element: RefCell<Option<Rc<Element>>>,
     members: RefCell<Option<Rc<Members>>>,
 }
@@ -83,13 +82,13 @@ struct Element {
 }
 
 struct Members {
-    /// Of the type as it was defined then: an ALTER TYPE gives another one.
+    /// The number of the type's definition: ALTER TYPE changes it.
     definition: u64,
     descriptor: pg_sys::TupleDesc,
-    /// Of the attributes that are not dropped; which those are.
+    /// The attributes that are not dropped, and their indexes.
     columns: Vec<Column>,
     live: Vec<usize>,
-    /// Whether two have the same name.
+    /// A name that two of them have.
     repeated: Option<String>,
 }
 
@@ -118,7 +117,7 @@ impl Type {
             return known.clone();
         }
         let (mut length, mut by_value, mut align) = (0, false, 0);
-        // SAFETY: by the caller; the type's memory is live while it is used.
+        // SAFETY: the caller guarantees it; the type's memory is live while the type is used.
         let element = unsafe {
             pg_sys::get_typlenbyvalalign(oid, &mut length, &mut by_value, &mut align);
             let kind = super::memory::in_context(self.memory, || Type::of(oid));
@@ -131,13 +130,13 @@ impl Type {
     /// # Safety
     /// `oid` and `modifier` are those of a composite value.
     unsafe fn members(&self, oid: pg_sys::Oid, modifier: i32) -> Rc<Members> {
-        // SAFETY: by the caller.
+        // SAFETY: the caller guarantees it.
         let definition = unsafe { pg_sys::assign_record_type_identifier(oid, modifier) };
         let known = self.members.borrow().clone();
         if let Some(known) = known.filter(|known| known.definition == definition) {
             return known;
         }
-        // SAFETY: by the caller; the copy is made in the type's memory.
+        // SAFETY: the caller guarantees it; the copy is made in the type's memory.
         let members = unsafe {
             super::memory::in_context(self.memory, || {
                 let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(oid, modifier);
@@ -156,7 +155,7 @@ impl Type {
 /// # Safety
 /// The current memory context lives as long as the function is called.
 unsafe fn function(oid: pg_sys::Oid) -> *mut pg_sys::FmgrInfo {
-    // SAFETY: room for one, zeroed; filled in.
+    // SAFETY: zeroed memory for one FmgrInfo, which fmgr_info_cxt fills.
     unsafe {
         let info = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast();
         pg_sys::fmgr_info_cxt(oid, info, pg_sys::CurrentMemoryContext);
@@ -165,7 +164,7 @@ unsafe fn function(oid: pg_sys::Oid) -> *mut pg_sys::FmgrInfo {
 }
 
 /// # Safety
-/// `oid` is a type that is no domain; the current memory context lives as long as the type.
+/// `oid` is a type but not a domain; the current memory context lives as long as the type.
 unsafe fn category(oid: pg_sys::Oid) -> Category {
     match oid {
         pg_sys::BOOLOID => Category::Bool,
@@ -195,10 +194,10 @@ unsafe fn category(oid: pg_sys::Oid) -> Category {
     }
 }
 
-/// As `to_json` does it: built-in types have no casts to json worth a look.
+/// The category of a type by its cast to json. Like `to_json`, it does not look at casts of built-in types.
 ///
 /// # Safety
-/// As [`category`].
+/// As for [`category`].
 unsafe fn castable(oid: pg_sys::Oid) -> Category {
     if oid.to_u32() < pg_sys::FirstNormalObjectId {
         return Category::Other;
@@ -214,14 +213,14 @@ unsafe fn castable(oid: pg_sys::Oid) -> Category {
     }
 }
 
-/// A value that is not NULL. What is made of it lives until the next row.
+/// A value that is not NULL. Everything made from it lives until the next row.
 #[derive(Clone, Copy)]
 pub struct Value<'a> {
     datum: pg_sys::Datum,
     kind: &'a Type,
 }
 
-/// What a value is. Those without content here are told by [`Value::text`].
+/// The content of a value. For variants without content, [`Value::text`] has the text.
 pub enum Content<'a> {
     /// A boolean.
     Bool(bool),
@@ -247,7 +246,7 @@ pub enum Content<'a> {
     Bits,
     /// An array of any dimensions.
     Array(Array<'a>),
-    /// A row, of a type or not.
+    /// A row of a named type, or a record.
     Composite(Composite<'a>),
     /// A value with a cast to json.
     Castable(CastToJson<'a>),
@@ -262,14 +261,14 @@ pub const INFINITE_TIMES: [i64; 2] = [i64::MAX, i64::MIN];
 
 impl<'a> Value<'a> {
     /// # Safety
-    /// The datum is one of the type, and lives for `'a`, as does the current memory context.
+    /// The datum has this type. It and the current memory context live for `'a`.
     pub(super) unsafe fn new(datum: pg_sys::Datum, kind: &'a Type) -> Value<'a> {
         Value { datum, kind }
     }
 
-    /// Its text, as the session's settings have it printed.
+    /// Its text, printed under the session's settings.
     pub fn text(&self) -> &'a [u8] {
-        // SAFETY: by `new`; the output function's result is a C string in the current memory context.
+        // SAFETY: as `new` requires; the output function's result is a C string in the current memory context.
         unsafe {
             match self.kind.category {
                 Category::Text | Category::Json => datum::text_bytes(self.datum),
@@ -278,10 +277,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What it is.
+    /// Its content.
     pub fn content(&self) -> Content<'a> {
         let number = self.datum.value();
-        // SAFETY: by `new`, the datum is of the category's type.
+        // SAFETY: as `new` requires, the datum is of the category's type.
         unsafe {
             match self.kind.category {
                 Category::Bool => Content::Bool(number as u8 != 0),
@@ -306,13 +305,13 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A `bytea`, fetched when asked for.
+/// A `bytea`; [`Bytes::get`] decompresses and fetches it.
 pub struct Bytes<'a>(pg_sys::Datum, PhantomData<&'a ()>);
 
 impl<'a> Bytes<'a> {
     /// Its bytes.
     pub fn get(&self) -> &'a [u8] {
-        // SAFETY: made for values of type bytea that live for 'a.
+        // SAFETY: made only for values of type bytea that live for 'a.
         unsafe { datum::text_bytes(self.0) }
     }
 }
@@ -327,7 +326,7 @@ pub struct CastToJson<'a> {
 impl<'a> CastToJson<'a> {
     /// JSON text.
     pub fn json(&self) -> &'a [u8] {
-        // SAFETY: the cast takes values of this type and gives json.
+        // SAFETY: the cast takes values of this type and returns json.
         unsafe {
             let no_collation = pg_sys::InvalidOid;
             datum::text_bytes(pg_sys::FunctionCall1Coll(self.cast, no_collation, self.datum))
@@ -338,7 +337,7 @@ impl<'a> CastToJson<'a> {
 /// An array.
 pub struct Array<'a>(Value<'a>);
 
-/// The elements of an array, those of the last dimension next to each other.
+/// The elements of an array, in the order of its memory: the last dimension varies fastest.
 pub struct Elements {
     dimensions: Vec<usize>,
     values: Vec<Option<pg_sys::Datum>>,
@@ -349,7 +348,7 @@ impl Array<'_> {
     /// Takes it apart.
     pub fn elements(&self) -> Elements {
         let Value { datum, kind } = self.0;
-        // SAFETY: the datum is an array. The header is followed by the dimensions; it says what the elements are.
+        // SAFETY: the datum is an array. Its header has the element type, and the dimensions follow the header.
         unsafe {
             pg_sys::check_stack_depth();
             let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
@@ -370,7 +369,7 @@ impl Elements {
         &self.dimensions
     }
 
-    /// All of them; `None` for NULL.
+    /// All elements; `None` for NULL.
     pub fn values(&self) -> impl Iterator<Item = Option<Value<'_>>> {
         self.values.iter().map(|value| value.map(|datum| Value { datum, kind: &self.element.kind }))
     }
@@ -389,7 +388,7 @@ impl Composite<'_> {
     /// Takes it apart.
     pub fn row(&self) -> Row {
         let Value { datum, kind } = self.0;
-        // SAFETY: the datum is a composite, whose header says of what type; the arrays have room for its attributes.
+        // SAFETY: the datum is a composite, whose header has its type; the arrays have room for its attributes.
         unsafe {
             pg_sys::check_stack_depth();
             let header: pg_sys::HeapTupleHeader = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();

@@ -1,8 +1,8 @@
-//! Errors of PostgreSQL that reach the client whole.
+//! Reports errors of PostgreSQL to the client with all their fields.
 //!
-//! pgrx turns an error into a panic and the panic into an error again, and on the way drops what it has no field for:
-//! CONTEXT, the names of table and constraint, the place in a query, and SQLSTATEs that it does not know. For a
-//! statement that somebody else wrote, these are what its author needs.
+//! pgrx turns an error into a panic and the panic into an error again. It loses what it has no field for: CONTEXT, the names
+//! of table and constraint, the position in a query, and SQLSTATEs that it does not know. The author of a statement needs
+//! these.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
@@ -11,8 +11,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::panic::AssertUnwindSafe;
 
-// elog.h. Called while PostgreSQL makes up an error: pgrx's wrappers of them, where there are any, would look for
-// another one.
+// elog.h. Called while PostgreSQL reports an error: pgrx's wrappers, where there are any, would set up error handling again.
 unsafe extern "C-unwind" {
     fn errcode(sqlerrcode: c_int) -> c_int;
     fn errcontext_msg(format: *const c_char, ...) -> c_int;
@@ -22,44 +21,43 @@ unsafe extern "C-unwind" {
     fn errposition(position: c_int) -> c_int;
 }
 
-/// What pgrx has no field for, of the last error that [`call`] has caught.
+/// The fields that pgrx does not know, of the last error that [`call`] has caught.
 struct Missing {
     sqlstate: c_int,
     context: Option<CString>,
-    /// A position in a query, counted in characters from 1, and the query; without one it is the client's own statement.
+    /// A position in a query, in characters from 1, and the query; `None` for the client's own statement.
     place: Option<(c_int, Option<CString>)>,
-    /// By their PG_DIAG_… (`postgres_ext.h`).
+    /// Names by their PG_DIAG_… code (`postgres_ext.h`).
     names: Vec<(c_int, CString)>,
 }
 
 thread_local! { static MISSING: RefCell<Option<Missing>> = const { RefCell::new(None) } }
 
-/// Calls PostgreSQL. An error goes on as a panic, as after pgrx's own wrappers; under [`reporting`] it arrives at the
-/// client with all that it had. A position in `query` arrives as one in an inner query, of which the client gets the
-/// text.
+/// Calls PostgreSQL. An error becomes a panic, as in pgrx's own wrappers; under [`reporting`] the client gets it with all
+/// its fields. A position in `query` becomes a position in an inner query, whose text the client gets.
 ///
 /// # Safety
-/// `call` does nothing but call functions of PostgreSQL that are not pgrx's wrappers; it holds nothing to be dropped.
+/// `call` only calls functions of PostgreSQL, not pgrx's wrappers; it holds nothing that needs a Drop.
 pub(super) unsafe fn call<T>(query: &CStr, call: impl FnOnce() -> T) -> T {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe { catch(Some(query), call) }
 }
 
-/// As [`call`], for what is part of the client's own statement: a position stays one in that.
+/// As [`call`], for a part of the client's own statement: a position stays a position in that statement.
 ///
 /// # Safety
-/// As [`call`].
+/// As for [`call`].
 pub(super) unsafe fn call_for_client<T>(call: impl FnOnce() -> T) -> T {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     unsafe { catch(None, call) }
 }
 
 /// # Safety
-/// As [`call`].
+/// As for [`call`].
 unsafe fn catch<T>(query: Option<&CStr>, call: impl FnOnce() -> T) -> T {
-    // SAFETY: what pgrx's `pg_guard_ffi_boundary` does, with the same care: the jump ends in this frame, which holds
-    // nothing to be dropped; the globals are put back on both ways out. Without the callbacks of those who called us,
-    // the error says only what belongs to it; they have their say when it is reported.
+    // SAFETY: does what pgrx's `pg_guard_ffi_boundary` does. The jump ends in this frame, which holds nothing that needs a
+    // Drop; both exits restore the globals. The callers' error callbacks are off here, so that CONTEXT has only what belongs
+    // to the error; they run when the error is reported.
     unsafe {
         let (memory, exceptions) = (pg_sys::CurrentMemoryContext, pg_sys::PG_exception_stack);
         let callbacks = (&raw mut pg_sys::error_context_stack).replace(std::ptr::null_mut());
@@ -85,7 +83,7 @@ unsafe fn catch<T>(query: Option<&CStr>, call: impl FnOnce() -> T) -> T {
     }
 }
 
-/// What pgrx has fields for; the rest is kept for [`reporting`].
+/// Makes a report of the fields that pgrx knows, and keeps the others for [`reporting`].
 fn take_apart(error: &pg_sys::ErrorData, query: Option<&CStr>) -> ErrorReport {
     // SAFETY: PostgreSQL's strings are C strings or null.
     let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_owned());
@@ -117,14 +115,14 @@ fn take_apart(error: &pg_sys::ErrorData, query: Option<&CStr>) -> ErrorReport {
     report
 }
 
-/// Has the next error, which is about to be raised, point at a place in the client's statement, as [`reporting`] reports it.
+/// Adds a position in the client's statement to the next error, which [`reporting`] then reports.
 pub(crate) fn place_next_error(code: PgSqlErrorCode, position: c_int) {
     let place = Some((position, None));
     MISSING.set(Some(Missing { sqlstate: code as c_int, context: None, place, names: Vec::new() }));
 }
 
-/// Runs the work of an SQL function, of which nothing is left to do after `work` but to go back to PostgreSQL. An error
-/// that [`call`] has caught in it, and nothing of ours has caught meanwhile, is reported whole.
+/// Runs the work of an SQL function, which returns to PostgreSQL right after `work`. An error that [`call`] turned into a
+/// panic, and that no other code of ours caught, is reported with all its fields.
 pub fn reporting<T>(work: impl FnOnce() -> T) -> T {
     MISSING.set(None);
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
@@ -135,8 +133,8 @@ pub fn reporting<T>(work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// PostgreSQL calls it for the next error, which is the one on its way, and takes it off its stack when that has been
-/// caught.
+/// PostgreSQL calls it for the next error, which is the one that unwinds now, and removes it from its stack when that error
+/// is caught.
 static mut CALLBACK: pg_sys::ErrorContextCallback = pg_sys::ErrorContextCallback {
     previous: std::ptr::null_mut(),
     callback: Some(complete),
@@ -144,7 +142,7 @@ static mut CALLBACK: pg_sys::ErrorContextCallback = pg_sys::ErrorContextCallback
 };
 
 fn add_to_next_report() {
-    // SAFETY: a backend has one thread. The entries of the stack belong to frames that called ours.
+    // SAFETY: a backend has one thread. The entries of the stack belong to the callers' frames, which still exist.
     unsafe {
         CALLBACK.previous = pg_sys::error_context_stack;
         pg_sys::error_context_stack = &raw mut CALLBACK;
@@ -154,7 +152,7 @@ fn add_to_next_report() {
 #[pg_guard]
 unsafe extern "C-unwind" fn complete(_argument: *mut c_void) {
     let Some(missing) = MISSING.take() else { return };
-    // SAFETY: called by PostgreSQL within `errfinish`; all strings are copied.
+    // SAFETY: PostgreSQL calls this within `errfinish`; it copies all strings.
     unsafe {
         errcode(missing.sqlstate);
         match &missing.place {

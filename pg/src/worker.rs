@@ -1,4 +1,4 @@
-//! Background workers: processes of the server that work without a client.
+//! Starts and runs background workers: processes of the server without a client.
 
 use super::{compat, guc, session, transaction};
 use crate::error::{Error, Result};
@@ -9,36 +9,36 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::time::Duration;
 
 unsafe extern "C-unwind" {
-    /// PostgreSQL's own answer to SIGTERM: ends the process where it next looks for interrupts.
+    /// PostgreSQL's own handler of SIGTERM: the process ends at its next check for interrupts.
     fn die(signal: c_int);
-    /// PostgreSQL's own answer to SIGHUP: asks for the configuration to be read again.
+    /// PostgreSQL's own handler of SIGHUP: requests a reload of the configuration.
     fn SignalHandlerForConfigReload(signal: c_int);
     fn DiscardCommand(statement: *mut pg_sys::DiscardStmt, is_top_level: bool);
     fn PostmasterIsAliveInternal() -> bool;
 }
 
-/// A worker to be started.
+/// A worker to start.
 pub struct Worker {
-    /// As `ps` and `pg_stat_activity.backend_type` show it.
+    /// Its name in `ps` and `pg_stat_activity.backend_type`.
     pub name: &'static str,
-    /// The library that the server loads into it, as it is installed.
+    /// The library that the server loads into it, by its installed name.
     pub library: &'static CStr,
-    /// The exported function of it that it runs.
+    /// The function that it runs, which that library exports.
     pub function: &'static CStr,
-    /// What that function gets.
+    /// The argument of the function.
     pub argument: u32,
 }
 
 impl Worker {
-    /// Asks the server for the process; false when it has none left (`max_worker_processes`).
+    /// Asks the server to start the process. False if it has no slot left (`max_worker_processes`).
     pub fn start(&self) -> bool {
         let mut entry = self.entry(pg_sys::BGW_NEVER_RESTART);
-        // SAFETY: the entry is copied; nobody waits for the handle. Raises nothing: the entry is sound.
+        // SAFETY: the entry is copied; no handle is needed. It cannot raise: the entry is valid.
         unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut entry, std::ptr::null_mut()) }
     }
 
-    /// Has the server run it from its start on and begin it again `seconds` after it failed. For `_PG_init` under
-    /// `shared_preload_libraries`; elsewhere nothing happens.
+    /// Has the server start the worker when the server starts, and again `seconds` after the worker has failed. Works only
+    /// in `_PG_init` under `shared_preload_libraries`; elsewhere it does nothing.
     pub fn start_with_server(&self, seconds: i32) {
         let mut entry = self.entry(seconds);
         // SAFETY: in _PG_init of the postmaster; the entry is copied.
@@ -65,17 +65,17 @@ impl Worker {
     }
 }
 
-/// The rest of the field is zero already, and the names are shorter than it.
+/// Copies a name into a field that is longer than the name and zero already.
 fn copy(text: &[u8], field: &mut [c_char]) {
     for (to, from) in field.iter_mut().zip(text) {
         *to = *from as c_char;
     }
 }
 
-/// What a worker does first: takes signals as any backend does, and connects to a database, or with `None` to the
-/// catalogues that all databases share, as the role that the server was made with.
+/// A worker's first step: handles signals like any backend, and connects to a database as the role that initdb created.
+/// `None` connects only to the catalogues that all databases share.
 pub fn connect(database: Option<pg_sys::Oid>) {
-    // SAFETY: once, at the start of the worker's function. A database that is gone ends the process.
+    // SAFETY: once, at the start of the worker's function. If the database no longer exists, the process ends.
     unsafe {
         compat::on_signal(pg_sys::SIGTERM, die);
         compat::on_signal(pg_sys::SIGHUP, SignalHandlerForConfigReload);
@@ -92,10 +92,10 @@ pub fn connect(database: Option<pg_sys::Oid>) {
     }
 }
 
-/// What holds in a worker whatever a database or a role has set: it waits for locks as long as it takes, since nobody
-/// is there to try again, and it writes, which whoever asked for its work could as well. Autovacuum does likewise.
+/// The settings of a worker, which override those of a database or a role. It waits for locks without a timeout, because no
+/// client would retry. It may write, because the caller of the job could. Autovacuum does the same.
 const DEFAULTS: [(&CStr, &CStr); 6] = [
-    // What runs as the server's superuser between jobs; a job has that of the session which asked for it.
+    // For statements as superuser between jobs. In a job it is that of the session that started the job.
     (c"search_path", session::SAFE_SEARCH_PATH),
     (c"lock_timeout", c"0"),
     (c"statement_timeout", c"0"),
@@ -104,9 +104,9 @@ const DEFAULTS: [(&CStr, &CStr); 6] = [
     (c"default_transaction_read_only", c"off"),
 ];
 
-/// Reads the server's configuration again if it was asked to.
+/// Reloads the server's configuration if a reload was requested.
 pub fn reload_if_asked() {
-    // SAFETY: outside of a transaction; the flag is a signal handler's.
+    // SAFETY: outside of a transaction; a signal handler sets the flag.
     unsafe {
         if pg_sys::ConfigReloadPending != 0 {
             pg_sys::ConfigReloadPending = 0;
@@ -115,7 +115,7 @@ pub fn reload_if_asked() {
     }
 }
 
-/// Ends this process if the server has ended without it: as long as it works on, no other server can start.
+/// Ends this process if the server has ended: as long as this process runs, no new server can start.
 pub fn end_without_server() {
     // SAFETY: asks the system.
     if !unsafe { PostmasterIsAliveInternal() } {
@@ -124,7 +124,7 @@ pub fn end_without_server() {
     }
 }
 
-/// What `pg_stat_activity.query` shows of this process; `None` when it does nothing.
+/// Sets what `pg_stat_activity.query` shows for this process; `None` when it is idle.
 pub fn report(activity: Option<&str>) {
     let state = match activity {
         Some(_) => pg_sys::BackendState::STATE_RUNNING,
@@ -140,16 +140,16 @@ pub fn log(message: &str) {
     ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned());
 }
 
-/// Waits between transactions, unless something for this process comes up.
+/// Waits between transactions until the time is over or a signal has set the latch.
 pub fn wait(time: Duration) {
-    // A cancel is for what the process does, and it does nothing.
+    // A cancel is ignored: there is nothing to cancel while the process waits.
     PgTryBuilder::new(|| session::wait_for_latch(time)).catch_others(|_| ()).execute();
 }
 
-/// Takes over a role for good, as if it had connected: `session_user` is it too. [`leave_role`] goes back.
+/// Becomes a role as if it had connected: `session_user` is this role, too. [`leave_role`] ends that.
 ///
 /// # Errors
-/// What PostgreSQL raised when it looked the role up.
+/// What PostgreSQL raises when it looks up the role.
 pub fn become_role(role: pg_sys::Oid) -> Result<()> {
     // SAFETY: a look-up in the catalogue, inside a transaction.
     let is_superuser = transaction::run::<_, Error>(|| Ok(unsafe { pg_sys::superuser_arg(role) }))?;
@@ -158,18 +158,18 @@ pub fn become_role(role: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// Back to who connected, with nothing left of what was done in between: settings, temporary tables, prepared
+/// Returns to the role that connected, and discards what is left of the other role: settings, temporary tables, prepared
 /// statements, locks.
 ///
 /// # Errors
-/// What PostgreSQL raised; the process then is not fit for another role.
+/// What PostgreSQL raises; then this process must not take another role.
 pub fn leave_role() -> Result<()> {
     // SAFETY: between transactions, as in become_role.
     unsafe { pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true) }
     transaction::run(|| {
         let mut statement =
             pg_sys::DiscardStmt { type_: pg_sys::NodeTag::T_DiscardStmt, target: pg_sys::DiscardMode::DISCARD_ALL };
-        // SAFETY: in a transaction, outside of a block of them. The statement is a local that is only read.
+        // SAFETY: in a transaction, outside of a transaction block. The statement is a local that is only read.
         unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| DiscardCommand(&mut statement, true)) };
         Ok(())
     })
@@ -181,12 +181,12 @@ pub fn pid() -> i32 {
     unsafe { pg_sys::MyProcPid }
 }
 
-/// Interrupts what a process of this server is doing, as `pg_cancel_backend` would; nothing if it has ended.
+/// Cancels what a process of this server is doing, as `pg_cancel_backend` does. Does nothing if the process has ended.
 pub fn interrupt(pid: i32) {
-    // SAFETY: a look into shared memory, then a signal to a backend of this server.
+    // SAFETY: reads shared memory, then signals a backend of this server.
     unsafe {
         if !pg_sys::BackendPidGetProc(pid).is_null() {
-            // It may have ended just now; then nothing needs to be interrupted.
+            // An error means that it has just ended; then there is nothing to cancel.
             let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
         }
     }

@@ -1,14 +1,14 @@
-//! Disks that get full.
+//! Small file systems that tests fill up.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A small file system of its own, gone when it is dropped.
+/// A small file system. Drop removes it.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// In a folder that is there; `None`, and it says so, where tests may not mount one.
+    /// Mounts one in an existing folder. `None`, with a message, if the tests may not mount.
     pub fn mount(folder: &Path, megabytes: usize) -> Option<SmallDisk> {
         let user = Command::new("id").args(["-u", "postgres"]).output().ok()?;
         let options = format!("size={megabytes}m,uid={}", String::from_utf8_lossy(&user.stdout).trim());
@@ -20,7 +20,7 @@ impl SmallDisk {
         Some(SmallDisk(folder.to_owned()))
     }
 
-    /// Gives it more room.
+    /// Makes it larger.
     pub fn grow(&self, megabytes: usize) {
         let options = format!("remount,size={megabytes}m");
         assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 server of a test: each connection gets a thread, one answer, and is closed.
+//! An HTTP/1.1 server for tests: each connection gets a thread and one response, and is closed.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -36,7 +36,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// On 127.0.0.1, answering all requests alike.
+    /// Starts on 127.0.0.1, and gives all requests the same response.
     pub fn answering(answer: impl Into<Vec<u8>>) -> Server {
         let answer = answer.into();
         Server::new(move |_, stream| {
@@ -44,7 +44,7 @@ impl Server {
         })
     }
 
-    /// On 127.0.0.1, answering as a function does.
+    /// Starts on 127.0.0.1, and gives the responses that a function returns.
     pub fn new(answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
         Server::at("127.0.0.1:0", answer)
     }
@@ -139,7 +139,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Asks for an http URL, as the plainest of clients does.
+/// Requests an http URL in the simplest way.
 pub fn get(url: &str) -> Answer {
     let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("http://host/path");
     let mut stream = TcpStream::connect(host).unwrap();

@@ -1,6 +1,6 @@
-//! Private PostgreSQL servers for the tests: made when a test binary starts, gone when it ends, however it ends.
+//! Private PostgreSQL servers for the tests: started with a test binary, removed when it ends in any way.
 //!
-//! PostgreSQL refuses to run as root; where the tests do, its programs run as user `postgres`.
+//! PostgreSQL refuses to run as root: if the tests run as root, its programs run as user `postgres`.
 
 pub mod proxy;
 
@@ -30,11 +30,11 @@ pub struct Cluster {
     folder: PathBuf,
     port: u16,
     template: OnceLock<()>,
-    /// What a shell runs before it becomes the server.
+    /// Commands that a shell runs before it becomes the server.
     before: String,
 }
 
-/// Where PostgreSQL's programs are.
+/// The folder of PostgreSQL's programs.
 pub fn bin(program: &str) -> PathBuf {
     let folder = std::env::var("PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".into());
     Path::new(&folder).join(program)
@@ -116,7 +116,7 @@ impl Cluster {
             text.push_str(setting);
             text.push('\n');
         }
-        // Written as the server's user, who owns the folder.
+        // Written as the server's user, which owns the folder.
         let conf = self.data().join("postgresql.conf");
         let mut append = as_server_user(Path::new("/bin/sh"))
             .args(["-c", "cat >> \"$0\""])
@@ -134,7 +134,7 @@ impl Cluster {
         run(as_server_user(Path::new("/bin/sh"))
             .args(["-c", &script, "sh"])
             .arg(bin("pg_ctl"))
-            // With it, errors would carry stack traces as their DETAIL, which servers of users do not show.
+            // With it, errors would have stack traces as DETAIL, unlike on users' servers.
             .env_remove("RUST_BACKTRACE")
             .args(["start", "--wait", "--silent", "-D"])
             .arg(self.data())
@@ -177,7 +177,7 @@ impl Cluster {
         let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
         let mut all = vec![pid];
         all.extend(String::from_utf8(children.stdout).unwrap().lines().map(str::to_owned));
-        // A process that ended meanwhile makes kill complain; that they are all gone is seen below.
+        // kill complains about a process that has ended meanwhile; the check below finds whether all have ended.
         as_server_user(Path::new("/bin/sh")).args(["-c", command]).output().unwrap();
         wait_for("the server's processes to be gone", || {
             all.iter().all(|pid| {
@@ -185,7 +185,7 @@ impl Cluster {
                 state.is_empty() || state.contains(") Z ")
             })
         });
-        // Where nobody reaps the dead, a new server takes the old one's pid for a living one.
+        // If no process reaps dead children, a new server thinks that the old one's pid still runs.
         let socket = self.folder.join(format!(".s.PGSQL.{}.lock", self.port));
         run(as_server_user(Path::new("/bin/rm")).arg("-f").arg(self.data().join("postmaster.pid")).arg(socket));
     }
@@ -278,7 +278,7 @@ impl Cluster {
     pub fn existing(&'static self, name: &str) -> Database {
         let files = self.folder.join("files").join(name);
         fs::create_dir_all(&files).unwrap();
-        // Whatever the umask: the server's user reads what tests put there, and writes what they ask it to.
+        // Set in spite of the umask: the server's user reads the tests' files there, and writes its own.
         fs::set_permissions(self.folder.join("files"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(&files, fs::Permissions::from_mode(0o777)).unwrap();
         Database { cluster: self, name: name.to_owned(), files }

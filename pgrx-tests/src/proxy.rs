@@ -1,4 +1,4 @@
-//! The HTTP proxy as a process, and a client that shows what came over the wire.
+//! Runs the HTTP proxy as a process, and has a client that shows the bytes of responses.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
@@ -28,7 +28,7 @@ fn build(release: bool) -> PathBuf {
     if release {
         cargo.arg("--release");
     }
-    // What cargo tells a test of its own package, it does not tell a build; some build scripts would run again.
+    // Remove cargo's variables for this test: with them some build scripts would run again.
     let of_this_package =
         |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|p| name.starts_with(p));
     for name in std::env::vars().map(|(name, _)| name).filter(|name| of_this_package(name)) {
@@ -55,7 +55,7 @@ impl Proxy {
         Proxy::spawn(Command::new(program(false)).args(["--listen", "127.0.0.1:0"]).args(flags))
     }
 
-    /// Starts it as a command says, and waits until it listens.
+    /// Starts it by a command, and waits until it listens.
     pub fn spawn(command: &mut Command) -> Proxy {
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the proxy starts");
         end_with_this_process(process.id());
@@ -89,7 +89,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// What it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -99,14 +99,14 @@ impl Proxy {
         self.process.lock().unwrap().id()
     }
 
-    /// Asks it to stop, as systemd does.
+    /// Asks it to stop, like systemd.
     pub fn terminate(&self) {
         self.signal("-TERM");
     }
 
-    /// Has it read its files anew, and waits until it has said how that went.
+    /// Makes it reload its files, and waits for the result in its log.
     pub fn reload(&self) {
-        let said = |log: &str| log.matches("anew").count() + log.matches("stay as they were").count();
+        let said = |log: &str| log.matches("reloaded").count() + log.matches("stay as they were").count();
         let before = said(&self.log());
         self.signal("-HUP");
         wait_for("the proxy to read its files anew", || said(&self.log()) > before);
@@ -116,7 +116,7 @@ impl Proxy {
         Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill");
     }
 
-    /// Whether it has ended, and well.
+    /// Whether it has ended with success.
     pub fn ended(&self) -> Option<bool> {
         self.process.lock().unwrap().try_wait().unwrap().map(|status| status.success())
     }
@@ -284,7 +284,7 @@ impl Exchange {
         Response { status, headers, body: Vec::new(), chunks: Vec::new(), is_whole: false }
     }
 
-    /// Head and body, to the end or to where it breaks off; interim answers are passed over.
+    /// Head and body, to the end or to the break; interim responses are skipped.
     pub fn read(mut self) -> Response {
         let mut response = self.head();
         while (100..200).contains(&response.status) {
@@ -325,7 +325,7 @@ impl Exchange {
         Ok(Some(bytes))
     }
 
-    /// The connection, with nothing of the answer taken that was not asked for above.
+    /// The connection. Only the bytes that the methods above returned have been read from it.
     pub fn reader(&mut self) -> &mut BufReader<TcpStream> {
         &mut self.reader
     }

@@ -1,4 +1,4 @@
-//! An S3 service of a test: objects are files in a folder, and requests must be signed.
+//! An S3 service for tests: objects are files in a folder, and requests must be signed.
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
-/// Who may ask.
+/// The id of the access key.
 pub const KEY_ID: &str = "TESTKEYID";
-/// What they sign with.
+/// The secret access key.
 pub const SECRET_KEY: &str = "test/SECRET+key";
 
-/// The service, on 127.0.0.1; its folder goes with it.
+/// The service, on 127.0.0.1. Drop removes its folder.
 pub struct S3Server {
     port: u16,
     folder: PathBuf,
@@ -94,13 +94,13 @@ impl S3Server {
         keys
     }
 
-    /// What there is besides objects: parts of uploads that neither came to an end nor were given up.
+    /// The parts of uploads that were neither completed nor aborted.
     pub fn unfinished(&self) -> Vec<String> {
         let names = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.starts_with(".upload")).collect()
     }
 
-    /// An address that leads here, except where `fault` says otherwise of the n-th connection, counted from 0.
+    /// An address that leads here. `fault` decides what happens to the n-th connection, counted from 0.
     pub fn behind(&self, fault: impl Fn(usize) -> Fault + Send + 'static) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -122,16 +122,16 @@ impl Drop for S3Server {
     }
 }
 
-/// What becomes of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// It works.
     None,
-    /// It ends after so many bytes of the answer.
+    /// It ends after this many bytes of the response.
     CutAnswer(usize),
-    /// It ends after so many bytes of the request.
+    /// It ends after this many bytes of the request.
     CutRequest(usize),
-    /// The request goes nowhere.
+    /// The request gets no response.
     Stall,
     /// The answer is 503.
     Busy,

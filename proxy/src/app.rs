@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::error::Error;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,18 +10,18 @@ use crate::limits::downloads::Downloads;
 use crate::limits::polls::Polls;
 use crate::metrics::Metrics;
 
-/// What all requests share.
+/// The state that all requests share.
 pub struct App {
-    /// The flags.
+    /// The settings.
     pub config: Config,
     authenticator: RwLock<Arc<Authenticator>>,
     /// Connections to the database.
     pub pool: Arc<Pool>,
     /// Downloads that are running.
     pub downloads: Arc<Downloads>,
-    /// How often the status of jobs was asked for.
+    /// How often clients poll the status of jobs.
     pub polls: Polls,
-    /// What was done so far.
+    /// The counters.
     pub metrics: Metrics,
 }
 
@@ -29,7 +29,7 @@ impl App {
     /// Reads the files that the flags name.
     ///
     /// # Errors
-    /// What is wrong with one of them.
+    /// An error in one of them.
     pub fn new(config: Config) -> Result<App, Box<dyn Error>> {
         let authenticator = RwLock::new(Arc::new(Authenticator::read(&config)?));
         let pool = Pool::new(&config);
@@ -37,15 +37,15 @@ impl App {
         Ok(App { config, authenticator, pool, downloads, polls, metrics })
     }
 
-    /// What credentials are checked with now.
+    /// The keys and passwords that are in use now.
     pub fn authenticator(&self) -> Arc<Authenticator> {
         self.authenticator.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the files of keys and passwords anew; requests that come from now on are checked with what they hold.
+    /// Reloads the files of keys and passwords. They apply to new requests.
     ///
     /// # Errors
-    /// What is wrong with one of them; then nothing has changed.
+    /// What is wrong with one of them; then nothing changes.
     pub fn reload(&self) -> Result<(), Box<dyn Error>> {
         let authenticator = Arc::new(Authenticator::read(&self.config)?);
         if let Some(password) = self.config.read_database_password()? {

@@ -1,4 +1,4 @@
-//! Settings: flags, then the environment, then a file, then defaults.
+//! Reads the settings: from flags, then the environment, then a file, then defaults.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -15,10 +15,9 @@ use crate::request::yaml;
 
 /// Serves the bulk FHIR endpoints of a PostgreSQL database with the fhir_bulk extension.
 ///
-/// Every request runs as a PostgreSQL role, in a transaction of its own; what it may read and write is that role's
-/// grants and policies. Basic credentials are a role and its password, checked by PostgreSQL. For bearer tokens, API
-/// keys and anonymous callers, the proxy connects as the user of --database, which must be a member of the roles they
-/// stand for.
+/// Every request runs as a PostgreSQL role, in a transaction of its own. The role's grants and policies decide what it may
+/// read and write. Basic credentials are a role and its password, which PostgreSQL checks. For bearer tokens, API keys and
+/// anonymous callers, the proxy connects as the user of --database, which must be a member of the roles they stand for.
 ///
 /// Each flag may also be a line of the file that --config names: `listen: 0.0.0.0:8080`.
 #[derive(Debug, Parser)]
@@ -36,7 +35,7 @@ pub struct Config {
     #[arg(long = "database", env = "FHIR_BULK_DATABASE", value_name = "DSN", hide_env_values = true)]
     dsn: String,
 
-    /// What that says.
+    /// The parsed form of `database`.
     #[arg(skip)]
     pub database: tokio_postgres::Config,
 
@@ -76,47 +75,47 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_BASIC", value_name = "on|off", default_value = "on")]
     pub basic: Switch,
 
-    /// The only roles that may, separated by commas; all without
+    /// The only roles that may log in by password, separated by commas; without it all may
     #[arg(long, env = "FHIR_BULK_BASIC_ROLES", value_name = "ROLES", value_delimiter = ',')]
     pub basic_roles: Vec<String>,
 
-    /// Lets in roles that are SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION, too
+    /// Whether roles that are SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION may log in by password, too
     #[arg(long, env = "FHIR_BULK_BASIC_PRIVILEGED", value_name = "on|off", default_value = "off",
           num_args = 0..=1, default_missing_value = "on", require_equals = true)]
     pub basic_privileged: Switch,
 
-    /// Addresses and networks of proxies whose X-Forwarded-For tells where a request comes from, separated by commas
+    /// Addresses and networks of trusted proxies, whose X-Forwarded-For has the client's address, separated by commas
     #[arg(long, env = "FHIR_BULK_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 
-    /// The role of requests without credentials, which are refused otherwise
+    /// The role of requests without credentials; without it they are refused
     #[arg(long, env = "FHIR_BULK_ANONYMOUS_ROLE", value_name = "ROLE")]
     pub anonymous_role: Option<String>,
 
-    /// The role whose resource types /fhir/metadata tells to clients that ask before they log in, as many do; by default
-    /// the user of --database
+    /// The role whose resource types /fhir/metadata shows to clients without credentials, which many send before they log
+    /// in; by default the user of --database
     #[arg(long, env = "FHIR_BULK_METADATA_ROLE", value_name = "ROLE")]
     pub metadata_role: Option<String>,
 
-    /// The most requests that one role may have running; more wait, then get 429
+    /// The most requests of one role at the same time; further ones wait, then get 429
     #[arg(long, env = "FHIR_BULK_CONNECTIONS_PER_ROLE", value_name = "N", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_role: u32,
 
-    /// The most connections to the database; more requests wait, then get 503
+    /// The most connections to the database; further requests wait, then get 503
     #[arg(long, env = "FHIR_BULK_CONNECTIONS", value_name = "N", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: u32,
 
-    /// How long a request waits for its turn
+    /// How long a request waits for a free connection
     #[arg(long, env = "FHIR_BULK_WAIT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub wait: Duration,
 
-    /// How long a pooled connection is used. A changed password or a revoked login counts from then on
+    /// How long a pooled connection is used. A changed password or a revoked login takes effect after this time
     #[arg(long, env = "FHIR_BULK_CONNECTION_AGE", value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub connection_age: Duration,
 
-    /// How long a client may neither send nor take anything of a body
+    /// How long a client may pause while it sends or receives a body
     #[arg(long, env = "FHIR_BULK_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub idle_timeout: Duration,
 
@@ -124,7 +123,7 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_MAX_BODY", value_name = "SIZE", default_value = "1MB", value_parser = size)]
     pub max_body: u64,
 
-    /// The largest NDJSON body, as it is sent
+    /// The largest NDJSON body, compressed if it is sent compressed
     #[arg(long, env = "FHIR_BULK_MAX_UPLOAD", value_name = "SIZE", default_value = "16GB", value_parser = size)]
     pub max_upload: u64,
 
@@ -132,7 +131,7 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub shutdown_timeout: Duration,
 
-    /// How log lines are written, to standard error
+    /// The format of log lines, which go to standard error
     #[arg(long, env = "FHIR_BULK_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
@@ -141,10 +140,10 @@ pub struct Config {
     pub log: String,
 }
 
-/// How many bytes of JSON a YAML file of ours may make.
+/// The most bytes of JSON that a YAML settings file may make.
 pub const MOST_YAML: usize = 64 << 20;
 
-/// The flag that names the file is read before all others.
+/// The flag that names the file. It is read before all others.
 #[derive(Args, Debug)]
 pub struct File {
     /// A YAML file with any of these flags
@@ -152,12 +151,12 @@ pub struct File {
     pub config: Option<PathBuf>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// For programs: a JSON object a line.
+    /// For programs: one JSON object per line.
     Json,
 }
 
@@ -169,10 +168,10 @@ pub enum Switch {
 }
 
 impl Config {
-    /// Reads flags, environment and file; ends the process where clap does: `--help`, `--version`, bad flags.
+    /// Reads flags, environment and file. Ends the process for `--help`, `--version` and bad flags, as clap does.
     ///
     /// # Errors
-    /// What is wrong with the file, or with one that it names.
+    /// An error in the file, or in a file that it names.
     pub fn read() -> Result<Config, Box<dyn Error>> {
         let only_file = clap::Command::new("file").ignore_errors(true).disable_help_flag(true);
         let found = File::augment_args(only_file).get_matches();
@@ -181,15 +180,15 @@ impl Config {
             None => BTreeMap::new(),
         };
         if lines.contains_key("config") {
-            return Err("the file of --config cannot name another".into());
+            return Err("the file of --config cannot name another file".into());
         }
-        // The file's lines become the defaults of their flags, which everything else goes before.
+        // The file's lines become the defaults of their flags, so flags and environment override them.
         let command = Config::command().mut_args(|arg| match arg.get_long().and_then(|name| lines.remove(name)) {
             Some(line) => arg.default_value(line).required(false),
             None => arg,
         });
         if let Some(name) = lines.keys().next() {
-            return Err(format!("the file of --config has \"{name}\", which is no flag").into());
+            return Err(format!("the file of --config has \"{name}\", which is not a flag").into());
         }
         let matches = command.try_get_matches().map_err(without_password)?;
         let mut config = Config::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -208,13 +207,13 @@ impl Config {
     /// The password of the user of --database, if a file has it.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file cannot be read.
     pub fn read_database_password(&self) -> Result<Option<String>, Box<dyn Error>> {
         self.database_password_file.as_deref().map(read_secret).transpose()
     }
 }
 
-/// Ends the process as clap does, but without repeating a password that stands among the arguments.
+/// The message for bad flags: that of clap, unless it could contain a password.
 fn without_password(error: clap::Error) -> Box<dyn Error> {
     if error.use_stderr() && error.to_string().to_ascii_lowercase().contains("password=") {
         return "the arguments cannot be understood; --database is one of them, in quotes".into();
@@ -222,7 +221,7 @@ fn without_password(error: clap::Error) -> Box<dyn Error> {
     error.exit()
 }
 
-/// Where the database is, if that is something that could ever be reached.
+/// Parses --database, and checks that it names a host.
 fn database(dsn: &str) -> Result<tokio_postgres::Config, Box<dyn Error>> {
     let config: tokio_postgres::Config = dsn.parse().map_err(|error: tokio_postgres::Error| {
         let is_secret = dsn.to_ascii_lowercase().contains("pass") || dsn.contains("://");
@@ -231,7 +230,7 @@ fn database(dsn: &str) -> Result<tokio_postgres::Config, Box<dyn Error>> {
     })?;
     let is_named = |host: &Host| !matches!(host, Host::Tcp(name) if name.is_empty());
     if !config.get_hosts().iter().any(is_named) && config.get_hostaddrs().is_empty() {
-        return Err("--database names no host: an address, or the folder of the server's socket".into());
+        return Err("--database names no host: add an address, or the folder of the server's socket".into());
     }
     if config.get_ssl_mode() == SslMode::Require || config.get_channel_binding() == ChannelBinding::Require {
         return Err("--database asks for TLS, which the proxy does not speak to PostgreSQL: sslmode=disable, on one \
@@ -254,10 +253,10 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
     lines.into_iter().map(line).collect()
 }
 
-/// A file's text without the line break that editors end it with.
+/// A file's text without the newline at its end.
 ///
 /// # Errors
-/// Those of the file, with its name.
+/// The errors of reading the file, with its name.
 pub fn read_secret(path: &Path) -> Result<String, Box<dyn Error>> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
@@ -292,7 +291,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 fn split_unit(text: &str) -> Result<(u64, &str), String> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number = text[..end].parse().map_err(|_| format!("\"{text}\" starts with no whole number"))?;
+    let number = text[..end].parse().map_err(|_| format!("\"{text}\" does not start with a whole number"))?;
     Ok((number, text[end..].trim_start()))
 }
 

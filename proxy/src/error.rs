@@ -1,4 +1,4 @@
-//! What callers are told when something is wrong: a status and why. SQLSTATEs become statuses here, in one place.
+//! Errors as callers see them: a status and a message. This file maps SQLSTATEs to statuses.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,36 +7,36 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tokio_postgres::error::{DbError, ErrorPosition};
 
-/// An answer other than success. `observe` writes it out, in the form of the API that was called.
+/// An error response. `observe` writes it in the form of the API that was called.
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// The status.
     pub status: StatusCode,
-    /// What the caller is told.
+    /// The message for the caller.
     pub message: String,
-    /// What only the log is told.
+    /// The cause, only for the log.
     pub cause: Option<String>,
-    /// In how many seconds the caller may try again, where that is known.
+    /// After how many seconds the caller may try again, if that is known.
     pub retry_after: Option<u64>,
 }
 
-/// What handlers return.
+/// The result of a handler.
 pub type Result<T> = std::result::Result<T, Problem>;
 
-/// What whoever does not get in is told, whatever the reason.
+/// The message for every failed login, so that it does not reveal the reason.
 pub const WRONG_PASSWORD: &str = "unknown role or wrong password";
 
-/// What errors that the extension itself raises give as their routine.
+/// The routine in errors that the extension itself raises.
 const OUR_ROUTINE: &str = "fhir_bulk";
 
-/// Whose mistake an error of the database may be, which decides what the caller is told of it.
+/// What may have caused an error of the database. It decides what the caller sees of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The arguments of the request.
     Request,
-    /// The resources it brings, or where it says they are.
+    /// The resources in the request, or their source.
     Data,
-    /// An SQL query of the caller's own, whose errors are the caller's to see.
+    /// An SQL query of the caller, who may see its errors.
     Query,
 }
 
@@ -56,7 +56,7 @@ impl Problem {
         Problem::new(StatusCode::UNAUTHORIZED, message)
     }
 
-    /// The database cannot be asked now.
+    /// The database cannot be reached now.
     pub fn unavailable(cause: impl ToString) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached now").because(cause)
     }
@@ -67,19 +67,19 @@ impl Problem {
         Problem::busy(StatusCode::TOO_MANY_REQUESTS, message, wait)
     }
 
-    /// Something that can be had later.
+    /// A problem that is over after some time.
     pub fn busy(status: StatusCode, message: impl Into<String>, wait: Duration) -> Problem {
-        // Rounded up: who comes at that time is let through.
+        // Rounded up, so that a retry at that time succeeds.
         Problem { retry_after: Some(wait.as_secs() + 1), ..Problem::new(status, message) }
     }
 
-    /// Adds what the log is told.
+    /// Adds the cause for the log.
     pub fn because(mut self, cause: impl ToString) -> Problem {
         self.cause = Some(printable(&cause.to_string()));
         self
     }
 
-    /// The code of HL7's issue-type value set that is nearest to the status.
+    /// The code of HL7's issue-type value set that fits the status best.
     pub fn issue_type(&self) -> &'static str {
         match self.status.as_u16() {
             400 => "invalid",
@@ -101,7 +101,7 @@ impl Problem {
     pub fn of_statement(error: &tokio_postgres::Error, blame: Blame) -> Problem {
         let Some(error) = error.as_db_error() else { return Problem::unavailable(error) };
         let is_ours = error.routine() == Some(OUR_ROUTINE);
-        // What is wrong with a load's arguments, and not with a line of what it loads, is the request's mistake.
+        // An error in a load's arguments, and not in a line of its source, is the request's mistake.
         let blame = match blame {
             Blame::Data if is_ours && error.code().code() == "22023" && !error.message().starts_with("line ") => {
                 Blame::Request
@@ -118,7 +118,7 @@ impl Problem {
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).because(in_full(error))
             }
             status => {
-                // What to do about a value, its sender is told; what to do about rights and settings, the log.
+                // A hint about a value goes to the caller; a hint about rights and settings goes to the log.
                 let takes_hint = blame == Blame::Query || error.code().code().starts_with("22");
                 let hint = error.hint().filter(|_| !takes_hint).map(|hint| format!(": {hint}")).unwrap_or_default();
                 Problem::new(status, for_callers(error, takes_hint)).because(format!("{}{hint}", error.code().code()))
@@ -126,7 +126,7 @@ impl Problem {
         }
     }
 
-    /// An error of logging in to the database, by a role that the caller named.
+    /// An error when a role that the caller named logs in to the database.
     pub fn of_login(error: &tokio_postgres::Error) -> Problem {
         let Some(database_error) = error.as_db_error() else { return Problem::unavailable(error) };
         match database_error.code().code() {
@@ -158,9 +158,9 @@ impl IntoResponse for Problem {
 /// How many characters of a text the log shows.
 const MOST_SHOWN: usize = 2000;
 
-/// A text as the log may show it: on one line, in one direction, and not without end, whoever wrote it.
+/// A text made safe for the log: on one line, in one direction, and of limited length.
 pub fn printable(text: &str) -> String {
-    // Control characters, line separators, invisible ones and those that turn the direction of what follows.
+    // Control characters, line separators, invisible characters, and those that change the direction of text.
     let hides = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -181,29 +181,29 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// The status of an SQLSTATE. What `is_ours` is about the arguments of a function of the extension; what is not may
-/// come from any trigger or policy that the function ran into, and speak of what the caller need not know.
+/// The status of an SQLSTATE. `is_ours` means that the extension raised it, about the arguments of its function. Other
+/// errors may come from any trigger or policy, and may reveal what the caller must not know.
 fn status(code: &str, is_ours: bool, blame: Blame) -> StatusCode {
     match (code, blame) {
         ("42501" | "25006", _) => return StatusCode::FORBIDDEN,
-        // A resource type without a table, a job that nobody knows, a file that is removed.
+        // A resource type without a table, an unknown job, a removed file.
         ("42P01" | "58P01" | "P0002", Blame::Request) if is_ours => return StatusCode::NOT_FOUND,
         ("23505" | "40001" | "40P01" | "42710" | "55P03", _) => return StatusCode::CONFLICT,
-        // As many jobs as a role may have; of what others raise, nobody here knows whether it passes.
+        // The role has too many jobs. For others' errors of this kind it is not known whether they are temporary.
         ("53400", Blame::Request) if is_ours => return StatusCode::TOO_MANY_REQUESTS,
         ("53400" | "54000", _) => return StatusCode::PAYLOAD_TOO_LARGE,
-        // The server is not set up for it: no place for exports.
+        // The server is not set up for it: it has no location for exports.
         ("55000", Blame::Request) if is_ours => return StatusCode::NOT_IMPLEMENTED,
         _ => {}
     }
     match (code.get(..2).unwrap_or_default(), blame) {
         ("42", Blame::Request | Blame::Data) if !is_ours => StatusCode::INTERNAL_SERVER_ERROR,
-        // What a source says or holds: the request itself was understood.
+        // An error in the source; the request itself is valid.
         ("08" | "0A" | "22" | "23" | "42" | "54" | "58" | "P0", Blame::Data) => StatusCode::UNPROCESSABLE_ENTITY,
         ("0A" | "22" | "23" | "42" | "54" | "P0", Blame::Request) => StatusCode::BAD_REQUEST,
         ("53" | "57" | "58", _) => StatusCode::SERVICE_UNAVAILABLE,
         ("XX", _) | (_, Blame::Request | Blame::Data) => StatusCode::INTERNAL_SERVER_ERROR,
-        // Whatever else goes wrong in a query is its author's to mend.
+        // Any other error in a query is a mistake of its author.
         (_, Blame::Query) => StatusCode::BAD_REQUEST,
     }
 }

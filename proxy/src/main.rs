@@ -1,16 +1,16 @@
-//! `fhir_bulk_proxy`: HTTP in front of the SQL functions of fhir_bulk. It keeps connections and nothing else.
+//! `fhir_bulk_proxy`: an HTTP server for the SQL functions of fhir_bulk. It keeps database connections and no other state.
 //!
-//! | module | what is there |
+//! | module | contents |
 //! |---|---|
-//! | [`routes`] | the endpoints, a file for each family of them, each with the function that answers it |
-//! | [`request`], [`response`] | what a request says and brings; how answers are made |
-//! | [`caller`] | on whose behalf it runs, and where it comes from |
-//! | [`database`] | its transaction, on a connection of its role |
-//! | [`limits`] | passwords, downloads, polls: how often, and how many at once |
-//! | [`error`], [`observe`], [`metrics`] | what callers, log and monitoring are told |
-//! | [`app`], [`config`], [`serve`] | what all requests share; flags; listening and stopping |
+//! | [`routes`] | the endpoints; each calls one SQL function |
+//! | [`request`], [`response`] | reading requests; making responses |
+//! | [`caller`] | the caller of a request, and its address |
+//! | [`database`] | the request's transaction, on a connection of its role |
+//! | [`limits`] | limits of wrong passwords, downloads, polls |
+//! | [`error`], [`observe`], [`metrics`] | errors for callers, the log, the metrics |
+//! | [`app`], [`config`], [`serve`] | shared state; settings; listening and stopping |
 //!
-//! Each uses only what stands below it here, and within a room no two files use each other.
+//! Each module uses only those below it in this table. Within a module no two files use each other.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Counters, as Prometheus reads them.
+//! The metrics in Prometheus's format.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-/// What has happened since the start.
+/// The counters since the start.
 #[derive(Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<Labels, Requests>>,
@@ -19,10 +19,10 @@ pub struct Metrics {
     running: AtomicI64,
 }
 
-/// Method, route, status. The method is one of HTTP's and the route a pattern of ours, so that their number is bounded.
+/// Method, route, status. Only HTTP's methods and the patterns of routes are used, so that the number of labels is bounded.
 type Labels = (&'static str, String, u16);
 
-/// A method as a label: one that HTTP has, or `other` for what a caller makes up.
+/// The label of a method: one of HTTP's, or `other`.
 pub fn label(method: &str) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
     KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
@@ -37,12 +37,12 @@ struct Requests {
 }
 
 impl Metrics {
-    /// A request came.
+    /// Counts a request at its start.
     pub fn begun(&self) {
         self.running.fetch_add(1, Relaxed);
     }
 
-    /// The last byte of an answer is sent, or it `broke` off before.
+    /// Counts a response at its end. `broke` means that it was not sent completely.
     pub fn ended(&self, labels: Labels, bytes: u64, time: Duration, broke: bool) {
         self.running.fetch_sub(1, Relaxed);
         let mut all = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,29 +53,29 @@ impl Metrics {
         requests.time += time;
     }
 
-    /// Lines of a dump went out.
+    /// Counts lines of a dump that were sent.
     pub fn dumped(&self, rows: usize) {
         self.rows_out.fetch_add(rows as u64, Relaxed);
     }
 
-    /// A load answered with its counts.
+    /// Counts the resources of a finished load.
     pub fn loaded(&self, answer: &str) {
         let counts: Map<String, Value> = serde_json::from_str(answer).unwrap_or_default();
         let rows = counts.iter().filter(|(name, _)| *name != "errors").filter_map(|(_, count)| count.as_u64()).sum();
         self.rows_in.fetch_add(rows, Relaxed);
     }
 
-    /// A body of resources came.
+    /// Counts the bytes of an uploaded body.
     pub fn uploaded(&self, bytes: u64) {
         self.bytes_in.fetch_add(bytes, Relaxed);
     }
 
-    /// A job was started.
+    /// Counts a started job.
     pub fn job_started(&self, kind: &'static str) {
         *self.jobs.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
     }
 
-    /// All of it, with how many connections to the database are in use and how many idle.
+    /// The text of all metrics, with the number of used and idle database connections.
     pub fn text(&self, (used, idle): (usize, usize)) -> String {
         let mut out = Text(String::new());
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();

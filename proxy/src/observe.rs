@@ -1,4 +1,4 @@
-//! Around every request: its id, its line in the log, its counters, and the form in which problems are told.
+//! Wraps every request: gives it an id, logs and counts it, and writes problems as responses.
 
 use std::net::Ipv6Addr;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use crate::metrics;
 use crate::request::id::{REQUEST_ID, RequestId};
 use crate::response::{Said, meta};
 
-/// Names the request, runs it, writes out the problem if there is one, and counts the answer to its end.
+/// Gives the request an id, runs it, writes its problem if there is one, and counts the response until its end.
 pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let path = request.uri().path().to_owned();
@@ -48,17 +48,17 @@ pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Ne
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    // Health data, or what tells of it: no cache is to keep it.
+    // Responses may have health data, so no cache may store them.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     record.status = Some(response.status());
-    // Of what is empty, and behind the last byte of what has a length, nothing more is asked for.
+    // hyper does not poll an empty body, nor a body with a length after its last byte.
     record.is_whole = response.body().is_end_stream();
     record.length =
         response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|body| Body::new(Observed { body, record }))
 }
 
-/// HTTP/1.1 asks for one Host, and answers are made with it (RFC 9112, 3.2).
+/// Checks that there is one valid Host header, which HTTP/1.1 requires and responses use (RFC 9112, 3.2).
 ///
 /// # Errors
 /// 400.
@@ -73,8 +73,8 @@ fn check_host(request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// What is coded for the way by other means than chunks would be taken for something else (RFC 9112, 6.1). hyper has
-/// refused what does not end with chunks.
+/// Refuses transfer codings other than chunked: their bytes would be misread (RFC 9112, 6.1). hyper has already refused
+/// those that do not end with chunked.
 ///
 /// # Errors
 /// 501.
@@ -107,7 +107,7 @@ fn is_host(text: &str) -> bool {
                 .is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok()))
 }
 
-/// The problem that a handler returned, or that axum found before one was called.
+/// The problem that a handler returned, or that axum found before it called one.
 fn problem_of(response: &Response) -> Option<Problem> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() || response.extensions().get::<Said>().is_some() {
@@ -115,7 +115,7 @@ fn problem_of(response: &Response) -> Option<Problem> {
     }
     Some(response.extensions().get::<Problem>().cloned().unwrap_or_else(|| match status {
         StatusCode::NOT_FOUND => Problem::new(status, "there is nothing at this address"),
-        StatusCode::METHOD_NOT_ALLOWED => Problem::new(status, "this address is not for this method"),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(status, "this address does not support this method"),
         _ => Problem::new(status, status.canonical_reason().unwrap_or("the request failed")),
     }))
 }
@@ -146,17 +146,17 @@ fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Res
     response
 }
 
-/// A request until the end of its answer. Its drop writes the line in the log.
+/// A request until the end of its response. Drop writes the log line.
 struct Record {
     app: Arc<App>,
     span: Span,
     method: Method,
     route: String,
     start: Instant,
-    /// None until there is an answer.
+    /// `None` until there is a response.
     status: Option<StatusCode>,
     bytes: u64,
-    /// As the answer's head says it.
+    /// The length in the response's head.
     length: Option<u64>,
     is_whole: bool,
     cause: Option<String>,
@@ -174,7 +174,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let time = self.start.elapsed();
-        // 499: nginx's number for a client that did not wait for its answer.
+        // 499 is nginx's status for a client that did not wait for its response.
         let status = self.status.map_or(499, |status| status.as_u16());
         let labels = (metrics::label(self.method.as_str()), std::mem::take(&mut self.route), status);
         self.app.metrics.ended(labels, self.bytes, time, !self.is_whole);

@@ -1,4 +1,4 @@
-//! How answers are made.
+//! Makes responses.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,19 +12,19 @@ use crate::database::session::Pieces;
 use crate::request::call::Call;
 use crate::request::id::RequestId;
 
-/// What NDJSON is called, ours first.
+/// The media types of NDJSON. The first one is sent.
 pub const NDJSON: &[&str] = &["application/ndjson", "application/x-ndjson", "application/fhir+ndjson"];
 
-/// Marks an answer that says what is wrong in its own body.
+/// Marks a response whose own body describes the error.
 #[derive(Clone, Copy)]
 pub struct Said;
 
-/// An answer that is whole.
+/// A response with a complete body.
 pub fn respond(code: StatusCode, content_type: &'static str, text: String) -> Response {
     (code, [(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
-/// A body in chunks, each sent as it comes.
+/// A response whose body is sent in chunks as they come.
 pub fn stream(call: &Call, content_type: &str, gzip: bool, pieces: Pieces) -> Response {
     let encoding: Option<(HeaderName, &str)> = gzip.then_some((header::CONTENT_ENCODING, "gzip"));
     let app = call.app.clone();
@@ -41,17 +41,17 @@ pub fn stream(call: &Call, content_type: &str, gzip: bool, pieces: Pieces) -> Re
     response
 }
 
-/// What the `/v1` endpoints say beside their data.
+/// The `meta` member of the `/v1` endpoints.
 pub fn meta(id: &RequestId, status: StatusCode) -> Value {
     json!({"requestId": id.as_str(), "timestamp": timestamp(), "status": status.as_u16()})
 }
 
-/// Now.
+/// The current time.
 pub fn timestamp() -> String {
     instant(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
-/// ISO 8601 in UTC, with milliseconds.
+/// A time as ISO 8601 in UTC, with milliseconds.
 fn instant(since_1970: Duration) -> String {
     let seconds = since_1970.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
@@ -59,8 +59,8 @@ fn instant(since_1970: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since_1970.subsec_millis())
 }
 
-/// The date of a day counted from 1970-01-01: years of 400 in which the rules repeat, each starting in March, so that
-/// the leap day comes last.
+/// The date of a day counted from 1970-01-01. The calendar repeats every 400 years; years start in March here, so that the
+/// leap day comes last.
 fn civil(day: u64) -> (u64, u64, u64) {
     let from_march_0000 = day + 719_468;
     let (era, in_era) = (from_march_0000 / 146_097, from_march_0000 % 146_097);

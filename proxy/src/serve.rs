@@ -1,4 +1,4 @@
-//! Listening: TCP or TLS, HTTP/1.1, and an end that lets running requests finish.
+//! Listens on TCP or TLS, serves HTTP/1.1, and stops gracefully: running requests may finish.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -34,15 +34,15 @@ use crate::caller::peer::Peer;
 use crate::config::Config;
 use crate::error::printable;
 
-/// How long a client may take to shake hands, and to send the head of a request.
+/// The timeout for the TLS handshake, and for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
-/// How long cancelled queries have to end when the process does.
+/// How long cancelled queries have to end before the process ends.
 const LAST_CANCELS: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT; at SIGHUP, files are read anew.
+/// Serves until SIGTERM or SIGINT. SIGHUP reloads files.
 ///
 /// # Errors
-/// An address that cannot be listened at; certificates that cannot be used.
+/// The address cannot be used; a certificate cannot be used.
 pub async fn serve(app: Arc<App>, router: Router) -> Result<(), Box<dyn Error>> {
     let config = &app.config;
     let mut tls = acceptor(config)?;
@@ -59,7 +59,7 @@ pub async fn serve(app: Arc<App>, router: Router) -> Result<(), Box<dyn Error>> 
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of file descriptors, mostly: others must be closed before this gets better.
+                    // Usually out of file descriptors: wait until other connections close.
                     tracing::warn!(%error, "a connection was not accepted");
                     sleep(Duration::from_millis(100)).await;
                     continue;
@@ -70,7 +70,7 @@ pub async fn serve(app: Arc<App>, router: Router) -> Result<(), Box<dyn Error>> 
                 match acceptor(config).and_then(|new| app.reload().map(|()| new)) {
                     Ok(new) => {
                         tls = new;
-                        tracing::info!("keys, passwords and certificates have been read anew");
+                        tracing::info!("keys, passwords and certificates have been reloaded");
                     }
                     Err(error) => tracing::error!(
                         error = printable(&error.to_string()),
@@ -82,7 +82,7 @@ pub async fn serve(app: Arc<App>, router: Router) -> Result<(), Box<dyn Error>> 
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         };
-        // Every piece leaves at once.
+        // Send every chunk at once.
         let _ = stream.set_nodelay(true);
         let (tls, router, watcher, idle) = (tls.clone(), router.clone(), graceful.watcher(), config.idle_timeout);
         connections.spawn(async move {
@@ -130,44 +130,45 @@ pub async fn serve(app: Arc<App>, router: Router) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-/// What a connection is at, for whoever wonders if anybody still waits at its other end.
+/// The state of a connection, to find out whether its client still waits.
 #[derive(Default)]
 struct Pulse {
-    /// A request of HTTP/1.1 has come, and its answer has not begun.
+    /// Whether an HTTP/1.1 request has come and its response has not begun.
     waits: AtomicBool,
     /// Requests that have come, and bytes that were sent.
     requests: AtomicU64,
     sent: AtomicU64,
-    /// Something is to be sent that the other end has no room for.
+    /// Whether there are bytes to send that the client does not take.
     is_blocked: AtomicBool,
 }
 
-/// An interim answer, which clients take any number of (RFC 9110, 15.2). To one that is gone it brings out that it is.
+/// An interim response. Clients accept any number of them (RFC 9110, 15.2). Sending it shows whether the client is still
+/// there.
 const PROCESSING: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
-/// How long nothing may move on a connection whose other end has ended its side, before it counts as gone.
+/// How long a connection may be idle after the client has closed its sending side. Then the client counts as gone.
 const QUIET: Duration = Duration::from_secs(5);
-/// When it is first looked whether such a one is gone.
+/// The time before the first check whether such a client is gone.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 
-/// Waits until the other end of a connection is gone. hyper looks for its end only while it holds no bytes that it has not
-/// used: what a client sends behind its request would hide that it has gone. So this looks at the socket itself, by a
-/// descriptor of its own, and reads nothing.
+/// Waits until the client of a connection is gone. hyper notices the end of a connection only while it has no unread bytes:
+/// bytes that a client sends after its request would hide that it is gone. So this watches the socket itself, through a
+/// second descriptor, and reads nothing.
 ///
-/// A client that ended its own side may still read (`nc -N` does), or be gone: which it is, only what is sent to it shows.
-/// While its request waits for an answer that is [`PROCESSING`]; nothing else is written then. With TLS (`plain` is false)
-/// nothing can be sent beside, and an end is an end.
+/// A client that has closed its sending side may still read (`nc -N` does), or be gone; only sending something shows which.
+/// While its request waits for a response, this sends [`PROCESSING`]; nothing else is written then. With TLS (`plain` is
+/// false) nothing can be sent outside of hyper, so a closed sending side counts as gone.
 fn hung_up(stream: &TcpStream, plain: bool, pulse: Arc<Pulse>) -> impl Future<Output = ()> + use<> {
     let own = stream.as_fd().try_clone_to_owned().and_then(|own| TcpStream::from_std(own.into()));
     async move {
         let own = match own {
             Ok(own) => own,
             Err(error) => {
-                tracing::warn!(%error, "whether a client hangs up cannot be watched");
+                tracing::warn!(%error, "cannot watch whether a client disconnects");
                 return std::future::pending().await;
             }
         };
         read_closed(&own).await;
-        // Most answers are there before anybody would ask.
+        // Most responses come before the first check.
         if !plain || timeout(FIRST_LOOK, own.ready(Interest::ERROR)).await.is_ok() {
             return;
         }
@@ -187,13 +188,13 @@ fn hung_up(stream: &TcpStream, plain: bool, pulse: Arc<Pulse>) -> impl Future<Ou
     }
 }
 
-/// Waits until the other end will send nothing more.
+/// Waits until the client has closed its sending side.
 async fn read_closed(own: &TcpStream) {
     while let Ok(ready) = own.ready(Interest::READABLE).await {
         if ready.is_read_closed() {
             return;
         }
-        // What has come is not for us: wait until there is more, each arrival being told once.
+        // These bytes are for hyper. Wait for the next event; each arrival is reported once.
         let _ = own.try_io(Interest::READABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
     }
     std::future::pending().await
@@ -222,16 +223,16 @@ where
         .half_close(true)
         .serve_connection(TokioIo::new(WriteTimeout { stream, limit: idle, timer: None, pulse }), service);
     match watcher.watch(connection).await {
-        // hyper has answered it with a status and no more.
+        // hyper has answered it with a bare status.
         Err(error) if error.is_parse() => {
-            tracing::info!(error = printable(&error.to_string()), "something that is not HTTP/1.1 was refused");
+            tracing::info!(error = printable(&error.to_string()), "a request that is not HTTP/1.1 was refused");
         }
         Err(error) => tracing::debug!(%error, "a connection broke off"),
         Ok(()) => {}
     }
 }
 
-/// Some clients escape the `$` of an operation's name, as they may; the routes are written with it.
+/// Replaces `%24` by `$` in the path: some clients escape the `$` of an operation's name, and routes have it unescaped.
 fn plain(request: Request<Incoming>) -> Request<Body> {
     let mut request = request.map(Body::new);
     if request.uri().path().contains("%24") {
@@ -246,7 +247,7 @@ fn plain(request: Request<Incoming>) -> Request<Body> {
     request
 }
 
-/// What shakes hands, if there is a certificate.
+/// The TLS acceptor, if there is a certificate.
 fn acceptor(config: &Config) -> Result<Option<TlsAcceptor>, Box<dyn Error>> {
     let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(None) };
     let in_file = |path: &std::path::Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
@@ -262,13 +263,13 @@ fn acceptor(config: &Config) -> Result<Option<TlsAcceptor>, Box<dyn Error>> {
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
-/// A stream whose other end must take something within a time when there is something to take.
+/// A stream with a timeout for writing: the client must take some bytes within this time.
 struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
-    /// Runs while the other end takes nothing.
+    /// The timer that runs while the client takes nothing.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Is told of what it takes.
+    /// Records what the client takes.
     pulse: Arc<Pulse>,
 }
 
@@ -285,7 +286,7 @@ impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + self.limit)));
         std::task::ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take the response")))
     }
 
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

@@ -1,4 +1,4 @@
-//! What happened: Encounter, Condition, Procedure, DiagnosticReport, AllergyIntolerance.
+//! Clinical events: Encounter, Condition, Procedure, DiagnosticReport, AllergyIntolerance.
 
 use super::json::Json;
 use super::parts::*;

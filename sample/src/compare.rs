@@ -1,12 +1,11 @@
-//! Do two sets of NDJSON files hold the same resources?
+//! Compares two sets of NDJSON files: do they have the same resources?
 //!
 //! Resources are matched by type and id, in any order, and are equal when their JSON is equal after removing
 //! what the server adds: `meta.lastUpdated`, `meta.versionId`, the createdAt extension of `meta`, and then an
-//! empty `meta.extension` and an empty `meta`. Numbers are equal when PostgreSQL's `numeric` prints them alike:
-//! every digit counts, `1E-2` is `0.01` and `-0.0` is `0.0`. A resource that is twice on one side has to be
-//! twice on the other.
+//! empty `meta.extension` and an empty `meta`. Numbers are equal when PostgreSQL's `numeric` prints the same text: every
+//! digit counts, `1E-2` is `0.01` and `-0.0` is `0.0`. A resource that is twice on one side must be twice on the other.
 //!
-//! Both sides are read as streams at the same time; only what has no counterpart yet is remembered, as a hash.
+//! Both sides are read as streams at the same time. Only resources without a counterpart so far are kept, as hashes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,15 +20,15 @@ use std::thread;
 use flate2::bufread::MultiGzDecoder;
 use serde_json::Value;
 
-/// The url of the extension in which a dump tells when a resource was created.
+/// The url of the extension in which a dump has the creation time of a resource.
 const CREATED_AT_URL: &str = "ex:createdAt";
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    /// Resources in the files that say what to expect.
+    /// Resources in the expected files.
     pub expected: u64,
-    /// Resources in the files under judgement.
+    /// Resources in the actual files.
     pub actual: u64,
     /// All differences, by key, sorted.
     pub differences: Vec<(String, Difference)>,
@@ -40,7 +39,7 @@ pub struct Comparison {
 pub enum Difference {
     /// Expected, but not there.
     Missing,
-    /// There, but not expected.
+    /// Present, but not expected.
     Unexpected,
     /// On both sides, with different content.
     Changed,
@@ -65,11 +64,11 @@ pub fn compare(expected: &Path, actual: &Path) -> io::Result<Comparison> {
             let (to, from) = sync_channel(8);
             (scope.spawn(move || send_hashes(files, &to)), from, sign)
         });
-        // 2. What one side has adds to its key's balance, what the other has takes from it.
+        // 2. Each expected resource adds to its key's balance, each actual one subtracts from it.
         balance(&sides.each_ref().map(|(_, from, sign)| (from, *sign)), &mut comparison, &mut open);
         sides.into_iter().try_for_each(|(side, ..)| side.join().expect("the reading thread does not panic"))
     })?;
-    // 3. What is not even now is a difference.
+    // 3. Each balance that is not zero now is a difference.
     comparison.differences = open.into_iter().map(|(key, balance)| (key, balance.difference())).collect();
     comparison.differences.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(comparison)
@@ -89,7 +88,7 @@ pub fn texts_of(path: &Path, keys: &[&str]) -> io::Result<HashMap<String, String
     Ok(found)
 }
 
-/// Brings a line of NDJSON into comparable form.
+/// Converts a line of NDJSON to comparable form.
 pub fn comparable(line: &str) -> Result<Resource, String> {
     let mut value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let Value::Object(resource) = &mut value else { return Err("not an object".into()) };
@@ -175,7 +174,7 @@ pub fn plain_number(literal: &str) -> Cow<'_, str> {
 
 // --- reading
 
-/// The files a path stands for, sorted by name.
+/// The files that a path means, sorted by name.
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -189,7 +188,7 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Calls `visit` with each resource of a file, plain or gzip, until it answers false.
+/// Calls `visit` with each resource of a file, plain or gzip, until it returns false.
 fn for_each_resource(file: &Path, mut visit: impl FnMut(Resource) -> bool) -> io::Result<()> {
     let at = |what: &dyn std::fmt::Display| io::Error::other(format!("{}: {what}", file.display()));
     let mut raw = BufReader::with_capacity(1 << 18, File::open(file).map_err(|e| at(&e))?);
@@ -223,7 +222,7 @@ fn send_hashes(files: &[PathBuf], to: &SyncSender<Batch>) -> io::Result<()> {
             let mut hasher = DefaultHasher::new();
             hasher.write(resource.text.as_bytes());
             batch.push((resource.key, hasher.finish()));
-            // Nobody listens any more only if the comparison has failed elsewhere.
+            // The receiver is gone only if the comparison has failed elsewhere.
             batch.len() < BATCH || to.send(std::mem::replace(&mut batch, Batch::with_capacity(BATCH))).is_ok()
         })?;
     }
@@ -233,7 +232,7 @@ fn send_hashes(files: &[PathBuf], to: &SyncSender<Batch>) -> io::Result<()> {
 
 // --- balancing
 
-/// How often a key was expected minus how often it was there, and the same of the hashes of its texts.
+/// How often a key was expected minus how often it was found, and the same for the hashes of its texts.
 #[derive(Default, PartialEq)]
 struct Balance {
     count: i64,

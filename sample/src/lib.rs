@@ -1,4 +1,4 @@
-//! Data for trying, testing and measuring `fhir_bulk`, and the judge of a round trip ([`compare`]).
+//! Generates sample data for testing and measuring `fhir_bulk`, and compares the data after a round trip ([`compare`]).
 //!
 //! A deterministic sample of FHIR R4 resources, written as a stream.
 //!
@@ -31,10 +31,10 @@ pub use plan::{ResourceType, Sample};
 
 use ResourceType::*;
 
-/// What a call wrote.
+/// How much a call wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Resources, one a line.
+    /// Resources, one per line.
     pub resources: u64,
     /// Bytes of NDJSON.
     pub bytes: u64,
@@ -50,8 +50,8 @@ impl Sample {
         lines.finish()
     }
 
-    /// Writes the whole sample as NDJSON of mixed types: first what belongs to nobody, then patient by patient
-    /// with all that is theirs. The same lines that [`write`](Self::write) writes type by type.
+    /// Writes the whole sample as NDJSON of mixed types: first the resources of no patient, then each patient with all its
+    /// resources. The lines are the same that [`write`](Self::write) writes type by type.
     pub fn write_mixed(&self, to: impl Write) -> io::Result<Written> {
         let mut lines = Lines::new(to);
         for of in [Organization, Practitioner, Medication, Group] {
@@ -95,7 +95,7 @@ impl Sample {
     }
 }
 
-/// Collects lines and hands them on in pieces of some 64 kB.
+/// Collects lines and passes them on in pieces of about 64 kB.
 struct Lines<W> {
     to: W,
     json: Json,

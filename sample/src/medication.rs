@@ -1,4 +1,4 @@
-//! What was given: Medication, MedicationRequest, Immunization.
+//! Medication: Medication, MedicationRequest, Immunization.
 
 use super::json::Json;
 use super::parts::*;

@@ -1,4 +1,4 @@
-//! What was measured: Observation, half of a record, in all the types its value can have.
+//! Observation: half of the resources, with all types that its value can have.
 
 use super::json::Json;
 use super::parts::*;

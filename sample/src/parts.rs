@@ -107,7 +107,7 @@ pub(crate) fn reference_members(s: &Sample, j: &mut Json, to: ResourceType, inde
     }
 }
 
-/// A reference to somebody who made or did it: a practitioner, or something outside the sample.
+/// A reference to an author or performer: a practitioner, or something outside the sample.
 pub(crate) fn actor(s: &Sample, j: &mut Json, name: &str, random: &mut Random) {
     j.object(name, |j| actor_members(s, j, random));
 }
@@ -144,13 +144,13 @@ pub(crate) fn actor_members(s: &Sample, j: &mut Json, random: &mut Random) {
     }
 }
 
-/// A practitioner of the sample, where nothing else will do.
+/// A practitioner of the sample, for elements that allow nothing else.
 pub(crate) fn person(s: &Sample, j: &mut Json, name: &str, random: &mut Random) {
     let practitioner = s.any_of(ResourceType::Practitioner, random);
     reference(s, j, name, ResourceType::Practitioner, practitioner, random);
 }
 
-/// Whom it is about, and at which visit. Returns the patient and when the visit began.
+/// Writes the subject and the encounter. Returns the patient and when the visit began.
 pub(crate) fn subject(
     s: &Sample,
     j: &mut Json,

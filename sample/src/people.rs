@@ -1,4 +1,4 @@
-//! Who takes part: Patient, Group, Practitioner, Organization.
+//! People and organizations: Patient, Group, Practitioner, Organization.
 
 use super::json::Json;
 use super::parts::*;

@@ -1,10 +1,10 @@
-//! What there is in a sample: types, how many of each, whose they are, and facts that several resources agree on.
+//! The plan of a sample: its types, how many resources of each, their patients, and facts that several resources share.
 
 use crate::json::Json;
 use crate::random::{Random, mix};
 use crate::time::{Day, Second};
 
-/// The types of a sample, in the order in which they are written: what is referred to comes first.
+/// The types of a sample, in the order in which they are written: a resource comes after those that it refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are FHIR's")]
 pub enum ResourceType {
@@ -110,7 +110,7 @@ impl Sample {
         Self { seed, counts }
     }
 
-    /// A sample of so many patients, about 33 resources each.
+    /// A sample of `patients` patients, with about 33 resources each.
     pub fn of_patients(seed: u64, patients: u64) -> Self {
         Self::new(seed, (patients * 1000).div_ceil(PATIENTS_PER_MILLE))
     }
@@ -141,12 +141,12 @@ impl Sample {
         (!range.is_empty()).then(|| range.start + random.below(range.end - range.start))
     }
 
-    /// Some resource of a type that belongs to nobody.
+    /// Some resource of a type that belongs to no patient.
     pub(crate) fn any_of(&self, of: ResourceType, random: &mut Random) -> u64 {
         random.below(self.count(of))
     }
 
-    // Facts that several resources must agree on are functions too.
+    // Facts that several resources share are functions, too.
 
     pub(crate) fn birth_of(&self, patient: u64) -> Day {
         Day(Random::new(self.seed, 100, patient).between(-14_000, 18_600)) // 1931 to 2020

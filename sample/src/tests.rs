@@ -1,4 +1,4 @@
-//! What a sample promises.
+//! Tests of the sample.
 
 use std::collections::{BTreeSet, HashSet};
 

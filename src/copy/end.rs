@@ -1,4 +1,4 @@
-//! Where a COPY comes from or goes to: the client, or a file or a program of the server.
+//! The source or target of a COPY: the client, or a file or program of the server.
 
 use fhir_bulk_pg::copy::End;
 use fhir_bulk_pg::error::{Error, Result};
@@ -9,10 +9,10 @@ use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-/// Sees that the current role may copy from or to a file or a program of the server, as COPY itself asks for it.
+/// Checks, like COPY itself, that the current role may copy from or to a file or a program of the server.
 ///
 /// # Errors
-/// 42501 with the role that may.
+/// 42501, with the role that has the right.
 pub fn check(end: End<'_>, is_from: bool) -> Result<()> {
     let (role, name, what) = match (end, is_from) {
         (End::Client, _) => return Ok(()),

@@ -1,4 +1,4 @@
-//! What stands between the parentheses of a COPY.
+//! Reads the options of a COPY.
 
 use crate::load;
 use crate::store::ResourceType;
@@ -9,7 +9,7 @@ use pgrx::PgSqlErrorCode;
 use serde_json::{Map, Value};
 use std::ffi::CStr;
 
-/// A format of ours.
+/// A format of the extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Resources in FHIR's form.
@@ -20,21 +20,21 @@ pub enum Format {
     Ndjson,
 }
 
-/// Options, checked.
+/// Checked options.
 pub struct Options {
     /// The format.
     pub format: Format,
-    /// Of COPY FROM.
+    /// For COPY FROM: the options of the load.
     pub load: load::Options,
-    /// Of `COPY bulk_resource FROM`: the type of all lines.
+    /// For `COPY bulk_resource FROM`: the type of all lines.
     pub resource_type: Option<ResourceType>,
-    /// Of COPY TO: whether the body is gzipped.
+    /// For COPY TO: whether the body is gzipped.
     pub gzip: bool,
-    /// Of COPY TO: only resources created after this instant, in microseconds since 2000-01-01T00:00:00Z.
+    /// For COPY TO: only resources created after this instant, in microseconds since 2000-01-01T00:00:00Z.
     pub since: Option<i64>,
 }
 
-/// Our options. Which way they go, and in which formats.
+/// The extension's options, with their direction and formats.
 const OURS: [(&CStr, Way); 9] = [
     (c"update_history", Way::From),
     (c"strip_nulls", Way::From),
@@ -47,7 +47,7 @@ const OURS: [(&CStr, Way); 9] = [
     (c"since", Way::ResourcesTo),
 ];
 
-/// Options of COPY itself, up to PostgreSQL 18, that its formats have and ours have not.
+/// COPY's own options, up to PostgreSQL 18, that the extension's formats do not have.
 const FOREIGN: [&CStr; 12] = [
     c"delimiter",
     c"null",
@@ -72,8 +72,8 @@ enum Way {
 
 impl Options {
     /// # Errors
-    /// 42601 for an unknown or repeated option, 22023 for a bad value, 0A000 for what COPY has and these formats have not, or
-    /// have only the other way; each with its place in the statement.
+    /// 42601 for an unknown or repeated option, 22023 for a bad value, 0A000 for an option that these formats do not have,
+    /// or only in the other direction; each with its position in the statement.
     pub fn parse(copy: &Copy<'_>) -> Result<Options> {
         let all: Vec<_> = copy.options().collect();
         check_repeated(&all)?;
@@ -82,11 +82,11 @@ impl Options {
             check_known(option, format, copy.is_from())?;
         }
         if copy.has_columns() {
-            return Err(Copy::unsupported("a COPY in this format takes no list of columns")
+            return Err(Copy::unsupported("COPY in this format cannot have a list of columns")
                 .hint("COPY (SELECT …) TO … (FORMAT ndjson) writes some columns of a table."));
         }
         if copy.has_condition() {
-            return Err(Copy::unsupported("a COPY in this format takes no WHERE"));
+            return Err(Copy::unsupported("COPY in this format cannot have WHERE"));
         }
         let find = |name: &CStr| all.iter().find(|option| option.name == name);
         Ok(Options {
@@ -142,7 +142,7 @@ fn check_known(option: &CopyOption<'_>, format: Format, is_from: bool) -> Result
     Err(Copy::unsupported(message).at(option.position))
 }
 
-/// The options of a load, by the names that `bulk_load` has for them.
+/// The options of a load, with the names that `bulk_load` uses.
 fn load_options<'o, 'a: 'o>(find: impl Fn(&CStr) -> Option<&'o CopyOption<'a>>) -> Result<load::Options> {
     let mut options = Map::new();
     for (ours, name) in [(c"update_history", "update"), (c"strip_nulls", "strip-nulls")] {
@@ -174,7 +174,7 @@ fn load_options<'o, 'a: 'o>(find: impl Fn(&CStr) -> Option<&'o CopyOption<'a>>) 
 
 fn on_error(option: &CopyOption<'_>) -> Result<&'static str> {
     let OptionValue::Text(word) = option.value else { return Err(bad(option, "abort or skip")) };
-    // stop and ignore are what PostgreSQL's COPY calls them from 17 on.
+    // stop and ignore are the names in PostgreSQL's COPY from 17 on.
     match word.to_string_lossy().to_ascii_lowercase().as_str() {
         "abort" | "stop" => Ok("abort"),
         "skip" | "ignore" => Ok("skip"),
@@ -225,7 +225,7 @@ fn resource_type(option: &CopyOption<'_>) -> Result<ResourceType> {
     ResourceType::new(&name.to_string_lossy()).map_err(|error| error.at(option.position))
 }
 
-/// As users write it.
+/// The name as users write it.
 fn shown(option: &CopyOption<'_>) -> String {
     option.name.to_string_lossy().to_uppercase()
 }

@@ -1,4 +1,4 @@
-//! Where the bytes of a COPY … TO go.
+//! Writes the bytes of COPY … TO to the client, a file or a program.
 
 use super::end;
 use crate::program::Program;
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// An open one.
+/// An open target.
 pub enum Outlet {
     /// To the client.
     Client(CopyOut),
@@ -23,11 +23,11 @@ pub enum Outlet {
 }
 
 impl Outlet {
-    /// Opens it; the rights are checked.
+    /// Opens the target. The caller has checked the rights.
     ///
     /// # Errors
-    /// 0A000 without a client; 42602 for a file without an absolute path; 42501, 42809, 53100, 58030, 58P01 for one that
-    /// cannot be made; 58000 for a program that cannot be started.
+    /// 0A000 without a client; 42602 for a file without an absolute path; 42501, 42809, 53100, 58030, 58P01 for a file that
+    /// cannot be created; 58000 for a program that cannot be started.
     pub fn open(end: End<'_>) -> Result<Outlet> {
         Ok(match end {
             End::Client => Outlet::Client(CopyOut::begin()?),
@@ -36,7 +36,7 @@ impl Outlet {
                 if !path.is_absolute() {
                     let message = format!("the path {} is not absolute", path.display());
                     return Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, message)
-                        .hint("A COPY TO a file of the server needs a path from the root on."));
+                        .hint("COPY TO a file of the server needs an absolute path."));
                 }
                 let file = create(&path).map_err(|error| failure("create", &path, &error))?;
                 Outlet::File(file, path)
@@ -63,10 +63,10 @@ impl Outlet {
         }
     }
 
-    /// Ends it.
+    /// Ends the target.
     ///
     /// # Errors
-    /// 38000 for a program that fails.
+    /// 38000 if the program fails.
     pub fn end(self) -> Result<()> {
         match self {
             Outlet::Client(client) => {
@@ -79,7 +79,7 @@ impl Outlet {
     }
 }
 
-/// As COPY makes files: everybody may read them, only the server's user may write them.
+/// The mode of files, as in COPY: everybody may read them, only the server's user may write them.
 fn create(path: &Path) -> io::Result<File> {
     let before = umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let file = File::create(path);

@@ -1,4 +1,4 @@
-//! COPY … TO: a dump that goes to the client, or to a file or program of the server.
+//! COPY … TO: dumps to the client, or to a file or program of the server.
 
 use super::end;
 use super::options::{Format, Options};
@@ -15,11 +15,11 @@ use fhir_bulk_pg::progress::{self, Copying, Work};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
-/// How much goes out at a time.
+/// How many bytes are written at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// 1. see that the role may write the file or run the program
-/// 2. lock what is read, and start to read it
+/// 1. check that the role may write the file or run the program
+/// 2. lock the table, and start to read it
 /// 3. write all its lines
 pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
     end::check(copy.end(), false)?;
@@ -50,14 +50,14 @@ fn resources(relation: pg_sys::Oid, format: Format, since: Option<i64>) -> Resul
     let table = ResourceTable::at(relation)?;
     let form = if format == Format::Fhir { Form::Fhir(settings::fhir_version()) } else { Form::Aidbox };
     let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
-    // Of rows that do not say.
+    // For rows in which it is NULL.
     let resource_type = type_of_table(&table);
     let name = table.name();
     let resource_type = resource_type.as_ref().map_or(&*name, |found| found.canonical());
     Reader::open(&table, resource_type, since.map_or(Rows::All, Rows::CreatedAfter), writer)
 }
 
-/// Writes all lines; how many there were.
+/// Writes all lines. Returns how many there were.
 fn write(copy: &Copy<'_>, relation: pg_sys::Oid, lines: impl Lines, gzip: bool) -> Result<u64> {
     let count = Cell::new(0);
     let mut body = ChunkStream::new(Counted { lines, count: &count }, gzip, CHUNK_BYTES);
@@ -74,7 +74,7 @@ fn write(copy: &Copy<'_>, relation: pg_sys::Oid, lines: impl Lines, gzip: bool) 
     Ok(count.get())
 }
 
-/// Lines that are counted.
+/// Counts lines while they are read.
 struct Counted<'a, L> {
     lines: L,
     count: &'a Cell<u64>,

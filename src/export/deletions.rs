@@ -1,4 +1,4 @@
-//! What was deleted since the last export: Bundles of DELETE requests, as HL7's manifest lists them.
+//! Writes the deletions since the last export, as Bundles of DELETE requests, which HL7's manifest lists.
 
 use super::files::{Files, Format, Written};
 use super::kickoff::Kickoff;
@@ -7,14 +7,14 @@ use crate::store::{ResourceTable, ResourceType, deleted};
 use fhir_bulk_codec::jsonb::text::write_string;
 use fhir_bulk_pg::error::Result;
 
-/// How many deletions a Bundle has at most.
+/// The most deletions in one Bundle.
 const ENTRIES: u64 = 1000;
 const START: &[u8] = br#"{"resourceType":"Bundle","type":"transaction","entry":["#;
 
-/// Writes the deletions of an export that has a `since`; the files there are.
+/// Writes the deletions, if the export has a `since`. Returns the files.
 ///
 /// # Errors
-/// Those of the tables and of the sink.
+/// The errors of the tables and of the sink.
 pub fn write(kickoff: &Kickoff, draft: &Draft, format: Format) -> Result<Vec<Written>> {
     let Some(since) = kickoff.since.filter(|_| kickoff.has_deletions()) else { return Ok(Vec::new()) };
     let mut files = Files::new(draft, "deleted", format);

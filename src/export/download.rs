@@ -1,4 +1,4 @@
-//! `bulk_export_file` and `bulk_export_file_part`: a file that an export wrote, for whoever has its signed URL.
+//! `bulk_export_file` and `bulk_export_file_part`: return an exported file to a caller who has its signed URL.
 
 use super::signature::SignedFile;
 use super::target::Target;
@@ -16,12 +16,12 @@ use pgrx::prelude::*;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// How many bytes a row has, but for the last one.
+/// How many bytes a row has. The last row may have fewer.
 const CHUNK_BYTES: u64 = 256 << 10;
-/// The longest part.
+/// The most bytes in one part.
 const MOST_BYTES: i32 = 64 << 20;
 
-/// The bytes of a file in pieces.
+/// Returns the bytes of a file in chunks.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_export_file(url: Option<&str>) -> SetOfIterator<'static, Bytea> {
     let opened = required(url, "url").and_then(|url| open(&signer().verify(url, session::unix_time())?));
@@ -30,8 +30,8 @@ fn bulk_export_file(url: Option<&str>) -> SetOfIterator<'static, Bytea> {
     SetOfIterator::new(std::iter::from_fn(move || or_raise(next(&mut file, &mut chunk))))
 }
 
-/// At most `length` bytes of a file from byte `start` on, how many bytes it has in all, and a URL of it that is valid for
-/// another hour: whoever began in time reads on, however long that takes.
+/// Returns at most `length` bytes of a file from byte `start` on, the size of the file, and a URL that is valid for another
+/// hour. So a download that begins in time can go on, however long it takes.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_export_file_part(
     url: Option<&str>,
@@ -45,8 +45,8 @@ fn bulk_export_file_part(
     TableIterator::once(or_raise(part()))
 }
 
-/// Whoever may have the whole file may have a part of it, and nobody else. The function is found by its name, as grants
-/// find it.
+/// Checks that the role may call `bulk_export_file`: whoever may read the whole file may read a part. The query finds the
+/// function by its name, as GRANT does.
 ///
 /// # Errors
 /// 42501.
@@ -59,7 +59,7 @@ fn may_read_files() -> Result<()> {
     }
     let message = "permission denied for function bulk_export_file";
     Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
-        .hint("GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO …; it counts for parts of files as well."))
+        .hint("GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO …; it also allows bulk_export_file_part()."))
 }
 
 fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {
@@ -81,7 +81,7 @@ fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {
     Ok((bytes, all as i64, signer.sign(&settings::export::url(), &signed, now)))
 }
 
-/// Opens it where the export put it, whatever the setting is by now.
+/// Opens the file in the location of its export, even if the setting has changed since.
 fn open(file: &SignedFile<'_>) -> Result<File> {
     match jobs::input(NAME, file.job) {
         Some(input) => Target::of(&input).location()?.open(file.job, file.name),

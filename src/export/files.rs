@@ -1,4 +1,4 @@
-//! Lines into the files of a draft, one after the other.
+//! Writes lines into the files of a draft, one file after the other.
 
 use crate::sink::{Draft, Output};
 use crate::store::Reader;
@@ -8,36 +8,36 @@ use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 
-/// How many bytes of lines are made before they are written.
+/// How many bytes of lines are collected before they are written.
 const BATCH_BYTES: u64 = 256 << 10;
-/// Buffers that a huge resource made larger than this are given back.
+/// A buffer that a huge resource made larger than this is shrunk to this size.
 const KEEP_BYTES: usize = 4 << 20;
 
-/// A file that is whole.
+/// A finished file.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Written {
     pub name: String,
-    /// Its lines.
+    /// How many lines it has.
     pub count: u64,
 }
 
 /// How files are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
-    /// The level, if they are compressed.
+    /// The gzip level, if files are compressed.
     pub gzip: Option<u32>,
-    /// A file ends with the line that reaches this.
+    /// A file ends with the line that makes it reach this size.
     pub bytes: u64,
 }
 
 impl Format {
-    /// What a file is called.
+    /// The name of a file.
     pub fn name(&self, stem: &str, number: usize) -> String {
         format!("{stem}.{number}.ndjson{}", if self.gzip.is_some() { ".gz" } else { "" })
     }
 }
 
-/// The numbers of files in their order: the first, and how far each is from the one before.
+/// The numbers of files: the first, and the step from each to the next.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Numbers {
     pub first: usize,
@@ -48,13 +48,13 @@ impl Numbers {
     /// 1, 2, 3, …
     pub const ALL: Numbers = Numbers { first: 1, step: 1 };
 
-    /// The number of the file that has `before` files before it.
+    /// The number of the file after `before` other files.
     pub fn at(self, before: usize) -> usize {
         self.first + self.step * before
     }
 }
 
-/// Files `<stem>.<number>.ndjson`, the next one begun when one is full.
+/// Writes files `<stem>.<number>.ndjson`. When one is full, it begins the next.
 pub struct Files<'a> {
     draft: &'a Draft,
     stem: &'a str,
@@ -69,33 +69,33 @@ struct Open {
     output: Output,
     compressor: Option<Compressor>,
     count: u64,
-    /// As it is stored.
+    /// Bytes written, compressed if the file is.
     bytes: u64,
 }
 
 impl<'a> Files<'a> {
-    /// Nothing is made before the first line.
+    /// Creates no file before the first line.
     pub fn new(draft: &'a Draft, stem: &'a str, format: Format) -> Files<'a> {
         Files { draft, stem, numbers: Numbers::ALL, format, open: None, written: Vec::new() }
     }
 
-    /// Gives the files these numbers instead of all.
+    /// Uses these numbers instead of 1, 2, 3, …
     pub fn numbered(self, numbers: Numbers) -> Files<'a> {
         Files { numbers, ..self }
     }
 
-    /// Makes the first file now.
+    /// Creates the first file now.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn begin(&mut self) -> Result<()> {
         self.current().map(|_| ())
     }
 
-    /// Writes all resources of a reader. `progress` learns how many, batch by batch.
+    /// Writes all resources of a reader. Calls `progress` with the number of resources in each batch.
     ///
     /// # Errors
-    /// Those of the reader and of the sink.
+    /// The errors of the reader and of the sink.
     pub fn write_all(&mut self, reader: &mut Reader, mut progress: impl FnMut(u64)) -> Result<()> {
         let mut lines = Vec::new();
         loop {
@@ -118,7 +118,7 @@ impl<'a> Files<'a> {
     /// Writes whole lines.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn write(&mut self, lines: &[u8], count: u64) -> Result<()> {
         if count == 0 {
             return Ok(());
@@ -143,16 +143,16 @@ impl<'a> Files<'a> {
         Ok(self.open.insert(open))
     }
 
-    /// Ends the last file; what there is.
+    /// Ends the last file. Returns all files.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn finish(mut self) -> Result<Vec<Written>> {
         self.close()?;
         Ok(self.written)
     }
 
-    /// How many more bytes the file takes.
+    /// How many more bytes fit in the current file.
     fn room(&self) -> u64 {
         self.format.bytes.saturating_sub(self.open.as_ref().map_or(0, |open| open.bytes))
     }

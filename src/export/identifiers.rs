@@ -1,4 +1,4 @@
-//! `bulk_export_identifiers`: up to a hundred resources by their business identifiers, in one answer.
+//! `bulk_export_identifiers`: returns up to a hundred resources by their business identifiers.
 
 use super::request::{Request, missing};
 use crate::arguments::required;
@@ -16,19 +16,19 @@ use std::ffi::CString;
 use std::ops::ControlFlow;
 
 const IDENTIFIERS: std::ops::RangeInclusive<usize> = 1..=100;
-/// The most text of resources that an answer holds: a jsonb array cannot have more.
+/// The most bytes of resources in one answer: a jsonb array cannot hold more.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
-/// Answers `total`, `successful`, `failed` and one item for each identifier, in the request's order.
+/// Returns `total`, `successful`, `failed` and one item per identifier, in the request's order.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_export_identifiers(request: Option<JsonB>) -> Jsonb {
     or_raise(required(request, "request").and_then(|request| export(request.0)))
 }
 
 /// 1. check the request
-/// 2. find the type's table, and whether the role may read it
-/// 3. go once through the rows that may have one of the identifiers
-/// 4. answer each identifier
+/// 2. find the type's table, and check whether the role may read it
+/// 3. read the rows that may have one of the identifiers, once
+/// 4. add an item for each identifier
 fn export(request: serde_json::Value) -> Result<Jsonb> {
     let Asked { resource_type, identifiers, elements } = Asked::parse(request)?;
     let resource_type = ResourceType::new(&resource_type).map_err(|_| unknown(&resource_type))?;
@@ -43,7 +43,7 @@ fn export(request: serde_json::Value) -> Result<Jsonb> {
     answer(name, &identifiers, |at| search.outcome(at))
 }
 
-/// A request, checked but for its type.
+/// A request. Everything is checked except its type.
 struct Asked {
     resource_type: String,
     identifiers: Vec<String>,
@@ -67,7 +67,8 @@ impl Asked {
     }
 }
 
-/// FHIR's own types in FHIR form. Others say their type in `type`, which FHIR would take for an element.
+/// Writes FHIR form. FHIR's own types have their name in `resourceType`. Others have it in `type`, which in FHIR is an
+/// element.
 fn writer(resource_type: &str, elements: Option<Vec<String>>) -> Writer {
     let asked = |name: &str| elements.as_ref().is_some_and(|elements| elements.iter().any(|element| element == name));
     let (id, meta) = (asked("id"), asked("meta"));
@@ -83,9 +84,9 @@ fn writer(resource_type: &str, elements: Option<Vec<String>>) -> Writer {
     })
 }
 
-/// What became of an identifier.
+/// The result for an identifier.
 enum Outcome<'a> {
-    /// The line of the only resource that has it.
+    /// The line of the one resource that has it.
     Success(&'a [u8]),
     NotFound,
     AccessDenied,
@@ -94,24 +95,24 @@ enum Outcome<'a> {
     NoValue,
 }
 
-/// The identifiers of a request and what was found of each.
+/// The identifiers of a request, and the resources found for each.
 struct Search<'a> {
     wanted: Vec<Wanted<'a>>,
-    /// Which of `wanted` have a value.
+    /// The indexes in `wanted` by value.
     by_value: HashMap<&'a str, Vec<usize>>,
-    /// The resources that some identifier was first found in.
+    /// The lines of resources that were the first for one of the identifiers.
     lines: Vec<Vec<u8>>,
     bytes: usize,
 }
 
-/// An identifier as it was written: `system|value`, `|value` for one without a system, `value` for one of any.
+/// An identifier of the request: `system|value`; `|value` has no system; `value` has any system or none.
 struct Wanted<'a> {
     system: Option<&'a str>,
     value: &'a str,
     resources: u64,
     /// The number of the row in which it was last found; a resource may have the same identifier twice.
     last_row: u64,
-    /// The first one's place in `lines`.
+    /// The index in `lines` of the first resource found.
     line: usize,
 }
 
@@ -148,7 +149,7 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Counts a resource for the identifiers that it has; whether it is the first for one of them.
+    /// Counts a resource for the identifiers that it has. Returns whether it is the first for one of them.
     fn find(&mut self, row: u64, resource: &[u8]) -> bool {
         let Search { wanted, by_value, lines, .. } = self;
         let mut first = false;
@@ -188,7 +189,7 @@ impl<'a> Wanted<'a> {
         Wanted { system, value, resources: 0, last_row: 0, line: 0 }
     }
 
-    /// What a resource must have so that it can be this one.
+    /// The identifier to look for. Without a system it matches any.
     fn pattern(&self) -> Option<Identifier<'a>> {
         let system = self.system.filter(|system| !system.is_empty());
         (!self.value.is_empty()).then_some(Identifier { system, value: self.value })

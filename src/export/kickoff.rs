@@ -1,4 +1,4 @@
-//! What is to be exported: HL7's kick-off request, or one of types and a point in time.
+//! Reads an export's request: HL7's kick-off request, or the short form with types and a point in time.
 
 use super::request::{Request, missing};
 use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
@@ -8,28 +8,28 @@ use fhir_bulk_pg::session;
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 
-/// What `_outputFormat` may be: all of them are NDJSON.
+/// The values of `_outputFormat`: all mean NDJSON.
 const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
 
-/// A request, checked; also as the queue keeps it.
+/// A checked request. The queue stores it in this form.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Kickoff {
-    /// With a table each, as FHIR spells them, none twice.
+    /// Types that have a table, in FHIR's spelling, without duplicates.
     pub types: Vec<String>,
-    /// Whether they are all that the role may read, because the request named none.
+    /// Whether these are all types that the role may read, because the request named none.
     #[serde(default)]
     pub all: bool,
     /// Resources changed at or after this, in microseconds since 2000-01-01T00:00:00Z.
     pub since: Option<i64>,
     /// Resources changed before this.
     pub until: Option<i64>,
-    /// Names of elements, with or without a type before them; empty for whole resources.
+    /// Names of elements, with or without a type as prefix; empty for whole resources.
     pub elements: Vec<String>,
     /// Whether files are compressed.
     pub gzip: bool,
-    /// One file with resources of all types; else files of each type.
+    /// Whether one file has all types; otherwise each type has its own files.
     pub single: bool,
-    /// As the manifest repeats it.
+    /// The request's URL, for the manifest.
     pub url: String,
 }
 
@@ -38,8 +38,8 @@ impl Kickoff {
     /// optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
-    /// 22023 and 22007 for members that are none of these or not what they should be; 42P01 for a type without a
-    /// table; 42501 for one that the role may not read.
+    /// 22023 and 22007 for members that are unknown or have a wrong value; 42P01 for a type without a table; 42501 for a
+    /// type that the role may not read.
     pub fn parse(request: serde_json::Value) -> Result<Kickoff> {
         let mut request = Request::new(request)?;
         if request.has("resourceTypes") || request.has("since") {
@@ -49,7 +49,7 @@ impl Kickoff {
         let elements = request.names("_elements")?.unwrap_or_default();
         let since = instant_of(&mut request, "_since")?;
         let until = instant_of(&mut request, "_until")?;
-        // In URLs a plus is often a space by now.
+        // Decoding a URL often turns a plus into a space.
         let format = request.string("_outputFormat")?.map(|format| format.replace(' ', "+"));
         let gzip = encoding(&mut request)?;
         let url = request.string("request")?;
@@ -60,7 +60,7 @@ impl Kickoff {
         }
         if types.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid_argument("\"_type\" of the request names no type")
-                .hint("Without _type all types that you may read are exported."));
+                .hint("Leave out _type to export all types that you may read."));
         }
         let url = url.unwrap_or_else(|| "$export".to_owned());
         let all = types.is_none();
@@ -80,7 +80,7 @@ impl Kickoff {
         Kickoff { types, all: false, since, until, elements, gzip, single: true, url }.with_tables()
     }
 
-    /// With each type once, as it is spelt; with all that the role may read where none was named.
+    /// Finds the spelling of each type and removes duplicates. If no type was named, takes all that the role may read.
     fn with_tables(mut self) -> Result<Kickoff> {
         let readable = readable_types()?;
         let spelt = |name: &str| readable.iter().find(|known| known.as_str().eq_ignore_ascii_case(name));
@@ -90,7 +90,7 @@ impl Kickoff {
         let mut types: Vec<String> = Vec::new();
         for name in &self.types {
             let Some(known) = spelt(name) else { return Err(unreadable(name)) };
-            // Where nothing tells how a type is spelt, the caller does.
+            // If FHIR and the table do not tell the spelling, the caller's is used.
             let is_told = known.as_str().bytes().any(|byte| byte.is_ascii_uppercase());
             let name = if is_told { known.as_str() } else { name };
             if !types.iter().any(|known_already| known_already.eq_ignore_ascii_case(name)) {
@@ -101,12 +101,12 @@ impl Kickoff {
         Ok(self)
     }
 
-    /// Whether what was deleted belongs to it.
+    /// Whether the export includes deletions.
     pub fn has_deletions(&self) -> bool {
         self.since.is_some() && !self.single
     }
 
-    /// The elements that are asked for of a type; none for all.
+    /// The elements that the request wants of a type; empty for all.
     pub fn elements_of(&self, resource_type: &str) -> Vec<&str> {
         let of_type = |name| match str::split_once(name, '.') {
             Some((of, element)) => (of == resource_type).then_some(element),
@@ -116,7 +116,7 @@ impl Kickoff {
     }
 }
 
-/// Why a type is not among those that the role may read.
+/// The error for a type that the role cannot export.
 fn unreadable(name: &str) -> Error {
     let table = ResourceType::new(name).map(|resource_type| ResourceTable::find(&resource_type));
     match table {

@@ -1,5 +1,5 @@
-//! Exports: resources by their identifiers, at once; types as files, in the background, as HL7's Bulk Data Access has
-//! it.
+//! Exports: `bulk_export` writes types into files in the background, as HL7's Bulk Data Access defines it;
+//! `bulk_export_identifiers` returns resources at once.
 
 mod deletions;
 mod download;
@@ -31,34 +31,34 @@ use signature::Signer;
 use target::Target;
 
 const MICROS_PER_MINUTE: i64 = 60_000_000;
-/// What these jobs are called in the queue.
+/// The name of this kind of job in the queue.
 const NAME: &str = "export";
-/// How workers do them.
+/// How workers run these jobs.
 pub const KIND: Kind =
     Kind { name: NAME, run: run::run, forget: run::forget, retention_minutes: settings::export::retention_minutes };
 
-/// Has resources exported in the background once the transaction commits; the answer is the job's id.
+/// Adds an export job, which starts when the transaction commits. Returns the job's id.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_export(request: Option<JsonB>) -> String {
     session::prevent_if_read_only(c"bulk_export()");
     or_raise(required(request, "request").and_then(|request| export(request.0)))
 }
 
-/// How far an export of the caller's is; with its manifest when it is done.
+/// Returns the progress of an export of the caller, and its manifest when it is complete.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_export_status(id: Option<&str>) -> JsonB {
     JsonB(or_raise(required(id, "id").and_then(status)))
 }
 
-/// Ends an export of the caller's if it still runs, and removes its files in any case. False when it has none.
+/// Cancels an export of the caller if it still runs, and removes its files. False if there is no such export.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_export_cancel(id: Option<&str>) -> bool {
     session::prevent_if_read_only(c"bulk_export_cancel()");
     or_raise(required(id, "id").and_then(|id| Ok(jobs::cancel(NAME, id)? || jobs::discard(NAME, id)?)))
 }
 
-/// 1. check the request, that the role may have one more, and that there is a place for the files
-/// 2. add the job, with one task: all of it is one transaction
+/// 1. check the request, the role's limit of exports, and the location for the files
+/// 2. add the job with one task, because an export is one transaction
 fn export(request: Value) -> Result<String> {
     let kickoff = Kickoff::parse(request)?;
     jobs::check_limit(NAME, settings::export::most_per_role())?;
@@ -92,7 +92,7 @@ fn status(id: &str) -> Result<Value> {
     status::of(id, &job, &signer())
 }
 
-/// What signs for this database.
+/// The signer of this database's URLs.
 fn signer() -> Signer {
     Signer::new(store::secret(), session::database().to_u32())
 }

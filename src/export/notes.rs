@@ -1,4 +1,4 @@
-//! What whoever asked for an export should know of it: OperationOutcomes, which HL7's manifest lists as `error`.
+//! Tells the caller what an export left out or may miss: OperationOutcomes, which HL7's manifest lists as `error`.
 
 use super::files::{Files, Format, Written};
 use super::horizon::Open;
@@ -10,18 +10,18 @@ use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::{self, Parameter};
 use serde_json::json;
 
-/// Something that the files do not show.
+/// One OperationOutcome.
 pub struct Note {
-    /// Of HL7's code system issue-type.
+    /// A code of HL7's code system issue-type.
     code: &'static str,
     diagnostics: String,
 }
 
-/// Takes those types out of an export of all types whose reading would run code of other roles, who could have had it do
-/// anything with the rights of the caller. Their tables are locked.
+/// Removes types from an export of all types if reading them would run code of other roles: it could do anything with the
+/// caller's rights. The caller has locked the tables.
 ///
 /// # Errors
-/// 42P01 for a table that is gone; 3F000.
+/// 42P01 for a table that no longer exists; 3F000.
 pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     if !kickoff.all {
@@ -44,24 +44,24 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     Ok(notes)
 }
 
-/// What the role's rights keep out of an export: of one of all types, those that it may not read; of one since a point in
-/// time, deletions that only a history tells which it may not read.
+/// Notes what the export lacks because of the role's rights: types that the role may not read, if all types are exported;
+/// deletions in history tables that it may not read, if the export has a `since`.
 ///
 /// # Errors
-/// 42P01 for a table that is gone; 3F000.
+/// 42P01 for a table that no longer exists; 3F000.
 pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     let hidden = if kickoff.all { hidden_types()? } else { Vec::new() };
     if !hidden.is_empty() {
         let names: Vec<&str> = hidden.iter().map(ResourceType::as_str).collect();
-        let diagnostics = format!("What you may not read is left out: {}.", names.join(", "));
+        let diagnostics = format!("These types are left out, because you may not read them: {}.", names.join(", "));
         notes.push(Note { code: "forbidden", diagnostics });
     }
     for name in kickoff.types.iter().filter(|_| kickoff.has_deletions()) {
         if !may_read_history(&ResourceType::new(name)?)? {
             let diagnostics = format!(
-                "Deletions of {name} are left out, as far as they are told by its history, which you may not read. \
-                 Resources that are not in \"deleted\" may be gone."
+                "Deletions of {name} are incomplete, because you may not read its history table. \
+                 A resource may be deleted although it is not in \"deleted\"."
             );
             notes.push(Note { code: "forbidden", diagnostics });
         }
@@ -69,15 +69,15 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
     Ok(notes)
 }
 
-/// What an incremental export from `transactionTime` on could miss, though this one says nothing of it.
+/// Notes what a later export with `transactionTime` as `_since` could miss.
 ///
 /// # Errors
-/// 42P01 for a table that is gone; 3F000.
+/// 42P01 for a table that no longer exists; 3F000.
 pub fn of_horizon(kickoff: &Kickoff, open: [&Open; 2]) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     if open.iter().any(|open| open.has_prepared) {
-        let diagnostics = "A transaction was prepared for two-phase commit while this export began. When it started cannot \
-            be known: an export with _since may miss resources that it wrote. Export without _since once it is over.";
+        let diagnostics = "A transaction was prepared for two-phase commit while this export began. Its start is not \
+            known, so an export with _since may miss resources that it wrote. Export without _since after it has ended.";
         notes.push(Note { code: "incomplete", diagnostics: diagnostics.to_owned() });
     }
     for name in &kickoff.types {
@@ -85,7 +85,7 @@ pub fn of_horizon(kickoff: &Kickoff, open: [&Open; 2]) -> Result<Vec<Note>> {
             notes.push(Note {
                 code: "incomplete",
                 diagnostics: format!(
-                    "{name} receives changes of another server by logical replication. They keep the times of that \
+                    "{name} receives changes of another server by logical replication. They keep the timestamps of that \
                      server: an export with _since may miss resources that arrive later. Export without _since, or on \
                      the server where they are written."
                 ),
@@ -95,7 +95,7 @@ pub fn of_horizon(kickoff: &Kickoff, open: [&Open; 2]) -> Result<Vec<Note>> {
     Ok(notes)
 }
 
-/// Whether a subscription writes into a table or a part of it.
+/// Whether a subscription writes into a table or one of its partitions or child tables.
 fn is_subscribed(table: &ResourceTable) -> bool {
     let query = c"WITH RECURSIVE parts (oid) AS (SELECT $1 UNION SELECT i.inhrelid FROM parts p \
             JOIN pg_inherits i ON i.inhparent = p.oid) \
@@ -103,10 +103,10 @@ fn is_subscribed(table: &ResourceTable) -> bool {
     session::as_bootstrap_superuser(|| !spi::texts(query, &[Parameter::oid(table.oid)]).is_empty())
 }
 
-/// Writes notes, a line each; the files there are.
+/// Writes one line per note. Returns the files.
 ///
 /// # Errors
-/// Those of the sink.
+/// The errors of the sink.
 pub fn write(notes: &[Note], draft: &Draft, format: Format) -> Result<Vec<Written>> {
     let mut files = Files::new(draft, "error", format);
     for Note { code, diagnostics } in notes {

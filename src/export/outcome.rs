@@ -1,16 +1,16 @@
-//! What an export came to, as its task keeps it.
+//! The result of an export, which the queue stores with its task.
 
 use super::files::Written;
 use serde::{Deserialize, Serialize};
 
-/// What an export came to.
+/// The result of an export.
 #[derive(Serialize, Deserialize)]
 pub struct Outcome {
     /// The folder of its files.
     pub folder: String,
     /// In microseconds since 2000-01-01T00:00:00Z.
     pub transaction_time: i64,
-    /// With the type of what is in them; nothing for a file of all types.
+    /// Files with their types; the type is empty for a file of all types.
     pub output: Vec<(String, Written)>,
     /// Bundles of deletions.
     pub deleted: Vec<Written>,

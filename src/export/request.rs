@@ -1,15 +1,15 @@
-//! What the requests of exports have in common: a JSON object of a few known members.
+//! Reads the members of an export's request, a JSON object.
 
 use fhir_bulk_codec::resource::elements;
 use fhir_bulk_pg::error::{Error, Result};
 use serde_json::{Map, Value};
 
-/// A request's members, taken out one by one.
+/// A request's members. The caller takes them one by one.
 pub struct Request(Map<String, Value>);
 
 impl Request {
     /// # Errors
-    /// 22023 for what is no object.
+    /// 22023 if it is not an object.
     pub fn new(request: Value) -> Result<Request> {
         match request {
             Value::Object(members) => Ok(Request(members)),
@@ -17,12 +17,12 @@ impl Request {
         }
     }
 
-    /// Whether there is such a member.
+    /// Whether there is a member with this name that is not null.
     pub fn has(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_null())
     }
 
-    /// A string.
+    /// Takes a string.
     ///
     /// # Errors
     /// 22023 for anything else.
@@ -34,7 +34,7 @@ impl Request {
         }
     }
 
-    /// An array of strings.
+    /// Takes an array of strings.
     ///
     /// # Errors
     /// 22023 for anything else.
@@ -54,7 +54,7 @@ impl Request {
         }
     }
 
-    /// Names separated by commas, or an array of such strings, as repeated parameters of a URL arrive.
+    /// Takes names: a comma-separated string, or an array of such strings, which repeated parameters of a URL become.
     ///
     /// # Errors
     /// 22023 for anything else.
@@ -66,10 +66,10 @@ impl Request {
         Ok(lists.map(|lists| lists.iter().flat_map(|list| elements(list)).map(str::to_owned).collect()))
     }
 
-    /// Sees that nothing is left.
+    /// Checks that no member is left.
     ///
     /// # Errors
-    /// 22023 for a member that was not taken; `known` names those that there are.
+    /// 22023 for a member that was not taken, with the `known` ones as HINT.
     pub fn end(self, known: &str) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -78,13 +78,13 @@ impl Request {
         }
     }
 
-    /// A member that is null is one that is not there.
+    /// Takes a member. A null counts as missing.
     fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 }
 
-/// A member that has to be there.
+/// The error for a required member that is missing.
 pub fn missing(name: &str) -> Error {
     Error::invalid_argument(format!("the request has no \"{name}\""))
 }

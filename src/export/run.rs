@@ -1,4 +1,4 @@
-//! An export's way into its files, in a worker and those that help it.
+//! Runs an export in a worker, which shares the work with parallel workers (helpers).
 
 use super::deletions;
 use super::files::{Files, Format, Written};
@@ -26,30 +26,30 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How often in a row an export is begun again that something else kept from its end.
+/// How often an export is tried when temporary errors stop it.
 const TRIES: u32 = 5;
-/// The wait before that.
+/// The wait before another try.
 const WAIT: Duration = Duration::from_secs(1);
-/// When a service that removed nothing is asked again.
+/// How long to wait before asking a service again that failed to remove files.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
-/// The exported function that leads helpers to [`help`].
+/// The exported function that calls [`help`] in a helper.
 const HELP: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_helper" };
 
-/// A file with the type of what is in it.
+/// A file with its resource type.
 type Typed = (String, Written);
-/// The same with the file's number.
+/// A file with its resource type and number.
 type Numbered = (String, usize, Written);
 
 thread_local! {
-    /// Services, and what was to be removed from there when they could not be asked or said no, and when that was.
+    /// Locations whose service failed to remove files, and when that was.
     static AWAY: RefCell<HashMap<(Address, String), Instant>> = RefCell::default();
 }
 
-/// Removes what there is of an export's files. False when it is not tried, because the service did not do it for another
-/// one just now: workers have more to do than to wait for it again and again.
+/// Removes the files of an export. Returns false without trying if the service failed for another export within the last
+/// minute: otherwise workers would spend their time waiting for it.
 ///
 /// # Errors
-/// Those of the location.
+/// The errors of the location.
 pub fn forget(input: &Value) -> Result<bool> {
     let target = Target::of(input);
     let location = target.location()?;
@@ -64,7 +64,7 @@ pub fn forget(input: &Value) -> Result<bool> {
     removed.map(|()| true)
 }
 
-/// Exports what a task says. The error is what its status says.
+/// Runs the export of a task. The error is shown in the job's status.
 pub fn run(task: &Task) -> std::result::Result<(), String> {
     let target = Target::of(&task.row().input);
     let kickoff = Kickoff::deserialize(&task.row().request).expect("kept as it was made");
@@ -80,14 +80,15 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
             }
             return Err(error.reason().to_owned());
         }
-        worker::log(&format!("{} begins anew: {}", task.title(), error.message()));
+        worker::log(&format!("{} starts again: {}", task.title(), error.message()));
         worker::wait(WAIT);
         attempt += 1;
     }
     Ok(())
 }
 
-/// Errors that say nothing of the export: an interrupt that was not meant for it, a helper that was ended, others' locks.
+/// Whether another try may succeed: after an interrupt that was not meant for the export, the end of a helper, a lock of
+/// another session.
 fn may_pass(error: &Error) -> bool {
     matches!(
         error.code(),
@@ -99,12 +100,12 @@ fn may_pass(error: &Error) -> bool {
     )
 }
 
-/// 1. begin a draft, without what an earlier attempt left
-/// 2. in one transaction: lock all that is to be read, take types out whose reading would run others' code, and look who
-///    may be writing
-/// 3. under its one snapshot: the files of each type, of what was deleted, and of what is to be known
+/// 1. begin a draft, and remove what an earlier attempt left
+/// 2. in one transaction: lock everything that will be read, leave out types whose reading would run code of other roles,
+///    and read which transactions are open
+/// 3. under the transaction's snapshot: write the files of each type, of deletions, and of notes
 /// 4. publish the files
-/// 5. note what there is
+/// 5. store the result
 fn export(task: &Task, work: &Work) -> Result<()> {
     let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
     let outcome = task.frozen_transaction(
@@ -133,9 +134,9 @@ fn export(task: &Task, work: &Work) -> Result<()> {
     task.transaction(|| task.finish(total, &result))
 }
 
-/// Locks what an export reads; what is left of it, and what to say of the rest. Each table is locked by its name before
-/// it is looked at, so that it is still the one which is read. Those who were waited for have ended then, and are not among
-/// those who may be writing.
+/// Locks what an export reads. Returns the work without the types that are left out, the notes about these, and the open
+/// transactions. Each table is locked by name before it is checked, so that the checked table is the one that is read.
+/// Transactions that held locks have ended by then, and are not among the open ones.
 fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     let mut work = work.clone();
     for name in &work.kickoff.types {
@@ -153,23 +154,23 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     Ok((work, notes, before))
 }
 
-/// What all who take part know.
+/// What the worker and its helpers need to know.
 #[derive(Clone, Serialize, Deserialize)]
 struct Work {
     target: Target,
     kickoff: Kickoff,
 }
 
-/// What helpers get.
+/// The input of helpers.
 #[derive(Serialize, Deserialize)]
 struct Share {
     work: Work,
-    /// In the order in which they are taken.
+    /// In the order in which they are written.
     units: Vec<Unit>,
 }
 
 impl Work {
-    /// All types in one file, which is there also when nothing is in it.
+    /// Writes all types into one file. The file exists even if it is empty.
     fn single_file(&self, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
         let mut files = Files::new(draft, "export", Format { bytes: u64::MAX, ..self.target.format() });
         files.begin()?;
@@ -183,7 +184,7 @@ impl Work {
         Ok(files.finish()?.into_iter().map(|file| (String::new(), file)).collect())
     }
 
-    /// Files of each type, in the order of the request, written by several processes as far as the tables allow it.
+    /// Writes files of each type, with helpers where the tables allow it. Returns them in the order of the request.
     fn files_of_types(&self, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
         let workers = settings::export::workers();
         let (together, alone) = units::divide(&self.kickoff, workers)?;
@@ -222,11 +223,11 @@ impl Work {
         let Kickoff { since, until, .. } = self.kickoff;
         let resource_type = ResourceType::new(name)?;
         let table = ResourceTable::get(&resource_type)?;
-        // An index or a cast may have been made since. The export begins anew, and leaves the type out then.
+        // Another role may have created an index or a cast since. Then the export starts again and leaves the type out.
         if self.kickoff.all
             && let Some(what) = foreign_code(&table)
         {
-            let message = format!("reading {name} would by now run code of another role: {what}");
+            let message = format!("reading {name} would now run code of another role: {what}");
             return Err(Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message));
         }
         let mut writer = Writer::new(Form::Fhir(settings::fhir_version()), &settings::created_at_url(), true);
@@ -241,12 +242,12 @@ impl Work {
     }
 }
 
-/// What was written of a unit: its number, whether it was undivided, and the lines of each file in order. As short as can
-/// be: helpers have little room to say it in, and there may be very many files.
+/// What was written of a unit: its number, whether it was undivided, and the number of lines in each of its files. It is
+/// short because the results of helpers have a size limit, and there may be many files.
 type Counts = (usize, bool, Vec<u64>);
 
 impl Share {
-    /// Writes units until none is left; `show` is told of what all have written together.
+    /// Writes units until none is left. Calls `show` with the total that all processes have written.
     fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Counts>> {
         let mut written = Vec::new();
         loop {
@@ -261,7 +262,7 @@ impl Share {
         }
     }
 
-    /// The files that were written of a unit.
+    /// The files of a unit that was written.
     fn files(&self, (number, is_whole, counts): &Counts) -> Vec<Numbered> {
         let unit = &self.units[*number];
         let unit = if *is_whole { unit.undivided().expect("it was written") } else { unit.clone() };
@@ -274,7 +275,7 @@ impl Share {
     }
 }
 
-/// A helper's part; what it wrote.
+/// Runs in a helper: writes units, and returns what it wrote.
 pub fn help(part: Part<'_>) -> Vec<u8> {
     let share: Share = serde_json::from_slice(part.input()).expect("as files_of_types() makes it");
     let location = or_raise(share.work.target.location());

@@ -1,4 +1,4 @@
-//! URLs that need no other credentials: of one file, for one hour.
+//! Signs and verifies URLs. A signed URL gives access to one file for one hour without other credentials.
 //!
 //! `<base>/<job>/<file>?expires=<seconds since 1970>&signature=<hex>`, where the signature is HMAC-SHA256 over
 //! `<job>/<file>` and the expiry, with a secret of this database.
@@ -8,12 +8,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use pgrx::PgSqlErrorCode;
 use sha2::Sha256;
 
-/// How long a URL can be used.
+/// How long a URL is valid.
 pub const VALID_SECONDS: i64 = 3600;
-/// How many bytes of a code tell this database from others.
+/// How many bytes of a code identify this database.
 const OWNER_BYTES: usize = 8;
 
-/// What signs, and what tells signatures.
+/// Signs URLs and verifies signatures.
 pub struct Signer {
     secret: Vec<u8>,
     database: u32,
@@ -22,20 +22,20 @@ pub struct Signer {
 /// A file that a valid signature names.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SignedFile<'a> {
-    /// Its job.
+    /// The id of its job.
     pub job: &'a str,
     /// Its name within the job.
     pub name: &'a str,
 }
 
 impl Signer {
-    /// With the secret that was made when the extension was, and the OID of the database: one that was made from another
-    /// as its template has the other's secret.
+    /// `secret` was created with the extension. The database's OID is included, because a database that was created from
+    /// another as its template has the same secret.
     pub fn new(secret: Vec<u8>, database: u32) -> Signer {
         Signer { secret, database }
     }
 
-    /// A name for this database that tells nothing of the secret.
+    /// A name for this database that does not reveal the secret.
     pub fn owner(&self) -> String {
         hex(&self.code(&["owner"]).finalize().into_bytes()[..OWNER_BYTES])
     }
@@ -48,7 +48,7 @@ impl Signer {
         format!("{base}/{}/{}?expires={expires}&signature={signature}", file.job, file.name)
     }
 
-    /// The file that a URL names, whatever its base.
+    /// The file that a URL names. The base of the URL does not matter.
     ///
     /// # Errors
     /// 42501 for a URL that was not signed here or that has expired.
@@ -56,16 +56,16 @@ impl Signer {
         let invalid =
             || Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "the URL is not signed by this database");
         let Parts { file, expires, signature } = Parts::of(url).ok_or_else(invalid)?;
-        // In constant time; what was not signed is not looked at any further.
+        // In constant time. The expiry is read only if the signature is valid.
         self.code(&["file", file.job, file.name, expires]).verify_slice(&signature).map_err(|_| invalid())?;
         if expires.parse().is_ok_and(|expires: i64| now <= expires) {
             return Ok(file);
         }
         Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "the URL has expired")
-            .hint("bulk_export_status() gives a new one, valid for an hour."))
+            .hint("bulk_export_status() returns a new one, which is valid for an hour."))
     }
 
-    /// Over parts of any bytes, each with its length.
+    /// The code of these parts. Each part's length is included, so that parts cannot be confused.
     fn code(&self, parts: &[&str]) -> Hmac<Sha256> {
         let mut code = Hmac::<Sha256>::new_from_slice(&self.secret).expect("a key of any length will do");
         code.update(&self.database.to_le_bytes());

@@ -1,4 +1,4 @@
-//! How far an export is, and the manifest of what it wrote.
+//! The status of an export, and the manifest when it is complete.
 
 use super::files::Written;
 use super::kickoff::Kickoff;
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// The status of an export.
 ///
 /// # Errors
-/// Those of the location, when URLs of its files cannot be made.
+/// The errors of the location, if URLs of its files cannot be made.
 pub fn of(id: &str, job: &Job, signer: &Signer) -> Result<Value> {
     let task = job.tasks.first();
     let status = match (job.status.as_str(), task.and_then(|task| task.started_at)) {
@@ -46,7 +46,7 @@ pub fn of(id: &str, job: &Job, signer: &Signer) -> Result<Value> {
 }
 
 fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Outcome, signer: &Signer) -> Result<()> {
-    // Where the files were put, whatever the setting is by now.
+    // The location of this export, even if the setting has changed since.
     let (location, valid) = (target.location()?, Duration::from_secs(VALID_SECONDS.unsigned_abs()));
     let (base, now) = (settings::export::url(), session::unix_time());
     let signed = |name: &str| signer.sign(&base, &SignedFile { job: &outcome.folder, name }, now);
@@ -79,7 +79,7 @@ fn outcome_of(result: &Value) -> Outcome {
     Outcome::deserialize(result).expect("kept as it was made")
 }
 
-/// In UTC.
+/// A time in UTC.
 fn time(at: i64) -> String {
     instant::format(at, 0)
 }

@@ -1,4 +1,4 @@
-//! Where an export's files go.
+//! Where and how an export's files are written.
 
 use super::files::Format;
 use crate::settings::s3::Address;
@@ -7,36 +7,36 @@ use fhir_bulk_pg::error::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Where an export's files go; as the queue keeps it.
+/// Where and how an export's files are written. The queue stores it in this form.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Target {
-    /// As it was set when the job was asked for.
+    /// `fhir_bulk.export_location` when the job was added.
     pub location: String,
-    /// The one that `s3://` meant then.
+    /// The S3 service that the settings named then.
     pub service: Address,
-    /// Tells this database from others that share the location.
+    /// Identifies this database among others that share the location.
     pub owner: String,
     /// The folder of the files.
     pub folder: String,
-    /// How large they become.
+    /// The size at which a file is full.
     pub file_bytes: u64,
-    /// The level, if they are compressed.
+    /// The gzip level, if files are compressed.
     pub gzip: Option<u32>,
 }
 
 impl Target {
     /// # Errors
-    /// Those of [`Location::parse`].
+    /// The errors of [`Location::parse`].
     pub fn location(&self) -> Result<Location> {
         Location::parse(&self.location, &self.owner, &self.service)
     }
 
-    /// As it stands in the queue.
+    /// Reads it from the queue.
     pub fn of(input: &Value) -> Target {
         Target::deserialize(input).expect("kept as it was made")
     }
 
-    /// How they are written.
+    /// The format of the files.
     pub fn format(&self) -> Format {
         Format { gzip: self.gzip, bytes: self.file_bytes }
     }

@@ -1,4 +1,4 @@
-//! What an export writes, in pieces that several processes can write side by side.
+//! Divides an export into units that several processes can write at the same time.
 
 use super::files::Numbers;
 use super::kickoff::Kickoff;
@@ -7,10 +7,10 @@ use fhir_bulk_pg::error::Result;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 
-/// Of how many units each process would get if all were as large as the largest may be: the more, the closer to each
-/// other the processes end; the fewer, the fewer files there are.
+/// How many units each process would get if all had the maximum size. With more units the processes end closer together;
+/// with fewer units there are fewer files.
 const UNITS_EACH: u64 = 4;
-/// What is smaller is not worth files of its own.
+/// A smaller unit is not worth files of its own.
 const LEAST_BYTES: u64 = 8 << 20;
 
 /// The resources of a type, or a part of them.
@@ -18,9 +18,9 @@ const LEAST_BYTES: u64 = 8 << 20;
 pub struct Unit {
     /// The type.
     pub resource_type: String,
-    /// The part; all without.
+    /// The part; `None` for all.
     pub blocks: Option<Blocks>,
-    /// The numbers of its files, which no other unit of the type has.
+    /// The numbers of its files. No other unit of the type uses them.
     pub numbers: Numbers,
 }
 
@@ -30,18 +30,17 @@ impl Unit {
         Unit { resource_type: resource_type.to_owned(), blocks: None, numbers: Numbers::ALL }
     }
 
-    /// What of this unit is left to a process that nobody helps: all of the type with its first unit, nothing with the
-    /// others.
+    /// The unit to write if a process works alone: the first unit stands for the whole type, the others are dropped.
     pub fn undivided(&self) -> Option<Unit> {
         (self.numbers.first == 1).then(|| Unit::whole(&self.resource_type))
     }
 }
 
-/// Divides an export among so many processes: units whose tables several may read, the largest first, and types for one
-/// process alone, since a parallel query may not do all that policies, views and foreign tables can lead to.
+/// Divides an export among `processes` processes. Returns the units that several processes may read, largest first, and the
+/// types that one process must read alone: parallel mode forbids some of what policies, views and foreign tables may do.
 ///
 /// # Errors
-/// 42P01 for a table that is gone; 3F000.
+/// 42P01 for a table that no longer exists; 3F000.
 pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Unit>)> {
     let (mut together, mut alone) = (Vec::new(), Vec::new());
     for name in &kickoff.types {
@@ -52,8 +51,8 @@ pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Uni
     }
     let total: u64 = together.iter().map(|(_, bytes)| bytes).sum();
     let most = (total / (processes as u64 * UNITS_EACH)).max(LEAST_BYTES);
-    // An index on ts may find what changed within some time; with a range of blocks beside it each unit would search it
-    // again, or all blocks be read for a few rows.
+    // With a time range, an index on ts may find the rows. If each unit also had a range of blocks, it would search that
+    // index again, or read all its blocks for a few rows.
     let is_divisible = processes > 1 && kickoff.since.is_none() && kickoff.until.is_none();
     let mut sized = Vec::new();
     for (name, bytes) in together {
@@ -67,7 +66,7 @@ pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Uni
     Ok((sized.into_iter().map(|(_, unit)| unit).collect(), alone))
 }
 
-/// Up to `count` ranges of the blocks of a type's table, about as long as each other.
+/// Up to `count` ranges of the blocks of a type's table, of about the same length.
 fn parts(name: &str, count: u64) -> Result<Vec<Unit>> {
     let blocks = ResourceTable::lock_to_read(&ResourceType::new(name)?)?.blocks().unwrap_or(0);
     let count = u32::try_from(count).unwrap_or(u32::MAX).min(blocks);
@@ -77,7 +76,7 @@ fn parts(name: &str, count: u64) -> Result<Vec<Unit>> {
     let start = |part: u32| (u64::from(blocks) * u64::from(part) / u64::from(count)) as u32;
     let unit = |part: u32| Unit {
         resource_type: name.to_owned(),
-        // The last one takes what the table grows by meanwhile.
+        // The last unit includes blocks that are added meanwhile.
         blocks: Some(Blocks { first: start(part), end: (part + 1 < count).then(|| start(part + 1)) }),
         numbers: Numbers { first: part as usize + 1, step: count as usize },
     };

@@ -1,4 +1,4 @@
-//! `bulk_import`: NDJSON from many sources in the background, as Aidbox's `$import` has it.
+//! `bulk_import`: loads NDJSON from many sources in the background, like Aidbox's `$import`.
 
 mod request;
 mod run;
@@ -14,25 +14,25 @@ use pgrx::{JsonB, PgSqlErrorCode, default};
 use request::Request;
 use serde_json::{Value, json};
 
-/// What these jobs are called in the queue.
+/// The name of this kind of job in the queue.
 const NAME: &str = "import";
-/// How workers do them.
+/// How workers run these jobs.
 pub const KIND: Kind =
     Kind { name: NAME, run: run::run, forget: |_| Ok(true), retention_minutes: settings::job_retention_minutes };
 
-/// Has sources imported in the background once the transaction commits; the answer is the job's id.
+/// Adds an import job, which starts when the transaction commits. Returns the job's id.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_import(request: Option<JsonB>, fhir: default!(Option<bool>, "false")) -> String {
     or_raise(import(request, fhir))
 }
 
-/// How far an import of the caller's is.
+/// Returns the progress of an import of the caller.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_import_status(id: Option<&str>) -> JsonB {
     JsonB(or_raise(required(id, "id").and_then(status)))
 }
 
-/// Ends an import of the caller's where it stands; what it has committed stays. False when it is not active.
+/// Cancels an import of the caller. What it has committed stays. False if it is not active.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_import_cancel(id: Option<&str>) -> bool {
     session::prevent_if_read_only(c"bulk_import_cancel()");

@@ -1,4 +1,4 @@
-//! What is to be imported: the body of Aidbox's `$import`.
+//! Reads an import's request, the body of Aidbox's `$import`.
 
 use crate::jobs::random_id;
 use crate::store::ResourceType;
@@ -7,29 +7,29 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// More are no import any more; the queue counts them in 16 bits.
+/// The most inputs of one import. The locks of tasks have 16 bits for the number of an input.
 const MAX_INPUTS: usize = 10_000;
 const MAX_RETRIES: u64 = 100;
 const DEFAULT_RETRIES: u64 = 2;
 const MAX_ID_BYTES: usize = 255;
 
-/// A request, checked; as JSON it is what the queue keeps of it.
+/// A checked request. The queue stores it as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// The caller's name for the job, or one made here. The queue has it beside the request.
+    /// The caller's id for the job, or a new one. The queue stores it in a column of its own.
     #[serde(skip)]
     pub id: String,
-    /// The lines are in FHIR's form, else in Aidbox's.
+    /// Whether the lines are in FHIR's form, not in Aidbox's.
     pub fhir: bool,
-    /// As the status repeats it; what a source is, its content tells.
+    /// For the status only: a load recognises gzip by the source's content.
     pub content_encoding: Option<String>,
-    /// Each input is one transaction; else they commit batch by batch.
+    /// Whether each input is one transaction; otherwise it commits batch by batch.
     pub transaction: bool,
     /// Keep replaced versions in the history table.
     pub update: bool,
-    /// How often a source that can't be had is asked again.
+    /// How often to retry a source that cannot be read.
     pub retries: u32,
-    /// In order. The queue has each as a task's.
+    /// In order. The queue stores each with its task.
     #[serde(skip)]
     pub inputs: Vec<Input>,
 }
@@ -37,7 +37,7 @@ pub struct Request {
 /// A source.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Input {
-    /// The type of all its lines; without it each says its own.
+    /// The type of all its lines; `None` if each line names its own.
     pub resource_type: Option<String>,
     pub url: String,
 }
@@ -47,19 +47,19 @@ impl Request {
     /// "url"}, …]}`.
     ///
     /// # Errors
-    /// 22023 with the name of what is missing, unknown or of another type.
+    /// 22023 for a member that is missing, unknown or of the wrong type.
     pub fn parse(request: Value, fhir: bool) -> Result<Request> {
         let Value::Object(mut members) = request else {
             return Err(Error::invalid_argument("the request is not a JSON object"));
         };
-        // What is null is not there.
+        // A null counts as missing.
         members.retain(|_, value| !value.is_null());
         let id = match members.remove("id") {
             None => random_id(),
             Some(Value::String(id)) if is_id(&id) => id,
             Some(_) => {
                 return Err(wrong("id", "a string of letters, digits, '-', '.', '_' and '~'")
-                    .hint(format!("It is part of URLs, and may have {MAX_ID_BYTES} of them.")));
+                    .hint(format!("It is part of URLs, and may have up to {MAX_ID_BYTES} characters.")));
             }
         };
         let formats = ["application/fhir+ndjson", "application/ndjson", "application/x-ndjson", "ndjson"];
@@ -110,10 +110,10 @@ impl Input {
     }
 }
 
-/// What needs no escape in a URL (RFC 3986, unreserved).
+/// Whether an id needs no escape in a URL (RFC 3986, unreserved).
 fn is_id(id: &str) -> bool {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    // `.` and `..` are steps of a path, not names in it.
+    // `.` and `..` are not names in a path.
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved) && !matches!(id, "." | "..")
 }
 
@@ -129,7 +129,7 @@ fn nothing_else(members: &Map<String, Value>, place: &str, known: &str) -> Resul
     match members.keys().next() {
         None => Ok(()),
         Some(name) => Err(Error::invalid_argument(format!("the request has an unknown member \"{place}{name}\""))
-            .hint(format!("Known are {known}."))),
+            .hint(format!("The known members are {known}."))),
     }
 }
 
@@ -137,7 +137,7 @@ fn wrong(name: &str, expected: &str) -> Error {
     Error::invalid_argument(format!("\"{name}\" of the request is not {expected}"))
 }
 
-/// What the queue keeps of a [`Request`] or an [`Input`], back.
+/// Reads a [`Request`] or an [`Input`] that the queue has stored.
 pub fn kept<T: DeserializeOwned>(json: Value) -> T {
     serde_json::from_value(json).expect("the shape it was kept in")
 }

@@ -1,4 +1,4 @@
-//! An input's way into its tables, in a worker.
+//! Imports one input in a worker.
 
 use super::request::{Input, Request, kept};
 use crate::jobs::{Committed, Reached, Task};
@@ -12,23 +12,23 @@ use fhir_bulk_pg::worker;
 use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
 
-/// How often in a row a batch is begun again that other sessions kept from committing.
+/// How often in a row a batch is tried when temporary errors stop it.
 const TRIES: u32 = 10;
-/// The longest wait before that; it doubles from a thousandth of it.
+/// The longest wait before another try. The first wait is a thousandth of it; each next one is twice as long.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A slow source commits after so long what it has given until then.
+/// After this time a batch commits what a slow source has sent so far.
 const COMMIT_AFTER: Duration = Duration::from_secs(10);
-/// The clock is looked at every so many lines.
+/// How many lines pass between two looks at the clock.
 const LINES_PER_LOOK: u64 = 256;
 
-/// Imports a task's input. The error is what its status says.
+/// Imports a task's input. The error is shown in the job's status.
 pub fn run(task: &Task) -> std::result::Result<(), String> {
     let mut import = Import::of(task);
     let mut failures = 0;
     loop {
         let before = import.committed;
         let Err(error) = import.go_on() else { return Ok(()) };
-        // Not what this process thinks it has committed, but what it has.
+        // Ask the database what is committed: after an error this process cannot be sure.
         match task.committed().or_else(|_| task.committed()) {
             Ok(Some(committed)) => import.committed = committed,
             Ok(None) => return Ok(()),
@@ -44,7 +44,8 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
     }
 }
 
-/// Errors that say nothing of the input: deadlocks, serialization failures, an interrupt that was not meant for it.
+/// Whether another try may succeed: after a deadlock, a serialization failure, an interrupt that was not meant for the
+/// input.
 fn may_pass(error: &Error) -> bool {
     matches!(
         error.code(),
@@ -67,11 +68,11 @@ impl<'a> Import<'a> {
         Import { task, request: kept(row.request.clone()), input: kept(row.input.clone()), committed: row.committed }
     }
 
-    /// From where the input is committed to its end:
-    /// 1. open the source and make its table; committed at once, since whoever makes a table keeps all others from
-    ///    making it until then, and a source may be slow
-    /// 2. store batch after batch, each in a transaction that notes how far it comes; so is a table that a line makes
-    ///    by its type, unless the input is to be one transaction
+    /// Imports from the last commit to the end of the input:
+    /// 1. open the source, create its table, and commit at once: until then no other session can create the table, and a
+    ///    source may be slow
+    /// 2. store batch after batch, each in a transaction that also stores the progress. A batch also ends when a line's type
+    ///    has created a table, unless the input is one transaction
     fn go_on(&mut self) -> Result<()> {
         let mut load = self.task.transaction(|| {
             let mut load = self.open()?;
@@ -98,7 +99,7 @@ impl<'a> Import<'a> {
         }
     }
 
-    /// The source, with what is committed of it passed over.
+    /// Opens the source after the lines that are committed.
     fn open(&self) -> Result<Load> {
         let resource_type = self.input.resource_type.as_deref().map(ResourceType::new).transpose()?;
         let options = Options { update: self.request.update, ..Options::default() };
@@ -109,8 +110,8 @@ impl<'a> Import<'a> {
         Load::start(source, Plan { resource_type, table: None, fhir, options, mistaken: None, start })
     }
 
-    /// When a batch is large enough, by the number of its lines, or is to be committed at once, for it has made a table;
-    /// shows now and then how far it is, and sees to it that the import takes no more than its share of
+    /// Decides after each line whether the batch commits: when it is large or old enough, or has created a table. Now and
+    /// then it also shows the progress, and checks that the import takes no more than its share of
     /// `fhir_bulk.import_workers`.
     fn enough(&self, source: source::Progress, pace: Pace) -> impl FnMut(u64, bool) -> bool {
         let (whole, rows, begun) = (self.request.transaction, settings::import_commit_rows(), Instant::now());

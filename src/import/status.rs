@@ -1,4 +1,4 @@
-//! `BulkImportStatus`, as Aidbox shows an import.
+//! The status of an import, as Aidbox's `BulkImportStatus`.
 
 use super::request::{Input, Request, kept};
 use crate::jobs::{Job, TaskState};
@@ -43,7 +43,7 @@ fn input(task: TaskState) -> Value {
     input
 }
 
-/// Bytes of the sources as far as they were begun, and the rate since the first of them was.
+/// The bytes read of all sources, and the rate since the first one started.
 fn progress(tasks: &[TaskState]) -> Value {
     let read: u64 = tasks.iter().map(|task| task.read_bytes).sum();
     let all: Option<u64> = tasks.iter().map(|task| task.all_bytes).sum();
@@ -60,7 +60,7 @@ fn progress(tasks: &[TaskState]) -> Value {
     progress
 }
 
-/// In the session's time zone.
+/// A time in the session's time zone.
 fn time(at: i64) -> String {
     instant::format(at, session::utc_offset(at))
 }

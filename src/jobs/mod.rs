@@ -1,12 +1,12 @@
-//! Background jobs: a role asks for them, workers of the server do them. A worker that ends early is replaced by the next one,
-//! which goes on from the last commit.
+//! Background jobs: a role adds them, background workers run them. If a worker ends early, the next one continues from the
+//! last commit.
 //!
-//! A job is a row of `bulk_job` with one row of `bulk_job_task` for each of its inputs. [`add`] writes them in the
-//! caller's transaction and has workers started when it commits. A worker ([`work`]) holds a slot, of which there are
-//! `fhir_bulk.import_workers`, and takes open tasks in order, each with a lock that ends with the process: an active
-//! task whose lock nobody has is one whose worker died, and the next worker goes on with it.
+//! A job is a row of `bulk_job` with one row of `bulk_job_task` per input. [`add`] inserts them in the caller's transaction
+//! and starts workers when it commits. There are `fhir_bulk.import_workers` slots; a worker ([`work`]) holds one and takes
+//! open tasks in order. It holds a lock on its task, which ends with the process. If no process holds the lock of an active
+//! task, its worker has died, and the next worker continues the task.
 //!
-//! What a kind of job does, its own module says ([`Kind`]); nothing here knows of imports.
+//! Each kind of job has a module of its own ([`Kind`]); this one knows nothing about imports.
 
 mod launcher;
 mod own_jobs;
@@ -26,21 +26,21 @@ use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::spi;
 use pgrx::prelude::*;
 
-/// Adds a job of the current role. It starts when the transaction commits, as soon as a worker is free.
+/// Adds a job for the current role. It starts after the commit, when a worker is free.
 ///
 /// # Errors
-/// 42710 when the role has a job of that id.
+/// 42710 if the role already has a job with this id.
 pub fn add(job: &NewJob<'_>) -> Result<()> {
     own_jobs::add(job)?;
     worker::wake_at_commit(job.inputs.len());
     Ok(())
 }
 
-/// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is removed by a worker
-/// soon after the commit. False when there is none, or none that made anything.
+/// Discards an ended job of the current role: its status becomes cancelled, and a worker removes its results soon after the
+/// commit. False if there is no such job, or it has no results.
 ///
 /// # Errors
-/// 22023 for claims that say not whose jobs are meant.
+/// 22023 if `request.jwt.claims` cannot be read: then the owner of the jobs is not known.
 pub fn discard(kind: &str, id: &str) -> Result<bool> {
     let discarded = own_jobs::discard(kind, id)?;
     if discarded {
@@ -49,13 +49,13 @@ pub fn discard(kind: &str, id: &str) -> Result<bool> {
     Ok(discarded)
 }
 
-/// The `sub` of the token that the session works for, in `request.jwt.claims`; for the views on jobs.
+/// The `sub` of the session's token, from `request.jwt.claims`. The views on jobs use it.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_job_subject() -> Option<String> {
     or_raise(own_jobs::subject())
 }
 
-/// An id for a job whose owner chose none.
+/// A new id for a job whose owner chose none.
 pub fn random_id() -> String {
     spi::texts(c"SELECT pg_catalog.gen_random_uuid()", &[]).remove(0)
 }

@@ -1,35 +1,35 @@
-//! What stands in the tables of jobs, as the rest of the house sees it.
+//! The rows of the job tables as Rust types.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// A job to be added.
+/// A job to add.
 pub struct NewJob<'a> {
-    /// Which [`Kind`](super::Kind) does it.
+    /// Which [`Kind`](super::Kind) runs it.
     pub kind: &'static str,
-    /// Its owner's name for it, unique among the owner's jobs of the kind.
+    /// Its id, unique among the owner's jobs of this kind.
     pub id: &'a str,
-    /// What was asked for.
+    /// The caller's request.
     pub request: &'a Value,
-    /// What each task works on; tasks are numbered from 1 in this order.
+    /// The input of each task. Tasks are numbered from 1 in this order.
     pub inputs: &'a [Value],
 }
 
 /// A job of the current role, with its tasks.
 #[derive(Deserialize)]
 pub struct Job {
-    /// What was asked for.
+    /// The caller's request.
     pub request: Value,
     /// `active`, `finished`, `failed` or `cancelled`.
     pub status: String,
-    /// Microseconds since 2000-01-01T00:00:00Z, as all times here.
+    /// In microseconds since 2000-01-01T00:00:00Z, like all times here.
     pub created_at: i64,
     pub ended_at: Option<i64>,
     /// In order.
     pub tasks: Vec<TaskState>,
 }
 
-/// How far a task is.
+/// The state of a task.
 #[derive(Deserialize)]
 pub struct TaskState {
     pub input: Value,
@@ -37,16 +37,16 @@ pub struct TaskState {
     pub status: String,
     /// Resources that are committed.
     pub total: u64,
-    /// Resources so far, those of the worker's current transaction too.
+    /// Resources so far, with those of the worker's current transaction.
     pub seen: u64,
-    /// Of the input as it is stored, so far.
+    /// Bytes of the input read so far, compressed bytes if it is compressed.
     pub read_bytes: u64,
     pub all_bytes: Option<u64>,
     pub started_at: Option<i64>,
     pub changed_at: Option<i64>,
     pub ended_at: Option<i64>,
     pub error: Option<String>,
-    /// What [`Task::finish`](super::Task::finish) noted.
+    /// What [`Task::finish`](super::Task::finish) has stored.
     pub result: Option<Value>,
 }
 
@@ -57,7 +57,7 @@ pub struct OpenTask {
     pub number: i32,
 }
 
-/// A task as a worker takes it over.
+/// A task that a worker takes.
 #[derive(Deserialize)]
 pub struct TaskRow {
     pub job: i64,
@@ -71,25 +71,25 @@ pub struct TaskRow {
     pub input: Value,
     /// How many tasks the job has.
     pub tasks: i32,
-    /// How many processes began it, this one included, since any of it was committed last.
+    /// How many processes have started it since its last commit, this one included.
     pub starts: i32,
-    /// How far it is.
+    /// How much of it is committed.
     #[serde(flatten)]
     pub committed: Committed,
 }
 
-/// How far a task is committed.
+/// How much of a task is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Committed {
     /// Resources.
     pub total: u64,
-    /// Lines and bytes of the decompressed input, and what those bytes were.
+    /// Lines and bytes of the decompressed input, and the checksum of these bytes.
     pub lines: u64,
     pub stream_bytes: u64,
     pub stream_checksum: u32,
 }
 
-/// A task that is over.
+/// A task that has ended.
 #[derive(Deserialize)]
 pub struct EndedTask {
     pub job: i64,
@@ -104,30 +104,30 @@ impl EndedTask {
     }
 }
 
-/// A task that was cancelled just now, and the process that worked on it last.
+/// A task that was just cancelled, and the process that worked on it last.
 #[derive(Deserialize)]
 pub struct CancelledTask {
     pub number: i32,
     pub worker: Option<i32>,
 }
 
-/// A job that is to be forgotten.
+/// A job to delete.
 #[derive(Deserialize)]
 pub struct ExpiredJob {
     pub number: i64,
     pub inputs: Vec<Value>,
 }
 
-/// What a task has come to with a transaction.
+/// The progress of a task in one transaction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reached {
     /// Resources that the transaction adds.
     pub stored: u64,
-    /// Lines and bytes of the decompressed input that are done for good, and what those bytes were.
+    /// Lines and bytes of the decompressed input that are stored, and the checksum of these bytes.
     pub lines: u64,
     pub stream_bytes: u64,
     pub stream_checksum: u32,
-    /// Of the input as it is stored.
+    /// Bytes of the input read, compressed bytes if it is compressed.
     pub read_bytes: u64,
     pub all_bytes: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! A task in the hands of its worker.
+//! A task that a worker runs.
 
 use super::queue::{self, Queue};
 use super::rows::{Committed, Reached, TaskRow};
@@ -13,12 +13,13 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::Value;
 use std::cell::Cell;
 
-/// What there is to do, and the ways to do it with its owner's rights.
+/// A task of a job, with methods to run transactions with its owner's rights and to store its progress.
 pub struct Task {
     row: TaskRow,
-    /// The extension whose queue it is in: one that is dropped and made again has another, with the same numbers.
+    /// The extension whose queue it is in. If the extension is dropped and created again, its OID changes, but job numbers
+    /// may repeat.
     extension: pg_sys::Oid,
-    /// The worker's slot and the task itself.
+    /// The locks of the worker's slot and of the task.
     locks: [Key; 2],
     over: Cell<bool>,
 }
@@ -28,7 +29,7 @@ impl Task {
         Task { row, extension, locks: [slot, lock], over: Cell::new(false) }
     }
 
-    /// What the worker took over.
+    /// The row that the worker took.
     pub fn row(&self) -> &TaskRow {
         &self.row
     }
@@ -37,21 +38,21 @@ impl Task {
         (self.row.job, self.row.number)
     }
 
-    /// Whose rights it has.
+    /// The role whose rights it has.
     pub(super) fn role(&self) -> pg_sys::Oid {
         self.row.role.into()
     }
 
-    /// As messages and `pg_stat_activity` name it.
+    /// Its name in messages and `pg_stat_activity`.
     pub fn title(&self) -> String {
         format!("fhir_bulk {} \"{}\", {} of {}", self.row.kind, self.row.id, self.row.number, self.row.tasks)
     }
 
-    /// Runs `work` in a transaction of its own, with the owner's rights as they are now, confined to them, and under
-    /// the settings of the session that asked.
+    /// Runs `work` in a transaction of its own, with the owner's current rights, which it cannot leave, and under the
+    /// settings of the session that added the job.
     ///
     /// # Errors
-    /// 42704 when the owner is gone; those of `work`, and what PostgreSQL raised in it or at the commit.
+    /// 42704 if the owner no longer exists; the errors of `work`, and those that PostgreSQL raises in it or at the commit.
     pub fn transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         worker::reload_if_asked();
         self.keeping_locks(|| transaction::run(|| self.as_owner(work)))
@@ -60,7 +61,7 @@ impl Task {
     /// As [`Task::transaction`], with one snapshot for all of `work`, taken after `lock`.
     ///
     /// # Errors
-    /// As [`Task::transaction`], and those of `lock`.
+    /// As for [`Task::transaction`], and the errors of `lock`.
     pub fn frozen_transaction<L, T>(
         &self,
         lock: impl FnOnce() -> Result<L>,
@@ -84,37 +85,36 @@ impl Task {
         result
     }
 
-    /// A transaction after whose failure the task is still this worker's, or over for it.
+    /// Runs a transaction. If it fails, takes this worker's locks again, or notes that the worker has lost the task.
     fn keeping_locks<T>(&self, transaction: impl FnOnce() -> Result<T>) -> Result<T> {
         let result = transaction();
         if result.is_err() && !self.locks.iter().all(|lock| lock.keep()) {
-            // Another worker saw the task without a lock and goes on with it.
+            // Another worker has found the task without a lock and has taken it.
             self.over.set(true);
         }
         result
     }
 
-    /// Shows how far the current transaction is, before anything of it is committed: for the status, and in
-    /// `pg_stat_progress_copy`. A worker whose server is gone ends here.
+    /// Shows the progress of the current transaction, before it commits, in the job's status and in `pg_stat_progress_copy`.
+    /// Ends the worker if the server has ended.
     pub fn show(&self, copying: Copying, resources: u64) {
         worker::end_without_server();
         let (job, number) = self.key();
         progress::show(copying, resources, Work::Task(job, number));
     }
 
-    /// Notes in the current transaction what it adds, and with `at_end` that it is the last.
+    /// Stores the progress of the current transaction; with `at_end` it is the task's last one.
     ///
     /// # Errors
-    /// 57014 when the task was cancelled: the transaction must not commit then.
+    /// 57014 if the task was cancelled: then the transaction must not commit.
     pub fn advance(&self, reached: &Reached, at_end: bool) -> Result<()> {
         self.unless_cancelled(self.queue().is_some_and(|queue| queue.advance(self.key(), reached, at_end)))
     }
 
-    /// Notes in the current transaction that the task is done, how many resources it came to, and what else there is to
-    /// say of it.
+    /// Stores in the current transaction that the task has finished, its number of resources, and its result.
     ///
     /// # Errors
-    /// As [`Task::advance`].
+    /// As for [`Task::advance`].
     pub fn finish(&self, total: u64, result: &Value) -> Result<()> {
         self.unless_cancelled(self.queue().is_some_and(|queue| queue.finish(self.key(), total, result)))
     }
@@ -127,11 +127,11 @@ impl Task {
         Err(Error::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, format!("{} was cancelled", self.title())))
     }
 
-    /// How far the task is committed; `None` when there is nothing more to do for this worker: the task was cancelled,
-    /// the extension is gone, or another worker has it.
+    /// How much of the task is committed; `None` if this worker must stop: the task was cancelled, the extension was
+    /// dropped, or another worker has the task.
     ///
     /// # Errors
-    /// When the queue can't be read.
+    /// What PostgreSQL raises if the queue cannot be read.
     pub fn committed(&self) -> Result<Option<Committed>> {
         let mut committed = None;
         if !self.over.get() {
@@ -142,12 +142,12 @@ impl Task {
         Ok(committed.filter(|_| !self.over.get()))
     }
 
-    /// Whether there is nothing more to do for this worker, as far as can be told.
+    /// Whether this worker must stop. False if the queue cannot be read.
     pub fn is_over(&self) -> bool {
         matches!(self.committed(), Ok(None))
     }
 
-    /// Whether a queue is the one that it was taken from.
+    /// Whether the task is from this queue.
     pub(super) fn is_in(&self, queue: &Queue) -> bool {
         queue.extension() == self.extension
     }
@@ -156,14 +156,14 @@ impl Task {
         extension::find_this_extension().map(Queue::of).filter(|queue| self.is_in(queue))
     }
 
-    /// Whether a second thread may help now: there is a slot that no worker has, and those who would like it too and
-    /// have a slot before this one's have one each. Costs a look into shared memory.
+    /// Whether a second thread may help now. Each free slot allows one second thread, and workers with lower slots come
+    /// first. Costs a look into shared memory.
     pub fn has_second_slot(&self) -> bool {
         let (free, taken): (Vec<Key>, Vec<Key>) = queue::slots(self.extension).partition(|slot| slot.is_free());
         taken.iter().position(|slot| *slot == self.locks[0]).is_some_and(|rank| rank < free.len())
     }
 
-    /// Leaves the task to others.
+    /// Releases the task, so that another worker can take it.
     pub(super) fn release(&self) {
         self.locks[1].release();
     }

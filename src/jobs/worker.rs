@@ -1,4 +1,4 @@
-//! The process that works on jobs.
+//! The background worker that runs jobs, and the code that starts it.
 
 use super::queue::{Queue, Which};
 use super::task::Task;
@@ -12,25 +12,25 @@ use serde_json::Value;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// A kind of job and what does its tasks.
+/// A kind of job, and the functions that run its tasks.
 pub struct Kind {
-    /// As in [`NewJob`](super::NewJob).
+    /// Its name in [`NewJob`](super::NewJob).
     pub name: &'static str,
-    /// Does a task to its end. The error is kept with the task as its reason.
+    /// Runs a task to its end. The error is stored with the task.
     pub run: fn(&Task) -> std::result::Result<(), String>,
-    /// Removes what a task with this input left outside of the database: when it failed or was cancelled, and when it
-    /// is long over. May wait; may come again for the same input, also when it said that it is done; false when it is
-    /// better tried later.
+    /// Removes what a task with this input left outside of the database, after the task has failed or was cancelled, and
+    /// when the job expires. It may wait. It may be called again for the same input, even after it succeeded. Returns false
+    /// if it should be tried later.
     pub forget: fn(&Value) -> Result<bool>,
-    /// How long jobs are remembered after they ended.
+    /// How long jobs are kept after they end.
     pub retention_minutes: fn() -> i32,
 }
 
-/// How many processes begin a task in a row without committing any of it, before it is given up.
+/// How many processes in a row may start a task without a commit. After that the task fails.
 const MOST_STARTS: i32 = 10;
-/// How often a process looks, at most, whether workers are missing: one that was just started has yet to take its task.
+/// The shortest time between two checks for missing workers: a new worker needs time to take its task.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often a look into the queue that failed is begun again, after ever longer waits from the first one on.
+/// How often a failed transaction on the queue is tried. The waits between grow from the first one.
 const TRIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
@@ -40,9 +40,9 @@ thread_local! {
     static LAST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Starts workers for so many tasks when the transaction has committed, as far as slots are free.
+/// Starts workers for `tasks` tasks after the transaction has committed, but no more than there are free slots.
 ///
-/// One that is prepared is committed by whichever session; its tasks begin at the next [`wake`].
+/// A prepared transaction may be committed by another session. Then its tasks start at the next [`wake`].
 pub(super) fn wake_at_commit(tasks: usize) {
     let transaction = session::transaction_id();
     let (of, before) = ADDED.get();
@@ -55,7 +55,7 @@ pub(super) fn wake_at_commit(tasks: usize) {
     transaction::at_commit(move || start(slots.iter().filter(|slot| slot.is_free()).count().min(ADDED.get().1)));
 }
 
-/// Starts workers for tasks that nobody works on: after a restart of the server, or when it had no process left.
+/// Starts workers for tasks without a worker: after a restart of the server, or when it had no process left.
 pub fn wake() {
     if !session::is_standby() {
         start_missing(&Queue::of(extension::this_extension()));
@@ -74,7 +74,7 @@ fn start_missing(queue: &Queue) {
     }
 }
 
-/// Starts a worker for what is to be forgotten.
+/// Starts a worker, which deletes expired jobs.
 pub fn start_worker() {
     if !session::is_standby() {
         start(1);
@@ -86,27 +86,27 @@ fn start(workers: usize) {
     started.count();
 }
 
-/// Starts a worker in a database; false when the server has no process left.
+/// Starts a worker in a database. False if the server has no process left.
 pub(super) fn start_one(database: pg_sys::Oid) -> bool {
     let (name, function) = ("fhir_bulk job worker", c"fhir_bulk_job_worker");
     Worker { name, library: extension::LIBRARY, function, argument: database.to_u32() }.start()
 }
 
-/// A worker's life, in a database:
-/// 1. take a slot, or leave the work to those who have them; forget jobs that are another database's
-/// 2. take the first task that nobody works on, do it, forget what it left in the session, and what else is to be
-///    forgotten; again until there is none
-/// 3. give the slot up; go on if a task has come between that last look and now
-/// 4. do a task that took its workers down, if nobody else is at work; then go on with 1
+/// The main function of a worker:
+/// 1. take a slot, or end if there is none; delete jobs that belong to another database
+/// 2. take the first task without a worker, run it, clean up the session, and remove expired jobs and leftovers; repeat
+///    until there is no task
+/// 3. release the slot; go on with 1 if a task has been added since the last look
+/// 4. run a task that ended its earlier workers, if no other worker runs; then go on with 1
 pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
     worker::connect(Some(database));
-    // It ends early when the queue can't be read or written: then whoever asks next has it tried again.
+    // It ends early if the queue cannot be read or written. The next call of a job function starts a new worker.
     while let Some(more) = work_in_a_slot(kinds)
         && (more || work_alone(kinds) == Some(true))
     {}
 }
 
-/// Whether there is more to do; `None` when the queue is gone or can't be used.
+/// Returns whether there is more to do; `None` if the queue does not exist or cannot be used.
 fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
     let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take()))? else { return Some(false) };
     in_queue(Queue::forget_others)?;
@@ -122,8 +122,8 @@ fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
     in_queue(|queue| !queue.free_tasks(Which::Harmless).is_empty())
 }
 
-/// Does one of the tasks that nobody works beside, if nobody is at work: the worker that ends last comes here. Whether it did.
-/// A worker that ends in the middle gives its slots up as it exits.
+/// Runs one of the suspect tasks, which must run alone, if no other worker runs. The last worker to end does this. Returns
+/// whether it ran one. If the worker dies here, its exit releases the slots.
 fn work_alone(kinds: &[Kind]) -> Option<bool> {
     if in_queue(|queue| queue.free_tasks(Which::Suspect).is_empty())? {
         return Some(false);
@@ -145,8 +145,8 @@ fn work_alone(kinds: &[Kind]) -> Option<bool> {
     Some(task.is_some())
 }
 
-/// All slots, or none. They are taken in one order: of two workers that come here at once, one has the first slot, and the
-/// other holds none.
+/// Takes all slots, or none. It takes them in order: of two workers that try at the same time, one gets the first slot, and
+/// the other holds none.
 fn take_all_slots(queue: &Queue) -> Option<Vec<Key>> {
     let mut taken = Vec::new();
     for slot in queue.slots() {
@@ -159,8 +159,8 @@ fn take_all_slots(queue: &Queue) -> Option<Vec<Key>> {
     Some(taken)
 }
 
-/// Has `work` look into the queue in a transaction, in several should the first ones fail; `None` when the last one
-/// does, or the extension is gone.
+/// Runs `work` on the queue in a transaction, and retries if it fails. `None` if all tries fail, or the extension was
+/// dropped.
 fn in_queue<T>(work: impl Fn(&Queue) -> T) -> Option<T> {
     let mut wait = FIRST_WAIT;
     for tried in 1.. {
@@ -180,7 +180,7 @@ fn in_queue<T>(work: impl Fn(&Queue) -> T) -> Option<T> {
     None
 }
 
-/// The first task that can be had, for the worker of these slots.
+/// Takes the first free task, for the worker of these slots.
 fn take_task(queue: &Queue, slots: &[Key], which: Which) -> Option<Task> {
     if !slots.iter().all(|slot| slot.keep()) {
         return None;
@@ -197,19 +197,19 @@ fn take_task(queue: &Queue, slots: &[Key], which: Which) -> Option<Task> {
         }
         row.map(|row| Task::new(row, queue.extension(), slot, lock))
     })?;
-    // The only worker that a launcher or a server with few processes could start sees to the others.
+    // If the server could start only one worker, that worker now starts the others.
     start_missing(queue);
     Some(task)
 }
 
-/// Does a task to its end; `None` when this process can't go on to another.
+/// Runs a task to its end. `None` if this process cannot run another one.
 fn run(task: &Task, kinds: &[Kind]) -> Option<()> {
     worker::report(Some(&task.title()));
     let kind = kinds.iter().find(|kind| kind.name == task.row().kind);
     let result = match (worker::become_role(task.role()), kind) {
-        _ if task.row().starts > MOST_STARTS => Err(format!(
-            "{MOST_STARTS} processes that worked on it ended before they had committed anything; the server's log says why"
-        )),
+        _ if task.row().starts > MOST_STARTS => {
+            Err(format!("{MOST_STARTS} workers in a row ended without a commit; the server's log says why"))
+        }
         (Ok(()), Some(kind)) => (kind.run)(task),
         (Err(error), _) => Err(error.message().to_owned()),
         (_, None) => Err(format!("no such kind of job: {}", task.row().kind)),
@@ -224,7 +224,7 @@ fn run(task: &Task, kinds: &[Kind]) -> Option<()> {
     task.release();
     let is_known = |extension: Option<Extension>| extension.is_some_and(|found| task.is_in(&Queue::of(found)));
     if let (Ok(false), Some(kind)) = (extension().map(is_known), kind) {
-        // Nobody else remembers the task.
+        // The queue of the task no longer exists, so no other worker will do this.
         forget(kind, &task.row().input);
     }
     worker::report(None);
@@ -235,15 +235,15 @@ fn extension() -> Result<Option<Extension>> {
     transaction::run(|| Ok(extension::find_this_extension()))
 }
 
-/// Ends jobs whose tasks are over, and forgets what is to be forgotten: outside of transactions, since that may wait for
-/// others.
+/// Ends jobs whose tasks have ended, and removes leftovers and expired jobs. It removes them outside of transactions,
+/// because that may take long.
 fn tidy(kinds: &[Kind]) -> Option<()> {
     let (queue_of, ended, expired) = in_queue(|queue| {
         queue.close_jobs();
         let expired = kinds.iter().map(|kind| queue.expired(kind.name, (kind.retention_minutes)()));
         (queue.extension(), queue.left_behind(), expired.collect::<Vec<_>>())
     })?;
-    // By the time there may be another extension, with other jobs of these numbers.
+    // Meanwhile the extension may have been created again, with other jobs of the same numbers.
     let note = |done: &dyn Fn(&Queue)| {
         in_queue(|queue| {
             if queue.extension() == queue_of {
@@ -266,7 +266,7 @@ fn tidy(kinds: &[Kind]) -> Option<()> {
     Some(())
 }
 
-/// False when it has to be tried again later.
+/// Returns false if it must be tried again later.
 fn forget(kind: &Kind, input: &Value) -> bool {
     transaction::between(|| (kind.forget)(input)).unwrap_or_else(|error: Error| {
         worker::log(&format!("fhir_bulk job worker: {}", error.message()));

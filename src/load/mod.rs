@@ -1,4 +1,4 @@
-//! `bulk_load`: NDJSON from a source into resource tables, in the caller's transaction: all of it or nothing.
+//! `bulk_load`: stores the NDJSON of a source in resource tables, in the caller's transaction: all of it or nothing.
 
 mod options;
 mod refusals;
@@ -19,7 +19,7 @@ use pgrx::{JsonB, PgSqlErrorCode, default};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Loads a source; the answer is `{"total": n}` or the count of each type, and with `on_error` "skip" `errors`.
+/// Loads a source. Returns `{"total": n}` or the count of each type; with `on_error` "skip" also the number of `errors`.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_load(
     source: Option<&str>,
@@ -45,7 +45,7 @@ fn load(
     let resource_type = resource_type.map(ResourceType::new).transpose()?;
     let typed = resource_type.is_some();
 
-    // Whoever waits for the answer decides whether to try again.
+    // No retries: the caller waits for the result, and can call again.
     let source = source::open(url, 0)?;
     let plan = Plan { resource_type, table: None, fhir, options, mistaken: None, start: Position::default() };
     let mut load = Load::start(source, plan)?;
@@ -53,15 +53,15 @@ fn load(
     Ok(answer(&counts, typed, load.finish()))
 }
 
-/// A function of 0.1.0: its install script, which upgrades start from, asks the library for it.
+/// A function of 0.1.0: its install script, from which upgrades start, needs it in the library.
 #[pg_extern(sql = false)]
 fn bulk_load_stage(_piece: Option<&[u8]>) -> i64 {
-    Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "bulk_load_stage() is no more")
+    Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "bulk_load_stage() no longer exists")
         .hint("ALTER EXTENSION fhir_bulk UPDATE; then COPY bulk_resource FROM STDIN (FORMAT fhir) takes the bytes.")
         .raise()
 }
 
-/// What a load came to: `{"total": n}` or the count of each type, and `errors` where lines may be passed over.
+/// The result of a load: `{"total": n}` or the count of each type, and `errors` if lines may be skipped.
 pub fn answer(counts: &BTreeMap<String, u64>, typed: bool, errors: Option<u64>) -> Value {
     let mut answer = if typed {
         json!({"total": counts.values().sum::<u64>()})

@@ -1,4 +1,4 @@
-//! The `options` of a load.
+//! Reads the argument `options` of a load.
 
 use crate::arguments::{self, wrong};
 use fhir_bulk_pg::error::{Error, Result};
@@ -12,11 +12,11 @@ pub enum OnError {
     /// End the load.
     #[default]
     Abort,
-    /// Note it among the rejects and go on, up to so many.
+    /// Store it as a rejected line and go on, for up to `max_errors` lines.
     Skip { max_errors: u64 },
 }
 
-/// Options, checked.
+/// Checked options.
 #[derive(Debug, Default)]
 pub struct Options {
     /// Keep replaced versions in the history table.
@@ -33,7 +33,7 @@ impl Options {
     /// Reads `{"update": …, "strip-nulls": …, "merge": {…}, "on_error": …, "max_errors": …}`.
     ///
     /// # Errors
-    /// 22023 with the name of what is unknown or of another type.
+    /// 22023 for an option that is unknown or has a wrong value.
     pub fn parse(options: Value) -> Result<Options> {
         let mut options = arguments::Options::new(options)?;
         let update = options.flag("update")?;

@@ -1,4 +1,4 @@
-//! What is wrong with lines and with sources, in PostgreSQL's terms.
+//! Makes PostgreSQL errors of what the feed reports: lines that cannot be loaded, sources that cannot be read.
 
 use crate::source;
 use crate::store::ResourceType;
@@ -11,7 +11,7 @@ use fhir_bulk_pg::error::Error;
 use pgrx::PgSqlErrorCode;
 use std::io;
 
-/// The error of a line of a source; `expected` is the type of all lines.
+/// The error for line `line` of a source. `expected` is the type that all lines must have.
 pub fn of_line(source: &str, line: u64, why: &Refusal, expected: Option<&ResourceType>) -> Error {
     match why {
         Refusal::TooLong(limit) => unreadable(source, line, &ReadError::LineTooLong(*limit)),
@@ -28,12 +28,12 @@ pub fn of_line(source: &str, line: u64, why: &Refusal, expected: Option<&Resourc
     }
 }
 
-/// Where a type is named first.
+/// The DETAIL that says which line named a type first.
 pub fn place_of_type(source: &str, line: u64) -> String {
     format!("The type is that of line {line} of {source}.")
 }
 
-/// The error of a source that ends early; `start` is where an earlier load of it came to.
+/// The error for a source that could not be read to its end. An earlier load has stored the lines before `start`.
 pub fn of_source(source: &str, failure: &Failure, start: Position) -> Error {
     match failure {
         Failure::Source { error, line } => unreadable(source, *line, error),
@@ -53,7 +53,7 @@ fn changed(source: &str, change: Change, stored: Position) -> Error {
     Error::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("{source} {how}"))
         .with_reason(format!("{source} {how}: its lines 1 to {lines} were imported as they were then"))
         .detail(format!("Its lines 1 to {lines}, {bytes} bytes, are stored as they were then."))
-        .hint("Import the source it is now as a new job.")
+        .hint("Start a new job to import the source as it is now.")
 }
 
 fn unreadable(source: &str, line: u64, error: &ReadError) -> Error {
@@ -62,12 +62,12 @@ fn unreadable(source: &str, line: u64, error: &ReadError) -> Error {
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("line {line} of {source} is longer than {limit} bytes"),
         )
-        .hint("Raise fhir_bulk.max_line_bytes if a resource of this size is meant."),
+        .hint("Raise fhir_bulk.max_line_bytes if a resource may be this large."),
         ReadError::TooBlank(limit) => Error::new(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("line {line} of {source}: there are more than {limit} bytes of blank lines"),
         )
-        .hint("Leave blank lines out."),
+        .hint("Remove the blank lines."),
         ReadError::OutOfMemory(bytes) => {
             Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("out of memory for line {line} of {source}"))
                 .detail(format!("The line takes at least {bytes} bytes."))
@@ -78,9 +78,9 @@ fn unreadable(source: &str, line: u64, error: &ReadError) -> Error {
 
 fn unreadable_source(source: &str, line: u64, error: &io::Error) -> Error {
     if let Some(error) = source::failure(source, error) {
-        return error.detail_if_none(format!("It failed in line {line}."));
+        return error.detail_if_none(format!("Reading failed in line {line}."));
     }
-    // The decoder names what is wrong with a gzip stream by these kinds; a file's own errors have others.
+    // The gzip decoder reports a bad stream by these kinds. The file system's errors have other kinds.
     if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) {
         return Error::new(
             PgSqlErrorCode::ERRCODE_BAD_COPY_FILE_FORMAT,
@@ -90,7 +90,7 @@ fn unreadable_source(source: &str, line: u64, error: &io::Error) -> Error {
         .hint("Check it with gzip -t.");
     }
     Error::new(PgSqlErrorCode::ERRCODE_IO_ERROR, format!("could not read {source}: {error}"))
-        .detail(format!("It failed in line {line}."))
+        .detail(format!("Reading failed in line {line}."))
 }
 
 fn foreign_type(source: &str, line: u64, given: &str, expected: &str) -> Error {
@@ -113,7 +113,7 @@ fn invalid_created_at(source: &str, line: u64, text: &str) -> Error {
     .hint("An instant has a date, a time and an offset: 2021-06-10T08:26:10.707454Z")
 }
 
-/// A line that cannot be read as a resource.
+/// The error for a line that is not a resource.
 fn bad_line(source: &str, number: u64, error: &LineError) -> Error {
     let out = Error::new(sqlstate(error.reason), format!("line {number} of {source}: {}", error.reason))
         .detail(format!("The error is at byte {} of the line.", error.offset + 1));

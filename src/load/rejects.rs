@@ -1,16 +1,16 @@
-//! Lines that a load passed over, kept with the reason for their sender to correct.
+//! Stores the lines that a load rejects, each with the reason, so that their sender can correct them.
 
 use crate::store::{Reject, add_rejects};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;
 use pgrx::PgSqlErrorCode;
 
-/// How much of a line is kept.
+/// How many bytes of a rejected line are stored.
 const LINE_BYTES: usize = 64 << 10;
-/// How many are held before they are written.
+/// How many rejected lines are buffered before they are written.
 const HELD: usize = 100;
 
-/// The rejects of one load.
+/// The rejected lines of one load.
 pub struct Rejects {
     source: String,
     max_errors: u64,
@@ -23,10 +23,10 @@ impl Rejects {
         Rejects { source: source.to_owned(), max_errors, count: 0, held: Vec::new() }
     }
 
-    /// Takes a line's error.
+    /// Adds a rejected line.
     ///
     /// # Errors
-    /// 22023 when there are more than allowed, with the last one as DETAIL; what cannot be passed over goes on.
+    /// 22023 when there are more than `max_errors`, with the error of this one as DETAIL.
     pub fn take(&mut self, error: Error, line_number: u64, byte_offset: u64, line: &[u8]) -> Result<()> {
         self.count += 1;
         if self.count > self.max_errors {
@@ -34,7 +34,7 @@ impl Rejects {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("{} has more than {} lines that cannot be loaded", self.source, self.max_errors),
             )
-            .detail(format!("The last one: {}.", error.message()))
+            .detail(format!("The last error: {}.", error.message()))
             .hint("Correct the source, or raise max_errors."));
         }
         self.held.push(Reject {
@@ -51,7 +51,7 @@ impl Rejects {
         Ok(())
     }
 
-    /// Writes what is held; how many lines were passed over.
+    /// Writes the buffered lines. Returns how many lines were rejected.
     pub fn finish(mut self) -> u64 {
         self.write();
         self.count

@@ -1,4 +1,4 @@
-//! A source on its way into resource tables, in one transaction or, batch by batch, in several.
+//! Loads a source into resource tables, in one transaction or in batches, each in a transaction of its own.
 
 use super::options::{OnError, Options};
 use super::refusals;
@@ -17,64 +17,63 @@ use std::collections::BTreeMap;
 
 pub use fhir_bulk_feed::{Pace, Position};
 
-/// What is to become of a source's lines.
+/// How to load the lines of a source.
 pub struct Plan {
-    /// The type of all lines; without it each says its own.
+    /// The type of all lines; `None` if each line names its own.
     pub resource_type: Option<ResourceType>,
-    /// The one table that lines go to, of whatever name and schema; without it each type has its own in
+    /// The only table that the load may write, with any name and schema. `None` for the table of each type in
     /// `fhir_bulk.data_schema`.
     pub table: Option<ResourceTable>,
-    /// The lines are in FHIR's form, else in Aidbox's.
+    /// Whether the lines are in FHIR's form, not in Aidbox's.
     pub fhir: bool,
     /// See [`Options`].
     pub options: Options,
-    /// What else a line may be that is refused, with its number: an error that ends the load, also where lines may be
-    /// passed over.
+    /// Checks a rejected line, with its number, for a mistake that ends the load even if lines may be skipped.
     pub mistaken: Option<Mistaken>,
-    /// Where to start: what is before was stored by an earlier load of the same source.
+    /// Where to start. An earlier load of the same source has stored the lines before it.
     pub start: Position,
 }
 
 /// See [`Plan::mistaken`].
 pub type Mistaken = fn(u64, &[u8]) -> Option<Error>;
 
-/// A load under way.
+/// A running load.
 pub struct Load {
     name: String,
     progress: Progress,
-    /// Reads the source, where the feed can't do it by itself.
+    /// Reads the source on this thread, if the feed's thread cannot.
     arriving: Option<Box<dyn Arriving>>,
-    /// Makes rows of the source's bytes meanwhile.
+    /// Makes rows of the source's bytes on a thread of its own.
     feed: Feed,
-    /// What it made last, and the next item of it.
+    /// The chunk that the feed made last, and the index of its next item.
     chunk: Chunk,
     next: usize,
     position: Position,
-    /// There are no more than those of the chunk.
+    /// There are no more lines.
     at_end: bool,
     resource_type: Option<ResourceType>,
     table: Option<ResourceTable>,
     mistaken: Option<Mistaken>,
     keep_history: bool,
     start: Position,
-    /// How many tables it has made so far.
+    /// How many tables the load has created so far.
     created: usize,
     rejects: Option<Rejects>,
 }
 
-/// What a batch came to.
+/// The result of a batch.
 pub struct Batch {
-    /// How many lines of each type are stored.
+    /// How many lines of each type the batch has stored.
     pub counts: BTreeMap<String, u64>,
     /// There are no more lines.
     pub at_end: bool,
 }
 
 impl Load {
-    /// Starts to make rows of a source under the current role's settings.
+    /// Starts the feed on a source, under the current role's settings.
     ///
     /// # Errors
-    /// 53000 when no thread can be had.
+    /// 53000 when the thread cannot be started.
     pub fn start(source: Source, plan: Plan) -> Result<Load> {
         let Source { name, bytes, progress } = source;
         let rejects = match plan.options.on_error {
@@ -118,21 +117,21 @@ impl Load {
         self.position
     }
 
-    /// How much of the source, as it is stored, has been read.
+    /// How many bytes of the source have been read.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// How far ahead of the writing lines are read.
+    /// How far the feed reads ahead of the lines that are written.
     pub fn pace(&self) -> &Pace {
         self.feed.pace()
     }
 
-    /// Waits for the first lines, and makes what the first batch would make: the sequence, and the table if all lines
+    /// Waits for the first lines, then creates what the first batch would create: the sequence, and the table if all lines
     /// are of one type.
     ///
     /// # Errors
-    /// Those of reading the source and of [`ResourceTable::get_or_create`].
+    /// The errors of reading the source and of [`ResourceTable::get_or_create`].
     pub fn prepare(&mut self) -> Result<()> {
         self.has_line()?;
         make_sequence()?;
@@ -143,16 +142,16 @@ impl Load {
         Ok(())
     }
 
-    /// Stores lines in the current transaction until there are no more or `enough` says so of the number that this
-    /// batch has taken, and of whether it has made tables. After an error the load can't go on.
+    /// Stores lines in the current transaction until the source ends or `enough` returns true. `enough` gets the number of
+    /// lines that this batch has taken, and whether it has created tables. After an error the load cannot go on.
     ///
     /// 1. take the batch's number
-    /// 2. each line, which the feed has made a row of: its type decides the table
-    /// 3. write what is left of each table's rows
+    /// 2. take each row that the feed has made of a line; its type decides the table
+    /// 3. write the rows that the tables' writers still buffer
     ///
     /// # Errors
-    /// 22 for lines that can't be loaded, 54 for limits, with source and line; those of reading the source, 55000 for
-    /// one that has changed before its start. PostgreSQL's own (42501, 23…) are raised.
+    /// Class 22 for lines that cannot be loaded and class 54 for limits, both with source and line; the errors of reading
+    /// the source; 55000 if the source has changed before `start`. PostgreSQL's own errors (42501, 23…) are raised.
     pub fn batch(&mut self, mut enough: impl FnMut(u64, bool) -> bool) -> Result<Batch> {
         let stamp = Stamp { txid: next_txid(self.table.as_ref())?, ts: session::transaction_start() };
         let mut tables = Tables::new(stamp, self.keep_history, self.created, self.table.clone());
@@ -173,12 +172,12 @@ impl Load {
         Ok(Batch { counts: tables.finish(), at_end })
     }
 
-    /// Writes what is left to write; how many lines were passed over, if they may be.
+    /// Writes the rejected lines that are still buffered. Returns how many there were; `None` if `on_error` is not "skip".
     pub fn finish(self) -> Option<u64> {
         self.rejects.map(Rejects::finish)
     }
 
-    /// Waits for a line; false at the end.
+    /// Waits for a line. Returns false at the end of the source.
     fn has_line(&mut self) -> Result<bool> {
         while self.chunk.get(self.next).is_none() && !self.at_end {
             match self.wait()? {
@@ -190,7 +189,7 @@ impl Load {
         Ok(!self.at_end)
     }
 
-    /// False at the end.
+    /// Stores the next line. Returns false at the end of the source.
     fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
         self.has_line()?;
         let Load { name, chunk, next, position, resource_type, mistaken, rejects, .. } = self;
@@ -211,11 +210,11 @@ impl Load {
         Ok(true)
     }
 
-    /// Gives the feed what it has room for until it has made something. A cancel takes effect here.
+    /// Waits for the next event of the feed, and gives the feed blocks meanwhile. A cancel takes effect here.
     fn wait(&mut self) -> Result<Event> {
         loop {
             session::check_for_interrupts();
-            // First: while what is made is stored, the feed goes on with this.
+            // Blocks first: the feed's thread works on them while this thread stores rows.
             let mut runs_dry = false;
             if let Some(arriving) = &mut self.arriving {
                 while !runs_dry && self.feed.has_room() {
@@ -237,7 +236,7 @@ impl Load {
     }
 }
 
-/// What the feed needs to know, which may not ask PostgreSQL.
+/// Collects what the feed needs to know. Its thread must not call PostgreSQL.
 fn of_lines(plan: Plan) -> feed::Plan {
     let created_at_url = settings::created_at_url();
     let resource_type = plan.resource_type.map(|resource_type| resource_type.as_str().to_owned());
@@ -263,10 +262,10 @@ fn of_lines(plan: Plan) -> feed::Plan {
     }
 }
 
-/// Stores a row, of a line with this number.
+/// Stores the row of line `line`.
 ///
 /// # Errors
-/// A table that can't be written, a limit on tables, memory that can't be had.
+/// The table cannot be written; there are too many new tables; out of memory.
 fn store(row: &Row<'_>, name: &str, line: u64, tables: &mut Tables) -> Result<()> {
     let writer = tables.of_type(row.resource_type, || refusals::place_of_type(name, line))?;
     writer.push(row.id, row.resource, row.created_at).map_err(|_| {

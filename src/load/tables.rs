@@ -1,4 +1,4 @@
-//! The tables that the lines of a load go to.
+//! The resource tables that a load writes: opens them, and creates those that do not exist.
 
 use crate::settings;
 use crate::store::{ResourceTable, ResourceType, Stamp, TableWriter, unknown};
@@ -6,28 +6,28 @@ use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
 
-/// The tables of a load, each opened, and made if need be, at its first line.
+/// The tables of a batch. Each is opened, and created if it does not exist, at its first line.
 pub struct Tables {
-    /// By the name of the table, with the type as its lines spell it.
+    /// Open writers by table name, each with the type as its lines spell it.
     writers: BTreeMap<String, (String, TableWriter)>,
-    /// Lines that are stored, by type; those of open writers are counted when they finish.
+    /// Stored lines by type. The lines of an open writer are counted when it finishes.
     counts: BTreeMap<String, u64>,
     stamp: Stamp,
     keep_history: bool,
-    /// The one table, if lines may go to no other.
+    /// The only table that lines may go to, if there is one.
     only: Option<ResourceTable>,
-    /// How many tables were made for lines that named their type, those of earlier batches too.
+    /// How many tables the load has created, in this batch and earlier ones, for types that only lines name.
     created: usize,
     created_before: usize,
-    /// Whether tables that are made may get their keys when their rows are there: until there is a table with triggers, which
-    /// may look for any.
+    /// Whether a new table may get its keys after its rows. Not once a table with triggers is open: a trigger may query any
+    /// table by key.
     keys_may_wait: bool,
-    /// The type of the last line, and its table; most lines have the same.
+    /// The type of the last line and its table: the next line usually has the same.
     last: Option<(String, String)>,
 }
 
 impl Tables {
-    /// Those of a batch, before which `created` tables were made.
+    /// The tables of a batch. Earlier batches of the load have created `created` tables.
     pub fn new(stamp: Stamp, keep_history: bool, created: usize, only: Option<ResourceTable>) -> Tables {
         let (writers, counts) = (BTreeMap::new(), BTreeMap::new());
         Tables {
@@ -43,20 +43,20 @@ impl Tables {
         }
     }
 
-    /// How many tables were made, those of earlier batches too.
+    /// How many tables the load has created, in this batch and earlier ones.
     pub fn created(&self) -> usize {
         self.created
     }
 
-    /// Whether this batch has made a table, which nobody else can make until it commits.
+    /// Whether this batch has created a table. No other transaction can create the same until this one commits.
     pub fn has_created(&self) -> bool {
         self.created > self.created_before
     }
 
-    /// The writer of a type that a line names; `place` says where it stands.
+    /// The writer for a type that a line names. `place` makes the DETAIL that says which line.
     ///
     /// # Errors
-    /// Those of [`Tables::open`], with the place.
+    /// The errors of [`Tables::open`], with `place` as DETAIL.
     pub fn of_type(&mut self, resource_type: &str, place: impl Fn() -> String) -> Result<&mut TableWriter> {
         if self.last.as_ref().is_none_or(|(spelled, _)| spelled != resource_type) {
             let table = resource_type.to_ascii_lowercase();
@@ -70,16 +70,16 @@ impl Tables {
         Ok(&mut self.writers.get_mut(table).expect("opened above").1)
     }
 
-    /// Opens the table of a type. One that the caller asked for may always be made.
+    /// Opens the table of a type. The limit on new tables does not count a type that the caller asked for.
     ///
     /// # Errors
-    /// 54000 beyond `fhir_bulk.max_new_tables`; those of [`TableWriter::open`].
+    /// 54000 beyond `fhir_bulk.max_new_tables`; the errors of [`TableWriter::open`].
     pub fn open(&mut self, resource_type: &ResourceType, asked_for: bool) -> Result<()> {
         let name = resource_type.as_str().to_ascii_lowercase();
         if let Some(only) = self.only.as_ref().filter(|_| !asked_for) {
             self.check_fits(resource_type, only)?;
         }
-        // The same table by another spelling: what came before is in it before the rest comes.
+        // The type is spelled another way for the same table: write the rows so far first.
         if let Some((spelled, writer)) = self.writers.remove(&name) {
             self.count(spelled, writer.finish());
         }
@@ -147,7 +147,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Writes what is left; how many lines of each type are stored.
+    /// Writes the rows that are still buffered. Returns how many lines of each type are stored.
     pub fn finish(mut self) -> BTreeMap<String, u64> {
         for (resource_type, writer) in std::mem::take(&mut self.writers).into_values() {
             self.count(resource_type, writer.finish());

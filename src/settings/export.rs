@@ -1,4 +1,4 @@
-//! Where exports go, and how.
+//! Settings of exports.
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
@@ -10,31 +10,31 @@ static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
 
 static MOST_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(4);
-/// The smallest file that is full, in kilobytes: what has to be known of each must not outgrow it.
+/// The smallest allowed file size, in kilobytes: the data kept about each file must be small beside it.
 const LEAST_FILE_KB: i32 = 64;
 
-/// Makes the settings known.
+/// Defines the settings.
 pub fn define() {
     GucRegistry::define_string_guc(
         c"fhir_bulk.export_location",
-        c"Where exports are written to: file:///folder/on/the/server or s3://bucket/prefix.",
-        c"Without it there are no exports. The user that PostgreSQL runs as makes the folder and writes there; into a bucket the server's key does.",
+        c"Where exports are written: file:///folder/on/the/server or s3://bucket/prefix.",
+        c"Without it there are no exports. The user that PostgreSQL runs as creates the folder; a bucket needs the server's key.",
         &LOCATION,
         GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(
         c"fhir_bulk.export_url",
-        c"What the URLs of exported files start with: where an HTTP server answers with bulk_export_file(url).",
-        c"A proxy sets it for its sessions to its own address, so that manifests have whole URLs.",
+        c"The beginning of the URLs of exported files: the address of an HTTP server that calls bulk_export_file(url).",
+        c"A proxy sets it for its sessions to its own address, so that manifests have complete URLs.",
         &URL,
         GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.export_file_size",
-        c"How large an exported file becomes before the next one is begun.",
-        c"Smaller files can be fetched side by side; larger ones are fewer.",
+        c"The size at which an exported file is full and the next one begins.",
+        c"Smaller files can be downloaded in parallel; with larger ones there are fewer.",
         &FILE_SIZE,
         LEAST_FILE_KB,
         i32::MAX,
@@ -43,8 +43,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.export_workers",
-        c"How many processes write the types of one export at once.",
-        c"Each takes a core; the server's max_parallel_workers limits them too.",
+        c"How many processes write one export at the same time.",
+        c"Each takes a core; the server's max_parallel_workers limits them, too.",
         &WORKERS,
         1,
         64,
@@ -53,8 +53,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.max_exports_per_role",
-        c"How many unfinished exports a role may have; 0 for any number.",
-        c"Those of each sub of a token (request.jwt.claims) count for themselves.",
+        c"How many unfinished exports a role may have; 0 means no limit.",
+        c"If tokens have a sub (request.jwt.claims), each sub has this limit for itself.",
         &MOST_PER_ROLE,
         0,
         i32::MAX,
@@ -63,8 +63,8 @@ pub fn define() {
     );
     GucRegistry::define_int_guc(
         c"fhir_bulk.export_retention",
-        c"How long exports and their files are kept after they ended.",
-        c"Until then their files can be downloaded; they take the space of what they hold.",
+        c"How long exports and their files are kept after they end.",
+        c"Until then their files can be downloaded, and take disk space.",
         &RETENTION,
         0,
         i32::MAX,

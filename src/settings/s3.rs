@@ -1,4 +1,4 @@
-//! The S3 service that `s3://bucket/key` means, and who asks it.
+//! Settings of the S3 service that `s3://bucket/key` means, and of its access key.
 
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::{Keys, Service};
@@ -14,7 +14,7 @@ static ACCESS_KEY_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>
 static SECRET_ACCESS_KEY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static SESSION_TOKEN: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
-/// Makes the settings known.
+/// Defines the settings.
 pub fn define() {
     GucRegistry::define_string_guc(
         c"fhir_bulk.s3_endpoint",
@@ -34,13 +34,13 @@ pub fn define() {
     );
     GucRegistry::define_bool_guc(
         c"fhir_bulk.s3_path_style",
-        c"Whether a bucket is a path of the service's URL, else a name before its host.",
-        c"Turn it off for services that have a host for each bucket only.",
+        c"Whether a bucket is a path of the service's URL; otherwise it is the first part of the host name.",
+        c"Turn it off for services that only have one host per bucket.",
         &PATH_STYLE,
         GucContext::Suset,
         GucFlags::default(),
     );
-    // In a configuration file only: what ALTER ROLE and ALTER DATABASE set, pg_db_role_setting shows to everybody.
+    // Only in a configuration file: pg_db_role_setting shows everybody what ALTER ROLE and ALTER DATABASE set.
     for (name, what, setting) in [
         (c"fhir_bulk.s3_access_key_id", c"The id of the access key for the S3 service.", &ACCESS_KEY_ID),
         (c"fhir_bulk.s3_secret_access_key", c"The secret access key for the S3 service.", &SECRET_ACCESS_KEY),
@@ -49,7 +49,7 @@ pub fn define() {
         GucRegistry::define_string_guc(
             name,
             what,
-            c"Empty means the variable AWS_… of this name in the server's environment.",
+            c"Empty means the variable AWS_… with this name in the server's environment.",
             setting,
             GucContext::Sighup,
             GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL,
@@ -57,7 +57,7 @@ pub fn define() {
     }
 }
 
-/// Where a service is; who asks it is not said.
+/// The address of a service, without a key.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     endpoint: String,
@@ -66,10 +66,10 @@ pub struct Address {
 }
 
 impl Address {
-    /// The service there, asked with the key of now.
+    /// The service at this address, with the current key.
     ///
     /// # Errors
-    /// 22023 for an endpoint that is no URL and for half a key, 55000 when there is no key at all.
+    /// 22023 for an endpoint that is not a URL and for half a key, 55000 if there is no key at all.
     pub fn service(&self) -> Result<Service> {
         Service::new(&self.endpoint, &self.region, self.path_style, keys()?)
             .map_err(|error| Error::invalid_argument(format!("fhir_bulk.s3_endpoint: {error}")))
@@ -89,7 +89,7 @@ pub fn address() -> Address {
     Address { endpoint, region, path_style: PATH_STYLE.get() }
 }
 
-/// The settings' key, or else the environment's; never half of each.
+/// The key of the settings, or that of the environment; never half of each.
 fn keys() -> Result<Keys> {
     match (text(&ACCESS_KEY_ID), text(&SECRET_ACCESS_KEY)) {
         (Some(id), Some(secret)) => return Ok(Keys { id, secret, token: text(&SESSION_TOKEN) }),
@@ -97,7 +97,7 @@ fn keys() -> Result<Keys> {
         (id, _) => {
             let missing = if id.is_none() { "s3_access_key_id" } else { "s3_secret_access_key" };
             return Err(Error::invalid_argument(format!("fhir_bulk.{missing} is empty"))
-                .hint("The two are set together, in the server's configuration file."));
+                .hint("Set both in the server's configuration file."));
         }
     }
     match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {

@@ -1,5 +1,5 @@
-//! `file:///folder`: files of the server, in `folder/<database>/<job>/`. A job's files are written in a folder of
-//! another name, which is renamed when they are whole.
+//! `file:///folder`: writes files on the server, in `folder/<database>/<job>/`. A job first writes to a folder with another
+//! name, and renames it when all files are complete.
 
 use super::errors::gone;
 use crate::file_url;
@@ -12,16 +12,16 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Only the server's user reads what is exported.
+/// Only the user that PostgreSQL runs as may read exports.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// What the names of folders start with whose files are not whole.
+/// The prefix of folders whose files are not complete yet.
 const DRAFT: &str = ".draft-";
 
-/// A database's part of the location.
+/// This database's folder in the location.
 pub struct Folder(PathBuf);
 
-/// The folder of a job's files while they are written.
+/// The folder of a job while its files are written.
 pub struct Draft {
     draft: PathBuf,
     published: PathBuf,
@@ -34,19 +34,19 @@ pub struct Output {
 }
 
 impl Folder {
-    /// The part of `owner` below `file://` + `rest`; nothing is made yet.
+    /// The folder of `owner` below `file://` + `rest`. Creates nothing yet.
     ///
     /// # Errors
     /// 22023 for a path that is not absolute.
     pub fn new(url: &str, rest: &str, owner: &str) -> Result<Folder> {
         let root = file_url::path(rest).ok_or_else(|| {
             Error::invalid_argument(format!("fhir_bulk.export_location \"{url}\" has no absolute path"))
-                .hint("Three slashes: file:///srv/exports")
+                .hint("Write three slashes: file:///srv/exports")
         })?;
         Ok(Folder(root.join(owner)))
     }
 
-    /// Makes the folders that are not there and a draft that is empty.
+    /// Creates the folders that do not exist, and an empty draft.
     pub fn begin(&self, job: &str) -> Result<Draft> {
         if let Some(root) = self.0.parent() {
             make_folder(root)?;
@@ -110,7 +110,7 @@ impl Output {
     }
 }
 
-/// The folder above has to be there: a mistyped path makes no tree of folders.
+/// Creates one folder. Its parent must exist, so that a mistyped path does not create a tree of folders.
 fn make_folder(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(FOLDER_MODE).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed("create", path, &error)),
@@ -126,7 +126,7 @@ fn sync_folder(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// With the SQLSTATE that PostgreSQL gives to an error of its own files.
+/// The error of a file operation, with the SQLSTATE that PostgreSQL uses for its own files.
 fn failed(to: &str, path: &Path, error: &io::Error) -> Error {
     let code = match error.kind() {
         ErrorKind::NotFound => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
@@ -134,9 +134,9 @@ fn failed(to: &str, path: &Path, error: &io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PgSqlErrorCode::ERRCODE_DISK_FULL,
         _ => PgSqlErrorCode::ERRCODE_IO_ERROR,
     };
-    // Who asked for an export learns no path of the server by its status.
+    // The status of an export shows this reason, which has no path of the server.
     let error_of_path = Error::new(code, format!("could not {to} \"{}\": {error}", path.display()));
-    error_of_path.with_reason(format!("could not {to} files of the export: {error}")).hint(
-        "Exports are written on the server, by the user that PostgreSQL runs as, where fhir_bulk.export_location says.",
-    )
+    error_of_path
+        .with_reason(format!("could not {to} files of the export: {error}"))
+        .hint("The user that PostgreSQL runs as writes exports to fhir_bulk.export_location on the server.")
 }

@@ -1,4 +1,5 @@
-//! Where the files of exports go: a place for each job. Its files get URLs when all of them are whole.
+//! Writes the files of exports to a folder of the server or to an S3 service. The files of a job get URLs when all of them
+//! are complete.
 
 mod errors;
 mod file;
@@ -12,7 +13,7 @@ use pgrx::PgSqlErrorCode;
 use std::fs::File;
 use std::time::Duration;
 
-/// The place that `fhir_bulk.export_location` names, as far as it is this database's.
+/// This database's part of `fhir_bulk.export_location`.
 pub enum Location {
     /// A folder of the server.
     File(file::Folder),
@@ -20,7 +21,7 @@ pub enum Location {
     S3(s3::Prefix),
 }
 
-/// The files of a job that is not done. They are gone if it is not published.
+/// The files of a job that has not finished. They are removed if they are never published.
 pub enum Draft {
     /// In a folder of the server.
     File(file::Draft),
@@ -37,18 +38,19 @@ pub enum Output {
 }
 
 impl Location {
-    /// A location by its URL. `owner` tells the databases apart that share it; `service` is the one that `s3://` means.
+    /// Reads the URL of a location. `owner` identifies this database among those that share it; `service` is the service
+    /// that `s3://` means.
     ///
     /// # Errors
-    /// 55000 for none, and for a service without a key; 22023 for what is no URL of a known scheme.
+    /// 55000 if it is empty, and for a service without a key; 22023 if it is not a URL with a known scheme.
     pub fn parse(url: &str, owner: &str, service: &Address) -> Result<Location> {
         if url.is_empty() {
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "there is no place for exports",
+                "fhir_bulk.export_location is not set",
             )
             .hint(
-                "A superuser can name one: ALTER DATABASE … SET fhir_bulk.export_location = 'file:///srv/exports'; \
+                "A superuser can set it: ALTER DATABASE … SET fhir_bulk.export_location = 'file:///srv/exports'; \
                  or 's3://bucket/prefix'.",
             ));
         }
@@ -59,10 +61,10 @@ impl Location {
         }
     }
 
-    /// Begins the files of a job; what an earlier attempt left of them is removed.
+    /// Begins the files of a job, and removes those of an earlier attempt.
     ///
     /// # Errors
-    /// Those of the file system: 42501, 53100, 58P01, 58030. Those of the service: 42501, 58P01 and 08006.
+    /// The errors of the file system: 42501, 53100, 58P01, 58030; those of the service: 42501, 58P01, 58030 and 08006.
     pub fn begin(&self, job: &str) -> Result<Draft> {
         Ok(match self {
             Location::File(folder) => Draft::File(folder.begin(job)?),
@@ -70,10 +72,10 @@ impl Location {
         })
     }
 
-    /// The files of a job that another process has begun.
+    /// Joins the files of a job that another process has begun.
     ///
     /// # Errors
-    /// 22023 for a job that cannot be part of a key.
+    /// 22023 for a job whose id cannot be part of a key.
     pub fn join(&self, job: &str) -> Result<Draft> {
         Ok(match self {
             Location::File(folder) => Draft::File(folder.draft(job)),
@@ -84,7 +86,7 @@ impl Location {
     /// Removes the files of a job, published or not.
     ///
     /// # Errors
-    /// As of [`Location::begin`].
+    /// As for [`Location::begin`].
     pub fn remove(&self, job: &str) -> Result<()> {
         match self {
             Location::File(folder) => folder.remove(job),
@@ -92,10 +94,10 @@ impl Location {
         }
     }
 
-    /// The URL that leads to a published file by itself, for as long as `valid`; `None` for files of the server.
+    /// A URL that gives access to a published file for the time `valid`; `None` for files of the server.
     ///
     /// # Errors
-    /// 22023 for a job that cannot be part of a key.
+    /// 22023 for a job whose id cannot be part of a key.
     pub fn url(&self, job: &str, name: &str, valid: Duration) -> Result<Option<String>> {
         match self {
             Location::File(_) => Ok(None),
@@ -106,7 +108,7 @@ impl Location {
     /// Opens a published file of a job.
     ///
     /// # Errors
-    /// 58P01 when there is none, and where files are objects; those of the file system.
+    /// 58P01 if there is no such file, and if files are objects; the errors of the file system.
     pub fn open(&self, job: &str, name: &str) -> Result<File> {
         match self {
             Location::File(folder) => folder.open(job, name),
@@ -114,16 +116,16 @@ impl Location {
                 PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
                 format!("could not open \"{job}/{name}\": exports go to {}", prefix.name()),
             )
-            .hint("The URLs of such exports lead to the service itself; bulk_export_status() has them.")),
+            .hint("Download them from the service: bulk_export_status() returns their URLs.")),
         }
     }
 }
 
 impl Draft {
-    /// Makes a file.
+    /// Creates a file.
     ///
     /// # Errors
-    /// As of [`Location::begin`].
+    /// As for [`Location::begin`].
     pub fn create(&self, name: &str) -> Result<Output> {
         Ok(match self {
             Draft::File(folder) => Output::File(folder.create(name)?),
@@ -131,10 +133,10 @@ impl Draft {
         })
     }
 
-    /// Makes all files readable at once, under the job's name. Objects are, each for itself.
+    /// Publishes all files at once under the job's name. Objects can be read as soon as each is complete.
     ///
     /// # Errors
-    /// As of [`Location::begin`].
+    /// As for [`Location::begin`].
     pub fn publish(&self) -> Result<()> {
         match self {
             Draft::File(folder) => folder.publish(),
@@ -147,7 +149,7 @@ impl Output {
     /// Appends bytes.
     ///
     /// # Errors
-    /// As of [`Location::begin`].
+    /// As for [`Location::begin`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match self {
             Output::File(file) => file.write(bytes),
@@ -155,10 +157,10 @@ impl Output {
         }
     }
 
-    /// Ends the file; it survives a crash of the machine from now on.
+    /// Ends the file. From now on it survives a crash of the machine.
     ///
     /// # Errors
-    /// As of [`Location::begin`].
+    /// As for [`Location::begin`].
     pub fn finish(self) -> Result<()> {
         match self {
             Output::File(file) => file.finish(),

@@ -1,5 +1,5 @@
-//! `s3://bucket/prefix`: objects `prefix/<database>/<job>/<name>` of an S3 service, written with the server's key. Each
-//! appears when it is whole, and nobody is told of a job's before the job has ended well.
+//! `s3://bucket/prefix`: writes objects `prefix/<database>/<job>/<name>` of an S3 service with the server's key. An object
+//! appears when it is complete. The status shows a job's objects only after the job has finished.
 
 use crate::settings;
 use crate::settings::s3::Address;
@@ -9,12 +9,12 @@ use fhir_bulk_transfer::{Client, Folder, Limits, ObjectName, Piece, Policy, Serv
 use pgrx::PgSqlErrorCode;
 use std::time::Duration;
 
-/// How many bytes a thread gets at once.
+/// How many bytes the upload's thread gets at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// How many times a request that may do better later is tried again, with ever longer waits between.
+/// How many times a request is retried after a temporary failure, with a longer wait each time.
 const RETRIES: u32 = 5;
 
-/// A database's part of the location.
+/// This database's part of the location.
 pub struct Prefix {
     service: Service,
     /// Its URL.
@@ -24,11 +24,11 @@ pub struct Prefix {
 /// The objects of a job.
 pub struct Draft {
     folder: Folder,
-    /// Their URLs, up to the last slash.
+    /// The part that their URLs share, without the last slash.
     name: String,
 }
 
-/// An object on its way.
+/// An object that is being uploaded.
 pub struct Output {
     upload: Upload,
     piece: Vec<u8>,
@@ -36,10 +36,10 @@ pub struct Output {
 }
 
 impl Prefix {
-    /// The part of `owner` below a URL; nobody is asked yet.
+    /// The part of `owner` below a URL. Sends no request yet.
     ///
     /// # Errors
-    /// 22023 for a URL or an address that is none, 55000 without a key for the service.
+    /// 22023 for a bad URL or address, 55000 without a key for the service.
     pub fn new(url: &str, owner: &str, address: &Address) -> Result<Prefix> {
         let prefix = Prefix { service: address.service()?, name: format!("{}/{owner}", url.trim_end_matches('/')) };
         let is_good = ObjectName::parse(&prefix.name).and_then(|name| prefix.service.folder(name));
@@ -50,7 +50,7 @@ impl Prefix {
         Ok(prefix)
     }
 
-    /// The objects of a job, of which there are none yet.
+    /// Begins the objects of a job, and removes those of an earlier attempt.
     pub fn begin(&self, job: &str) -> Result<Draft> {
         let draft = self.draft(job)?;
         let cleared = draft.clear(RETRIES)?;
@@ -61,10 +61,10 @@ impl Prefix {
     pub fn draft(&self, job: &str) -> Result<Draft> {
         let name = format!("{}/{job}", self.name);
         let folder = ObjectName::parse(&name).and_then(|name| self.service.folder(name));
-        Ok(Draft { folder: folder.map_err(|error| failed("name", &name, &error))?, name })
+        Ok(Draft { folder: folder.map_err(|error| failed("use", &name, &error))?, name })
     }
 
-    /// Tried once: who has no time to wait comes again.
+    /// Removes the objects of a job. It tries once: the caller does not wait, and tries again later.
     pub fn remove(&self, job: &str) -> Result<()> {
         let draft = self.draft(job)?;
         match draft.clear(0)? {
@@ -73,12 +73,12 @@ impl Prefix {
         }
     }
 
-    /// The URL by which an object can be read for as long as `valid`, without a key.
+    /// A URL with which an object can be read for the time `valid`, without a key.
     pub fn url(&self, job: &str, name: &str, valid: Duration) -> Result<String> {
         Ok(self.draft(job)?.folder.object(name).presigned_get(valid))
     }
 
-    /// As messages name it.
+    /// Its name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -92,7 +92,7 @@ impl Draft {
         Ok(Output { upload, piece: Vec::with_capacity(PIECE_BYTES), name })
     }
 
-    /// Removes the objects and what there is of unfinished ones; what the service says to that.
+    /// Removes the objects and the parts of unfinished ones. Returns the service's answer.
     fn clear(&self, retries: u32) -> Result<std::result::Result<(), TransferError>> {
         let call = self.folder.clone().clear(self.client(retries)?);
         let mut call = call.map_err(|error| no_thread("clear", &self.name, &error))?;
@@ -105,7 +105,7 @@ impl Draft {
         }
     }
 
-    /// One that asks this service and nobody else.
+    /// A client that may send requests to this service only.
     fn client(&self, retries: u32) -> Result<Client> {
         let limits =
             Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: 0, retries };
@@ -117,7 +117,7 @@ impl Draft {
 impl Output {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         session::check_for_interrupts();
-        // However long a line is: pieces wait in memory.
+        // A long line is split, too: pieces wait in memory.
         for chunk in bytes.chunks(PIECE_BYTES) {
             self.piece.extend_from_slice(chunk);
             if self.piece.len() >= PIECE_BYTES {
@@ -141,7 +141,7 @@ impl Output {
         }
     }
 
-    /// Waits for room.
+    /// Gives a piece to the upload's thread, and waits until it has room.
     fn give(&mut self, piece: Piece) -> Result<()> {
         let mut piece = Some(piece);
         loop {
@@ -172,11 +172,12 @@ fn failed(to: &str, name: &str, error: &TransferError) -> Error {
     };
     let error_of_name = Error::new(code, format!("could not {to} {name}: {error}"));
     if let TransferError::UnknownAuthority = error {
-        return error_of_name
-            .hint("If it is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file.");
+        return error_of_name.hint(
+            "If the authority is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file.",
+        );
     }
     error_of_name.hint(
-        "Exports go where fhir_bulk.export_location says, at the service of fhir_bulk.s3_endpoint and \
+        "Exports are written to fhir_bulk.export_location, at the service of fhir_bulk.s3_endpoint and \
          fhir_bulk.s3_region, with the key of fhir_bulk.s3_access_key_id.",
     )
 }

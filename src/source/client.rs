@@ -1,20 +1,20 @@
-//! The bytes that a client sends behind its COPY … FROM STDIN.
+//! Reads the bytes that a client sends for COPY … FROM STDIN.
 
 use super::opened::{Arriving, Bytes, Progress, Source};
 use fhir_bulk_pg::client::{Arrived, CopyIn};
 use fhir_bulk_pg::error::Result;
 use std::os::fd::BorrowedFd;
 
-/// What messages and rejects call them.
+/// Their name in messages and rejected lines.
 const NAME: &str = "STDIN";
-/// How much is handed over at a time.
+/// The size of a block.
 const BLOCK_BYTES: usize = 128 << 10;
 
-/// COPY's binary format without rows: its signature, flags, the length of the header's rest, and the end. Drivers send it
-/// when a program that copies in binary has written nothing.
+/// COPY's binary format without rows: signature, flags, length of the header's extension, and end. Drivers send it when a
+/// program opens a binary COPY and writes nothing.
 const NO_ROWS: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff";
 
-/// The client's data, for which it is asked at the first read.
+/// The client's data. The first read asks the client for it.
 ///
 /// # Errors
 /// 0A000 without a client.

@@ -1,4 +1,4 @@
-//! `file:///path`: a file on the server, for roles that may read the server's files.
+//! `file:///path`: reads a file on the server, for roles that may read the server's files.
 
 use super::opened::{Bytes, Counted, Progress, Source};
 use crate::file_url;
@@ -18,7 +18,7 @@ use std::path::Path;
 pub fn open(url: &str, rest: &str) -> Result<Source> {
     let path = file_url::path(rest).ok_or_else(|| {
         Error::invalid_argument(format!("source \"{url}\" has no absolute path"))
-            .hint("Three slashes: file:///path/to/Patient.ndjson.gz")
+            .hint("Write three slashes: file:///path/to/Patient.ndjson.gz")
     })?;
     if !session::has_role(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES)) {
         return Err(Error::new(
@@ -31,10 +31,10 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
     of_path(url, &path)
 }
 
-/// Opens a file of the server, whose rights are checked.
+/// Opens a file of the server. The caller has checked the rights.
 ///
 /// # Errors
-/// As [`open`].
+/// As for [`open`].
 pub fn of_path(name: &str, path: &Path) -> Result<Source> {
     let failed = |error: &io::Error| {
         let code = match error.kind() {
@@ -45,7 +45,7 @@ pub fn of_path(name: &str, path: &Path) -> Result<Source> {
         Error::new(code, format!("could not open {name}: {error}"))
             .hint("The file is opened on the server, by the user that PostgreSQL runs as.")
     };
-    // Looked at before it is opened: opening a pipe would wait for its writer.
+    // Checked before it is opened: opening a pipe would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
     if !metadata.is_file() {
         return Err(Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{name} is not a regular file")));

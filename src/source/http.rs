@@ -1,5 +1,5 @@
-//! `http://`, `https://`: received by a thread that never calls PostgreSQL, for the feed's, which doesn't either; the backend
-//! waits on its latch.
+//! `http://`, `https://`: a thread receives the body and passes it to the feed's thread. Neither calls PostgreSQL; the
+//! backend waits on its latch.
 
 use super::opened::{Bytes, Progress, Source, shown};
 use crate::settings;
@@ -15,15 +15,15 @@ const REDIRECTS: usize = 5;
 /// Opens a URL that `fhir_bulk.allowed_sources` allows.
 ///
 /// # Errors
-/// 42501 for one that it does not; 08006 when the server does not answer with the body, `retries` times after the
-/// first; 55000 when it changes between two times; 22023 for a bad URL; those of the settings.
+/// 42501 for a URL that the setting does not allow; 08006 when the server does not send the body, not even after `retries`
+/// retries; 55000 when the body changes between two attempts; 22023 for a bad URL; the errors of the settings.
 pub fn open(url: &str, retries: u32) -> Result<Source> {
     let name = shown(url);
     let origin = Origin::url(url).map_err(|error| failure(&name, &error))?;
     start(name, origin, settings::allowed_sources()?, retries)
 }
 
-/// Starts to read where `policy` allows.
+/// Starts to download `origin` if `policy` allows it.
 pub fn start(name: String, origin: Origin, policy: Policy, retries: u32) -> Result<Source> {
     let limits =
         Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS, retries };
@@ -37,7 +37,7 @@ pub fn start(name: String, origin: Origin, policy: Policy, retries: u32) -> Resu
     Ok(Source { name, bytes, progress })
 }
 
-/// The error of a download, in PostgreSQL's terms.
+/// Makes a PostgreSQL error of a download's error.
 pub fn failure(name: &str, error: &TransferError) -> Error {
     let new = |code| Error::new(code, format!("could not read {name}: {error}")).with_reason(error.to_string());
     match error {
@@ -51,11 +51,12 @@ pub fn failure(name: &str, error: &TransferError) -> Error {
         TransferError::Status { code, .. } => {
             new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE).detail(format!("The server answered with status {code}."))
         }
-        TransferError::UnknownAuthority => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE)
-            .hint("If it is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file."),
+        TransferError::UnknownAuthority => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE).hint(
+            "If the authority is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file.",
+        ),
         TransferError::Network(_) => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE),
         TransferError::Changed => new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
-            .detail("The connection broke; read again, the source was not what it had been before.")
+            .detail("The connection broke, and the source was a different one when it was read again.")
             .hint("Load it again when it no longer changes."),
     }
 }

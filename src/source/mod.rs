@@ -1,4 +1,4 @@
-//! Where the bytes of a load come from, by the scheme of its URL.
+//! Opens the source of a load by the scheme of its URL: a file, an HTTP URL, an S3 object, or staged bytes.
 
 pub mod client;
 pub mod file;
@@ -14,11 +14,11 @@ use fhir_bulk_transfer::TransferError;
 use opened::shown;
 use std::io;
 
-/// Opens a source for the current role. What may pass (no connection, a broken one, status 429 and 5xx) is tried again
-/// up to `retries` times, with ever longer waits between; a body that broke goes on where it broke.
+/// Opens a source for the current role. Failures that may be temporary (no connection, a broken one, status 429 and 5xx) are
+/// retried up to `retries` times, with a longer wait each time. A retry reads on where the body broke.
 ///
 /// # Errors
-/// 22023 for what is no URL of a known scheme; those of the scheme.
+/// 22023 if it is not a URL with a known scheme; the errors of the scheme.
 pub fn open(url: &str, retries: u32) -> Result<Source> {
     match scheme(url)? {
         Scheme::File(rest) => file::open(url, rest),
@@ -27,16 +27,16 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
     }
 }
 
-/// Whether a URL is of a known scheme, before anything is opened.
+/// Checks, without opening it, that a URL has a known scheme.
 ///
 /// # Errors
-/// 22023 when it is not.
+/// 22023 if not.
 pub fn check(url: &str) -> Result<()> {
     scheme(url).map(|_| ())
 }
 
 enum Scheme<'a> {
-    /// With what follows `file://`.
+    /// The text after `file://`.
     File(&'a str),
     Http,
     S3,
@@ -56,7 +56,7 @@ fn scheme(url: &str) -> Result<Scheme<'_>> {
     }
 }
 
-/// A source's own failure behind an error of reading it; `None` for one of the file system or of a decoder.
+/// The error of a download inside an I/O error; `None` for an error of the file system or the gzip decoder.
 pub fn failure(name: &str, error: &io::Error) -> Option<Error> {
     let inner = error.get_ref()?.downcast_ref::<TransferError>()?;
     Some(http::failure(name, inner))

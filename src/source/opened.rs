@@ -1,4 +1,4 @@
-//! A source that is open, of whatever kind.
+//! An open source: its name, its bytes, and how many of them have been read.
 
 use fhir_bulk_feed as feed;
 use fhir_bulk_pg::error::Result;
@@ -10,35 +10,35 @@ use std::sync::{Arc, OnceLock};
 
 /// An open source.
 pub struct Source {
-    /// As messages name it.
+    /// The name of the source in messages.
     pub name: String,
     /// Its bytes as they are stored, compressed or not.
     pub bytes: Bytes,
-    /// How far they have been read.
+    /// How many of them have been read.
     pub progress: Progress,
 }
 
 /// The bytes of a source.
 pub enum Bytes {
-    /// To be read by any thread. Errors of reading: see [`super::failure`].
+    /// Any thread can read them. [`super::failure`] explains its errors.
     Anywhere(feed::Source),
-    /// To be read by the backend's own thread.
+    /// Only the backend's thread can read them.
     Here(Box<dyn Arriving>),
 }
 
-/// Bytes that come when they come, and that only the backend's own thread can read.
+/// Bytes that arrive over time, and that only the backend's thread can read.
 pub trait Arriving {
-    /// The next block, an empty one at their end; `None` while nothing has come. Does not wait.
+    /// The next block, without waiting. An empty block is the end; `None` means that none has come yet.
     ///
     /// # Errors
-    /// Why there are no more.
+    /// The source failed.
     fn next(&mut self) -> Result<Option<Vec<u8>>>;
 
-    /// Readable when there may be a next block.
+    /// Becomes readable when there may be a next block.
     fn fd(&self) -> BorrowedFd<'_>;
 }
 
-/// How far a source has been read; clones tell the same, on any thread.
+/// How many bytes of a source have been read. Clones share the count, on any thread.
 #[derive(Clone, Default)]
 pub struct Progress(Arc<Counts>);
 
@@ -49,12 +49,12 @@ struct Counts {
 }
 
 impl Progress {
-    /// Bytes read so far, as they are stored: compressed ones of a compressed source.
+    /// Bytes read so far; compressed bytes if the source is compressed.
     pub fn read_bytes(&self) -> u64 {
         self.0.read.load(Relaxed)
     }
 
-    /// Bytes in all; known once the first are read, of files and of servers that tell.
+    /// The size of the source in bytes. It is known once reading has begun, if the file or the server tells it.
     pub fn total_bytes(&self) -> Option<u64> {
         self.0.total.get().copied()
     }
@@ -64,18 +64,18 @@ impl Progress {
     }
 
     pub(super) fn set_total(&self, bytes: u64) {
-        // What no bigint holds is no length. Told once; what a second answer says is the same, or the source has changed.
+        // Ignores a length that does not fit in bigint. A second response has the same length, or the source has changed.
         if i64::try_from(bytes).is_ok() {
             let _ = self.0.total.set(bytes);
         }
     }
 }
 
-/// Bytes that are counted as they are read.
+/// A reader that counts the bytes it reads.
 pub struct Counted<R> {
     /// The bytes.
     pub bytes: R,
-    /// Is told how many there were.
+    /// The count.
     pub progress: Progress,
 }
 
@@ -87,7 +87,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// A URL as messages may show it: what follows the path may be a signature, and what precedes the host a password.
+/// A URL as messages may show it: without the query, which may hold a signature, and without user and password.
 pub fn shown(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };

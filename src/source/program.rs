@@ -1,17 +1,17 @@
-//! The output of a program on the server.
+//! Reads the output of a program on the server.
 
 use super::opened::{Arriving, Bytes, Progress, Source};
 use crate::program::Program;
 use fhir_bulk_pg::error::Result;
 use std::os::fd::BorrowedFd;
 
-/// How much is read at a time: what a pipe holds.
+/// How many bytes are read at a time: as many as a pipe holds.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// Starts a command, by the server's shell, whose rights are checked.
+/// Starts a command with the server's shell. The caller has checked the rights.
 ///
 /// # Errors
-/// 58000 when it cannot be started.
+/// 58000 if it cannot be started.
 pub fn open(command: &str) -> Result<Source> {
     let progress = Progress::default();
     let output = Output { program: Program::to_read(command)?, progress: progress.clone() };

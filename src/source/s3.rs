@@ -1,4 +1,4 @@
-//! `s3://bucket/key`: an object of the S3 service in the settings, read with the server's credentials.
+//! `s3://bucket/key`: reads an object of the S3 service in the settings, with the server's credentials.
 
 use super::http;
 use super::opened::{Source, shown};
@@ -6,11 +6,11 @@ use crate::settings;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_transfer::{ObjectName, Origin, TransferError};
 
-/// Opens an object that `fhir_bulk.allowed_sources` allows by its bucket and key. The service itself needs no entry
-/// there: it is a superuser's setting.
+/// Opens an object that `fhir_bulk.allowed_sources` allows by its bucket and key. The service itself needs no entry there: a
+/// superuser has set it.
 ///
 /// # Errors
-/// As of [`http::open`].
+/// The errors of [`http::open`].
 pub fn open(url: &str, retries: u32) -> Result<Source> {
     let name = shown(url);
     let failed = |error| http::failure(&name, &error);

@@ -1,4 +1,4 @@
-//! Rows as CSV.
+//! Writes rows as CSV.
 
 use super::writer::{KEEP_BYTES, Writer};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
@@ -8,17 +8,17 @@ use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::query::QueryRow;
 use fhir_bulk_pg::value::{Content, Value};
 
-/// Writes what `COPY … (FORMAT csv)` does.
+/// Writes the same bytes as `COPY … (FORMAT csv)`.
 pub struct CsvWriter {
     csv: Csv,
-    /// The names of the columns, if they go first.
+    /// The column names, if the header line is still to be written.
     header: Option<Vec<String>>,
     jsonb: TextWriter,
     scratch: Vec<u8>,
 }
 
 impl CsvWriter {
-    /// With `header`, the names go first.
+    /// `header` has the column names if the first line is to list them.
     pub fn new(csv: Csv, header: Option<&[&str]>) -> CsvWriter {
         let header = header.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         CsvWriter { csv, header, jsonb: TextWriter::new(Spacing::Postgres), scratch: Vec::new() }

@@ -1,4 +1,4 @@
-//! The arguments `format` and `options`.
+//! Reads the arguments `format` and `options` of `dump_sql`.
 
 use super::csv::CsvWriter;
 use super::json::{BulkWriter, JsonWriter, Objects};
@@ -20,7 +20,7 @@ const KNOWN: &str = "csv, tsv, ndjson, json, sql, elastic-bulk";
 const ROWS_PER_INSERT: u64 = 100;
 const MAX_ROWS_PER_INSERT: u64 = 1_000_000;
 
-/// A format with its options, checked.
+/// A format with its checked options.
 pub enum Format {
     /// `csv` and `tsv`.
     Csv { csv: Csv, header: bool },
@@ -28,7 +28,7 @@ pub enum Format {
     Ndjson,
     /// One array of objects.
     Json,
-    /// `INSERT`s into a table, its name in quotes.
+    /// `INSERT`s into `table`, a quoted name.
     Sql { table: String, rows_per_insert: usize },
     /// The body of a `_bulk` request.
     ElasticBulk { actions: Actions, id_column: Option<String> },
@@ -36,7 +36,7 @@ pub enum Format {
 
 impl Format {
     /// # Errors
-    /// 22023 with what is unknown, missing, or of another type than it should be.
+    /// 22023 for an unknown format, and for an option that is unknown, missing or of the wrong type.
     pub fn parse(name: &str, options: Value) -> Result<Format> {
         let mut options = Options::new(options)?;
         let (format, known) = match name {
@@ -55,26 +55,26 @@ impl Format {
         Ok(format)
     }
 
-    /// Settings to have while the query is read: numbers with all their digits, times as ISO 8601 and SQL know them.
-    /// CSV prints values as the session does.
+    /// The settings under which the query runs: numbers keep all their digits, times are in ISO format. CSV prints values
+    /// under the settings of the session.
     pub fn settings(&self) -> Settings {
         match self {
             Format::Csv { .. } => &[],
             Format::Ndjson | Format::Json | Format::ElasticBulk { .. } => {
                 &[(c"datestyle", c"ISO"), (c"extra_float_digits", c"3")]
             }
-            // What pg_dump sets.
+            // As pg_dump sets them.
             Format::Sql { .. } => {
                 &[(c"datestyle", c"ISO"), (c"intervalstyle", c"postgres"), (c"extra_float_digits", c"3")]
             }
         }
     }
 
-    /// The writer of rows with such columns.
+    /// Makes the writer of rows with these columns.
     ///
     /// # Errors
-    /// 42701 for a repeated column, except in CSV; 42703 for an `id_column` that is none; 22023 for an `INSERT` of no
-    /// columns.
+    /// 42701 for a repeated column, except in CSV; 42703 for an `id_column` that the query does not have; 22023 for format
+    /// `sql` without columns.
     pub fn writer(self, columns: &[&str]) -> Result<Box<dyn Writer>> {
         Ok(match self {
             Format::Csv { csv, header } => Box::new(CsvWriter::new(csv, header.then_some(columns))),
@@ -109,11 +109,11 @@ fn sql(options: &mut Options) -> Result<Format> {
     Ok(Format::Sql { table: quoted(&name)?, rows_per_insert: rows as usize })
 }
 
-/// A table's name as SQL writes it, each of its parts in quotes.
+/// Quotes each part of a table name.
 fn quoted(name: &str) -> Result<String> {
     let parts = CString::new(name).ok().and_then(|name| catalog::split_name(&name));
     let parts = parts.filter(|parts| (1..=3).contains(&parts.len())).ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("option table is not a table's name: {name}"))
+        Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("option table is not a table name: {name}"))
             .hint(r#"Write it as in SQL: patient_copy, public.patient_copy, "Patient Copy"."#)
     })?;
     let mut out = Vec::new();
@@ -134,8 +134,8 @@ fn elastic_bulk(options: &mut Options) -> Result<Format> {
         Some(_) => return Err(Error::invalid_argument("option action is not \"index\" or \"create\"")),
     };
     let actions = Actions::new(action, &index).map_err(|rule| {
-        Error::invalid_argument(format!("option index is no name of an index: {index}"))
-            .hint(format!("Such a name {rule}."))
+        Error::invalid_argument(format!("option index is not an index name: {index}"))
+            .hint(format!("An index name {rule}."))
     })?;
     Ok(Format::ElasticBulk { actions, id_column: options.string("id_column")? })
 }

@@ -1,4 +1,4 @@
-//! Rows as JSON objects: on lines of their own, in one array, or each behind a line that says what to do with it.
+//! Writes rows as JSON objects: as NDJSON, as one JSON array, or as the body of a `_bulk` request.
 
 use super::writer::{Writer, different};
 use fhir_bulk_codec::instant::{format_date, format_timestamp};
@@ -12,7 +12,7 @@ use fhir_bulk_pg::session;
 use fhir_bulk_pg::value::{Array, Composite, Content, Elements, INFINITE_DATES, INFINITE_TIMES, Value};
 use pgrx::PgSqlErrorCode;
 
-/// NDJSON: one object a line.
+/// NDJSON: one object per line.
 pub struct Objects {
     /// `"name":`
     names: Vec<Vec<u8>>,
@@ -77,7 +77,7 @@ impl Objects {
         self.dimension(&elements, 0, &mut elements.values(), out)
     }
 
-    /// The elements of one dimension, which are arrays unless it is the last.
+    /// Writes one dimension of an array. Its elements are arrays, except in the last dimension.
     fn dimension<'e>(
         &self,
         elements: &Elements,
@@ -120,7 +120,7 @@ impl Objects {
     }
 }
 
-/// A string without anything to escape.
+/// Writes a string in which no character needs an escape.
 fn put_quoted(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
@@ -134,7 +134,7 @@ impl Writer for Objects {
     }
 }
 
-/// One array, an object on each of its lines.
+/// One array, with one object per line.
 pub struct JsonWriter {
     objects: Objects,
     any: bool,
@@ -169,7 +169,7 @@ pub struct BulkWriter {
 }
 
 impl BulkWriter {
-    /// Documents with the id of column `id`, or without one.
+    /// Column `id` has the documents' ids; without it they have none.
     pub fn new(actions: Actions, id: Option<usize>, objects: Objects) -> BulkWriter {
         BulkWriter { actions, id, objects }
     }

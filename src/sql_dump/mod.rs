@@ -1,4 +1,4 @@
-//! `dump_sql` and `dump_sql_chunks`: the rows of any query as CSV, JSON, `INSERT`s, or the body of a `_bulk` request.
+//! `dump_sql` and `dump_sql_chunks`: return the rows of a query as CSV, JSON, `INSERT`s, or the body of a `_bulk` request.
 
 mod csv;
 mod format;
@@ -21,8 +21,8 @@ use std::ffi::CString;
 use std::ops::ControlFlow;
 use writer::Writer;
 
-/// One line of the body a row; an `INSERT`, a pair of lines of a `_bulk` request, and a record whose values have
-/// newlines are one row too.
+/// Returns one line of the body per row. An `INSERT`, the two lines of a `_bulk` document, and a CSV record with newlines in
+/// its values are one row too.
 #[pg_extern(stable, parallel_unsafe)]
 fn dump_sql(
     query: Option<&str>,
@@ -34,7 +34,7 @@ fn dump_sql(
     LineStream::new(reader).rows()
 }
 
-/// The body in pieces.
+/// Returns the body in chunks.
 #[pg_extern(stable, parallel_unsafe)]
 fn dump_sql_chunks(
     query: Option<&str>,
@@ -51,8 +51,8 @@ fn dump_sql_chunks(
 }
 
 /// 1. check the arguments
-/// 2. plan and start the query, in which nothing can be written
-/// 3. see whether its columns suit the format
+/// 2. plan and start the query, which cannot write
+/// 3. check that its columns suit the format
 fn open(query: Option<&str>, format: Option<&str>, options: Option<JsonB>, calling: Calling) -> Result<Reader> {
     let text = CString::new(required(query, "query")?).map_err(|_| Error::invalid_argument("the query has a NUL"))?;
     let format = Format::parse(required(format, "format")?, required(options, "options")?.0)?;
@@ -62,10 +62,10 @@ fn open(query: Option<&str>, format: Option<&str>, options: Option<JsonB>, calli
     Ok(Reader { query, writer, at_start: true })
 }
 
-/// The rows of a query as objects, one a line; `start` starts it under the settings that its format needs.
+/// The rows of a query as objects, one per line. `start` starts the query under the settings that the format needs.
 ///
 /// # Errors
-/// 42701 for a repeated column; those of `start`.
+/// 42701 for a repeated column; the errors of `start`.
 pub fn objects(start: impl FnOnce(Settings) -> Result<Query>) -> Result<Reader> {
     let format = Format::Ndjson;
     let query = start(format.settings())?;
@@ -73,7 +73,7 @@ pub fn objects(start: impl FnOnce(Settings) -> Result<Query>) -> Result<Reader> 
     Ok(Reader { query, writer, at_start: true })
 }
 
-/// The rows of a relation as objects, one a line. As with COPY, those of tables that inherit from a table are not among them.
+/// The rows of a relation as objects, one per line. As in COPY, rows of child tables are not included.
 ///
 /// # Errors
 /// PostgreSQL's own are raised.

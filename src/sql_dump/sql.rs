@@ -1,4 +1,4 @@
-//! Rows as `INSERT`s.
+//! Writes rows as `INSERT` statements.
 
 use super::writer::{KEEP_BYTES, Writer};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
@@ -8,7 +8,7 @@ use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::query::QueryRow;
 use fhir_bulk_pg::value::{Content, Value};
 
-/// Writes statements of several rows.
+/// Writes statements of several rows each.
 pub struct SqlWriter {
     inserts: Inserts,
     values: Values,
@@ -20,7 +20,7 @@ struct Values {
 }
 
 impl SqlWriter {
-    /// Statements with this beginning.
+    /// `inserts` knows the beginning of each statement.
     pub fn new(inserts: Inserts) -> SqlWriter {
         SqlWriter { inserts, values: Values { jsonb: TextWriter::new(Spacing::Postgres), scratch: Vec::new() } }
     }

@@ -1,4 +1,4 @@
-//! Which resources are no more.
+//! Finds deleted resources.
 
 use super::read::check_moment;
 use super::statement::sql;
@@ -8,7 +8,7 @@ use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::Parameter;
 use std::ops::ControlFlow;
 
-/// Whether the current role may read the older versions of a type, if there is a table of them.
+/// Whether the current role may read a type's history table. True if there is none.
 ///
 /// # Errors
 /// 3F000.
@@ -16,13 +16,13 @@ pub fn may_read_history(resource_type: &ResourceType) -> Result<bool> {
     ResourceTable::find_history(resource_type)?.map_or(Ok(true), |history| history.is_readable())
 }
 
-/// Hands the ids of resources to `handle` that were deleted at or after `since`, and before `until`, and are not there
-/// again. A deletion is a row with status `deleted`, in the history table, if the current role may read that, or where it
-/// was.
+/// Calls `handle` with the ids of resources that were deleted at or after `since` and before `until`, and have not been
+/// created again. A deletion is a row with status `deleted`, in the resource table or, if the current role may read it, in
+/// the history table.
 ///
 /// # Errors
-/// 3F000; 40001 when a table was written anew since the transaction's snapshot; those of `handle`; PostgreSQL's own are
-/// raised.
+/// 3F000; 40001 if a table was truncated or rewritten since the transaction's snapshot; the errors of `handle`. PostgreSQL
+/// raises its own errors.
 pub fn deleted(
     table: &ResourceTable,
     resource_type: &ResourceType,
@@ -42,7 +42,7 @@ pub fn deleted(
         format!("{status} OPERATOR(pg_catalog.=) 'deleted' AND ts OPERATOR(pg_catalog.>=) $1{before}")
     };
     let mut from = format!("SELECT id::pg_catalog.text AS id FROM {live} WHERE {}", within(table));
-    // Without a history nothing is known of rows that are gone.
+    // Without a history table, deleted rows leave no trace.
     if let Some(history) = ResourceTable::find_history(resource_type)?
         && history.is_readable()?
     {

@@ -1,7 +1,7 @@
-//! Whose code runs when a table is read.
+//! Finds code of other roles that runs when a table is read.
 //!
-//! A view's query, a policy, a column type's cast: all of them run with the rights of whoever reads. Who names a table
-//! trusts it; who asks for all there is does not know what others have put there.
+//! A view's query, a policy, a column type's cast: all of them run with the reader's rights. A caller who names a table
+//! trusts it. A caller who exports all types does not know which tables other roles have created.
 
 use super::ResourceTable;
 use super::statement::sql;
@@ -11,11 +11,12 @@ use fhir_bulk_pg::session::SAFE_SEARCH_PATH;
 use fhir_bulk_pg::spi::{self, Parameter};
 use fhir_bulk_pg::transaction;
 
-/// What of a table would run code of roles other than the current one and superusers, if anything does; the first such
-/// thing, in words.
+/// Describes the first part of a table that would run code of a role other than the current one and superusers. `None` if
+/// there is no such part.
 pub fn foreign_code(table: &ResourceTable) -> Option<String> {
-    // `family`: the table, what inherits from it, and what its view reads. `parts`: what else is evaluated or folded when
-    // one of them is planned and read. Operator classes, table access methods and base types are superusers' only.
+    // `family`: the table, its child tables, and the tables that its view reads. `parts`: everything else that PostgreSQL
+    // evaluates when it plans and reads one of them. Only superusers can create operator classes, table access methods and
+    // base types.
     let query = sql(format!(
         "WITH RECURSIVE trusted AS (SELECT oid FROM pg_roles WHERE rolsuper OR rolname = current_user),
          family (oid, is_child) AS (
@@ -50,10 +51,10 @@ pub fn foreign_code(table: &ResourceTable) -> Option<String> {
                  JOIN pg_attrdef e ON e.adrelid = m.oid AND e.adnum = a.attnum WHERE a.attgenerated = 'v'
          )
          SELECT format('%s %s belongs to role %s', CASE relkind WHEN 'v' THEN 'the view' WHEN 'f' THEN 'the foreign table'
-                    ELSE 'its part' END, name, owner)
+                    ELSE 'its child table' END, name, owner)
          FROM members WHERE NOT is_trusted AND (relkind IN ('v', 'f') OR is_child)
          UNION ALL
-         SELECT format('the policies of table %s are those of role %s', name, owner)
+         SELECT format('the policies of table %s belong to role %s', name, owner)
          FROM members WHERE NOT is_trusted AND is_filtered
          UNION ALL
          SELECT format('its column %s is of type %s', a.attname, format_type(a.atttypid, a.atttypmod))
@@ -77,7 +78,7 @@ pub fn foreign_code(table: &ResourceTable) -> Option<String> {
          WHERE o.owner NOT IN (TABLE trusted)
          LIMIT 1"
     ));
-    // As the catalogue is now: that is what the planner goes by, whatever the transaction's snapshot shows of it.
+    // Read the catalogue as it is now: the planner uses this, not what the transaction's snapshot shows.
     transaction::in_catalog_snapshot(|| {
         guc::with(&[(c"search_path", SAFE_SEARCH_PATH)], Changes::Undo, || {
             spi::texts_in_snapshot(&query, &[Parameter::oid(table.oid)]).into_iter().next()

@@ -1,4 +1,4 @@
-//! Finding resources by their business identifiers through an index, where there is one that can.
+//! Finds resources by their business identifiers, through an index if there is one.
 
 use super::ResourceTable;
 use fhir_bulk_codec::resource::Identifier;
@@ -9,11 +9,11 @@ use pgrx::pg_sys;
 use serde_json::{Value, json};
 use std::ffi::CString;
 
-/// A condition, starting with AND, that an index answers for the current role, and its only parameter. Rows beyond
-/// those meant may meet it: an identifier without a system finds its value in any. `None` without such an index.
+/// A condition that starts with AND and that an index can answer for the current role, and its only parameter. It may match
+/// more rows than wanted: an identifier without a system matches its value in any system. `None` if there is no such index.
 pub fn indexed(table: &ResourceTable, wanted: &[Identifier<'_>]) -> Option<(String, Parameter)> {
     let indexed = indexed_expressions(table);
-    // An expression stands in one pair of parentheses or two.
+    // PostgreSQL puts an expression in one or two pairs of parentheses.
     let has = |expression: &str| indexed.iter().any(|found| found.trim_matches(['(', ')']) == expression);
     // The smaller index first.
     let (expression, within): (_, fn(Value) -> Value) = if has("resource -> 'identifier'::text") {
@@ -23,7 +23,7 @@ pub fn indexed(table: &ResourceTable, wanted: &[Identifier<'_>]) -> Option<(Stri
     } else {
         return None;
     };
-    // Some types have a list of identifiers, some a single one, and containment tells them apart.
+    // Some types have a list of identifiers, others a single one; containment needs a pattern for each.
     let patterns = wanted.iter().flat_map(|identifier| {
         let object = match identifier.system {
             Some(system) => json!({"system": system, "value": identifier.value}),
@@ -38,20 +38,20 @@ pub fn indexed(table: &ResourceTable, wanted: &[Identifier<'_>]) -> Option<(Stri
     Some((format!(" AND {expression} OPERATOR(pg_catalog.@>) ANY ($1)"), Parameter::jsonbs(&mut patterns)))
 }
 
-/// Plans a query with such a condition so that it uses the index, whatever the planner believes: it has no statistics
-/// of what identifiers a table holds, and may take a hundred of them for half of the table.
+/// Plans a query with such a condition so that it uses the index. The planner has no statistics of identifiers, and may
+/// think that a hundred of them match half of the table.
 pub fn by_index<T>(plan: impl FnOnce() -> T) -> T {
     guc::with(&[(c"enable_seqscan", c"off"), (c"enable_bitmapscan", c"on")], Changes::Keep, plan)
 }
 
-/// What the GIN indexes of a table are on that can answer containment for the current role, as PostgreSQL writes it.
+/// The expressions of the table's GIN indexes that can answer containment for the current role, as PostgreSQL writes them.
 fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
-    // Containment may not run before a policy has let a row pass: it could tell of others.
+    // With a policy, PostgreSQL must not run containment first: it could reveal rows that the policy hides.
     let query = c"SELECT pg_get_indexdef(i.indexrelid, n, false) \
          FROM pg_index i CROSS JOIN LATERAL generate_series(1, i.indnkeyatts) n \
          JOIN pg_opclass o ON o.oid = i.indclass[n - 1] JOIN pg_am a ON a.oid = o.opcmethod \
          WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND a.amname = 'gin' \
          AND o.opcname IN ('jsonb_ops', 'jsonb_path_ops') AND NOT row_security_active($1)";
-    // It spells out the names of operators that the search_path hides.
+    // PostgreSQL writes operators with their schema if the search_path hides them.
     spi::catalog_texts(query, &[Parameter::oid(table.oid)])
 }

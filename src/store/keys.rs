@@ -1,6 +1,6 @@
-//! The primary key of a new table, and the index on identifiers where it is wanted: made with the table, or of its rows
-//! once they are there. A B-tree that is built of sorted keys costs each row the same, however many there are; one that
-//! rows are inserted into costs more with each, when ids come in no order.
+//! Creates the primary key of a new table, and the index on identifiers if it is wanted: with the table, or after its rows.
+//! Building a B-tree from sorted keys costs the same for each row. Inserting ids in random order into a B-tree costs more
+//! with each row.
 
 use super::statement::sql;
 use crate::settings;
@@ -8,37 +8,36 @@ use fhir_bulk_pg::replication;
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::{guc, spi, subtransaction};
 
-/// As much memory as a build may take: as a backend may grow by during a load. What does not fit is sorted on disk.
+/// The memory for a build: a load may let the backend grow by this much. What does not fit is sorted on disk.
 const BUILD_KB: i32 = 32 << 10;
 
-/// From so many rows on a build is worth other processes, as many as PostgreSQL takes by default for a large table. It takes
-/// them by itself only if each can have 32 MB.
+/// From this many rows on, a build uses parallel workers, as many as PostgreSQL uses by default for a large table. By itself
+/// PostgreSQL uses them only if each can have 32 MB.
 const MANY_ROWS: u64 = 200_000;
 const HELPERS: u32 = 2;
 
-/// What a table still lacks.
+/// The indexes that a table still lacks.
 pub struct Keys {
     /// `schema.table`, quoted.
     table: String,
-    /// The index on identifiers too.
+    /// Whether it gets the index on identifiers, too.
     of_identifiers: bool,
 }
 
 impl Keys {
-    /// Those of a new table.
+    /// The keys of a new table.
     pub fn of(table: String) -> Keys {
         Keys { table, of_identifiers: settings::identifier_index() }
     }
 
-    /// Whether a table that is made now may get them when its rows are there. Not where somebody watches: an event
-    /// trigger that is told of the table may rely on its key, and who decodes the log would see rows of repeated ids
-    /// that come and go.
+    /// Whether a new table may get its keys after its rows. Not if there is an event trigger, which may rely on the key of a
+    /// new table. Not with logical decoding, which would see rows with repeated ids being inserted and deleted.
     pub fn may_wait() -> bool {
         let watched = c"SELECT 'yes' FROM pg_event_trigger WHERE evtenabled <> 'D' LIMIT 1";
         !replication::log_is_decoded() && spi::catalog_texts(watched, &[]).is_empty()
     }
 
-    /// Makes them, of so many rows that stand in the order in which they came: of those with the same id the last one
+    /// Creates the keys for `rows` rows, which are stored in the order of the source: of rows with the same id the last one
     /// stays.
     pub fn make(&self, rows: u64) {
         let many = rows >= MANY_ROWS;
@@ -63,7 +62,7 @@ impl Keys {
         spi::execute(&sql(format!("ALTER TABLE {} {change}", self.table)), &[]);
     }
 
-    /// Makes the index on identifiers, if it is wanted.
+    /// Creates the index on identifiers, if it is wanted.
     pub fn index_identifiers(&self) {
         if self.of_identifiers {
             let expression = "(resource OPERATOR(pg_catalog.->) 'identifier'::pg_catalog.text)";

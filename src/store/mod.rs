@@ -1,5 +1,5 @@
-//! Resource tables, as Aidbox and fhirbase lay them out: `Patient` lives in `patient`, its older versions in
-//! `patient_history`, `id`, `resourceType` and what `meta` says of the version in columns, the rest in `resource`.
+//! Resource tables, with the layout of Aidbox and fhirbase: table `patient` has the Patients, `patient_history` their older
+//! versions. `id`, `resourceType` and the version in `meta` are columns; column `resource` has the rest.
 
 mod deleted;
 mod foreign_code;

@@ -6,7 +6,7 @@ use std::ffi::CString;
 /// Leaves room for `_history` in PostgreSQL's 63 bytes.
 const MAX_BYTES: usize = 55;
 
-/// A resource type's name: `[A-Za-z][A-Za-z0-9]{0,54}`, FHIR's or one's own.
+/// The name of a resource type, of FHIR or custom: `[A-Za-z][A-Za-z0-9]{0,54}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceType(String);
 
@@ -14,7 +14,7 @@ impl ResourceType {
     /// Checks a name.
     ///
     /// # Errors
-    /// 22023 with the rule.
+    /// 22023, with the rule as HINT.
     pub fn new(name: &str) -> Result<ResourceType> {
         let fits = name.len() <= MAX_BYTES
             && name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -29,12 +29,12 @@ impl ResourceType {
         )))
     }
 
-    /// As it was given.
+    /// The name as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As FHIR spells it where FHIR has it, else as it was given.
+    /// The name in FHIR's spelling if FHIR has this type, else as it was given.
     pub fn canonical(&self) -> &str {
         fhir_bulk_codec::fhir::resource_type(&self.0).unwrap_or(&self.0)
     }

@@ -1,4 +1,4 @@
-//! Live resources of a table as lines, streamed.
+//! Reads the live resources of a table, as a stream of lines.
 
 use super::statement::sql;
 use super::{ResourceTable, identifiers};
@@ -14,7 +14,7 @@ use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
-/// Which of a table's live rows are read.
+/// Which of a table's live rows to read.
 #[derive(Clone, Copy)]
 pub enum Rows<'a> {
     /// All.
@@ -23,13 +23,13 @@ pub enum Rows<'a> {
     CreatedAfter(i64),
     /// Those last changed at or after `from` and before `until`.
     ChangedWithin { from: Option<i64>, until: Option<i64> },
-    /// Those in some of its blocks.
+    /// Those in a range of its blocks.
     Within(Blocks),
-    /// At least those that have one of these identifiers; more where no index finds them.
+    /// Those that have one of these identifiers; without an index also other rows.
     Identified(&'a [Identifier<'a>]),
 }
 
-/// Blocks of a table from `first` on: those before `end`, or all that there are.
+/// Blocks of a table from `first` to before `end`; without `end` to the last one.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Blocks {
     pub first: u32,
@@ -40,14 +40,14 @@ pub struct Blocks {
 pub struct Reader {
     cursor: Cursor,
     writer: Writer,
-    /// For rows that do not say.
+    /// The type of rows in which it is NULL.
     resource_type: String,
     last_updated: Instant,
     created_at: Instant,
     zone: Zone,
 }
 
-/// In which time instants are written.
+/// The time zone in which instants are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Zone {
     Session,
@@ -58,7 +58,7 @@ impl Reader {
     /// Opens a table for the current role.
     ///
     /// # Errors
-    /// 42703 for rows by their creation in a table without `cts`; PostgreSQL's own are raised.
+    /// 42703 for [`Rows::CreatedAfter`] in a table without `cts`. PostgreSQL raises its own errors.
     pub fn open(table: &ResourceTable, resource_type: &str, rows: Rows<'_>, writer: Writer) -> Result<Reader> {
         let has_cts = table.has_column(c"cts");
         let created = if has_cts { "cts::pg_catalog.timestamptz" } else { "NULL::pg_catalog.timestamptz" };
@@ -113,29 +113,29 @@ impl Reader {
         })
     }
 
-    /// Writes instants in UTC, whatever the session's TimeZone.
+    /// Writes instants in UTC instead of the session's TimeZone.
     pub fn in_utc(self) -> Reader {
         Reader { zone: Zone::Utc, ..self }
     }
 
-    /// Has the query ended when the calling statement ends.
+    /// Ends the query when the calling statement ends.
     pub fn close_with_statement(&self, calling: Calling) {
         self.cursor.close_with_statement(calling);
     }
 
-    /// As one of several reads under the transaction's one snapshot.
+    /// Checks that the transaction's snapshot shows this table, for one of several reads under that snapshot.
     ///
     /// # Errors
-    /// 40001 when that is older than what is in the table.
+    /// 40001 if the table was truncated or rewritten after the snapshot.
     pub fn of_one_moment(self) -> Result<Reader> {
         check_moment(&self.cursor)?;
         Ok(self)
     }
 
-    /// Hands resources to `handle` until it breaks.
+    /// Passes resources to `handle` until it breaks.
     ///
     /// # Errors
-    /// Those of `handle`; 22004 for a row without an id or a resource.
+    /// The errors of `handle`; 22004 for a row without an id or a resource.
     pub fn each(&mut self, mut handle: impl FnMut(&Stored<'_>) -> Result<ControlFlow<()>>) -> Result<More> {
         let Reader { cursor, writer, resource_type, last_updated, created_at, zone } = self;
         let fetched = cursor.fetch(|row| {
@@ -154,7 +154,7 @@ impl Reader {
 }
 
 impl Lines for Reader {
-    /// Fails as [`Reader::each`], and with 22023 for a row whose `resource` is not an object.
+    /// Fails like [`Reader::each`], and with 22023 for a row whose `resource` is not an object.
     fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
         self.each(|stored| {
             stored.write(out)?;
@@ -163,7 +163,7 @@ impl Lines for Reader {
     }
 }
 
-/// A resource as its row has it.
+/// A resource in its row.
 pub struct Stored<'a> {
     envelope: Envelope<'a>,
     /// The jsonb after its length header.
@@ -175,7 +175,7 @@ impl Stored<'_> {
     /// Appends its line, without a newline.
     ///
     /// # Errors
-    /// 22023 when it is not an object.
+    /// 22023 if it is not an object.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<()> {
         self.writer.write(&self.envelope, self.resource, out).map_err(|_| {
             let Envelope { id, resource_type, .. } = self.envelope;
@@ -208,17 +208,17 @@ fn stored<'a>(
     Ok(Stored { envelope, resource: row.jsonb(5).ok_or_else(|| null("resource"))?, writer })
 }
 
-/// Fails with 40001 when a query shows nothing of a table because that was written anew since the transaction's one
-/// snapshot was taken.
+/// Fails with 40001 if a query reads a table as empty because it was truncated or rewritten after the transaction's
+/// snapshot.
 pub(super) fn check_moment(cursor: &Cursor) -> Result<()> {
     cursor.missed_table().map_or(Ok(()), |table| Err(written_anew(&table)))
 }
 
-/// The error for that.
+/// The error for such a table.
 pub fn written_anew(table: &str) -> Error {
-    let message = format!("table {table} was written anew after the export began");
+    let message = format!("table {table} was truncated or rewritten after the export began");
     Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message)
-        .hint("Export again when nobody truncates or rewrites it.")
+        .hint("Export again when no session truncates or rewrites it.")
 }
 
 fn no_creation_time(table: &ResourceTable) -> Error {
@@ -229,7 +229,7 @@ fn no_creation_time(table: &ResourceTable) -> Error {
     .hint("Leave out since, or add the column: ALTER TABLE … ADD COLUMN cts timestamptz;")
 }
 
-/// The text of the last instant: a load gives all its rows the same.
+/// The text of the last instant: all rows of a load have the same.
 #[derive(Default)]
 struct Instant {
     micros: Option<i64>,

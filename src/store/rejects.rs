@@ -1,26 +1,26 @@
-//! The table of rejected lines: the extension's, not the caller's.
+//! Stores rejected lines in a table that belongs to the extension, not to the caller.
 
 use crate::extension;
 use crate::own_tables;
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::Parameter;
 
-/// A line that was passed over.
+/// A rejected line.
 #[derive(Debug)]
 pub struct Reject {
     /// Counted from 1.
     pub line_number: u64,
-    /// In the decompressed stream.
+    /// Where the line begins in the decompressed stream.
     pub byte_offset: u64,
     /// Five characters.
     pub sqlstate: String,
     /// The message that would have ended the load.
     pub error: String,
-    /// The line's first bytes, whatever they are.
+    /// The line's first bytes, which need not be UTF-8.
     pub line: Vec<u8>,
 }
 
-/// Notes rejected lines of a source for the current role. They are part of the caller's transaction.
+/// Stores rejected lines of a source for the current role, in the caller's transaction.
 pub fn add_rejects(source: &str, rejects: &[Reject]) {
     let extension = extension::this_extension();
     let role = session::role();

@@ -1,4 +1,4 @@
-//! Finding and making resource tables. What is made belongs to the caller and is no part of the extension.
+//! Finds and creates resource tables. New tables belong to the caller, and not to the extension.
 
 use super::ResourceType;
 use super::keys::Keys;
@@ -24,7 +24,7 @@ pub struct ResourceTable {
     name: CString,
 }
 
-/// What a resource is read from; `cts` may be missing.
+/// The columns that a resource is read from; `cts` may be missing.
 pub(super) const RESOURCE_COLUMNS: &str = "id,txid,cts,ts,resource_type,status,resource";
 
 impl ResourceTable {
@@ -32,10 +32,10 @@ impl ResourceTable {
         ResourceTable { oid, sql_name: qualified(&schema, &name), schema, name }
     }
 
-    /// A relation of any schema that the caller has locked.
+    /// A relation of any schema, which the caller has locked.
     ///
     /// # Errors
-    /// 42809 when it lacks columns of a resource table.
+    /// 42809 if it lacks columns of a resource table.
     pub fn at(oid: pg_sys::Oid) -> Result<ResourceTable> {
         let (schema, name) = catalog::full_name(oid);
         let table = ResourceTable::new(oid, schema, name);
@@ -62,7 +62,7 @@ impl ResourceTable {
     /// The table of a type, if there is one in `fhir_bulk.data_schema`.
     ///
     /// # Errors
-    /// 3F000 when that schema does not exist.
+    /// 3F000 if that schema does not exist.
     pub fn find(resource_type: &ResourceType) -> Result<Option<ResourceTable>> {
         let schema = settings::data_schema()?;
         let schema_oid = schema_oid(&schema)?;
@@ -70,7 +70,8 @@ impl ResourceTable {
         Ok(catalog::relation(&name, schema_oid).map(|oid| ResourceTable::new(oid, schema, name)))
     }
 
-    /// The table of a type, if there is one, which from here to the transaction's end keeps its name and definition.
+    /// Locks the table of a type for writing, if there is one. Until the transaction ends, its name and definition do not
+    /// change.
     ///
     /// # Errors
     /// 3F000.
@@ -82,11 +83,11 @@ impl ResourceTable {
         Ok(oid.map(|oid| ResourceTable::new(oid, schema, name)))
     }
 
-    /// The table of a type, which from here to the transaction's end keeps its name and definition, and its rows the
-    /// blocks that they are in.
+    /// Locks the table of a type for reading. Until the transaction ends, its name and definition do not change, and its
+    /// rows stay in their blocks.
     ///
     /// # Errors
-    /// 42P01 when there is none; 3F000.
+    /// 42P01 if there is none; 3F000.
     pub fn lock_to_read(resource_type: &ResourceType) -> Result<ResourceTable> {
         let schema = settings::data_schema()?;
         schema_oid(&schema)?;
@@ -95,13 +96,13 @@ impl ResourceTable {
         Ok(ResourceTable::new(oid, schema, name))
     }
 
-    /// Locks all that is read with the table, for the current role, until the transaction ends; and the history table.
-    /// Those who write are not held up.
+    /// Locks everything that the current role reads with the table, and the history table, until the transaction ends.
+    /// Writers need not wait.
     ///
     /// # Errors
     /// 3F000.
     pub fn lock_reads(&self, resource_type: &ResourceType) -> Result<()> {
-        // With all columns: parts of tables that are not read for the others are not locked either.
+        // SELECT *: the planner would leave out a view's tables that the selected columns do not need.
         cursor::lock_reads(&sql(format!("SELECT * FROM {}", self.sql_name)));
         if let Some(history) = ResourceTable::find_history(resource_type)? {
             cursor::lock_reads(&sql(format!("SELECT * FROM {}", history.sql_name)));
@@ -109,10 +110,10 @@ impl ResourceTable {
         Ok(())
     }
 
-    /// A table that this transaction has locked and whose rows its snapshot does not show, since it was made or written
-    /// anew after that was taken. There is none if all locks came before the snapshot.
+    /// A table that this transaction has locked, but its snapshot shows as empty, because it was created, truncated or
+    /// rewritten after the snapshot. There is none if all locks came before the snapshot.
     pub fn younger_than_snapshot() -> Option<String> {
-        // Under the caller's search_path: the table is named as the caller does.
+        // Under the caller's search_path, so that the name is as the caller writes it.
         let query = c"SELECT l.relation::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_locks l \
             LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
             WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
@@ -126,7 +127,7 @@ impl ResourceTable {
     /// The table of a type.
     ///
     /// # Errors
-    /// 42P01 when there is none; 3F000.
+    /// 42P01 if there is none; 3F000.
     pub fn get(resource_type: &ResourceType) -> Result<ResourceTable> {
         ResourceTable::find(resource_type)?.ok_or_else(|| unknown(resource_type.as_str()))
     }
@@ -142,10 +143,10 @@ impl ResourceTable {
         Ok(oid.map(|oid| ResourceTable::new(oid, schema, name)))
     }
 
-    /// The table of its older versions: in its own schema, else in `fhir_bulk.data_schema`.
+    /// Its history table: in its own schema, else in `fhir_bulk.data_schema`.
     ///
     /// # Errors
-    /// 42P01 when there is none; 3F000.
+    /// 42P01 if there is none; 3F000.
     pub fn history(&self) -> Result<ResourceTable> {
         let name = CString::new([self.name.as_bytes(), b"_history"].concat()).expect("two C strings");
         for schema in [self.schema.clone(), settings::data_schema()?] {
@@ -159,10 +160,10 @@ impl ResourceTable {
             .hint("Create it with the columns of the resource table and primary key (id, txid)."))
     }
 
-    /// The table of a type, made now with its history table when it is not there.
+    /// The table of a type. Creates it and its history table if they do not exist.
     ///
     /// # Errors
-    /// 3F000; what PostgreSQL says to the role's `CREATE TABLE` is raised.
+    /// 3F000. PostgreSQL raises the errors of `CREATE TABLE`.
     pub fn get_or_create(resource_type: &ResourceType) -> Result<ResourceTable> {
         ResourceTable::make(resource_type, false)?;
         if ResourceTable::find_history(resource_type)?.is_none() {
@@ -171,11 +172,11 @@ impl ResourceTable {
         ResourceTable::get(resource_type)
     }
 
-    /// Makes the table of a type with its history table, when it is not there, for rows that follow at once. The answer
-    /// are its keys, if they may wait and are to be made when the rows are there.
+    /// Creates the table of a type and its history table, if it does not exist, for rows that follow at once. Returns the
+    /// table's keys if the caller must create them after the rows.
     ///
     /// # Errors
-    /// As [`ResourceTable::get_or_create`].
+    /// As for [`ResourceTable::get_or_create`].
     pub fn make_for_rows(resource_type: &ResourceType, keys_may_wait: bool) -> Result<Option<Keys>> {
         ResourceTable::make(resource_type, keys_may_wait && Keys::may_wait())
     }
@@ -184,7 +185,7 @@ impl ResourceTable {
         if ResourceTable::find(resource_type)?.is_some() {
             return Ok(None);
         }
-        // What all tables share comes first, so that two sessions wait in the same order.
+        // First what all tables share: so two sessions wait for each other in the same order.
         let schema = settings::data_schema()?;
         let schema_oid = schema_oid(&schema)?;
         let status = qualified(&schema, c"resource_status");
@@ -202,7 +203,7 @@ impl ResourceTable {
         create(resource_type, keys_wait)
     }
 
-    /// Whether the current role may SELECT what a resource is made of.
+    /// Whether the current role may SELECT the columns of a resource.
     ///
     /// # Errors
     /// 3F000.
@@ -216,28 +217,29 @@ impl ResourceTable {
         Ok(!spi::catalog_texts(&query, &[Parameter::oid(schema), Parameter::oid(self.oid)]).is_empty())
     }
 
-    /// Whether the current role sees all of its rows.
+    /// Whether the current role sees all rows of the table.
     pub fn is_open(&self) -> bool {
         let query = c"SELECT 'yes' WHERE has_table_privilege($1, 'SELECT') AND NOT row_security_active($1)";
         !spi::catalog_texts(query, &[Parameter::oid(self.oid)]).is_empty()
     }
 
-    /// The size of a table that reading runs no code of: one of PostgreSQL's own, without policies for the current role.
+    /// The size of a table that can be read without running other code: an ordinary table or materialized view, without
+    /// policies for the current role. `None` for others.
     pub fn plain_bytes(&self) -> Option<u64> {
         let query = c"SELECT pg_table_size(oid) FROM pg_class \
             WHERE oid = $1 AND relkind IN ('r', 'm') AND NOT row_security_active(oid)";
         spi::catalog_texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
     }
 
-    /// How many blocks there are of a table that ranges of them can be read of: one heap.
+    /// How many blocks a table has, if it can be read by ranges of blocks: if it is a single heap.
     pub fn blocks(&self) -> Option<u32> {
         let query = c"SELECT pg_relation_size(oid) / current_setting('block_size')::int8 FROM pg_class \
             WHERE oid = $1 AND NOT relhassubclass AND relam = (SELECT oid FROM pg_am WHERE amname = 'heap')";
         spi::catalog_texts(query, &[Parameter::oid(self.oid)]).first().and_then(|blocks| blocks.parse().ok())
     }
 
-    /// Its `status` in a statement, after `prefix`. A domain's is compared as text: enumerations have operators, domains over
-    /// them have none.
+    /// The expression for its `status` in a statement, after `prefix`. A domain is compared as text, because domains over
+    /// enumerations have no operators.
     pub fn status(&self, prefix: &str) -> String {
         let is_domain = catalog::column(self.oid, c"status")
             .is_some_and(|column| catalog::is_domain(catalog::type_of_column(self.oid, column)));
@@ -261,11 +263,11 @@ pub fn unknown(resource_type: &str) -> Error {
     .hint("Load resources of this type first, or set fhir_bulk.data_schema to the schema of your resource tables.")
 }
 
-/// One new number of the sequence that counts versions: that of the table's schema if there is one, else that of
-/// `fhir_bulk.data_schema`, made now when it is not there.
+/// The next number of the sequence that counts versions: the sequence of the table's schema if there is one, else that of
+/// `fhir_bulk.data_schema`, which is created if it does not exist.
 ///
 /// # Errors
-/// 3F000; PostgreSQL's own are raised.
+/// 3F000. PostgreSQL raises its own errors.
 pub fn next_txid(table: Option<&ResourceTable>) -> Result<i64> {
     let own = table.map(|table| &table.schema);
     let sequence = match own.filter(|schema| schema_oid(schema).is_ok_and(has_sequence)) {
@@ -277,10 +279,10 @@ pub fn next_txid(table: Option<&ResourceTable>) -> Result<i64> {
     Ok(found.first().and_then(|number| number.parse().ok()).expect("nextval gives a bigint"))
 }
 
-/// Makes the sequence that counts versions, unless it is there.
+/// Creates the sequence that counts versions, if it does not exist.
 ///
 /// # Errors
-/// 3F000; PostgreSQL's own are raised.
+/// 3F000. PostgreSQL raises its own errors.
 pub fn make_sequence() -> Result<()> {
     get_or_create_sequence().map(|_| ())
 }
@@ -311,7 +313,7 @@ pub(super) fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
             PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME,
             format!("schema \"{}\" does not exist", schema.to_string_lossy()),
         )
-        .hint("fhir_bulk.data_schema names it; create the schema or change the setting.")
+        .hint("Setting fhir_bulk.data_schema names it. Create the schema or change the setting.")
     })
 }
 
@@ -319,8 +321,8 @@ const KEY: &str = ", PRIMARY KEY (id)";
 const HISTORY_KEY: &str = ", PRIMARY KEY (id, txid)";
 
 fn create(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>> {
-    // Others may make a table meanwhile that do not know our locks. That is as good, unless it is to be one that only
-    // this transaction sees.
+    // A session that does not use our locks may create the table meanwhile. That is fine, unless only this transaction may
+    // see the table.
     let (if_missing, key) = if keys_wait { ("", "") } else { ("IF NOT EXISTS", KEY) };
     create_one(resource_type, &resource_type.table_name(), if_missing, key)?;
     create_one(resource_type, &resource_type.history_name(), "IF NOT EXISTS", HISTORY_KEY)?;
@@ -335,10 +337,10 @@ fn create(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>>
 fn create_one(resource_type: &ResourceType, name: &CStr, if_missing: &str, key: &str) -> Result<()> {
     let schema = settings::data_schema()?;
     let (table, status) = (qualified(&schema, name), qualified(&schema, c"resource_status"));
-    // Where the server has lz4: a dump spends less time in it than in pglz, by far.
+    // lz4 if the server has it: dumps decompress it much faster than pglz.
     let has_lz4 = c"SELECT 'yes' FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)";
     let compression = if spi::catalog_texts(has_lz4, &[]).is_empty() { "" } else { " COMPRESSION lz4" };
-    // Names of types could be anybody's in the caller's search_path.
+    // Types need their schema: the caller's search_path could name another type.
     let now = "pg_catalog.timestamptz DEFAULT CURRENT_TIMESTAMP";
     spi::execute(
         &sql(format!(
@@ -357,16 +359,16 @@ fn type_exists(sql_name: &str) -> bool {
     !spi::texts(&sql(format!("SELECT pg_catalog.to_regtype('{literal}')::pg_catalog.text")), &[]).is_empty()
 }
 
-/// Of two sessions that need to make the same thing in a schema, the second waits here, and then finds the first's.
+/// If two sessions want to create the same thing in a schema, the second waits here, and then finds that of the first.
 fn wait_for_others(schema: pg_sys::Oid, what: u32) {
     Key { class: schema, object: what, part: 0 }.wait_in_transaction();
     catalog::accept_changes();
 }
 
-/// What all tables of a schema share.
+/// The number of what all tables of a schema share.
 const COMMON: u32 = 0;
 
-/// Any number but that, which two sessions find alike for the same table.
+/// A number for a table, the same in all sessions, and never [`COMMON`].
 fn number_of(resource_type: &ResourceType) -> u32 {
     let name = resource_type.table_name();
     name.to_bytes().iter().fold(17, |number: u32, byte| number.wrapping_mul(31).wrapping_add(u32::from(*byte))).max(1)

@@ -1,4 +1,4 @@
-//! Which resource types there are.
+//! Lists the resource types that have a table.
 
 use super::statement::sql;
 use super::table::{RESOURCE_COLUMNS, schema_oid};
@@ -7,18 +7,18 @@ use crate::settings;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::{self, Parameter};
 
-/// The types with a table in `fhir_bulk.data_schema` that the current role may read, by name.
+/// The types with a table in `fhir_bulk.data_schema` that the current role may read, sorted by name.
 ///
 /// # Errors
-/// 3F000 when there is no such schema.
+/// 3F000 if there is no such schema.
 pub fn readable_types() -> Result<Vec<ResourceType>> {
     types(true)
 }
 
-/// The types with a table there that the current role may not read, by name.
+/// The types with a table there that the current role may not read, sorted by name.
 ///
 /// # Errors
-/// 3F000 when there is no such schema.
+/// 3F000 if there is no such schema.
 pub fn hidden_types() -> Result<Vec<ResourceType>> {
     types(false)
 }
@@ -39,17 +39,17 @@ fn types(readable: bool) -> Result<Vec<ResourceType>> {
     Ok(rows.iter().filter_map(|row| row.split_once(' ')).filter_map(|(oid, table)| type_of(oid, table)).collect())
 }
 
-/// The type of a table; none for one whose name can be no type's, `patient_history` among them.
+/// The type of a table; `None` if its name is not that of a type, such as `patient_history`.
 fn type_of(oid: &str, table: &str) -> Option<ResourceType> {
     let of_table = ResourceType::new(table).ok().filter(|found| found.table_name().to_bytes() == table.as_bytes())?;
     if of_table.canonical() != table {
         return ResourceType::new(of_table.canonical()).ok();
     }
-    // It waits for whoever changes the table, so it is asked for these only.
+    // Reading the default waits for sessions that change the table, so it is read for custom types only.
     Some(default_type(oid).filter(|spelt| spelt.as_str().eq_ignore_ascii_case(table)).unwrap_or(of_table))
 }
 
-/// The type that the default of a table's `resource_type` names, such as 'Individual'::text: how one's own type is spelt.
+/// The type in the default of a table's `resource_type`, such as 'Individual'::text: the spelling of a custom type.
 fn default_type(oid: &str) -> Option<ResourceType> {
     let query = sql(format!(
         "SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d \
@@ -60,8 +60,8 @@ fn default_type(oid: &str) -> Option<ResourceType> {
     ResourceType::new(default.strip_prefix('\'')?.split('\'').next()?).ok()
 }
 
-/// The type of the resources in a table of any name, as the current role can tell: as HL7 spells the table's name, as a row
-/// has it, as its column's default has it.
+/// The type of the resources in a table with any name, if the current role can find it: from HL7's spelling of the table's
+/// name, from a row, or from the column's default.
 pub fn type_of_table(table: &ResourceTable) -> Option<ResourceType> {
     if let Some(known) = fhir_bulk_codec::fhir::resource_type(&table.name()) {
         return ResourceType::new(known).ok();

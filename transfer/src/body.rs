@@ -1,7 +1,8 @@
-//! A body that goes on where it broke.
+//! Reads the body of a response, and continues it where the connection broke.
 //!
-//! With a validator that is strong (RFC 9110, 8.8) the server is asked for the rest, on condition that it is still the
-//! same. Else the whole is read again, and what was handed over before is compared by its digest and skipped.
+//! If the response had a strong validator (RFC 9110, 8.8), the client requests only the rest, on condition that the body has
+//! not changed. Otherwise it reads the whole body again, compares the part that was passed on before by its digest, and
+//! skips it.
 
 use crate::error::TransferError;
 use crate::failure::Failure;
@@ -17,20 +18,20 @@ use ureq::http::header::{
     LAST_MODIFIED, RANGE,
 };
 
-/// A body is handed over in pieces of at most this many bytes: as many as a connection mostly has at once.
+/// A body is passed on in pieces of at most this many bytes, about as many as a connection has at once.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// What is known of a body, and how much of it was handed over.
+/// A body, and how much of it has been passed on.
 pub(crate) struct Body {
     origin: Origin,
     handed_over: u64,
-    /// Of what was handed over.
+    /// The digest of the bytes that were passed on.
     digest: Sha256,
-    /// The whole's, where the server said so.
+    /// The length of the whole body, if the server told it.
     length: Option<u64>,
-    /// What to ask for the rest with.
+    /// The validator for requesting the rest.
     validator: Option<HeaderValue>,
-    /// Memory of pieces that are done with.
+    /// Memory of pieces that are no longer used.
     spare: Receiver<Vec<u8>>,
 }
 
@@ -39,7 +40,7 @@ impl Body {
         Body { origin, handed_over: 0, digest: Sha256::new(), length: None, validator: None, spare }
     }
 
-    /// Asks for what is left and hands it over; `Ok` when it is whole or nobody wants more of it.
+    /// Requests the rest of the body and passes it on. `Ok` when it is complete, or the receiver wants no more.
     pub fn attempt(&mut self, client: &Client, hand: &Hand<Event>) -> Result<(), Failure> {
         let rest = self.range();
         let response = client.get(&self.origin.request(), &rest)?;
@@ -61,13 +62,13 @@ impl Body {
             }
             Status::PARTIAL_CONTENT | Status::RANGE_NOT_SATISFIABLE if asked_for_rest => {
                 self.validator = None;
-                Err(Failure::passing("the connection broke, and the server did not go on where it broke"))
+                Err(Failure::passing("the connection broke, and the server did not continue the body"))
             }
             _ => Err(self.origin.failure(response)),
         }
     }
 
-    /// The headers that ask for the rest.
+    /// The headers that request the rest.
     fn range(&self) -> Vec<(HeaderName, HeaderValue)> {
         let from = HeaderValue::try_from(format!("bytes={}-", self.handed_over)).ok();
         match (&self.validator, from) {
@@ -81,18 +82,18 @@ impl Body {
     fn learn(&mut self, headers: &HeaderMap) {
         self.length = content_length(headers);
         let refuses_ranges = text(headers, ACCEPT_RANGES).is_some_and(|unit| unit.trim() == "none");
-        // Where the length is not known, it could not be seen whether a range is the whole rest.
+        // Without the length, the client could not check that a range is the whole rest.
         self.validator = (!refuses_ranges && self.length.is_some()).then(|| strong_validator(headers)).flatten();
     }
 
-    /// Whether a partial answer is exactly what is left: `bytes 100-199/200`.
+    /// Whether a partial response is exactly the rest: `bytes 100-199/200`.
     fn is_rest(&self, headers: &HeaderMap) -> bool {
         let Some(length) = self.length.filter(|length| *length > self.handed_over) else { return false };
         let expected = format!("bytes {}-{}/{length}", self.handed_over, length - 1);
         text(headers, CONTENT_RANGE).is_some_and(|range| range.trim() == expected)
     }
 
-    /// Hands over what comes after the first `known` bytes, which must be those that were handed over before.
+    /// Passes on the bytes after the first `known` ones, which must be the same as before.
     fn hand_over(
         &mut self,
         response: Response,
@@ -128,14 +129,14 @@ impl Body {
     }
 }
 
-/// What is read for a second time.
+/// The part of a body that is read a second time.
 struct Known {
     left: u64,
     digest: Sha256,
 }
 
 impl Known {
-    /// Takes it off the front of a piece; once it is complete, it must be what `before` is the digest of.
+    /// Removes it from the beginning of a piece. When it is complete, its digest must be `before`.
     fn strip(&mut self, piece: &mut Vec<u8>, before: &Sha256) -> Result<(), TransferError> {
         let count = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.digest.update(&piece[..count]);
@@ -148,7 +149,7 @@ impl Known {
     }
 }
 
-/// Empty at the end of the body.
+/// Reads a piece; empty at the end of the body.
 fn next_piece(body: &mut ureq::BodyReader<'_>, mut piece: Vec<u8>) -> Result<Vec<u8>, Failure> {
     piece.resize(PIECE_BYTES, 0);
     loop {
@@ -171,8 +172,8 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// What a condition on a range may name (RFC 9110, 13.1.5): a strong entity tag; where there is none at all, the time
-/// of the last change, if that was at least a second before the answer.
+/// The validator for a condition on a range (RFC 9110, 13.1.5): a strong entity tag or, if there is no entity tag, the time
+/// of the last change, if it was at least one second before the response.
 fn strong_validator(headers: &HeaderMap) -> Option<HeaderValue> {
     if let Some(tag) = headers.get(ETAG) {
         return tag.as_bytes().starts_with(b"\"").then(|| tag.clone());

@@ -1,4 +1,4 @@
-//! Requests to an S3 service on threads of their own, each tried again where that may help.
+//! Sends requests to an S3 service on a thread, and retries them after temporary failures.
 
 use crate::error::TransferError;
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use ureq::http::Method;
 use ureq::http::header::{CONTENT_LENGTH, HeaderMap};
 use url::Url;
 
-/// Requests on their way. Dropped, they end with their connection and their thread.
+/// Running requests. Drop ends them, their connection and their thread.
 pub struct Call<T> {
     thread: Thread<Result<T, TransferError>>,
     client: Client,
@@ -33,14 +33,14 @@ impl<T: Send + 'static> Call<T> {
         Ok(Call { thread, client })
     }
 
-    /// Readable when there may be an answer.
+    /// Becomes readable when there may be an answer.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.thread.wake_fd()
     }
 
     /// The answer, without waiting.
     pub fn take(&mut self) -> Option<Result<T, TransferError>> {
-        let gone = || Err(TransferError::Network("the request ended without a word".into()));
+        let gone = || Err(TransferError::Network("the request's thread ended unexpectedly".into()));
         self.thread.take().unwrap_or_else(|_| Some(gone()))
     }
 }
@@ -51,10 +51,10 @@ impl<T> Drop for Call<T> {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// Nobody wants it any more.
+    /// The caller has dropped the call.
     Unwanted,
     Failed(TransferError),
 }
@@ -65,20 +65,20 @@ impl From<TransferError> for Stop {
     }
 }
 
-/// Asks a service, from a thread.
+/// Sends requests to a service, from a thread.
 pub(crate) struct Asker<'a, E> {
     pub client: Client,
     pub hand: &'a Hand<E>,
 }
 
-/// What a service answered.
+/// The answer of a service.
 pub(crate) struct Answer {
     pub headers: HeaderMap,
     pub document: String,
 }
 
 impl<E: Send + 'static> Asker<'_, E> {
-    /// Sends a body; `url` signs for each attempt.
+    /// Sends a body. `url` signs each attempt.
     pub fn send(&self, method: Method, url: impl Fn() -> Url, body: &[u8]) -> Result<Answer, Stop> {
         self.tried(|| answer(self.client.send(method.clone(), &url(), &[], Some(body))?))
     }
@@ -88,13 +88,13 @@ impl<E: Send + 'static> Asker<'_, E> {
         self.tried(|| answer(self.client.send(Method::GET, &url(), &[], None)?)).map(|answer| answer.document)
     }
 
-    /// Asks how long an object is.
+    /// Requests the length of an object.
     pub fn length(&self, url: impl Fn() -> Url) -> Result<Option<u64>, Stop> {
         let answer = self.tried(|| answer(self.client.send(Method::HEAD, &url(), &[], None)?))?;
         Ok(answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()))
     }
 
-    /// Has the service forget something; it is well if it is not there.
+    /// Deletes something at the service. It is not an error if it does not exist.
     pub fn delete(&self, url: impl Fn() -> Url) -> Result<(), Stop> {
         self.tried(|| {
             let response = self.client.send(Method::DELETE, &url(), &[], None)?;

@@ -1,13 +1,13 @@
-//! Connections whose break is never taken for their end.
+//! Connections that never take a break for the end of the body.
 //!
-//! A body without a length ends where its connection does. There the client takes a reset, or TLS that stops without
-//! saying so, for such an end as well; it would make half a file of a whole one.
+//! A body without a length ends with its connection. The HTTP client would also take a reset, or TLS without a closing
+//! message, for the end, and half a file would look complete.
 
 use std::io;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// Comes last in a chain of connectors.
+/// The last connector in a chain.
 #[derive(Debug)]
 pub(crate) struct Strict;
 
@@ -35,7 +35,7 @@ impl<T: Transport> Transport for StrictTransport<T> {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, UnexpectedEof};
         self.0.await_input(timeout).map_err(|error| match error {
-            // Under these kinds it would be taken for an end.
+            // The client would take these kinds for the end of the body.
             Error::Io(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | UnexpectedEof) => {
                 Error::Io(io::Error::other(error.to_string()))
             }

@@ -1,4 +1,4 @@
-//! One download: a thread of its own that hands the body over.
+//! Downloads a body on a thread of its own.
 
 use crate::body::Body;
 use crate::error::TransferError;
@@ -9,48 +9,48 @@ use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-/// How many pieces are kept for what comes next.
+/// How many used pieces are kept for reuse.
 const SPARE_PIECES: usize = 8;
 /// How many events wait to be taken: their taker may be away for some milliseconds without the network having to wait
 /// for it.
 const EVENTS: usize = 32;
 
-/// A body on its way. Dropped, it ends its connection and its thread.
+/// A running download. Drop ends its connection and its thread.
 pub struct Download {
     thread: Thread<Event>,
     client: Client,
-    /// Takes the memory of pieces that are done with, for others to come.
+    /// Returns the memory of used pieces to the thread.
     spare: SyncSender<Vec<u8>>,
 }
 
 impl Download {
-    /// Starts to read, with a client of its own.
+    /// Starts to read, with its own client.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be started.
     pub fn start(origin: Origin, client: Client) -> io::Result<Download> {
         let of_thread = client.clone();
         let (spare, pieces) = sync_channel(SPARE_PIECES);
         let thread = Thread::start("fhir_bulk read", EVENTS, move |hand: Hand<Event>| {
             let mut body = Body::new(origin, pieces);
-            // Until the body is whole or nobody wants it any more.
+            // Runs until the body is complete or the download is dropped.
             let read = of_thread.again(|time| hand.wait(time), || body.attempt(&of_thread, &hand));
             hand.over(read.map_or_else(Event::Failed, |_| Event::End));
         })?;
         Ok(Download { thread, client, spare })
     }
 
-    /// The next event, once it is there; `None` when it takes longer than so.
+    /// Waits for the next event; `None` if it takes longer than `time`.
     pub fn wait(&self, time: Duration) -> Option<Event> {
-        let gone = || Event::Failed(TransferError::Network("the download ended without a word".into()));
+        let gone = || Event::Failed(TransferError::Network("the download's thread ended unexpectedly".into()));
         self.thread.wait(time).unwrap_or_else(|_| Some(gone()))
     }
 }
 
 impl Download {
-    /// Takes back the memory of a piece.
+    /// Takes the memory of a piece for reuse.
     pub fn reuse(&self, piece: Vec<u8>) {
-        // There are enough, or nobody needs any more.
+        // Not needed: there are enough, or the thread has ended.
         let _ = self.spare.try_send(piece);
     }
 }

@@ -1,26 +1,26 @@
-//! Why a URL could not be read.
+//! The errors of transfers.
 
 use std::fmt;
 
-/// Why there is no (more) body.
+/// Why a transfer failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransferError {
     /// Not a URL that can be read.
     BadUrl(String),
-    /// The allowlist does not allow it; says what.
+    /// The allowlist does not allow it; the text says what.
     Refused(String),
-    /// The server answered, but not with the body.
+    /// The server answered with an error status.
     Status {
         /// The status code.
         code: u16,
-        /// Its standard phrase.
+        /// Its standard phrase, and S3's error code.
         reason: String,
     },
     /// The server's certificate is from an authority that is not trusted.
     UnknownAuthority,
-    /// No connection, or one that broke.
+    /// There was no connection, or it broke.
     Network(String),
-    /// What was read again after a break is not what was read before it.
+    /// After a break, the bytes that were read again were different.
     Changed,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for TransferError {
 impl std::error::Error for TransferError {}
 
 impl TransferError {
-    /// Whether an S3 service answered with this code of its own.
+    /// Whether an S3 service answered with this error code.
     pub fn is_of_s3(&self, code: &str) -> bool {
         matches!(self, TransferError::Status { reason, .. } if reason.ends_with(&format!(" ({code})")))
     }

@@ -1,4 +1,4 @@
-//! A failed attempt, and whether another may do better.
+//! A failed attempt, and whether a retry may succeed.
 
 use crate::error::TransferError;
 use crate::tls;
@@ -10,7 +10,7 @@ use ureq::http::header::{HeaderMap, RETRY_AFTER};
 /// The wait before the second attempt; each further one is twice as long, up to [`MAX_BACKOFF`].
 const BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// What a server may ask for in Retry-After; one that asks for more is asked again after this.
+/// The longest wait that a server can request by Retry-After. If it requests more, this is used.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// A failed attempt.
@@ -22,28 +22,28 @@ pub(crate) struct Failure {
 
 #[derive(Debug)]
 enum Again {
-    /// It would fail alike.
+    /// A retry would fail, too.
     Never,
-    /// It may pass.
+    /// A retry may succeed.
     Later,
-    /// It may pass by then, the server says.
+    /// A retry may succeed after this time, which the server requested.
     After(Duration),
 }
 
 impl From<TransferError> for Failure {
-    /// One that another attempt would not change.
+    /// A failure that a retry would not change.
     fn from(error: TransferError) -> Failure {
         Failure { error, again: Again::Never }
     }
 }
 
 impl Failure {
-    /// Of the network: it may pass.
+    /// A failure of the network: a retry may succeed.
     pub fn passing(why: impl Into<String>) -> Failure {
         Failure { error: TransferError::Network(why.into()), again: Again::Later }
     }
 
-    /// Of the client or of a body.
+    /// A failure of the HTTP client or of a body.
     pub fn of_transport(what: &str, error: &ureq::Error) -> Failure {
         if let Some(error) = of_tls(error) {
             return tls::meaning(error).into();
@@ -60,7 +60,7 @@ impl Failure {
         Failure { error: TransferError::Network(format!("{what}{why}")), again }
     }
 
-    /// Of a server that answers with this status. 429 and 5xx may pass, other 4xx are its decision.
+    /// A server's error status. 429 and 5xx may be temporary; other 4xx are final.
     pub fn of_status(status: Status, headers: &HeaderMap) -> Failure {
         let again = match status.as_u16() {
             429 | 500..=599 => retry_after(headers).map_or(Again::Later, Again::After),
@@ -70,7 +70,7 @@ impl Failure {
         Failure { error: TransferError::Status { code: status.as_u16(), reason }, again }
     }
 
-    /// How long to wait before the next attempt, after `retries` of them; `None` when it would fail alike.
+    /// How long to wait before the next attempt, after `retries` retries; `None` if it would fail, too.
     pub fn wait(&self, retries: u32) -> Option<Duration> {
         match self.again {
             Again::Never => None,

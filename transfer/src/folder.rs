@@ -1,9 +1,8 @@
-//! Objects of a bucket under one prefix, written and removed as if it were a folder.
+//! Writes and removes the objects of a bucket under one prefix, like the files of a folder.
 //!
-//! An object that goes in parts leaves them behind when its writer is killed, and S3 charges for them, but lists them
-//! to nobody who has no right to see all uploads of the bucket. So a note is kept in the folder while there are parts:
-//! an object in [`NOTES`] with the upload's id, from before the first part on until none is left. Whoever clears the
-//! folder reads them.
+//! If the writer of an object in parts is killed, the parts stay. S3 charges for them, but lists them only to keys that may
+//! see all uploads of the bucket. So the folder has a note while there are parts: an object in [`NOTES`] with the upload's
+//! id, written before the first part and removed after the last. [`Folder::clear`] reads the notes.
 
 use crate::call::{Asker, Call, Stop};
 use crate::error::TransferError;
@@ -16,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::io;
 use std::sync::Arc;
 
-/// Where notes are in a folder; the names of other objects start otherwise.
+/// The prefix of notes in a folder. No other object's name starts with it.
 const NOTES: &str = ".parts/";
 
 /// The objects whose keys start with a prefix, which ends in `/`.
@@ -31,7 +30,7 @@ impl Service {
     /// The objects below a name: `a` has `a/b`, but not `ab`.
     ///
     /// # Errors
-    /// As of [`Service::object`].
+    /// As for [`Service::object`].
     pub fn folder(&self, name: ObjectName<'_>) -> Result<Folder, TransferError> {
         let Object { bucket, credentials, key } = self.object(name)?;
         Ok(Folder { bucket, credentials, prefix: format!("{}/", key.trim_end_matches('/')) })
@@ -39,13 +38,13 @@ impl Service {
 }
 
 impl Folder {
-    /// An object of it, there or not.
+    /// An object in the folder, which need not exist.
     pub fn object(&self, name: &str) -> Object {
         self.with_key(format!("{}{name}", self.prefix))
     }
 
-    /// Removes all objects and what there is of unfinished ones. It is well if nothing is there, but
-    /// without the bucket it fails with S3's code `NoSuchBucket`.
+    /// Removes all objects and the parts of unfinished ones. It succeeds if there are none, but fails with S3's code
+    /// `NoSuchBucket` if the bucket does not exist.
     ///
     /// # Errors
     /// When the thread cannot be made.
@@ -64,14 +63,15 @@ impl Folder {
         })
     }
 
-    /// Where the note on an upload is. No two uploads share one, so that one which is given up late takes no other's.
+    /// The name of an upload's note. Each upload has its own, so that an upload that is aborted late does not remove
+    /// another's note.
     pub(crate) fn note(&self, upload: &str) -> Object {
         let digest = Sha256::digest(upload);
         let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         self.object(&format!("{NOTES}{name}"))
     }
 
-    /// Has the service forget the parts that a note tells of, unless the note is gone by now.
+    /// Aborts the upload that a note names, unless the note has been removed meanwhile.
     fn give_up_noted<E: Send + 'static>(&self, note: &str, asker: &Asker<'_, E>) -> Result<(), Stop> {
         let note = self.with_key(note.to_owned());
         let text = match asker.get(|| note.get()) {
@@ -79,12 +79,12 @@ impl Folder {
             answer => answer?,
         };
         let parsed = text.split_once('\n').map(|(upload, name)| (upload, format!("{}{name}", self.prefix)));
-        // Nothing else than a note is ever put there, but others may write to the bucket.
+        // This crate writes only notes there, but others may write to the bucket.
         let Some((upload, key)) = parsed.filter(|(_, key)| ObjectName::is_key(key)) else { return Ok(()) };
         self.with_key(key).forget_parts(asker, upload)
     }
 
-    /// All keys, in the service's order.
+    /// Lists all keys, in the service's order.
     fn keys<E: Send + 'static>(&self, asker: &Asker<'_, E>) -> Result<Vec<String>, Stop> {
         let (mut keys, mut token) = (Vec::new(), None::<String>);
         loop {
@@ -94,11 +94,15 @@ impl Folder {
                 action.with_continuation_token(token);
             }
             let document = asker.get(|| action.sign(SIGNED_FOR))?;
-            let listed = ListObjectsV2::parse_response(&document)
-                .map_err(|error| TransferError::Network(format!("the service's answer is not S3's: {error}")))?;
-            // What is listed is deleted: a service that does not know prefixes must not lose the whole bucket.
+            let listed = ListObjectsV2::parse_response(&document).map_err(|error| {
+                TransferError::Network(format!("the service's answer cannot be read as S3's: {error}"))
+            })?;
+            // All listed objects are deleted: a service that ignores prefixes must not lose the whole bucket.
             if let Some(other) = listed.contents.iter().find(|found| !found.key.starts_with(&self.prefix)) {
-                let why = format!("asked for objects below \"{}\", the service lists \"{}\"", self.prefix, other.key);
+                let why = format!(
+                    "the service lists \"{1}\", which is not below the requested prefix \"{0}\"",
+                    self.prefix, other.key
+                );
                 return Err(TransferError::Network(why).into());
             }
             keys.extend(listed.contents.into_iter().map(|found| found.key));

@@ -1,10 +1,10 @@
-//! Bytes from http and https URLs and from S3 services, for a process that must never wait where it can't be interrupted.
+//! Reads http and https URLs and S3 objects, and writes S3 objects, for a process that must always be interruptible.
 //!
-//! [`Download::start`] reads on a thread of its own, with all signals blocked, into a bounded channel, from which any
-//! thread takes it. Where its [`Client`] may go is decided by [`Policy`], on the address that is then used, at each redirect
-//! anew. What may pass is tried again, and a body that breaks goes on where it broke. [`Upload`] writes an object of a
-//! [`Folder`] in the same way, the other way round, and writes to [`Upload::wake_fd`] whenever there is something new; a
-//! [`Call`] waits for answers alone.
+//! [`Download::start`] reads on a thread of its own, with all signals blocked, into a bounded channel, from which any thread
+//! takes the bytes. [`Policy`] decides which servers its [`Client`] may use. It checks the address that is then connected,
+//! again at each redirect. Temporary failures are retried, and a broken body is continued where it broke. [`Upload`] writes
+//! an object of a [`Folder`] in the same way, and makes [`Upload::wake_fd`] readable when there is something new. A [`Call`]
+//! only waits for answers.
 #![forbid(unsafe_code)]
 
 mod body;

@@ -1,8 +1,8 @@
-//! What objects of an S3 service are called.
+//! The names of objects of an S3 service.
 
 use crate::error::TransferError;
 
-/// `s3://bucket/key`. The key is taken as it stands, without percent encoding, as S3's own tools do.
+/// `s3://bucket/key`. The key is used unchanged, without percent decoding, as S3's own tools do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectName<'a> {
     /// The bucket.
@@ -15,13 +15,13 @@ impl<'a> ObjectName<'a> {
     /// Reads a URL.
     ///
     /// # Errors
-    /// When it names no object, or one that cannot be asked for without ambiguity: `.` and `..` between slashes would
-    /// be resolved on the way, and lead to another object than was named.
+    /// The URL names no object, or the key is ambiguous: `.` and `..` between slashes would be resolved on the way, and the
+    /// request would reach another object.
     pub fn parse(url: &'a str) -> Result<ObjectName<'a>, TransferError> {
         let name = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
         let name = name.filter(|(bucket, key)| is_bucket(bucket) && !key.is_empty());
         let Some((bucket, key)) = name else {
-            return Err(TransferError::BadUrl("it names no object: s3://bucket/key".into()));
+            return Err(TransferError::BadUrl("it does not name an object: s3://bucket/key".into()));
         };
         if !ObjectName::is_key(key) {
             return Err(TransferError::BadUrl("its key has a part \".\" or \"..\", or a control character".into()));
@@ -29,13 +29,13 @@ impl<'a> ObjectName<'a> {
         Ok(ObjectName { bucket, key })
     }
 
-    /// Whether a key leads to itself.
+    /// Whether a request for a key reaches this key.
     pub(crate) fn is_key(key: &str) -> bool {
         !key.split('/').any(|part| matches!(part, "." | "..")) && !key.contains(char::is_control)
     }
 }
 
-/// Letters, digits, `.`, `-` and `_`; older buckets have capitals too.
+/// Letters, digits, `.`, `-` and `_`; older buckets may have capitals.
 pub(crate) fn is_bucket(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     name.len() <= 255 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)

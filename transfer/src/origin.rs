@@ -1,4 +1,4 @@
-//! Where a body is, and what comes of it.
+//! The origin of a download, and the events that the download sends.
 
 use crate::error::TransferError;
 use crate::failure::Failure;
@@ -7,7 +7,7 @@ use crate::s3::{self, Object};
 use std::borrow::Cow;
 use url::Url;
 
-/// Where a body is.
+/// The origin of a body.
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// At a URL.
@@ -20,12 +20,12 @@ impl Origin {
     /// An http or https URL.
     ///
     /// # Errors
-    /// What is none, or has a user or password.
+    /// It is not such a URL, or it has a user or password.
     pub fn url(text: &str) -> Result<Origin, TransferError> {
         parse(text).map(Origin::Url)
     }
 
-    /// What to ask for now.
+    /// The URL for a request now; an S3 URL is signed for it.
     pub(crate) fn request(&self) -> Cow<'_, Url> {
         match self {
             Origin::Url(url) => Cow::Borrowed(url),
@@ -33,7 +33,7 @@ impl Origin {
         }
     }
 
-    /// What an answer that is not the body means.
+    /// The failure of a response that is not the body.
     pub(crate) fn failure(&self, response: Response) -> Failure {
         match self {
             Origin::Url(_) => Failure::of_status(response.status(), response.headers()),
@@ -42,15 +42,15 @@ impl Origin {
     }
 }
 
-/// What a download has to hand over.
+/// An event of a download.
 #[derive(Debug)]
 pub enum Event {
-    /// How many bytes the body has; comes before them, if the server says so.
+    /// The length of the body. It comes before the bytes, if the server tells it.
     Length(u64),
     /// The next bytes of the body.
     Bytes(Vec<u8>),
-    /// The body is whole.
+    /// The body is complete.
     End,
-    /// There is no more of it.
+    /// The download failed.
     Failed(TransferError),
 }

@@ -1,4 +1,4 @@
-//! Which URLs may be read: by name, and by the address that the name stands for.
+//! Decides which URLs may be read: by host name, and by the address of the host.
 
 use crate::object_name::{ObjectName, is_bucket};
 use std::fmt;
@@ -8,16 +8,16 @@ use url::{Host, Url};
 /// The allowlist. Empty, it allows https to public addresses.
 ///
 /// Its text is a comma-separated list of
-/// - `scheme://host[:port][/prefix]`: this host on this port (without one: the scheme's), paths that start with the prefix,
-///   letter by letter, in which no `%2F` may hide a way out of it;
+/// - `scheme://host[:port][/prefix]`: this host on this port (by default the scheme's), and paths that start with exactly
+///   this prefix and contain no `%2F`;
 /// - `host`: this host, http and https, on any port;
-/// - `*.host`, `scheme://*.host[:port][/prefix]`: the hosts below it;
-/// - an address or a network (`10.1.0.0/16`, `fd00::/8`): whatever resolves into it;
-/// - `s3://bucket[/prefix]`: the objects of this bucket whose keys start with the prefix, letter by letter. No other
-///   rule allows an object: it is read with the server's credentials, not the caller's.
+/// - `*.host`, `scheme://*.host[:port][/prefix]`: the subdomains of this host;
+/// - an address or a network (`10.1.0.0/16`, `fd00::/8`): hosts whose address is in it;
+/// - `s3://bucket[/prefix]`: the objects of this bucket whose keys start with exactly this prefix. No other rule allows an
+///   object, because it is read with the server's credentials, not the caller's.
 ///
-/// Addresses that are not public (loopback, link-local, private and the like) need a rule with the exact host or
-/// with a network.
+/// Addresses that are not public (loopback, link-local, private and so on) need a rule with the exact host or with a
+/// network.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     rules: Vec<Rule>,
@@ -36,7 +36,7 @@ enum HostRule {
     Below(String),
 }
 
-/// An entry of an allowlist that is none of its forms.
+/// An entry of an allowlist that is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidPolicy(pub String);
 
@@ -52,14 +52,14 @@ impl fmt::Display for InvalidPolicy {
 
 impl std::error::Error for InvalidPolicy {}
 
-/// What the names of a URL say, before its host is resolved.
+/// The verdict on a URL by its names, before its host is resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByName {
-    /// Wherever it resolves to.
+    /// Allowed at any address.
     Anywhere,
-    /// Public addresses only.
+    /// Allowed at public addresses only.
     Public,
-    /// Only what a network of the list contains.
+    /// Allowed only at addresses in a network of the list.
     ByNetwork,
 }
 
@@ -67,7 +67,7 @@ impl Policy {
     /// Reads an allowlist.
     ///
     /// # Errors
-    /// The first entry that is none of the forms.
+    /// The first entry that is not a rule.
     pub fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let rules = entries.map(|entry| rule(entry).ok_or_else(|| InvalidPolicy(entry.to_owned())));
@@ -81,7 +81,7 @@ impl Policy {
         })
     }
 
-    /// Allows a URL and what is below it, too.
+    /// Also allows a URL and everything below it.
     pub fn and_below(mut self, url: &Url) -> Policy {
         self.rules.push(Rule::Name {
             scheme: Some(url.scheme().to_owned()),
@@ -106,12 +106,12 @@ impl Policy {
         })
     }
 
-    /// Whether a URL with this verdict by name may use any address at all.
+    /// Whether a URL with this verdict may use any address at all.
     pub(crate) fn may_allow(&self, by_name: ByName) -> bool {
         by_name != ByName::ByNetwork || self.rules.iter().any(|rule| matches!(rule, Rule::Network { .. }))
     }
 
-    /// Whether a URL with this verdict by name may use this address.
+    /// Whether a URL with this verdict may use this address.
     pub(crate) fn allows(&self, by_name: ByName, address: IpAddr) -> bool {
         let in_network = || self.rules.iter().any(|rule| rule.contains(address));
         match by_name {
@@ -141,7 +141,7 @@ impl Rule {
 
     fn contains(&self, address: IpAddr) -> bool {
         let Rule::Network { address: network, bits } = self else { return false };
-        // A mapped IPv4 address is that address.
+        // A mapped IPv4 address counts as the IPv4 address.
         match (network, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
@@ -156,14 +156,14 @@ impl Rule {
     }
 }
 
-/// Whether a path has a separator that some servers see and a URL does not: `/data/..%2Fother` is below `/data/` by
-/// its text alone.
+/// Whether a path has an encoded separator, which some servers decode: `/data/..%2Fother` is below `/data/` only by its
+/// text.
 fn has_hidden_separator(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
     path.contains("%2f") || path.contains("%5c")
 }
 
-/// The host in lower case, without the dot that a full name may end with.
+/// The host in lower case, without a dot at its end.
 pub(crate) fn host_text(url: &Url) -> String {
     match url.host() {
         Some(Host::Domain(name)) => name.trim_end_matches('.').to_ascii_lowercase(),
@@ -190,7 +190,7 @@ fn rule(entry: &str) -> Option<Rule> {
         Some(rest) => (true, rest),
         None => (false, rest),
     };
-    // Read by the rules of URLs, so that rule and URL spell a host alike.
+    // Parsed as a URL, so that rule and URL spell a host in the same way.
     let url = Url::parse(&format!("{}://{rest}", scheme.as_deref().unwrap_or("https"))).ok()?;
     let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
     let host = host_text(&url);
@@ -211,13 +211,13 @@ fn network(entry: &str) -> Option<Rule> {
     (bits <= all).then_some(Rule::Network { address, bits })
 }
 
-/// Whether an address is one that anybody on the internet may have (IANA's special-purpose registries).
+/// Whether an address is public: not one of IANA's special-purpose addresses.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => match embedded_v4(address) {
             Some(inner) => is_public_v4(inner),
-            // Only 2000::/3 is given out; in it 2001:db8::/32 and 3fff::/20 are for documents, 2001::/23 for protocols.
+            // Only 2000::/3 is in use; in it 2001:db8::/32 and 3fff::/20 are for documentation, 2001::/23 for protocols.
             None => {
                 let [first, second, ..] = address.segments();
                 first & 0xE000 == 0x2000
@@ -228,7 +228,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped, compatible, NAT64, 6to4.
+/// The IPv4 address inside an IPv6 address: mapped, compatible, NAT64, 6to4.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
@@ -338,7 +338,7 @@ mod tests {
             assert!(!allowed(rule, url, "93.184.215.14"), "{url}");
         }
         assert!(!allowed("https://h.org", "https://h.org:8443/", "93.184.215.14"));
-        // A prefix is what a path starts with; a slash at its end makes it a folder.
+        // A path starts with a prefix; with a slash at its end the prefix is a folder.
         assert!(allowed("https://h.org/data", "https://h.org/data?version=2", "93.184.215.14"));
         assert!(allowed("https://h.org/data", "https://h.org/data-2.ndjson", "93.184.215.14"));
         assert!(!allowed("https://h.org/data/", "https://h.org/data-2.ndjson", "93.184.215.14"));
@@ -388,7 +388,7 @@ mod tests {
         ] {
             assert!(!allowed(list, url), "{list} {url}");
         }
-        // And none for an object allows a URL.
+        // A rule for objects allows no URL.
         assert!(!allowed_url("s3://data", "https://data/a"));
     }
 

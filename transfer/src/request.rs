@@ -1,4 +1,4 @@
-//! One request, and where it may go: by name, then by the address that is asked, again after each redirect.
+//! Sends one request to an allowed server. It checks the name, then the address, and both again after each redirect.
 
 use crate::connect::Strict;
 use crate::error::TransferError;
@@ -17,23 +17,23 @@ use url::{Position, Url};
 
 pub(crate) use ureq::http::StatusCode as Status;
 
-/// What a server answered.
+/// The response of a server.
 pub(crate) type Response = ureq::http::Response<ureq::Body>;
 
-/// How long and how far a transfer may go.
+/// The limits of a transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For a connection to be made.
+    /// The timeout for a connection.
     pub connect: Duration,
-    /// For the next bytes to come.
+    /// The timeout for the next bytes.
     pub idle: Duration,
     /// How many redirects are followed.
     pub redirects: usize,
-    /// How many times what may pass is tried again, in all.
+    /// How many retries there are in all after temporary failures.
     pub retries: u32,
 }
 
-/// Asks servers. Clones are one client.
+/// Sends requests to servers. Clones share one client.
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
@@ -44,7 +44,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// One that goes where `policy` allows, as far as `limits` say, and trusts these `authorities`.
+    /// A client that sends requests where `policy` allows, within `limits`, and trusts `authorities`.
     pub fn new(policy: Policy, limits: Limits, authorities: Authorities) -> Client {
         let config = Config::builder()
             .proxy(None)
@@ -52,7 +52,7 @@ impl Client {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            // A connection that is kept would be used again without a look at where it goes.
+            // A kept connection would be used again without a check of its address.
             .max_idle_connections(0)
             .timeout_connect(Some(limits.connect))
             .timeout_recv_response(Some(limits.idle))
@@ -65,18 +65,18 @@ impl Client {
         Client { agent, pinned, policy, authorities, limits }
     }
 
-    /// Ends what goes on in any thread, and fails what would come.
+    /// Ends the running requests of all threads, and lets further ones fail.
     pub(crate) fn shut_down(&self) {
         self.agent.clone().shutdown();
     }
 
-    /// Another client with the same rules, for what is left to do when this one is shut down.
+    /// Another client with the same rules, for cleaning up after this one is shut down.
     pub(crate) fn renewed(&self) -> Client {
         Client::new(self.policy.clone(), self.limits, self.authorities.clone())
     }
 
-    /// Attempts until one succeeds or another would not help; `None` when `wait`, which gets the time to wait before
-    /// the next, says that nobody wants it any more.
+    /// Tries until an attempt succeeds or a retry would not help. `wait` gets the time to wait before the next attempt.
+    /// `None` if `wait` returns that the result is no longer wanted.
     pub(crate) fn again<T>(
         &self,
         wait: impl Fn(Duration) -> bool,
@@ -100,8 +100,8 @@ impl Client {
         }
     }
 
-    /// Asks for `url` and what it redirects to: 1. check the URL by name; 2. resolve it and keep the addresses that
-    /// are allowed; 3. ask one of those; 4. a redirect starts anew, with nothing but these headers.
+    /// Requests `url` and follows redirects: 1. check the URL by name; 2. resolve it and keep the allowed addresses; 3. send
+    /// the request to one of these; 4. a redirect starts again with 1, with only these headers.
     pub(crate) fn get(&self, url: &Url, headers: &[(HeaderName, HeaderValue)]) -> Result<Response, Failure> {
         let mut url = url.clone();
         for _ in 0..=self.limits.redirects {
@@ -114,10 +114,10 @@ impl Client {
         Err(TransferError::Network(format!("more than {} redirects", self.limits.redirects)).into())
     }
 
-    /// The addresses of a URL's host that may be used.
+    /// The allowed addresses of a URL's host.
     fn resolve(&self, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
         let host = host_text(url);
-        // Who may not read it learns nothing of what the name stands for in here.
+        // A caller who may not read the URL must not learn the addresses of internal names.
         let shown = format!("{}{}", &url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath]);
         let refused = || TransferError::Refused(format!("{shown} is not among the allowed sources"));
         let by_name = self.policy.by_name(url);
@@ -125,7 +125,7 @@ impl Client {
             return Err(refused().into());
         }
         let port = url.port_or_known_default().unwrap_or(443);
-        // The library does not say which failures of name servers pass.
+        // The library does not tell which failures of name servers are temporary.
         let resolved = (host.trim_matches(['[', ']']), port)
             .to_socket_addrs()
             .map_err(|error| Failure::passing(format!("host \"{host}\" cannot be resolved: {error}")))?;
@@ -133,7 +133,7 @@ impl Client {
         if allowed.is_empty() { Err(refused().into()) } else { Ok(allowed) }
     }
 
-    /// One request, which is not redirected, to an address that is allowed.
+    /// Sends one request, without redirects, to an allowed address.
     pub(crate) fn send(
         &self,
         method: Method,
@@ -144,7 +144,7 @@ impl Client {
         self.send_to(self.resolve(url)?, method, url, headers, body)
     }
 
-    /// Asks one of these addresses, and nobody else what the host's address is.
+    /// Sends a request to one of these addresses. The host is not resolved again.
     fn send_to(
         &self,
         addresses: Vec<SocketAddr>,
@@ -166,7 +166,7 @@ impl Client {
     }
 }
 
-/// Reads a URL that can be asked for.
+/// Parses a URL that can be requested.
 pub(crate) fn parse(url: &str) -> Result<Url, TransferError> {
     let url = Url::parse(url).map_err(|error| TransferError::BadUrl(format!("not a URL: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -186,11 +186,13 @@ fn redirect(url: &Url, status: Status, headers: &header::HeaderMap) -> Result<Op
     let Some(location) = location else {
         return Err(TransferError::Network(format!("{status} without a location")));
     };
-    let next = url.join(location).map_err(|error| TransferError::BadUrl(format!("redirected to no URL: {error}")))?;
+    let next = url
+        .join(location)
+        .map_err(|error| TransferError::BadUrl(format!("redirected to something that is not a URL: {error}")))?;
     parse(next.as_str()).map(Some)
 }
 
-/// The addresses that were checked: a second answer of the name server is never asked for.
+/// The addresses that were checked. The name server is not asked a second time.
 #[derive(Clone, Debug, Default)]
 struct Pinned(Arc<Mutex<Vec<SocketAddr>>>);
 
@@ -217,7 +219,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// A name server that answers a second question otherwise would lead past the check.
+    /// If the name server were asked twice, a different second answer would bypass the check.
     #[test]
     fn the_checked_address_is_asked_whatever_the_name_stands_for_by_then() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Objects of an S3 service: what they are called, and requests for them, signed.
+//! Objects of an S3 service, and signed URLs for requests to them.
 
 use crate::error::TransferError;
 use crate::failure::Failure;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-/// How long a signed request may be under way; it is signed anew for each attempt.
+/// How long a signed request is valid. Each attempt is signed again.
 pub(crate) const SIGNED_FOR: Duration = Duration::from_secs(900);
-/// How much of an error's document is read for its code.
+/// How many bytes of an error document are read to find its code.
 const ERROR_BYTES: u64 = 64 << 10;
 
-/// A service, and who asks it.
+/// A service, and the access key for it.
 #[derive(Clone)]
 pub struct Service {
     endpoint: Url,
@@ -32,7 +32,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// Who asks. Never shown.
+/// An access key. It is never shown.
 #[derive(Clone)]
 pub struct Keys {
     /// The access key's id.
@@ -44,11 +44,11 @@ pub struct Keys {
 }
 
 impl Service {
-    /// The service at `endpoint`, an http or https URL. Its buckets are paths below it (`path_style`) or names before
-    /// its host.
+    /// The service at `endpoint`, an http or https URL. Its buckets are paths below it (`path_style`), or the first part of
+    /// the host name.
     ///
     /// # Errors
-    /// When the endpoint is no such URL.
+    /// The endpoint is not such a URL.
     pub fn new(endpoint: &str, region: &str, path_style: bool, keys: Keys) -> Result<Service, TransferError> {
         let credentials = match keys.token {
             Some(token) => Credentials::new_with_token(keys.id, keys.secret, token),
@@ -62,10 +62,10 @@ impl Service {
         })
     }
 
-    /// An object of it.
+    /// An object of the service.
     ///
     /// # Errors
-    /// When the bucket cannot be part of a host's name, but has to.
+    /// The bucket must be part of the host name, but cannot.
     pub fn object(&self, name: ObjectName<'_>) -> Result<Object, TransferError> {
         Ok(Object {
             bucket: Bucket::new(self.endpoint.clone(), self.style, name.bucket.to_owned(), self.region.clone())
@@ -76,7 +76,7 @@ impl Service {
     }
 }
 
-/// An object that can be asked for.
+/// An object that can be requested.
 #[derive(Clone)]
 pub struct Object {
     pub(crate) bucket: Bucket,
@@ -91,12 +91,12 @@ impl fmt::Debug for Object {
 }
 
 impl Object {
-    /// A URL that reads the object for as long as `valid`, at most seven days, and needs no other credentials.
+    /// A URL that reads the object without other credentials. It is valid for the time `valid`, at most seven days.
     pub fn presigned_get(&self, valid: Duration) -> String {
         GetObject::new(&self.bucket, Some(&self.credentials), &self.key).sign(valid).into()
     }
 
-    /// Where the objects of its bucket are.
+    /// The URL of its bucket.
     pub fn bucket_url(&self) -> &Url {
         self.bucket.base_url()
     }
@@ -106,8 +106,8 @@ impl Object {
     }
 }
 
-/// The failure of a service's answer, with the code that S3 gives in the document: 403 may be a wrong key, a wrong
-/// signature, a wrong clock.
+/// The failure of a service's answer, with the code from S3's error document: 403 may be a wrong key, a wrong signature or a
+/// wrong clock.
 pub(crate) fn failure(response: Response) -> Failure {
     let (parts, body) = response.into_parts();
     let mut document = String::new();

@@ -1,4 +1,4 @@
-//! Whom https trusts, and what is wrong with a certificate, in words.
+//! The certificate authorities that https trusts, and messages for TLS errors.
 
 use crate::error::TransferError;
 use rustls::pki_types::CertificateDer;
@@ -13,7 +13,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 pub struct Authorities(RootCerts);
 
 impl Default for Authorities {
-    /// Those of Mozilla's list, as they were when this was built.
+    /// The authorities of Mozilla's list at the time of the build.
     fn default() -> Authorities {
         Authorities(RootCerts::WebPki)
     }
@@ -22,11 +22,11 @@ impl Default for Authorities {
 /// Why a file of authorities cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidAuthorities {
-    /// Nothing in it is marked as a certificate.
+    /// It contains no certificate.
     None,
     /// It is not PEM.
     NotPem(String),
-    /// This one, counted from 1, is no certificate.
+    /// The certificate with this number, from 1, cannot be read.
     NotCertificate(usize),
 }
 
@@ -46,7 +46,7 @@ impl Authorities {
     /// Mozilla's list and the certificates of a PEM file.
     ///
     /// # Errors
-    /// When the file has none, or one that is not a certificate.
+    /// The file has no certificates, or one that cannot be read.
     pub fn with_pem(pem: &[u8]) -> Result<Authorities, InvalidAuthorities> {
         let own: Vec<_> = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
@@ -68,11 +68,11 @@ impl Authorities {
     }
 }
 
-/// What an error of TLS means for who reads a URL.
+/// Makes a transfer error of a TLS error.
 pub(crate) fn meaning(error: &Error) -> TransferError {
     let of_certificate = |what: &str| TransferError::Network(format!("the server's certificate {what}"));
     match error {
-        // A bad signature: an authority has the name of one that is trusted, but not its key.
+        // BadSignature: the authority has the name of a trusted one, but another key.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             TransferError::UnknownAuthority
         }
@@ -84,7 +84,7 @@ pub(crate) fn meaning(error: &Error) -> TransferError {
         }
         Error::InvalidCertificate(CertificateError::NotValidForName) => of_certificate("is for another host"),
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
-            // Each is the name in quotes, in the name of its kind.
+            // Each is a quoted name inside the name of its kind.
             let bare = |name: &str| name.split('"').nth(1).unwrap_or(name).to_owned();
             let presented = presented.iter().take(5).map(|name| bare(name)).collect::<Vec<_>>().join(", ");
             of_certificate(&format!("is not for host \"{}\" but for {presented}", expected.to_str()))

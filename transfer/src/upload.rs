@@ -1,7 +1,7 @@
-//! One upload: a thread that makes an object of the pieces it is given.
+//! Uploads an object on a thread of its own, from pieces that the caller gives.
 //!
-//! A small object is one request. A larger one goes in parts (S3's multipart upload) as its pieces come, and appears
-//! when the last part is there; until then nobody sees it.
+//! A small object is one request. A larger one is sent in parts (S3's multipart upload) while its pieces come. It becomes
+//! visible when all parts are there.
 
 use crate::call::{Asker, Stop};
 use crate::error::TransferError;
@@ -22,41 +22,42 @@ use ureq::http::header::ETAG;
 
 /// The size of the first parts. All but the last must have 5 MB.
 const PART_BYTES: usize = 8 << 20;
-/// S3 takes no more. So that no object is too long for them, parts become larger, twice as large after each
-/// [`PARTS_OF_A_SIZE`]; the largest fit into memory still. In all that is 2.4 TB.
+/// The most parts that S3 allows. Parts become twice as large after each [`PARTS_OF_A_SIZE`], so that an object may have 2.4
+/// TB. The largest parts still fit in memory.
 const MAX_PARTS: usize = 10_000;
 const PARTS_OF_A_SIZE: usize = 1000;
 const DOUBLINGS: usize = 6;
-/// How many pieces wait to be written: as pieces of 256 KB the next part, so that it is ready when the last is stored.
+/// How many pieces may wait: with pieces of 256 kB, a whole part, so that the next part is ready when the last one is
+/// stored.
 const PIECES: usize = 32;
-/// How long dropping an upload waits for its parts to be given up.
+/// How long the Drop of an upload waits until its parts are removed.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
-/// What to write next.
+/// The next thing to write.
 #[derive(Debug)]
 pub enum Piece {
     /// The next bytes.
     Bytes(Vec<u8>),
-    /// That was all.
+    /// The end of the object.
     End,
 }
 
-/// How an upload ended; see [`Upload::take`].
+/// The result of an upload; see [`Upload::take`].
 type Outcome = Result<(), TransferError>;
 
-/// An upload on its way. Dropped before it is done, it gives up what it stored.
+/// A running upload. If it is dropped before its end, it removes its parts.
 pub struct Upload {
-    /// Gone when the thread is to give up.
+    /// `None` when the thread must stop.
     pieces: Option<SyncSender<Piece>>,
     thread: Thread<Outcome>,
     client: Client,
 }
 
 impl Folder {
-    /// Starts to write an object, with a client of its own.
+    /// Starts to write an object, with its own client.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be started.
     pub fn upload(&self, name: &str, client: Client) -> io::Result<Upload> {
         let (pieces, taken) = sync_channel(PIECES);
         let (of_parts, of_giving_up) = (client.clone(), client.renewed());
@@ -69,7 +70,7 @@ impl Folder {
             if outcome.is_err() {
                 writer.give_up(&Asker { client: of_giving_up, hand: &hand });
             }
-            // Nobody's pieces are taken any more.
+            // No more pieces are taken.
             drop(taken);
             match outcome {
                 Ok(()) => hand.over(Ok(())),
@@ -82,8 +83,8 @@ impl Folder {
 }
 
 impl Upload {
-    /// Gives the next piece, which comes back while there is no room for it; once the upload is over, it is dropped
-    /// and [`Upload::take`] says why.
+    /// Gives the next piece. Returns the piece if there is no room for it. After the upload has ended, the piece is dropped,
+    /// and [`Upload::take`] has the reason.
     pub fn give(&mut self, piece: Piece) -> Option<Piece> {
         match self.pieces.as_ref()?.try_send(piece) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => None,
@@ -91,19 +92,18 @@ impl Upload {
         }
     }
 
-    /// Readable when there may be room, or an outcome to take.
+    /// Becomes readable when there may be room, or a result to take.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.thread.wake_fd()
     }
 
-    /// How the upload ended, once, without waiting: with an object that is there, whole.
+    /// Returns the result once the upload has ended, without waiting. `Ok` means that the complete object is there.
     ///
     /// # Errors
-    /// Why there is no object. There are no parts of it either, unless the service cannot be asked to forget them: then
-    /// [`Folder::clear`] finds them. Only when the answer to the last request was lost, there may be an object all the
-    /// same, whole.
+    /// Why there is no object. Its parts are removed, too; if that fails, [`Folder::clear`] finds them. If only the answer
+    /// to the last request was lost, the complete object may exist nevertheless.
     pub fn take(&mut self) -> Option<Result<(), TransferError>> {
-        let gone = || Err(TransferError::Network("the upload ended without a word".into()));
+        let gone = || Err(TransferError::Network("the upload's thread ended unexpectedly".into()));
         self.thread.take().unwrap_or_else(|_| Some(gone()))
     }
 }
@@ -127,7 +127,7 @@ struct Writer<'a> {
     part: Vec<u8>,
 }
 
-/// Those that are stored.
+/// The parts that are stored.
 struct Parts {
     upload: String,
     note: Object,
@@ -152,7 +152,7 @@ impl Writer<'_> {
         let size = part_bytes(self.parts.as_ref().map_or(0, |parts| parts.etags.len()));
         let missing = size.saturating_sub(self.part.len()).max(bytes.len());
         if self.part.try_reserve_exact(missing).is_err() {
-            return Err(TransferError::Network(format!("there is no memory for a part of {size} bytes")).into());
+            return Err(TransferError::Network(format!("out of memory for a part of {size} bytes")).into());
         }
         self.part.extend_from_slice(bytes);
         if self.part.len() < size { Ok(()) } else { self.store_part() }
@@ -194,13 +194,13 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Makes the upload that parts belong to, and the note by which they are found when this process dies.
+    /// Begins the multipart upload, and writes the note by which its parts are found if this process dies.
     fn begin_parts(&mut self) -> Result<(), Stop> {
         let Object { bucket, credentials, key } = &self.object;
         let action = CreateMultipartUpload::new(bucket, Some(credentials), key);
         let answer = self.asker.send(Method::POST, || action.sign(SIGNED_FOR), &[])?;
         let created = CreateMultipartUpload::parse_response(&answer.document)
-            .map_err(|error| TransferError::Network(format!("the service's answer is not S3's: {error}")))?;
+            .map_err(|error| TransferError::Network(format!("the service's answer cannot be read as S3's: {error}")))?;
         let upload = created.upload_id().to_owned();
         let (note, text) = (self.folder.note(&upload), format!("{upload}\n{}", self.name));
         self.parts = Some(Parts { upload, note: note.clone(), etags: Vec::new(), bytes: 0 });
@@ -214,18 +214,18 @@ impl Writer<'_> {
         let action = || CompleteMultipartUpload::new(bucket, Some(credentials), key, &parts.upload, etags());
         let body = action().body();
         match self.asker.send(Method::POST, || action().sign(SIGNED_FOR), body.as_bytes()) {
-            // It may say 200 before it knows, and the error then.
+            // S3 may send status 200 first, and the error later in the document.
             Ok(answer) if CompleteMultipartUploadResponse::parse(&answer.document).is_err() => {
                 let code = s3::code(&answer.document).unwrap_or("no reason given");
-                let why = format!("the service did not put the parts together: {code}");
+                let why = format!("the service could not join the parts: {code}");
                 return Err(TransferError::Network(why).into());
             }
             Ok(_) => {}
-            // It no longer knows the upload when an attempt before this one put the parts together, whose answer was lost.
+            // The service no longer knows the upload if an earlier attempt has joined the parts and its answer was lost.
             Err(Stop::Failed(TransferError::Status { code: 400..=499, .. })) if self.is_there(parts.bytes) => {}
             Err(stop) => return Err(stop),
         }
-        // A note on nothing does no harm, and goes with the folder.
+        // A note without an upload does no harm, and is removed with the folder.
         let _ = parts.note.delete(&self.asker);
         self.parts = None;
         Ok(())
@@ -238,7 +238,7 @@ impl Writer<'_> {
         matches!(self.asker.length(|| action.sign(SIGNED_FOR)), Ok(Some(length)) if length == bytes)
     }
 
-    /// Has the service forget the parts. If that fails the note is left.
+    /// Removes the parts at the service. If that fails, the note stays.
     fn give_up(&self, asker: &Asker<'_, Outcome>) {
         if let Some(Parts { upload, note, .. }) = &self.parts
             && self.object.forget_parts(asker, upload).is_ok()
@@ -248,13 +248,13 @@ impl Writer<'_> {
     }
 }
 
-/// How large a part is, after so many others.
+/// The size of the next part, after `before` others.
 fn part_bytes(stored: usize) -> usize {
     PART_BYTES << (stored / PARTS_OF_A_SIZE).min(DOUBLINGS)
 }
 
 impl Object {
-    /// Has the service forget the parts of an upload; it is well if they are not there.
+    /// Removes the parts of an upload at the service. It is not an error if there are none.
     pub(crate) fn forget_parts<E: Send + 'static>(&self, asker: &Asker<'_, E>, upload: &str) -> Result<(), Stop> {
         let action = AbortMultipartUpload::new(&self.bucket, Some(&self.credentials), &self.key, upload);
         asker.delete(|| action.sign(SIGNED_FOR))

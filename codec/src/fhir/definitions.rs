@@ -1,5 +1,5 @@
-//! Where FHIR has choices, references, resources and structures, by path; read from the tables in
-//! `codec/definitions`, which `examples/draw_definitions.rs` draws from HL7's StructureDefinitions.
+//! FHIR's definitions: which paths are choices, references, resources and structures. They are read from the tables in
+//! `codec/definitions`, which `examples/draw_definitions.rs` makes of HL7's StructureDefinitions.
 
 use super::table::Table;
 use crate::jsonb::value::{Name, rank};
@@ -18,7 +18,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// A release by its number, as CapabilityStatements have it: `4.0.1`, `4.3.0`, `5.0.0`.
+    /// A release by its number in CapabilityStatements: `4.0.1`, `4.3.0`, `5.0.0`.
     pub fn of_number(number: &str) -> Option<Version> {
         match number {
             "4.0.1" => Some(Version::R4),
@@ -30,11 +30,11 @@ impl Version {
 
     /// Whether it defines a resource type.
     pub fn has_resource_type(self, name: &str) -> bool {
-        // The definitions have abstract ones as well.
+        // The definitions also have abstract types.
         super::types::resource_type(name) == Some(name) && self.definitions().resource(name) != NodeId::UNKNOWN
     }
 
-    /// Its definitions, read once in a process, in about a millisecond.
+    /// Its definitions. A process reads them once, in about a millisecond.
     pub(crate) fn definitions(self) -> &'static Definitions {
         static R4: LazyLock<Definitions> =
             LazyLock::new(|| Definitions::read(include_str!("../../definitions/r4.txt")));
@@ -55,11 +55,11 @@ impl Version {
 pub(crate) struct NodeId(u16);
 
 impl NodeId {
-    /// Nothing is known of it; all of it stays as it is.
+    /// An unknown structure: nothing in it is converted.
     pub const UNKNOWN: NodeId = NodeId(0);
-    /// It has what every element has: extensions.
+    /// A structure that only has extensions, like every element.
     pub const ELEMENT: NodeId = NodeId(1);
-    /// A resource of the type that it names itself.
+    /// A resource whose `resourceType` names its structure.
     pub const RESOURCE: NodeId = NodeId(2);
     /// `Extension`.
     pub const EXTENSION: NodeId = NodeId(3);
@@ -71,12 +71,12 @@ impl NodeId {
 pub(crate) struct Definitions {
     nodes: Vec<Table<Element>>,
     resources: Table<NodeId>,
-    /// The text of the names that conversions make; [`Choice`] and [`Definitions::names`] point into it.
+    /// The text of the names that conversions write; [`Choice`] and [`Definitions::names`] point into it.
     pub texts: Vec<u8>,
     pub names: Names,
 }
 
-/// The names of Aidbox's references.
+/// The names of the members of Aidbox's references.
 pub(crate) struct Names {
     pub resource_type: Name,
     pub id: Name,
@@ -84,17 +84,17 @@ pub(crate) struct Names {
     pub local_ref: Name,
 }
 
-/// What a name stands for within a structure.
+/// The meaning of a name in a structure.
 pub(crate) enum Element {
     /// An element, or a list of them.
     Structure(NodeId),
     /// `valueQuantity`: one type of a choice.
     Choice(Choice),
-    /// `value`: a choice as Aidbox writes it; its types.
+    /// `value`: a choice as Aidbox writes it, with its types.
     Base(Table<Typed>),
 }
 
-/// One type of a choice, from FHIR's name for it.
+/// One type of a choice, found by FHIR's name for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice {
     /// `value`
@@ -104,7 +104,7 @@ pub(crate) struct Choice {
     pub node: NodeId,
 }
 
-/// One type of a choice, from Aidbox's name for it: `Quantity`.
+/// One type of a choice, found by Aidbox's name for it: `Quantity`.
 pub(crate) struct Typed {
     /// `valueQuantity`
     pub name: &'static str,
@@ -112,7 +112,7 @@ pub(crate) struct Typed {
 }
 
 impl Definitions {
-    /// Those of nothing.
+    /// Empty definitions.
     pub(crate) fn none() -> &'static Definitions {
         static NONE: LazyLock<Definitions> = LazyLock::new(|| Definitions::read(""));
         &NONE
@@ -124,14 +124,14 @@ impl Definitions {
         self.resources.find(rank(name), name).copied().unwrap_or(NodeId::UNKNOWN)
     }
 
-    /// What `name`, whose rank is `rank`, stands for in a structure. `None` for primitives and for what FHIR does not
+    /// The meaning of `name`, whose rank is `rank`, in a structure. `None` for primitives and for names that FHIR does not
     /// define.
     #[inline]
     pub(crate) fn element(&self, node: NodeId, rank: u64, name: &[u8]) -> Option<&Element> {
         self.nodes[usize::from(node.0)].find(rank, name)
     }
 
-    /// The structure of what every element has, by its name: extensions, and what stands beside a primitive.
+    /// The structure of a member that every element may have, by its name: extensions, and the `_` member of a primitive.
     #[inline]
     pub(crate) fn common(name: &[u8]) -> NodeId {
         match name {
@@ -179,8 +179,8 @@ impl Definitions {
     }
 }
 
-/// The structure of a type or path. A structure without a line has nothing but extensions, and a primitive not even
-/// an object.
+/// The structure of a type or path. A structure without a line in the table only has extensions. A primitive is not an
+/// object.
 fn node(target: &str, ids: &HashMap<&str, NodeId>) -> NodeId {
     match target {
         "Resource" => NodeId::RESOURCE,
@@ -199,7 +199,7 @@ fn choice(
     let mut typed = Vec::new();
     for type_name in types.split(',') {
         let (first, rest) = type_name.split_at(1);
-        // Some hundred names that live as long as the process, as the definitions do.
+        // Some hundred names. They live as long as the process, like the definitions.
         let name = &*format!("{base}{}{rest}", first.to_ascii_uppercase()).leak();
         let node = node(type_name, ids);
         let element = Element::Choice(Choice { base: texts.name(base), type_name: texts.name(type_name), node });
@@ -209,7 +209,7 @@ fn choice(
     found.push((base, Element::Base(Table::new(typed))));
 }
 
-/// Names, each once, in one buffer.
+/// Distinct names in one buffer.
 #[derive(Default)]
 struct Texts {
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What FHIR's own definitions say.
+//! FHIR's own definitions: resource types, structures, choices and references.
 
 pub(crate) mod definitions;
 pub(crate) mod table;

@@ -1,30 +1,30 @@
-//! Names and what they stand for, found by the number that jsonb's order starts with.
+//! A hash table from names to their meanings. The key is a name's rank, the number that jsonb's order starts with.
 
 use crate::jsonb::value::{RANKED, rank};
 
 /// A hash table that is built once. Names are neither empty nor very long.
 pub(crate) struct Table<T> {
-    /// A name's place among the entries, at its rank's hash or behind it; at least one is free. As many as a power
-    /// of two, or none.
+    /// Indexes of entries, each at the hash of its name's rank or in the next free slot. The number of slots is a power of
+    /// two, or zero; at least one is free.
     slots: Box<[Slot]>,
-    /// How many bits of a hash are too many.
+    /// How many bits to shift out of a hash.
     shift: u32,
     entries: Vec<(&'static str, T)>,
 }
 
 #[derive(Clone, Copy)]
 struct Slot {
-    /// Of no name: this slot is free.
+    /// Marks a free slot.
     rank: u64,
     entry: u32,
 }
 
-/// What an odd number with bits all over does to ranks: the highest bits of the product depend on all bytes.
+/// An odd multiplier with bits all over: the highest bits of its product with a rank depend on all bytes of the rank.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl<T> Table<T> {
     pub fn new(entries: Vec<(&'static str, T)>) -> Table<T> {
-        // Twice as many as names: most names that are looked for are not there, and meet a free slot at once.
+        // Twice as many slots as names: most look-ups find no name, and this way they meet a free slot at once.
         let count = if entries.is_empty() { 0 } else { (entries.len() * 2 + 1).next_power_of_two() };
         let mut table = Table {
             slots: vec![Slot { rank: 0, entry: 0 }; count].into_boxed_slice(),
@@ -42,19 +42,19 @@ impl<T> Table<T> {
         table
     }
 
-    /// What `name`, whose rank is `rank`, stands for.
+    /// The meaning of `name`, whose rank is `rank`.
     #[inline]
     pub fn find(&self, rank: u64, name: &[u8]) -> Option<&T> {
         let mut at = (rank.wrapping_mul(SPREAD) >> self.shift) as usize;
         loop {
             let slot = self.slots.get(at)?;
-            // First, since an empty name has the rank of a free slot.
+            // Checked first, because an empty name has the rank of a free slot.
             if slot.rank == 0 {
                 return None;
             }
             if slot.rank == rank {
                 let (known, found) = &self.entries[slot.entry as usize];
-                // A short name's rank is all of it.
+                // The rank of a short name contains all its bytes.
                 if name.len() <= RANKED || known.as_bytes() == name {
                     return Some(found);
                 }
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn every_name_is_found_and_no_other() {
-        // Many of one length and beginning, whose ranks are the same.
+        // Many names with the same length and beginning, and so the same rank.
         let names: Vec<&'static str> = (0..300).map(|n| &*format!("element{n}").leak()).collect();
         for count in 0..names.len() {
             let table = Table::new(names[..count].iter().map(|name| (*name, *name)).collect());

@@ -38,7 +38,7 @@ const RESOURCE_TYPES: &[&str] = &[
     "Transport", "ValueSet", "VerificationResult", "VisionPrescription",
 ];
 
-/// A resource type of FHIR as FHIR spells it, from a name in any case.
+/// FHIR's spelling of a resource type, from a name in any case. `None` if FHIR does not have it.
 pub fn resource_type(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     let at = RESOURCE_TYPES.binary_search_by(|known| known.to_ascii_lowercase().as_str().cmp(&name)).ok()?;

@@ -1,12 +1,12 @@
-//! jsonb bytes from a tree of entries: headers, JEntries, names, aligned values (`convertJsonbValue` and those it
-//! calls, in PostgreSQL's `jsonb_util.c`).
+//! Writes jsonb bytes from a tree of entries: headers, JEntries, names, aligned values, like `convertJsonbValue` in
+//! PostgreSQL's `jsonb_util.c`.
 
 use super::out::Out;
 use super::value::{Entry, Source, Value};
 use super::{ARRAY, HAS_OFFSET, LENGTH_MASK, MAX_BYTES, OBJECT, OFFSET_STRIDE, kind};
 use crate::error::Limit;
 
-/// What was read, to be written.
+/// The entries that were read and are to be written.
 #[derive(Clone, Copy)]
 pub(crate) struct Tree<'a> {
     pub source: Source<'a>,
@@ -18,7 +18,7 @@ impl Tree<'_> {
     /// Appends the object of these members, sorted and distinct. `out` must end at a multiple of 4.
     pub(crate) fn write_object(&self, members: &[Entry], out: &mut Vec<u8>) -> Result<(), Limit> {
         let start = out.len();
-        // A guess that suffices for almost any line: JEntries and paddings against the line's own punctuation.
+        // An estimate that suffices for almost any line: JEntries and padding take about as much as the line's punctuation.
         let expected = self.source.line.len() + self.source.arena.len() + 8 * (self.closed.len() + members.len());
         let mut to = Out::new(out, expected)?;
         let written = self.object(members, &mut to);
@@ -29,7 +29,7 @@ impl Tree<'_> {
         written
     }
 
-    /// Calls itself for containers inside, which the parser's [`super::MAX_DEPTH`] bounds.
+    /// Recursive for inner containers; the parser's [`super::MAX_DEPTH`] limits the depth.
     fn object(&self, members: &[Entry], out: &mut Out) -> Result<(), Limit> {
         let mut items = Items::start(OBJECT, members.len(), members.len() * 2, out)?;
         for member in members {
@@ -84,7 +84,7 @@ impl Tree<'_> {
     }
 }
 
-/// Zeros up to the next multiple of 4. The output starts at one, and so does every container's data area.
+/// Writes zeros up to the next multiple of 4. The output starts at such a multiple, and so does every container's data area.
 #[inline]
 fn align(out: &mut Out) -> Result<(), Limit> {
     out.room(3)?;
@@ -92,13 +92,13 @@ fn align(out: &mut Out) -> Result<(), Limit> {
     Ok(())
 }
 
-/// A container that is being written: its JEntries, and the data behind them.
+/// A container that is being written: its JEntries, and the data after them.
 struct Items {
-    /// Where the container's header stands.
+    /// Where the container's header is.
     header_at: usize,
     /// Where its data starts.
     data_at: usize,
-    /// The next JEntry's place, and where its item starts.
+    /// Where the next JEntry is, and where its item starts.
     entry_at: usize,
     item_at: usize,
     index: usize,
@@ -114,11 +114,11 @@ impl Items {
         Ok(Items { header_at, data_at: out.len(), entry_at: header_at + 4, item_at: out.len(), index: 0 })
     }
 
-    /// The item that was being written ends here.
+    /// Ends the item that is being written.
     #[inline]
     fn end(&mut self, kind: u32, out: &mut Out) {
         let end = out.len();
-        // Too long a length is told when the container ends.
+        // A length that is too long is an error when the container ends.
         let said = if self.index.is_multiple_of(OFFSET_STRIDE) {
             (end - self.data_at) as u32 & LENGTH_MASK | HAS_OFFSET
         } else {
@@ -130,7 +130,7 @@ impl Items {
         self.index += 1;
     }
 
-    /// PostgreSQL counts header and JEntries too.
+    /// Checks the size as PostgreSQL does, with header and JEntries.
     #[inline]
     fn finish(self, out: &Out) -> Result<(), Limit> {
         if out.len() - self.header_at > MAX_BYTES { Err(Limit::TooLarge) } else { Ok(()) }

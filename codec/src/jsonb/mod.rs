@@ -1,4 +1,4 @@
-//! PostgreSQL's jsonb bytes (`src/include/utils/jsonb.h`), built from JSON text and walked back into it.
+//! PostgreSQL's jsonb bytes (`src/include/utils/jsonb.h`): makes them from JSON text, and writes them as JSON text.
 //!
 //! A container is a `u32` header (count and kind), one `u32` JEntry per array element or, for an object, per key
 //! and then per value, and the data area. Every 32nd JEntry holds the end offset of its item instead of its
@@ -13,8 +13,8 @@ pub mod text;
 pub(crate) mod value;
 pub(crate) mod walk;
 
-/// How deep arrays and objects may nest in a line. PostgreSQL's own limit follows from `max_stack_depth`
-/// (some thousands at its default), so what is stored can always be handled by its jsonb functions.
+/// How deep arrays and objects may nest in a line. PostgreSQL's own limit follows from `max_stack_depth` (some thousands at
+/// its default), so its jsonb functions can handle everything that is stored.
 pub const MAX_DEPTH: usize = 1000;
 
 pub(crate) const COUNT_MASK: u32 = 0x0FFF_FFFF;
@@ -22,19 +22,19 @@ pub(crate) const SCALAR: u32 = 0x1000_0000;
 pub(crate) const OBJECT: u32 = 0x2000_0000;
 pub(crate) const ARRAY: u32 = 0x4000_0000;
 
-/// The most a JEntry's offset or length can say.
+/// The largest offset or length in a JEntry.
 pub(crate) const LENGTH_MASK: u32 = 0x0FFF_FFFF;
 pub(crate) const TYPE_MASK: u32 = 0x7000_0000;
 pub(crate) const HAS_OFFSET: u32 = 0x8000_0000;
-/// Every so many JEntries one holds an offset.
+/// One of this many JEntries holds an offset.
 pub(crate) const OFFSET_STRIDE: usize = 32;
 
 /// The most bytes a container may have.
 pub(crate) const MAX_BYTES: usize = LENGTH_MASK as usize;
-/// The most values a line may hold: there is no room for the JEntries of more.
+/// The most values in a line: jsonb has no room for the JEntries of more.
 pub(crate) const MAX_ENTRIES: usize = MAX_BYTES / 4;
 
-/// The types a JEntry names, and what a value may be before it is one.
+/// The kinds of values: those that a JEntry has, and those that exist only until a value is written.
 pub(crate) mod kind {
     pub const STRING: u32 = 0x0000_0000;
     pub const NUMERIC: u32 = 0x1000_0000;
@@ -46,6 +46,6 @@ pub(crate) mod kind {
     pub const OBJECT: u32 = CONTAINER;
     /// A container that is an array, before it is written.
     pub const ARRAY: u32 = 0x6000_0000;
-    /// A member of which nothing is stored, but which still replaces earlier ones of its name.
+    /// A member that is not stored, but replaces earlier members with its name.
     pub const DROPPED: u32 = 0x7000_0000;
 }

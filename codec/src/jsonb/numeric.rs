@@ -1,7 +1,7 @@
-//! PostgreSQL's `numeric` bytes, from decimal text and back (`src/backend/utils/adt/numeric.c`).
+//! Converts decimal text to PostgreSQL's `numeric` bytes and back (`src/backend/utils/adt/numeric.c`).
 //!
-//! A numeric is `sign * sum(digit[i] * 10000^(weight - i))` with a display scale: the count of decimal digits
-//! after the point that text shows, kept even where they are zeros. `1.10` stays `1.10`.
+//! A numeric is `sign * sum(digit[i] * 10000^(weight - i))` with a display scale, the number of digits after the point.
+//! Zeros at the end are kept: `1.10` stays `1.10`.
 
 use super::out::Out;
 use crate::error::Limit;
@@ -32,7 +32,7 @@ pub(crate) struct Decimal<'a> {
     pub exponent: Option<i64>,
 }
 
-/// Decimal digits that fit into a `u64` together with three zeros behind them.
+/// How many decimal digits, with three more zeros, fit into a `u64`.
 const SMALL_DIGITS: usize = 16;
 
 /// Appends the number as a numeric with its 4-byte length header. The digits, the short or long form and the
@@ -49,7 +49,7 @@ pub(crate) fn encode(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limi
     }
 }
 
-/// Nearly all numbers there are: no exponent, and few enough digits for a `u64`. Always the short form.
+/// Writes a common number: without exponent, and with few enough digits for a `u64`. Always the short form.
 fn encode_small(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
     let scale = number.fraction.len();
     let digits = number.integer.iter().chain(number.fraction);
@@ -69,7 +69,7 @@ fn encode_small(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
         out.extend_from_slice(&short_header(false, scale as i64, 0).to_le_bytes());
         return Ok(());
     }
-    // From the end: at most five digits, before them the headers.
+    // Written from the end: at most five digits, and the headers before them.
     let mut bytes = [0; 16];
     let mut at = bytes.len();
     weight -= 1;
@@ -107,7 +107,7 @@ fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
         return Err(Limit::NumberOverflow);
     }
 
-    // Where decimal digits fall into base-10000 digits: `lead` zeros go before the first.
+    // Aligns decimal digits to base-10000 digits: `lead` zeros go before the first.
     let (integer, fraction) = (number.integer, number.fraction);
     let decimal_weight = integer.len() as i64 - 1 + exponent;
     let mut weight = (decimal_weight + DEC_DIGITS).div_euclid(DEC_DIGITS) - 1;
@@ -170,12 +170,12 @@ fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
     Ok(())
 }
 
-/// Appends the text of a numeric, as `numeric_out` writes it. `bytes` are those after the length header.
+/// Appends the text of a numeric, as `numeric_out` writes it. `bytes` does not include the length header.
 pub(crate) fn write(bytes: &[u8], out: &mut Out) -> Result<(), Limit> {
     let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let head = word(0);
     let (negative, scale, weight, digits) = if head & SIGN_MASK == SIGN_MASK {
-        // NaN and the infinities; jsonb never holds them, a hand-made value might.
+        // NaN and the infinities. PostgreSQL never puts them in jsonb, but other code might.
         out.room(4)?;
         out.put(b"null");
         return Ok(());

@@ -1,23 +1,22 @@
-//! Bytes appended in blocks of a fixed size.
+//! A byte buffer that appends short strings in blocks of a fixed size.
 //!
-//! Most strings of a resource are shorter than 16 bytes or twice that, where a copy of unknown length costs more
-//! to start than to do. [`Out`] keeps initialised room behind its end, so that it may copy 16 bytes where fewer
-//! are wanted, and count only those.
+//! Most strings of a resource have fewer than 16 or 32 bytes. A copy of unknown length would take longer to start than to
+//! do. [`Out`] keeps initialised room after its end, so that it can copy 16 bytes and count only the wanted ones.
 
 use crate::error::Limit;
 
-/// What one copy moves.
+/// How many bytes one copy moves.
 pub(crate) const BLOCK: usize = 16;
 
-/// The end of a vector that grows. It owns the vector meanwhile, which spares a pointer to it at every byte.
+/// Appends to a vector. It owns the vector meanwhile, which saves following a pointer at every byte.
 pub(crate) struct Out {
-    /// All initialised; what counts ends at `at`.
+    /// All bytes are initialised; the written ones end at `at`.
     bytes: Vec<u8>,
     at: usize,
 }
 
 impl Out {
-    /// Takes `bytes` to append to them; about `expected` are to come. [`Out::finish`] gives them back.
+    /// Takes `bytes` to append to them; about `expected` bytes will follow. [`Out::finish`] returns the vector.
     pub(crate) fn new(bytes: &mut Vec<u8>, expected: usize) -> Result<Out, Limit> {
         let at = bytes.len();
         bytes.try_reserve(expected + BLOCK)?;
@@ -25,24 +24,24 @@ impl Out {
         Ok(Out { bytes: std::mem::take(bytes), at })
     }
 
-    /// Gives the vector back, ending where what was written ends.
+    /// Returns the vector, which ends after the last written byte.
     pub(crate) fn finish(mut self, bytes: &mut Vec<u8>) {
         self.bytes.truncate(self.at);
         *bytes = self.bytes;
     }
 
-    /// How long the vector would be now.
+    /// How many bytes the vector has now.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.at
     }
 
-    /// Forgets what was written behind `length`.
+    /// Removes the bytes after `length`.
     pub(crate) fn truncate(&mut self, length: usize) {
         self.at = self.at.min(length);
     }
 
-    /// Room for `more` bytes, and a block behind them.
+    /// Makes room for `more` bytes, and a block after them.
     #[inline]
     pub(crate) fn room(&mut self, more: usize) -> Result<(), Limit> {
         if self.bytes.len() - self.at < more + BLOCK { self.grow(more) } else { Ok(()) }
@@ -51,7 +50,7 @@ impl Out {
     #[cold]
     fn grow(&mut self, more: usize) -> Result<(), Limit> {
         self.bytes.try_reserve(more + BLOCK)?;
-        // What the vector has anyway may be used.
+        // Use the capacity that the vector has anyway.
         let length = self.bytes.capacity().min((self.at + more + BLOCK).saturating_mul(2));
         self.bytes.resize(length, 0);
         Ok(())
@@ -71,7 +70,7 @@ impl Out {
         self.at += length;
     }
 
-    /// Writes a few bytes, of a block those before `length`, and a few more. There must be room for two blocks.
+    /// Writes a few bytes, then the first `length` bytes of a block, then a few more. There must be room for two blocks.
     #[inline]
     pub(crate) fn put_block_between<const BEFORE: usize, const AFTER: usize>(
         &mut self,
@@ -82,7 +81,7 @@ impl Out {
     ) {
         const { assert!(BEFORE + AFTER <= BLOCK) }
         let length = length.min(BLOCK);
-        // One look whether all of it fits.
+        // One check for all of it.
         if let Some(room) = self.bytes[self.at..].first_chunk_mut::<{ 2 * BLOCK }>() {
             room[..BEFORE].copy_from_slice(before);
             room[BEFORE..BEFORE + BLOCK].copy_from_slice(block);
@@ -108,20 +107,20 @@ impl Out {
         self.at += length;
     }
 
-    /// Zeros, for which there must be room.
+    /// Writes zeros, for which there must be room.
     #[inline]
     pub(crate) fn zeros(&mut self, count: usize) {
         self.bytes[self.at..self.at + count].fill(0);
         self.at += count;
     }
 
-    /// Leaves room that is to be written later by [`Out::set_word`].
+    /// Leaves room for [`Out::set_word`] to write later.
     #[inline]
     pub(crate) fn skip(&mut self, count: usize) {
         self.at += count;
     }
 
-    /// Writes over what stands at `at`.
+    /// Overwrites the word at `at`.
     #[inline]
     pub(crate) fn set_word(&mut self, at: usize, word: u32) {
         self.bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());

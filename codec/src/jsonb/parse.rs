@@ -11,7 +11,7 @@ fn refusal(reason: Reason, offset: usize) -> Refusal {
     Box::new(LineError::new(reason, offset))
 }
 
-/// A line and the place reached in it.
+/// A line and the position in it.
 pub(crate) struct Tokens<'l> {
     pub line: &'l [u8],
     pub at: usize,
@@ -46,7 +46,7 @@ impl<'l> Tokens<'l> {
         self.error(Reason::Syntax(expected))
     }
 
-    /// A string, from its opening quote. Without escapes it stays where it is; else it is put into the arena.
+    /// Reads a string from its opening quote. Without escapes the value points into the line, else into the arena.
     #[inline(always)]
     pub(crate) fn string(&mut self, arena: &mut Vec<u8>) -> Result<Value, Refusal> {
         let start = self.at + 1;
@@ -120,7 +120,7 @@ impl<'l> Tokens<'l> {
             0 => return Err(refusal(Reason::NulCharacter, start)),
             other => other,
         };
-        // Only a low surrogate is left that is no character.
+        // The only code left that is not a character is a low surrogate.
         let character = char::from_u32(code).ok_or_else(|| refusal(Reason::LoneSurrogate, start))?;
         arena.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         Ok(())
@@ -142,7 +142,7 @@ impl<'l> Tokens<'l> {
         Ok(value)
     }
 
-    /// A number, put into the arena as a numeric.
+    /// Reads a number, and appends it to the arena as a numeric.
     pub(crate) fn number(&mut self, arena: &mut Vec<u8>) -> Result<Value, Refusal> {
         let start = self.at;
         let negative = self.line[start] == b'-';
@@ -172,7 +172,7 @@ impl<'l> Tokens<'l> {
                 .try_fold(0i64, |value, digit| value.checked_mul(10)?.checked_add(i64::from(digit - b'0')));
             exponent = value.map(|value| if below { -value } else { value });
         }
-        // `12abc` is no number, and says so here rather than at the next token.
+        // `12abc` is not a number. The error is better here than at the next token.
         if self.line.get(self.at).is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-')) {
             return Err(self.syntax("a number must end before this character"));
         }

@@ -1,4 +1,4 @@
-//! jsonb bytes into JSON text, as PostgreSQL writes it (`jsonb_out`) or compact.
+//! Writes jsonb bytes as JSON text, in PostgreSQL's spacing (`jsonb_out`) or compact.
 
 use super::out::{BLOCK, Out};
 use super::scan::{find_special, special_bits};
@@ -6,7 +6,7 @@ use super::walk::{Container, Slice, Value};
 use super::{kind, numeric};
 use crate::decimal;
 
-/// How the text is spaced.
+/// The spacing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
     /// PostgreSQL's: a space after each colon and comma.
@@ -15,7 +15,7 @@ pub enum Spacing {
     Compact,
 }
 
-/// Writes values as text. Depth costs no stack of the process.
+/// Writes values as text, without recursion.
 pub struct TextWriter {
     spacing: Spacing,
 }
@@ -26,7 +26,7 @@ impl TextWriter {
         TextWriter { spacing }
     }
 
-    /// Appends the text of a whole jsonb, `bytes` being those after its length header.
+    /// Appends the text of a jsonb. `bytes` does not include its length header.
     pub fn write(&self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut root = Container::new(bytes);
         let mut text = Text::new(self.spacing, bytes.len(), out);
@@ -56,7 +56,7 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// The escape sequence of a byte, and how much of the array it takes.
+/// The escape sequence of a byte, and its length in the array.
 fn escape_of(byte: u8) -> ([u8; 6], usize) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let short = match byte {
@@ -74,14 +74,14 @@ fn escape_of(byte: u8) -> ([u8; 6], usize) {
     ([b'\\', short, 0, 0, 0, 0], 2)
 }
 
-/// At most a block of text that is JSON already.
+/// JSON text of at most one block.
 pub(crate) struct Literal {
     block: [u8; BLOCK],
     length: usize,
 }
 
 impl Literal {
-    /// The name of a member, plain and short, with the colon.
+    /// The name of a member with the colon, if it is short and needs no escapes.
     pub(crate) fn name(name: &str, spacing: Spacing) -> Literal {
         let colon = if spacing == Spacing::Postgres { ": " } else { ":" };
         Literal::new(format!("\"{name}\"{colon}").as_bytes())
@@ -94,7 +94,7 @@ impl Literal {
     }
 }
 
-/// The block that a short text without anything to be escaped starts, if what follows the text fills it up.
+/// The block that starts with a short text, if the text needs no escapes and enough bytes follow it.
 #[inline]
 fn plain_block<'j>(text: Slice<'j>) -> Option<&'j [u8; BLOCK]> {
     let length = text.len();
@@ -102,7 +102,7 @@ fn plain_block<'j>(text: Slice<'j>) -> Option<&'j [u8; BLOCK]> {
     (length <= BLOCK && special_bits(block) & 0xFFFF >> (BLOCK - length) == 0).then_some(block)
 }
 
-/// The containers around the one that is being written; kept for reuse.
+/// The containers around the current one; the memory is kept for reuse.
 pub(crate) type Open<'j> = Vec<Container<'j>>;
 
 /// Text that is being written.
@@ -111,21 +111,21 @@ pub(crate) struct Text {
     out: Out,
 }
 
-/// Memory for text that cannot be had is a panic, which the extension turns into an error of the statement; the
-/// standard library would end the process, and with it the whole cluster.
+/// Out of memory is a panic here, which the extension turns into an error of the statement. The standard library would abort
+/// the process, and PostgreSQL would restart all others.
 #[cold]
 fn out_of_memory() -> ! {
     panic!("out of memory for the text of a jsonb value")
 }
 
 impl Text {
-    /// Takes `out` to append what about `jsonb_bytes` become.
+    /// Takes `out` to append the text of about `jsonb_bytes` bytes.
     pub(crate) fn new(spacing: Spacing, jsonb_bytes: usize, out: &mut Vec<u8>) -> Text {
         let out = Out::new(out, jsonb_bytes).unwrap_or_else(|_| out_of_memory());
         Text { spacing, out }
     }
 
-    /// Gives the vector back with the text at its end.
+    /// Returns the vector, with the text at its end.
     pub(crate) fn finish(self, out: &mut Vec<u8>) {
         self.out.finish(out);
     }
@@ -145,9 +145,9 @@ impl Text {
         }
     }
 
-    /// A whole number, in quotes if wanted.
+    /// Writes a whole number, in quotes if wanted.
     pub(crate) fn number(&mut self, number: i64, quoted: bool) {
-        // All but the digits are quotes, one before them and one after.
+        // A quote before the digits and one after them.
         let mut text = [b'"'; decimal::MAX_LEN + 2];
         let end = text.len() - 1;
         let start = decimal::write_at_end(number, &mut text[..end]);
@@ -176,7 +176,7 @@ impl Text {
         self.put_comma();
     }
 
-    /// For which there must be room.
+    /// Writes text for which there must be room.
     #[inline]
     fn put_comma(&mut self) {
         match self.spacing {
@@ -185,7 +185,7 @@ impl Text {
         }
     }
 
-    /// A member's name, with what stands before and after it.
+    /// Writes a member's name, with the punctuation before and after it.
     #[inline]
     pub(crate) fn name(&mut self, name: Slice<'_>, first: bool) {
         self.room(name.len() + BLOCK);
@@ -199,7 +199,7 @@ impl Text {
         }
     }
 
-    /// One that is long, or has something to be escaped.
+    /// Writes a name that is long or needs escapes.
     fn other_name(&mut self, name: Slice<'_>, first: bool) {
         if !first {
             self.put_comma();
@@ -221,20 +221,20 @@ impl Text {
         }
     }
 
-    /// One string made of several.
+    /// Writes one string made of several.
     #[inline]
     pub(crate) fn joined<const N: usize>(&mut self, parts: [&[u8]; N]) {
         self.room(parts.iter().map(|part| part.len()).sum::<usize>() + 8);
         self.out.put(b"\"");
         for (at, part) in parts.iter().enumerate() {
             self.put_escaped(Slice::of(part));
-            // An escape takes of the room that is there for what follows.
+            // An escape uses room that is meant for the bytes after it.
             self.room(parts[at + 1..].iter().map(|part| part.len()).sum::<usize>() + 8);
         }
         self.out.put(b"\"");
     }
 
-    /// For which there must be room, and there is room for eight more bytes than without escapes it needs.
+    /// Writes a string. There must be room for eight bytes more than the string without escapes.
     fn put_string(&mut self, text: Slice<'_>) {
         self.out.put(b"\"");
         self.put_escaped(text);
@@ -251,7 +251,7 @@ impl Text {
             let block = match bytes.get(at..at + BLOCK).and_then(|block| block.first_chunk()) {
                 Some(block) => block,
                 None => {
-                    // Where the bytes end within a block.
+                    // The bytes end within a block.
                     rest[..wanted].copy_from_slice(&bytes[at..at + wanted]);
                     &rest
                 }
@@ -271,7 +271,7 @@ impl Text {
     /// Writes the byte at `at` as an escape; returns what comes after it.
     #[cold]
     fn escape(&mut self, text: Slice<'_>, at: usize) -> usize {
-        // The escape is longer than the byte for which there is room.
+        // The escape is longer than the byte, for which there is room.
         self.room(text.end - at + 6 + 8);
         let (escape, length) = escape_of(text.bytes[at]);
         let end = self.out.len() + length;
@@ -304,7 +304,7 @@ impl Text {
         }
     }
 
-    /// What is left of an object that has no containers in it, but for members whose name is to be passed over.
+    /// Writes the rest of an object without inner containers, except members whose name is skipped.
     #[inline]
     pub(crate) fn flat_members(&mut self, mut object: Container<'_>, mut first: bool, passed: impl Fn(&[u8]) -> bool) {
         while let Some((name, value)) = object.next_member() {
@@ -317,7 +317,7 @@ impl Text {
         self.put(b"}");
     }
 
-    /// What is left of an array that has no containers in it.
+    /// Writes the rest of an array without inner containers.
     pub(crate) fn flat_elements(&mut self, mut array: Container<'_>) {
         let mut first = true;
         while let Some(value) = array.next_element() {
@@ -330,7 +330,7 @@ impl Text {
         self.put(b"]");
     }
 
-    /// Writes a container whole if it is flat, else what it starts with; whether it is whole.
+    /// Writes a whole container if it is flat, else its beginning. Returns whether it is complete.
     #[inline]
     fn start_or_flat(&mut self, container: &Container<'_>) -> bool {
         self.start(container);
@@ -343,7 +343,7 @@ impl Text {
         flat
     }
 
-    /// A container and all within. `open` is used as a stack above what it holds.
+    /// Writes a container with everything in it. `open` is used as a stack; entries that it has already are kept.
     pub(crate) fn container<'j>(&mut self, root: Container<'j>, open: &mut Open<'j>) {
         let bottom = open.len();
         let mut current = root;

@@ -1,14 +1,14 @@
-//! Values that were read and wait to be written: where their bytes lie, and in which order an object keeps them.
+//! Values that were read and are not written yet: where their bytes are, and the order of an object's members.
 
 use super::{LENGTH_MASK, TYPE_MASK, kind};
 use crate::error::Limit;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-/// Set in [`Value::at`] when the bytes lie in the arena.
+/// Set in [`Value::at`] if the bytes are in the arena.
 const IN_ARENA: u32 = 0x8000_0000;
 
-/// Set in [`Value::at`] of an object that a choice was put into.
+/// Set in [`Value::at`] of an object that was made for a choice.
 const WRAPPED: u32 = 0x8000_0000;
 
 /// The bytes that values point to.
@@ -16,12 +16,12 @@ const WRAPPED: u32 = 0x8000_0000;
 pub(crate) struct Source<'a> {
     /// The line itself: strings without escapes stay where they are.
     pub line: &'a [u8],
-    /// What had to be made: numerics, strings with escapes.
+    /// Converted values: numerics, strings with escapes.
     pub arena: &'a [u8],
 }
 
-/// One value. A string or numeric is a range of the line or the arena; a container is a range of the closed
-/// entries; the others are their kind alone.
+/// One value. A string or numeric is a range of the line or the arena; a container is a range of the closed entries; other
+/// values have only a kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Value {
     at: u32,
@@ -30,13 +30,13 @@ pub(crate) struct Value {
 }
 
 impl Value {
-    /// A string that lies in the line.
+    /// A string in the line.
     #[inline]
     pub(crate) fn in_line(range: Range<usize>) -> Result<Value, Limit> {
         Value::ranged(kind::STRING, range, 0)
     }
 
-    /// A string or numeric that lies in the arena.
+    /// A string or numeric in the arena.
     #[inline]
     pub(crate) fn in_arena(kind: u32, range: Range<usize>) -> Result<Value, Limit> {
         Value::ranged(kind, range, IN_ARENA)
@@ -50,7 +50,7 @@ impl Value {
         Ok(Value { at: range.start as u32 | flag, word: range.len() as u32 | kind })
     }
 
-    /// A value that is nothing but its kind: `true`, `false`, `null`, [`kind::DROPPED`].
+    /// A value that has only a kind: `true`, `false`, `null`, [`kind::DROPPED`].
     pub(crate) const fn plain(kind: u32) -> Value {
         Value { at: 0, word: kind }
     }
@@ -72,12 +72,12 @@ impl Value {
         (self.word & LENGTH_MASK) as usize
     }
 
-    /// An object of the one closed entry at `first`, which [`Value::wrapped`] can tell from other objects.
+    /// An object with one member, the closed entry at `first`. [`Value::wrapped`] distinguishes it from other objects.
     pub(crate) fn wrap(first: usize) -> Value {
         Value { at: first as u32 | WRAPPED, word: kind::OBJECT | 1 }
     }
 
-    /// Where the entry of a [`Value::wrap`] stands.
+    /// The index of the entry of a [`Value::wrap`].
     pub(crate) fn wrapped(self) -> Option<usize> {
         (self.kind() == kind::OBJECT && self.at & WRAPPED != 0).then_some((self.at & !WRAPPED) as usize)
     }
@@ -94,7 +94,7 @@ impl Value {
         first..first + self.length()
     }
 
-    /// A string's or numeric's buffer and the place in it.
+    /// A string's or numeric's buffer and the range in it.
     #[inline]
     pub(crate) fn place<'a>(self, source: Source<'a>) -> (&'a [u8], usize) {
         let buffer = if self.at & IN_ARENA != 0 { source.arena } else { source.line };
@@ -109,7 +109,7 @@ impl Value {
     }
 }
 
-/// A member's name, with a number that sorts as names do.
+/// A member's name, with its rank, a number that sorts like names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Name {
     /// The length in the highest byte, then the first seven bytes; the same for all names of 255 bytes and more,
@@ -121,12 +121,12 @@ pub(crate) struct Name {
 /// How many bytes of a name its rank holds.
 pub(crate) const RANKED: usize = 7;
 
-/// The number by which a name is first told from others and sorted.
+/// The rank of a name, a number by which names are compared first.
 pub(crate) fn rank(name: &[u8]) -> u64 {
     rank_at(name, 0, name.len())
 }
 
-/// That of the `length` bytes at `start`. What follows them in `buffer` is read with them, but does not count.
+/// The rank of the `length` bytes at `start`. Bytes after them in `buffer` are read, but do not count.
 #[inline]
 pub(crate) fn rank_at(buffer: &[u8], start: usize, length: usize) -> u64 {
     if length >= LONG {
@@ -145,14 +145,14 @@ pub(crate) fn rank_at(buffer: &[u8], start: usize, length: usize) -> u64 {
     (length as u64) << 56 | (first >> beyond) << beyond
 }
 
-/// From this length on a rank does not tell one name from another.
+/// Names of this length and more may have the same rank although they differ.
 const LONG: usize = 255;
 
 impl Name {
-    /// What an array's elements have.
+    /// The name of an array's elements, which have none.
     pub(crate) const NONE: Name = Name { rank: 0, text: Value::plain(kind::STRING) };
 
-    /// A name whose text lies in the arena.
+    /// A name whose text is in the arena.
     pub(crate) fn in_arena(range: Range<usize>, arena: &[u8]) -> Name {
         let rank = rank(&arena[range.clone()]);
         Name { rank, text: Value { at: range.start as u32 | IN_ARENA, word: range.len() as u32 | kind::STRING } }
@@ -206,11 +206,11 @@ pub(crate) struct Entry {
 /// Up to this many members are sorted by insertion: FHIR's elements come half sorted and are few.
 const FEW: usize = 24;
 
-/// Sorts the members from `first` on; whether a name is there twice.
+/// Sorts the members from `first` on. Returns whether a name is there twice.
 pub(crate) fn sort_members(entries: &mut [Entry], first: usize, source: Source<'_>) -> bool {
     let members = &mut entries[first..];
     let mut repeated = false;
-    // Stable either way, so that the last of equal names stays the last.
+    // Both sorts are stable, so that the last of equal names stays the last.
     if members.len() <= FEW {
         for at in 1..members.len() {
             repeated |= insert(&mut members[..=at], source);
@@ -225,7 +225,7 @@ pub(crate) fn sort_members(entries: &mut [Entry], first: usize, source: Source<'
     repeated
 }
 
-/// Moves the last member to its place among those before it, which are sorted. True when its name is there already.
+/// Moves the last member to its place among the sorted ones before it. Returns whether its name is there already.
 #[inline]
 fn insert(members: &mut [Entry], source: Source<'_>) -> bool {
     let Some((member, sorted)) = members.split_last() else { return false };
@@ -251,7 +251,7 @@ fn insert(members: &mut [Entry], source: Source<'_>) -> bool {
     false
 }
 
-/// Of sorted members keeps the last of each name, as jsonb does.
+/// Keeps only the last of sorted members with the same name, as jsonb does.
 #[cold]
 pub(crate) fn keep_last_of_each_name(entries: &mut Vec<Entry>, first: usize, source: Source<'_>) {
     let mut kept = first;

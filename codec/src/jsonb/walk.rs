@@ -1,14 +1,14 @@
-//! A walk over jsonb bytes: containers, and the values in them, in stored order.
+//! Walks over jsonb bytes: containers, and the values in them, in stored order.
 //!
-//! Places are counted from the root's header. It stands at a multiple of 4, as every container inside does, so
-//! the same count tells where padding ends.
+//! Offsets count from the root's header. It is at a multiple of 4, like every inner container, so these offsets also tell
+//! where padding ends.
 
 use super::value::rank_at;
 use super::{ARRAY, COUNT_MASK, HAS_OFFSET, LENGTH_MASK, OBJECT, SCALAR, TYPE_MASK, kind};
 use std::mem::replace;
 use std::slice::Iter;
 
-/// A text within jsonb bytes. Readers may look at what follows it.
+/// A text within jsonb bytes. Readers may read the bytes after it.
 #[derive(Clone, Copy)]
 pub(crate) struct Slice<'j> {
     pub bytes: &'j [u8],
@@ -17,7 +17,7 @@ pub(crate) struct Slice<'j> {
 }
 
 impl<'j> Slice<'j> {
-    /// A text that lies elsewhere.
+    /// A text outside of jsonb bytes.
     pub(crate) fn of(bytes: &'j [u8]) -> Slice<'j> {
         Slice { bytes, start: 0, end: bytes.len() }
     }
@@ -32,7 +32,7 @@ impl<'j> Slice<'j> {
         &self.bytes[self.start..self.end]
     }
 
-    /// The number that names are found and sorted by.
+    /// The rank of a name, by which names are found and sorted.
     #[inline]
     pub(crate) fn rank(&self) -> u64 {
         rank_at(self.bytes, self.start, self.len())
@@ -54,7 +54,7 @@ impl<'j> Value<'j> {
         self.kind
     }
 
-    /// The value as a container, if it is one.
+    /// The value as a container; `None` if it is another value.
     #[inline]
     pub(crate) fn container(&self) -> Option<Container<'j>> {
         (self.kind == kind::CONTAINER).then(|| Container::at(self.slice.bytes, self.slice.start.next_multiple_of(4)))
@@ -78,17 +78,17 @@ impl<'j> Value<'j> {
     }
 }
 
-/// A container and the place reached in it.
+/// A container and the position in it.
 #[derive(Clone)]
 pub(crate) struct Container<'j> {
     bytes: &'j [u8],
     header: u32,
     /// Where the data area starts; offsets count from there.
     data: u32,
-    /// The JEntries of the names that are left, and where the next one starts. Only in an object.
+    /// The JEntries of the remaining names, and where the next name starts. Only in an object.
     names: Iter<'j, [u8; 4]>,
     name_start: u32,
-    /// The same for the values.
+    /// The JEntries of the remaining values, and where the next value starts.
     values: Iter<'j, [u8; 4]>,
     value_start: u32,
 }
@@ -99,13 +99,13 @@ impl<'j> Container<'j> {
         Container::at(bytes, 0)
     }
 
-    /// An object of nothing.
+    /// An empty object.
     pub(crate) fn empty() -> Container<'static> {
         const EMPTY: &[u8; 4] = &OBJECT.to_le_bytes();
         Container::at(EMPTY, 0)
     }
 
-    /// A jsonb has less than 1 GB, so its places fit 32 bits.
+    /// A jsonb has less than 1 GB, so its offsets fit in 32 bits.
     #[inline]
     fn at(bytes: &'j [u8], start: usize) -> Container<'j> {
         let (words, _) = bytes[start..].as_chunks();
@@ -128,13 +128,13 @@ impl<'j> Container<'j> {
         self.header & (SCALAR | ARRAY) == SCALAR | ARRAY
     }
 
-    /// Nothing was taken out of it yet.
+    /// Whether no item has been taken yet.
     #[inline]
     pub(crate) fn is_at_start(&self) -> bool {
         self.values.len() == (self.header & COUNT_MASK) as usize
     }
 
-    /// Whether none of the values that are left is a container.
+    /// Whether none of the remaining values is a container.
     #[inline]
     pub(crate) fn is_flat(&self) -> bool {
         let is_container = |entry: &[u8; 4]| u32::from_le_bytes(*entry) & TYPE_MASK == kind::CONTAINER;
@@ -151,7 +151,7 @@ impl<'j> Container<'j> {
         Some((name, self.next_element()?))
     }
 
-    /// The value of the first member that is left and has this name.
+    /// The value of the first remaining member with this name.
     pub(crate) fn member(mut self, wanted: &[u8]) -> Option<Value<'j>> {
         while let Some((name, value)) = self.next_member() {
             if name.as_bytes() == wanted {
@@ -161,7 +161,7 @@ impl<'j> Container<'j> {
         None
     }
 
-    /// Whether one of the members that are left has this name.
+    /// Whether one of the remaining members has this name.
     #[inline]
     pub(crate) fn has_name(&self, name: &[u8]) -> bool {
         let mut start = self.name_start;
@@ -189,7 +189,7 @@ impl<'j> Container<'j> {
     }
 }
 
-/// The bytes of all names: the last offset among their JEntries, and the lengths after it.
+/// The size of all names: the last offset in their JEntries, plus the lengths after it.
 #[inline]
 fn names_length(names: &[[u8; 4]]) -> u32 {
     let mut length = 0;

@@ -1,9 +1,9 @@
-//! One NDJSON line into the jsonb bytes of its table's `resource` column.
+//! Encodes one NDJSON line as the jsonb bytes of its table's `resource` column.
 //!
-//! The line is read once. Values wait in `pending` until the container around them closes; its entries then move,
-//! sorted, to `closed`, and the container waits in their place as one value. Strings without escapes stay in the
-//! line, what had to be made lies in `arena`. Every byte is written once, when the whole resource is known. All
-//! of this memory is kept from line to line.
+//! The line is read once. Values wait in `pending` until the container around them closes. Then its entries move, sorted, to
+//! `closed`, and the container takes their place in `pending` as one value. Strings without escapes stay in the line;
+//! converted values are in `arena`. Every byte is written once, when the whole resource is known. The memory is reused for
+//! the next line.
 
 mod identity;
 
@@ -17,10 +17,10 @@ use crate::jsonb::parse::Tokens;
 use crate::jsonb::value::{Entry, Name, Source, Value, keep_last_of_each_name, sort_members};
 use crate::jsonb::{MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, kind};
 
-/// Buffers larger than this are given back after the line that needed them.
+/// Buffers larger than this are freed after the line that needed them.
 const KEEP_BYTES: usize = 8 << 20;
 
-/// What a container means to its resource.
+/// The role of a container in its resource.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Resource,
@@ -30,7 +30,7 @@ enum Role {
     Plain,
 }
 
-/// A container that is still open.
+/// An open container.
 struct Frame {
     role: Role,
     is_object: bool,
@@ -42,23 +42,23 @@ struct Frame {
     line_start: usize,
     /// Its structure in FHIR's definitions.
     node: NodeId,
-    /// The structure is that of the type that was found first.
+    /// Whether the structure is that of the first `resourceType` found.
     is_searched: bool,
-    /// The choice that its name is to be taken apart into.
+    /// The choice into which its name will be split.
     choice: Option<&'static Choice>,
-    /// A member's name was taken apart.
+    /// Whether a member's name was split.
     has_choices: bool,
 }
 
-/// Turns lines into stored resources; one serves any number of lines.
+/// Encodes any number of lines as stored resources.
 pub struct Encoder {
     created_at_url: Vec<u8>,
     id_rule: IdRule,
     strip_before: usize,
     to_aidbox: Option<ToAidbox>,
-    /// How many bytes of this line may still be searched for types of resources.
+    /// How many bytes may still be searched for `resourceType`s of this line.
     look_ahead: usize,
-    /// A resource was taken for one of another type.
+    /// Whether a resource was read as one of another type.
     mistaken: bool,
     frames: Vec<Frame>,
     pending: Vec<Entry>,
@@ -85,8 +85,8 @@ impl Encoder {
         }
     }
 
-    /// Lines are in FHIR form, by the definitions of `version`, and are stored in Aidbox form. If all are of one
-    /// type, `resource_type` names it. Extensions keep their `valueX` unless `convert_extensions`.
+    /// Reads lines in FHIR form, by the definitions of `version`, and stores them in Aidbox form. `resource_type` is the
+    /// type of all lines, if they have one type. Extensions keep their `valueX` unless `convert_extensions` is true.
     pub fn from_fhir(mut self, version: Version, convert_extensions: bool, resource_type: Option<&str>) -> Encoder {
         let conversion = ToAidbox::new(version, convert_extensions, resource_type);
         self.arena = conversion.definitions.texts.clone();
@@ -94,7 +94,7 @@ impl Encoder {
         self
     }
 
-    /// From the next line on, members that are null are left out if they stand before this byte of the line.
+    /// From the next line on, leaves out members that are null, before this byte of the line.
     pub fn strip_nulls_before(&mut self, offset: usize) {
         self.strip_before = offset;
     }
@@ -102,7 +102,7 @@ impl Encoder {
     /// Reads one line: a single JSON object, with white space around it allowed.
     ///
     /// # Errors
-    /// Whatever [`Reason`] says, with the byte of the line.
+    /// A [`Reason`], with the byte of the line.
     pub fn encode<'a>(&'a mut self, line: &'a [u8]) -> Result<Encoded<'a>, LineError> {
         let (id, resource_type) = self.read(line).map_err(|refusal| *refusal)?;
         let tree = Tree { source: self.source(line), closed: &self.closed };
@@ -120,13 +120,13 @@ impl Encoder {
         if !self.mistaken {
             return Ok(found);
         }
-        // Once more, with the type that counts, and with all resources inside left as they are.
+        // Again, with the type that counts, and without converting inner resources.
         let named = found.1.zip(self.to_aidbox.as_ref());
         let node = named.map_or(NodeId::UNKNOWN, |(name, conversion)| conversion.named(name.bytes(self.source(line))));
         self.read_as(node, 0, line)
     }
 
-    /// Reads the line as a resource of structure `node`, searching so much of it for types of resources.
+    /// Reads the line as a resource of structure `node`. At most `look_ahead` bytes are searched for types of resources.
     fn read_as(&mut self, node: NodeId, look_ahead: usize, line: &[u8]) -> Result<(Value, Option<Value>), Refusal> {
         self.clear();
         let mut tokens = Tokens { line, at: 0 };
@@ -150,7 +150,7 @@ impl Encoder {
         self.frames.clear();
         self.pending.clear();
         self.closed.clear();
-        // The names that conversions make stay at its start.
+        // The names that conversions write stay at its start.
         self.arena.truncate(self.to_aidbox.as_ref().map_or(0, |conversion| conversion.definitions.texts.len()));
         self.created_at = None;
         self.mistaken = false;
@@ -164,7 +164,7 @@ impl Encoder {
         Source { line, arena: &self.arena }
     }
 
-    /// The object at `tokens`, of structure `node`. Its members are left in `pending`, sorted and distinct.
+    /// Reads the object at `tokens`, of structure `node`. Leaves its members in `pending`, sorted and distinct.
     fn parse(&mut self, mut node: NodeId, tokens: &mut Tokens<'_>) -> Result<(), Refusal> {
         let mut in_object = false;
         'item: loop {
@@ -197,7 +197,7 @@ impl Encoder {
                 _ => {
                     let strip = in_object && tokens.at < self.strip_before;
                     let value = match tokens.literal()? {
-                        // Of a repeated name the last one counts, also when it is left out.
+                        // The last member with a name counts, even if it is left out.
                         null if strip && null.kind() == kind::NULL => Value::plain(kind::DROPPED),
                         value => value,
                     };
@@ -235,7 +235,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// With the name taken apart if it is one of a choice: `valueQuantity: q` into `value: {Quantity: q}`.
+    /// Adds a member. Splits its name if it is one of a choice: `valueQuantity: q` becomes `value: {Quantity: q}`.
     #[inline]
     fn push_as(&mut self, name: Name, value: Value, choice: Option<&'static Choice>) -> Result<(), Refusal> {
         match choice {
@@ -250,7 +250,7 @@ impl Encoder {
             self.closed.try_reserve(2)?;
         }
         let wrapped = Value::wrap(self.closed.len());
-        // The second is no part of the object: it is what the member was, should that have to come back.
+        // The second entry is not part of the object: it is the original member, in case it must be restored.
         self.closed.extend_from_slice(&[Entry { name: choice.type_name, value }, Entry { name, value }]);
         if let Some(frame) = self.frames.last_mut() {
             frame.has_choices = true;
@@ -264,14 +264,14 @@ impl Encoder {
         Ok(self.pending.try_reserve(1)?)
     }
 
-    /// Refuses what jsonb has no room for before it takes the memory of several times as much: each entry needs a
-    /// JEntry, and what is in the arena will be copied. Asked wherever much more memory is about to be used.
+    /// Refuses a line that is too large for jsonb before it takes several times as much memory: each entry needs a JEntry,
+    /// and the arena will be copied. Called wherever much more memory is about to be used.
     fn check_size(&self) -> Result<(), Refusal> {
         let entries = self.pending.len() + self.closed.len();
         if entries > MAX_ENTRIES - self.arena.len().min(MAX_BYTES) / 4 { Err(Limit::TooLarge.at(0)) } else { Ok(()) }
     }
 
-    /// A member's name and the colon behind it.
+    /// Reads a member's name and the colon after it.
     #[inline(always)]
     fn name(&mut self, tokens: &mut Tokens<'_>) -> Result<Name, Refusal> {
         if tokens.peek() != Some(b'"') {
@@ -306,7 +306,7 @@ impl Encoder {
             _ => Role::Plain,
         };
         if matches!(role, Role::Meta | Role::MetaExtensions) {
-            // A repeated name replaces what came before, and the creation time in it.
+            // A repeated name replaces the earlier member, with the creation time in it.
             self.created_at = None;
         }
         let (mut node, mut is_searched) = (node, false);
@@ -332,7 +332,7 @@ impl Encoder {
         Ok(node)
     }
 
-    /// Closes the innermost container: its parts become one value of the container around it.
+    /// Closes the innermost container: its items become one value of the container around it.
     fn close(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         let first = frame.first;
@@ -346,7 +346,7 @@ impl Encoder {
             Role::Plain => false,
             Role::Resource => return Ok(()),
             Role::Meta => self.close_meta(&frame, line)?,
-            // An array that was empty from the start stays.
+            // An array that is empty in the line stays.
             Role::MetaExtensions => self.pending.len() == first && self.created_at.is_some(),
             Role::MetaExtension => self.close_meta_extension(&frame, line)?,
         };
@@ -369,7 +369,7 @@ impl Encoder {
         self.push_as(frame.name, value, frame.choice)
     }
 
-    /// Puts the members of an object that closes in their order.
+    /// Sorts the members of an object that closes.
     fn sort(&mut self, frame: &Frame, line: &[u8]) -> Result<(), Refusal> {
         let source = Source { line, arena: &self.arena };
         if sort_members(&mut self.pending, frame.first, source) {

@@ -1,10 +1,10 @@
-//! What a line became, until its bytes are written.
+//! An encoded line whose bytes are not written yet.
 
 use crate::error::LineError;
 use crate::jsonb::build::Tree;
 use crate::jsonb::value::{Entry, Value};
 
-/// An encoded line: who it is, and its bytes to be written.
+/// An encoded line: its identity, and its bytes to write.
 pub struct Encoded<'a> {
     pub(super) tree: Tree<'a>,
     pub(super) members: &'a [Entry],
@@ -15,7 +15,7 @@ pub struct Encoded<'a> {
 
 impl<'a> Encoded<'a> {
     fn text(&self, value: Value) -> &'a str {
-        // The line was checked as UTF-8, and escapes write whole characters; quotes never split one.
+        // The line is valid UTF-8, escapes write whole characters, and quotes never split a character.
         str::from_utf8(value.bytes(self.tree.source)).unwrap_or_default()
     }
 
@@ -29,7 +29,7 @@ impl<'a> Encoded<'a> {
         self.resource_type.map(|value| self.text(value))
     }
 
-    /// The creation time the line bears, as written there.
+    /// The text of the creation time in the line.
     pub fn created_at(&self) -> Option<&'a str> {
         self.created_at.map(|value| self.text(value))
     }
@@ -37,7 +37,7 @@ impl<'a> Encoded<'a> {
     /// Appends the jsonb bytes of the stored resource, without a length header. `out` must end at a multiple of 4.
     ///
     /// # Errors
-    /// [`Reason::TooLarge`], [`Reason::OutOfMemory`]; nothing is appended then.
+    /// [`Reason::TooLarge`], [`Reason::OutOfMemory`]; then nothing is appended.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), LineError> {
         self.tree.write_object(self.members, out).map_err(|limit| *limit.at(0))
     }

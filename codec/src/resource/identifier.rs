@@ -1,18 +1,18 @@
-//! The business identifiers of a stored resource.
+//! Reads the business identifiers of a stored resource.
 
 use crate::jsonb::walk::Container;
 
 /// One of a resource's `identifier`s that has a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identifier<'j> {
-    /// What the value is unique in; `None` also for an empty one.
+    /// The namespace in which the value is unique; `None` also if it is empty.
     pub system: Option<&'j str>,
     /// The value itself.
     pub value: &'j str,
 }
 
-/// Calls `each` for all identifiers of a stored resource, which has one or a list of them. `resource` is the jsonb
-/// after its length header.
+/// Calls `each` for all identifiers of a stored resource, which has one identifier or a list. `resource` is the jsonb after
+/// its length header.
 pub fn identifiers<'j>(resource: &'j [u8], mut each: impl FnMut(Identifier<'j>)) {
     let root = Container::new(resource);
     let found = root.is_object().then(|| root.member(b"identifier")).flatten();

@@ -1,7 +1,7 @@
-//! A resource as people exchange it and as its table keeps it.
+//! Converts a resource between its exchanged form and its stored form.
 //!
-//! The stored jsonb does not repeat what the row's columns say: `id`, `resourceType`, `meta.lastUpdated`,
-//! `meta.versionId` and the creation time. [`Encoder`] takes them out, [`Writer`] puts them back.
+//! The stored jsonb does not have what the row's columns have: `id`, `resourceType`, `meta.lastUpdated`, `meta.versionId`
+//! and the creation time. [`Encoder`] removes these, [`Writer`] adds them again.
 
 mod encode;
 mod encoded;

@@ -1,12 +1,12 @@
-//! Which members of a resource are written, for clients that ask for a part of it (FHIR's `_elements`).
+//! Selects which members of a resource to write, for requests that want only some elements (FHIR's `_elements`).
 
 use crate::fhir::definitions::{Definitions, Element, NodeId};
 use crate::jsonb::value::{Source, rank};
 use crate::jsonb::walk::{Container, Value};
 use std::collections::BTreeSet;
 
-/// A part of a resource's members. What its row's columns say is asked for apart from its elements; the type is
-/// always written.
+/// A selection of a resource's members. `id` and `meta` are selected separately from the elements; the type is always
+/// written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// The elements at the top of the resource; `None` for all.
@@ -15,16 +15,15 @@ pub struct Selection {
     pub id: bool,
     /// Whether `meta` is written.
     pub meta: bool,
-    /// The name of the member that says the type: FHIR's `resourceType`, or what other formats have in its place.
+    /// The name of the member with the type: FHIR's `resourceType`, or another name in other formats.
     pub type_member: &'static str,
-    /// Whether `meta.tag` says that it is a part, as FHIR asks of servers whose clients may write it back.
+    /// Whether `meta.tag` marks the resource as incomplete. FHIR requires it if clients might write the resource back.
     pub subsetted: bool,
 }
 
 impl Selection {
-    /// Whether a stored member other than the row's is written. An element is asked for by its name; a choice by
-    /// `value`, `value[x]` or a type of it (`valueQuantity`), in whichever form it is stored; what stands beside a
-    /// primitive (`_birthDate`) comes with it.
+    /// Whether a stored member is written. An element is selected by its name; a choice by `value`, `value[x]` or one of its
+    /// types (`valueQuantity`), in any stored form. The `_` member of a primitive (`_birthDate`) is written with it.
     pub(super) fn shows(&self, definitions: &Definitions, node: NodeId, name: &[u8], value: Value<'_>) -> bool {
         if name == self.type_member.as_bytes() {
             return false;

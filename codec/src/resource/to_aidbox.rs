@@ -1,12 +1,12 @@
-//! From FHIR to Aidbox form while a line is read: names and values move, no byte is copied.
+//! Converts FHIR form to Aidbox form while a line is read. It moves names and values, and copies no bytes.
 //!
 //! - `valueQuantity: q` becomes `value: {Quantity: q}` when its value is known;
 //! - a Reference's `reference` becomes `resourceType` and `id`, `uri` or `localRef` when the Reference closes.
 //!
-//! [`super::to_fhir`] gives back an equal line, with one exception: what a FHIR line has in Aidbox form already
-//! (`value: {Quantity: q}` where a choice belongs; a Reference of nothing but `resourceType` and `id`, or `uri`, or
-//! `localRef`, with other elements beside them) is stored as it is and comes back in FHIR form. Where that would put
-//! two values under one name, or where a Reference has parts of several forms, it stays as it is in both directions.
+//! [`super::to_fhir`] restores an equal line, with one exception: if a part of a FHIR line is already in Aidbox form, it is
+//! stored unchanged, and comes back in FHIR form. Such parts are `value: {Quantity: q}` in place of a choice, and a
+//! Reference with `resourceType` and `id`, `uri` or `localRef` instead of `reference`. If this would give two values the
+//! same name, or if a Reference mixes forms, the part stays unchanged in both directions.
 
 use crate::fhir::Version;
 use crate::fhir::definitions::{Choice, Definitions, Element, NodeId};
@@ -17,11 +17,11 @@ use std::borrow::Cow;
 use std::collections::TryReserveError;
 use std::ops::Range;
 
-/// Resources inside each other are searched for their `resourceType`, where it does not come first, through at most so
-/// many times the line: no nesting makes reading a line take the square of its length.
+/// If `resourceType` is not the first member of an inner resource, the resource is searched for it. All these searches
+/// together read at most this many times the length of the line, so that nesting cannot make the time quadratic.
 pub(crate) const LOOK_AHEAD: usize = 16;
 
-/// The way from FHIR form.
+/// The conversion from FHIR form.
 pub(crate) struct ToAidbox {
     pub definitions: &'static Definitions,
     convert_extensions: bool,
@@ -35,7 +35,7 @@ impl ToAidbox {
         ToAidbox { definitions, convert_extensions, expected: resource_type.map(|name| definitions.resource(name)) }
     }
 
-    /// What a member of a structure is, and the choice that its name has to be taken apart into.
+    /// The structure of a member, and the choice into which its name must be split.
     #[inline]
     pub fn member(&self, node: NodeId, name: &Name, source: Source<'_>) -> (NodeId, Option<&'static Choice>) {
         let text = name.bytes(source);
@@ -51,8 +51,8 @@ impl ToAidbox {
         }
     }
 
-    /// The structure of the resource that starts at `tokens`; `inside` another one. `look_ahead` is how many bytes may
-    /// be searched, and is lessened by those that were.
+    /// The structure of the resource that starts at `tokens`; `inside` means within another one. `look_ahead` is how many
+    /// bytes may be searched; it is reduced by those that were.
     pub fn resource(&self, tokens: &Tokens<'_>, inside: bool, look_ahead: &mut usize) -> NodeId {
         if let (false, Some(expected)) = (inside, self.expected) {
             return expected;
@@ -68,26 +68,26 @@ impl ToAidbox {
         str::from_utf8(resource_type).map_or(NodeId::UNKNOWN, |name| self.definitions.resource(name))
     }
 
-    /// Whether the members of a resource that was read as one of type `node` say so. They do not where the name is
-    /// there twice: the first one was found, and the last one counts.
+    /// Whether the members of a resource confirm that its type is `node`. They do not if `resourceType` is there twice: the
+    /// search found the first one, but the last one counts.
     pub fn is_of_type(&self, node: NodeId, members: &[Entry], source: Source<'_>) -> bool {
         let found = members.iter().rfind(|member| member.name.bytes(source) == b"resourceType");
         found.is_some_and(|found| found.value.kind() == kind::STRING && self.named(found.value.bytes(source)) == node)
     }
 
-    /// Whether the type of every line is known beforehand.
+    /// Whether all lines have one known type.
     pub fn is_expected(&self) -> bool {
         self.expected.is_some()
     }
 
-    /// Turns the members of a Reference, sorted and distinct, into Aidbox's. What has no Aidbox form stays: a version
-    /// or a query in it, or members that the parts would take the place of.
+    /// Converts the members of a Reference, sorted and distinct, to Aidbox's. A Reference without an Aidbox form stays
+    /// unchanged: with a version or a query, or with members whose names the parts would need.
     pub fn reference(&self, members: &mut Vec<Entry>, first: usize, source: Source<'_>) {
         let names = &self.definitions.names;
         let mut found = None;
         for (at, member) in members.iter().enumerate().skip(first) {
             match member.name.bytes(source) {
-                // As if it were not there.
+                // Ignored, as if it were not there.
                 _ if member.value.kind() == kind::DROPPED => {}
                 b"reference" if member.value.kind() == kind::STRING => found = Some(at),
                 b"id" | b"resourceType" | b"uri" | b"localRef" => return,
@@ -109,8 +109,8 @@ impl ToAidbox {
         sort_members(members, first, source);
     }
 
-    /// Several names of one choice become one object; where the choice's own name is taken, they stay as they were.
-    /// Members must be sorted, and are not any more.
+    /// Merges several names of one choice into one object. If the choice's own name is used already, they stay unchanged.
+    /// Members must be sorted before, and are not sorted afterwards.
     #[cold]
     pub fn settle_choices(
         members: &mut Vec<Entry>,
@@ -144,7 +144,7 @@ impl ToAidbox {
     }
 }
 
-/// One object of all types of a choice.
+/// One object with all types of a choice.
 fn settled(run: &[Entry], closed: &mut Vec<Entry>, source: Source<'_>) -> Result<Value, TryReserveError> {
     closed.try_reserve(run.len())?;
     let first = closed.len();
@@ -166,7 +166,7 @@ fn settled(run: &[Entry], closed: &mut Vec<Entry>, source: Source<'_>) -> Result
     Ok(if count == 0 { Value::plain(kind::DROPPED) } else { Value::container(kind::OBJECT, first, count) })
 }
 
-/// The name of a line's or an inner resource's type; and how far it was searched.
+/// Finds the `resourceType` of a line or an inner resource. Returns it and how many bytes were searched.
 fn resource_type(object: &[u8]) -> (Option<Cow<'_, [u8]>>, usize) {
     let mut at = 0;
     let found = find_resource_type(object, &mut at);
@@ -202,19 +202,19 @@ fn find_resource_type<'l>(object: &'l [u8], place: &mut usize) -> Option<Cow<'l,
     None
 }
 
-/// A string from between its quotes, if it may be a type or what names it.
+/// A string from between its quotes, if it is short enough for a type or for `resourceType`.
 fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
-    // Six bytes at most for a character.
+    // A character takes at most six bytes.
     if text.len() > 6 * 64 || !text.contains(&b'\\') {
         return Cow::Borrowed(text);
     }
     let (line, mut characters) = ([b"\"", text, b"\""].concat(), Vec::new());
-    // What is no string is refused when the line is read.
+    // An invalid string is refused when the line is read.
     let read = Tokens { line: &line, at: 0 }.string(&mut characters);
     if read.is_ok() { Cow::Owned(characters) } else { Cow::Borrowed(text) }
 }
 
-/// Where the closing quote stands.
+/// Where the closing quote is.
 fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
@@ -229,13 +229,13 @@ fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// What a reference's text is made of.
+/// The form of a reference's text.
 enum Parts {
     /// `#id`
     Local,
-    /// Something with a scheme.
+    /// A URI with a scheme.
     Uri,
-    /// `Type/id`, where each lies.
+    /// `Type/id`, with the ranges of both.
     Relative(Range<usize>, Range<usize>),
     Other,
 }
@@ -260,7 +260,7 @@ fn parts(text: &[u8]) -> Parts {
     if is_type && is_id(id) { Parts::Relative(0..slash, slash + 1..text.len()) } else { Parts::Other }
 }
 
-/// More than FHIR allows, because resources have such ids; but no version, query, fragment or canonical version.
+/// Allows more than FHIR does, because resources have such ids; but no version, query, fragment or canonical version.
 fn is_id(id: &[u8]) -> bool {
     (1..=255).contains(&id.len())
         && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'@' | b'+'))

@@ -1,5 +1,5 @@
-//! From Aidbox to FHIR form while a stored resource is written: the reverse of [`super::to_aidbox`]. Names keep
-//! jsonb's order; a converted name stands where the stored one stood, and a Reference starts with its `reference`.
+//! Converts Aidbox form to FHIR form while a stored resource is written: the reverse of [`super::to_aidbox`]. Members keep
+//! jsonb's order; a converted name has the place of the stored one, and a Reference starts with its `reference`.
 
 use crate::fhir::definitions::{Definitions, Element, NodeId, Typed};
 use crate::fhir::table::Table;
@@ -19,13 +19,13 @@ pub(crate) struct Frame<'j> {
 enum Kind {
     Object,
     Array,
-    /// An Aidbox choice of several types: its members are those of the object around it, under other names.
+    /// An Aidbox choice with several types: its members are written into the object around it, with other names.
     Choice(&'static Table<Typed>),
-    /// A Reference, of which some members are written already.
+    /// A Reference with some members that are already written.
     Reference(Written),
 }
 
-/// Which members of an Aidbox reference its `reference` was made of.
+/// The members of an Aidbox reference from which its `reference` was made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Written {
     TypeAndId,
@@ -43,24 +43,24 @@ impl Written {
     }
 }
 
-/// The stacks of a walk; kept for reuse.
+/// The stacks of a walk; the memory is kept for reuse.
 #[derive(Default)]
 pub(crate) struct Stacks<'j> {
     /// The containers around the one that is being converted.
     outer: Vec<Frame<'j>>,
-    /// The same where nothing is converted.
+    /// The same for parts in which nothing is converted.
     open: Open<'j>,
 }
 
 impl Stacks<'_> {
-    /// The memory of both, for another walk.
+    /// Returns the memory of both, for another walk.
     pub fn reuse<'other>(self) -> Stacks<'other> {
         Stacks { outer: emptied(self.outer), open: emptied(self.open) }
     }
 }
 
-/// A vector without its items, so that their lifetime does not matter any more. Between types of the same layout the
-/// standard library collects in place.
+/// An empty vector with the same memory and another lifetime. The standard library collects in place if the types have the
+/// same layout.
 fn emptied<A, B>(mut items: Vec<A>) -> Vec<B> {
     items.clear();
     items.into_iter().map(|_| unreachable!("cleared")).collect()
@@ -94,8 +94,8 @@ impl<'j> ToFhir<'j> {
         }
     }
 
-    /// Writes a member of an object of structure `node`: one name and value, or those of a choice. `rest` are the
-    /// members behind it.
+    /// Writes a member of an object of structure `node`: one name and value, or several for a choice. `rest` are the members
+    /// after it.
     #[inline]
     pub fn member(
         &mut self,
@@ -120,7 +120,7 @@ impl<'j> ToFhir<'j> {
         }
     }
 
-    /// Writes a member, or as much of it as comes before what is inside.
+    /// Writes a whole member, or the beginning of one that is a container.
     #[inline]
     fn start_member(
         &mut self,
@@ -130,7 +130,7 @@ impl<'j> ToFhir<'j> {
         first: bool,
         text: &mut Text,
     ) -> Option<Frame<'j>> {
-        // Only containers are converted; most members are none.
+        // Only containers are converted, and most members are not containers.
         if value.container().is_none() {
             text.name(name, first);
             text.value(value, &mut self.stacks.open);
@@ -139,7 +139,7 @@ impl<'j> ToFhir<'j> {
         let key = name.as_bytes();
         let structure = match self.definitions.element(node, name.rank(), key) {
             Some(Element::Structure(node)) => *node,
-            // In FHIR form already.
+            // Already in FHIR form.
             Some(Element::Choice(choice)) => choice.node,
             Some(Element::Base(types)) => match choice(value, types, rest) {
                 Some(Found::One(typed, value)) => {
@@ -164,7 +164,7 @@ impl<'j> ToFhir<'j> {
             text.value(value, &mut self.stacks.open);
             return None;
         };
-        // Only containers are converted: what has none inside is written at once.
+        // Only containers are converted: a container without inner containers is written at once.
         if !container.is_object() {
             text.put(b"[");
             if container.is_flat() {
@@ -194,7 +194,7 @@ impl<'j> ToFhir<'j> {
         found.map_or(NodeId::UNKNOWN, |name| self.definitions.resource(name))
     }
 
-    /// Writes what is left of a container.
+    /// Writes the rest of a container.
     fn run(&mut self, mut current: Frame<'j>, text: &mut Text) {
         'frame: loop {
             match current.kind {
@@ -243,7 +243,8 @@ impl<'j> ToFhir<'j> {
     }
 }
 
-/// Writes the elements of an array as long as they are objects without containers, as most are; what is left of it.
+/// Writes the elements of an array until one is not an object without containers. Returns the rest of the array. Most arrays
+/// are written completely.
 fn start_elements<'j>(node: NodeId, mut container: Container<'j>, text: &mut Text) -> Option<Frame<'j>> {
     let mut any = false;
     loop {
@@ -263,7 +264,7 @@ fn start_elements<'j>(node: NodeId, mut container: Container<'j>, text: &mut Tex
     None
 }
 
-/// Writes an object that has no containers in it.
+/// Writes an object without inner containers.
 #[inline]
 fn flat_object(node: NodeId, object: Container<'_>, text: &mut Text) {
     text.put(b"{");
@@ -282,8 +283,8 @@ enum Found<'j> {
     Several(Container<'j>),
 }
 
-/// A value that is an object of members, all of which are types of the choice. It stays as it is where a name that it
-/// would get is taken: `rest` are the members behind it, and longer names come later.
+/// Whether a value is an object whose members are all types of the choice. It stays unchanged if one of its new names is
+/// used already: `rest` are the members after it, which include all longer names.
 #[inline]
 fn choice<'j>(value: Value<'j>, types: &'static Table<Typed>, rest: &Container<'j>) -> Option<Found<'j>> {
     let container = value.container().filter(Container::is_object)?;
@@ -302,7 +303,7 @@ fn choice<'j>(value: Value<'j>, types: &'static Table<Typed>, rest: &Container<'
     found
 }
 
-/// Writes the `reference` of an Aidbox reference; `None` when it is none, or more than one.
+/// Writes the `reference` of an Aidbox reference; `None` if it has no form of a reference, or more than one.
 #[inline]
 fn start_reference(container: &Container<'_>, text: &mut Text) -> Option<Written> {
     let (mut of_type, mut id, mut uri, mut local) = (None, None, None, None);

@@ -1,4 +1,4 @@
-//! A stored resource and its row's columns into one line, in one walk over the jsonb bytes.
+//! Writes a stored resource and its row's columns as one line, in one walk over the jsonb bytes.
 
 use super::Selection;
 use super::to_fhir::{Stacks, ToFhir};
@@ -11,18 +11,18 @@ use std::cell::Cell;
 /// The form of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// What the table keeps, spaced and ordered as PostgreSQL's jsonb text.
+    /// The stored form, with the spacing and order of PostgreSQL's jsonb text.
     Aidbox,
-    /// FHIR JSON by the definitions of a release, compact; keys keep jsonb's order.
+    /// Compact FHIR JSON by the definitions of a release; keys keep jsonb's order.
     Fhir(Version),
 }
 
-/// What a row's columns say of its resource. Columns win over what the stored jsonb repeats.
+/// The columns of a resource's row. They override the same members in the stored jsonb.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Envelope<'a> {
     /// Column `id`.
     pub id: &'a str,
-    /// Column `resource_type`, or the name that was asked for.
+    /// Column `resource_type`, or the requested name.
     pub resource_type: &'a str,
     /// Column `txid`.
     pub version_id: Option<i64>,
@@ -32,22 +32,22 @@ pub struct Envelope<'a> {
     pub created_at: Option<&'a str>,
 }
 
-/// Turns rows into lines; one serves any number of rows.
+/// Writes any number of rows as lines.
 pub struct Writer {
     form: Form,
     created_at_url: Vec<u8>,
     version_id_is_string: bool,
     spacing: Spacing,
     names: Names,
-    /// None in Aidbox form.
+    /// `None` for Aidbox form.
     definitions: &'static Definitions,
-    /// None to write all members.
+    /// `None` to write all members.
     selection: Option<Selection>,
-    /// The stacks' memory, between two rows.
+    /// The memory of the stacks, for the next row.
     stacks: Cell<Stacks<'static>>,
 }
 
-/// The names of what the row's columns say, as they are written.
+/// The names of the members that the row's columns make, ready to write.
 struct Names {
     id: Literal,
     meta: Literal,
@@ -72,13 +72,13 @@ impl Names {
             last_updated: name("lastUpdated"),
             extension: name("extension"),
             url: name("url"),
-            // Written in FHIR form only, and with a space it would not fit.
+            // Only for FHIR form: with a space it would not fit.
             value_instant: Literal::name("valueInstant", Spacing::Compact),
         }
     }
 }
 
-/// A row whose `resource` is a jsonb array or scalar: there is nothing to put the envelope into.
+/// The error for a row whose `resource` is a jsonb array or scalar, to which members cannot be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnObject;
 
@@ -112,7 +112,7 @@ impl Writer {
     /// Appends the line of a row, without a newline. `resource` is the jsonb after its length header.
     ///
     /// # Errors
-    /// [`NotAnObject`]; nothing is appended then.
+    /// [`NotAnObject`]; then nothing is appended.
     pub fn write(&self, row: &Envelope<'_>, resource: &[u8], out: &mut Vec<u8>) -> Result<(), NotAnObject> {
         let mut stored = Container::new(resource);
         if !stored.is_object() {
@@ -123,7 +123,7 @@ impl Writer {
         let node = to_fhir.resource(row.resource_type);
         let mut members = Members { writer: self, text: &mut text, to_fhir: &mut to_fhir, node, any: false };
         members.text.put(b"{");
-        // The row's members take their places in jsonb's order: by length, then by bytes.
+        // The row's members are merged in jsonb's order: by length, then by bytes.
         let mut meta = None;
         let mut pending = OWN.into_iter().peekable();
         while let Some((name, value)) = stored.next_member() {
@@ -166,10 +166,10 @@ impl Writer {
     }
 }
 
-/// What the row's members take in a line, more or less.
+/// About how many bytes the row's members take in a line.
 const ENVELOPE_BYTES: usize = 320;
 
-/// A member that the row's columns make.
+/// A member that is made from the row's columns.
 #[derive(Clone, Copy)]
 enum Own {
     Id,
@@ -190,7 +190,7 @@ impl Own {
     }
 }
 
-/// A member of `meta` that the row's columns make.
+/// A member of `meta` that is made from the row's columns.
 #[derive(Clone, Copy)]
 enum OwnMeta {
     CreatedAt,
@@ -226,13 +226,13 @@ struct Members<'m, 'j> {
 }
 
 impl<'j> Members<'_, 'j> {
-    /// Those of an object inside.
+    /// The members of an inner object.
     fn inside(&mut self, name: &[u8]) -> Members<'_, 'j> {
         let node = self.to_fhir.structure(self.node, name);
         Members { writer: self.writer, text: self.text, to_fhir: self.to_fhir, node, any: false }
     }
 
-    /// `rest` are the stored members behind it.
+    /// Writes a member. `rest` are the stored members after it.
     #[inline]
     fn value(&mut self, name: Slice<'j>, value: Value<'j>, rest: &Container<'j>) {
         let first = !std::mem::replace(&mut self.any, true);
@@ -268,7 +268,7 @@ impl<'j> Members<'_, 'j> {
         }
     }
 
-    /// `meta`, unless nothing is in it.
+    /// Writes `meta`, unless it is empty.
     fn meta(&mut self, row: &Envelope<'_>, stored: Container<'j>) {
         let (before, any_before) = (self.text.len(), self.any);
         self.name(&self.writer.names.meta);
@@ -345,7 +345,7 @@ impl<'j> Members<'_, 'j> {
         }
     }
 
-    /// What is stored, and that this is a part of the resource.
+    /// Writes the stored tags, and the tag that marks an incomplete resource.
     fn meta_tag(&mut self, stored: Option<Container<'j>>) {
         self.text.name(Slice::of(b"tag"), !std::mem::replace(&mut self.any, true));
         self.text.put(b"[");
@@ -356,7 +356,7 @@ impl<'j> Members<'_, 'j> {
         self.text.put(b"]");
     }
 
-    /// What is stored, and the creation time last.
+    /// Writes the stored extensions, and the creation time last.
     fn meta_extension(&mut self, row: &Envelope<'_>, stored: Option<Container<'j>>) {
         self.name(&self.writer.names.extension);
         self.text.put(b"[");
@@ -376,7 +376,7 @@ impl<'j> Members<'_, 'j> {
         self.text.put(b"]");
     }
 
-    /// The elements of a stored list; whether there are any.
+    /// Writes the elements of a stored list. Returns whether there are any.
     fn elements(
         &mut self,
         mut stored: Option<Container<'j>>,
@@ -398,17 +398,17 @@ impl<'j> Members<'_, 'j> {
 }
 
 impl Writer {
-    /// A stored extension that says what the column says.
+    /// Whether a stored extension repeats the creation time of the column.
     fn is_created_at(&self, extension: Value<'_>) -> bool {
         let url = extension.container().filter(Container::is_object).and_then(|extension| extension.member(b"url"));
         url.is_some_and(|url| url.string() == Some(&self.created_at_url))
     }
 }
 
-/// A list of `meta` that something may be added to.
+/// A list in `meta` to which an element may be added.
 struct List<'j> {
     stored: Option<Container<'j>>,
-    /// False for what is no list: that is not FHIR; it stays as it is, and nothing can be added to it.
+    /// False for a value that is not a list. That is not FHIR: it stays unchanged, and nothing is added to it.
     can_grow: bool,
 }
 
@@ -427,11 +427,11 @@ impl<'j> List<'j> {
     }
 }
 
-/// What FHIR marks a part of a resource with (search, `_elements`).
+/// The tag with which FHIR marks an incomplete resource (search, `_elements`).
 const SUBSETTED: &[u8; 89] =
     br#"{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}"#;
 
-/// Members of `meta` that only the columns may say.
+/// Members of `meta` that are always taken from the columns.
 fn is_of_row(key: &[u8]) -> bool {
     matches!(key, b"createdAt" | b"versionId" | b"lastUpdated")
 }

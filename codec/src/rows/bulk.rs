@@ -1,14 +1,13 @@
-//! The body of `POST /_bulk` of Elasticsearch and OpenSearch: for each document a line that says what to do with it, and
-//! a line that is the document.
+//! Writes the body of `POST /_bulk` of Elasticsearch and OpenSearch: for each document an action line and the document.
 
 use super::json::write_string;
 
-/// What to do with a document.
+/// The action for a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Put it in place of one with the same id.
+    /// Replace a document with the same id.
     Index,
-    /// Refuse it where there is one with the same id.
+    /// Fail if there is a document with the same id.
     Create,
 }
 
@@ -16,7 +15,7 @@ pub enum Action {
 pub const MAX_ID_BYTES: usize = 512;
 const MAX_INDEX_BYTES: usize = 255;
 
-/// Lines for one index.
+/// The action lines for one index.
 pub struct Actions {
     /// `{"index":{"_index":"name"`
     head: Vec<u8>,
@@ -26,7 +25,7 @@ impl Actions {
     /// `index` is the name of an index, an alias or a data stream.
     ///
     /// # Errors
-    /// Why the servers would not accept the name.
+    /// The rule that the name breaks; the servers would refuse it.
     pub fn new(action: Action, index: &str) -> Result<Actions, &'static str> {
         if index.is_empty() || index.len() > MAX_INDEX_BYTES {
             return Err("has 1 to 255 bytes");
@@ -47,7 +46,7 @@ impl Actions {
         Ok(Actions { head })
     }
 
-    /// Appends the line that goes before a document, with its end. Without an id the server makes one.
+    /// Appends the line before a document, with its newline. Without an id the server makes one.
     pub fn line(&self, id: Option<&[u8]>, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.head);
         if let Some(id) = id {

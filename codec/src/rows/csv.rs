@@ -1,17 +1,17 @@
-//! CSV as PostgreSQL's `COPY … (FORMAT csv)` writes it (`CopyAttributeOutCSV` in `src/backend/commands/copyto.c`), and
-//! the same with a tab.
+//! Writes CSV like PostgreSQL's `COPY … (FORMAT csv)` (`CopyAttributeOutCSV` in `src/backend/commands/copyto.c`), also with
+//! tabs.
 
-/// The delimiter and what stands for NULL.
+/// The delimiter and the text for NULL.
 pub struct Csv {
     delimiter: u8,
     null: Vec<u8>,
 }
 
 impl Csv {
-    /// `delimiter` and `null` under the same conditions as COPY's options of these names.
+    /// `delimiter` and `null` must meet the same conditions as COPY's options with these names.
     ///
     /// # Errors
-    /// What is wrong with them, to stand behind their name.
+    /// The name of the option and what is wrong with it.
     pub fn new(delimiter: &str, null: &str) -> Result<Csv, String> {
         let &[delimiter] = delimiter.as_bytes() else {
             return Err("delimiter is not a single one-byte character".into());
@@ -25,7 +25,7 @@ impl Csv {
         Ok(Csv { delimiter, null: null.into() })
     }
 
-    /// Appends what goes between two fields.
+    /// Appends the delimiter between two fields.
     pub fn delimiter(&self, out: &mut Vec<u8>) {
         out.push(self.delimiter);
     }
@@ -35,10 +35,10 @@ impl Csv {
         out.extend_from_slice(&self.null);
     }
 
-    /// Appends a field, quoted where it must be; `only` when its line has no other. A `\.` alone on a line would end
-    /// the data for old readers.
+    /// Appends a field, quoted if necessary. `only` means that its line has no other field: a `\.` alone on a line would end
+    /// the data for old readers, so it is quoted.
     pub fn field(&self, text: &[u8], only: bool, out: &mut Vec<u8>) {
-        // All of it in any case: without an early end the compiler takes many bytes at a time.
+        // No early exit: then the compiler checks many bytes at a time.
         let special = |byte: u8| byte == self.delimiter || byte == b'"' || byte == b'\n' || byte == b'\r';
         let plain = !text.iter().fold(false, |found, byte| found | special(*byte));
         if plain && text != self.null && !(only && text == b"\\.") {

@@ -1,10 +1,10 @@
-//! JSON values that do not come from jsonb.
+//! Writes JSON values that do not come from jsonb.
 
 pub use crate::jsonb::text::write_string;
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// A member's name with its colon, ready to be appended again and again.
+/// A member's name with its colon, prepared for appending to each row.
 pub fn member_name(name: &str) -> Vec<u8> {
     let mut out = Vec::new();
     write_string(name.as_bytes(), &mut out);
@@ -12,7 +12,7 @@ pub fn member_name(name: &str) -> Vec<u8> {
     out
 }
 
-/// Appends the text of a number of PostgreSQL; `NaN` and the infinities, for which JSON has no numbers, as strings.
+/// Appends the text of a PostgreSQL number. `NaN` and the infinities become strings, because JSON has no such numbers.
 pub fn write_number(text: &[u8], out: &mut Vec<u8>) {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     if digits.first().is_some_and(u8::is_ascii_digit) {
@@ -22,8 +22,7 @@ pub fn write_number(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends JSON text as it is, but on one line: between its values a line's end is a space like any other, and
-/// inside of its strings there is none.
+/// Appends JSON text on one line: newlines between values become spaces. JSON strings contain no newlines.
 pub fn write_json(text: &[u8], out: &mut Vec<u8>) {
     let mut from = 0;
     for end in memchr::memchr2_iter(b'\n', b'\r', text) {

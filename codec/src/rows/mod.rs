@@ -1,5 +1,4 @@
-//! Rows of any query as text: how each format quotes what it is given. What a value's text is, and of which kind it
-//! is, the caller knows.
+//! Writes rows of any query as text in each format. The caller knows a value's text and type; these functions quote it.
 
 pub mod bulk;
 pub mod csv;
@@ -19,7 +18,7 @@ pub fn write_integer(number: i64, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// What `write` appends.
+    /// The bytes that `write` appends.
     pub(super) fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = b"x".to_vec();
         write(&mut out);

@@ -1,21 +1,20 @@
-//! `INSERT` statements that put rows back.
+//! Writes rows as `INSERT` statements.
 
-/// A statement is ended when it has so many bytes, whatever number of rows it may have: a statement of 1 GB cannot be
-/// sent to a server.
+/// A statement ends when it has this many bytes, even if it may have more rows: a server refuses statements of 1 GB.
 const STATEMENT_BYTES: usize = 16 << 20;
 
-/// Statements of some rows each.
+/// Statements with several rows each.
 pub struct Inserts {
     /// `INSERT INTO "table" ("column", …) VALUES`
     head: Vec<u8>,
     rows_per_insert: usize,
-    /// Of the statement that is being written.
+    /// Rows and bytes of the current statement.
     rows: usize,
     bytes: usize,
 }
 
 impl Inserts {
-    /// Statements that fill `columns` of `table`, a name that is quoted where it must be.
+    /// Statements that insert `columns` into `table`, a name that is quoted where needed.
     pub fn new<'a>(table: &str, columns: impl Iterator<Item = &'a str>, rows_per_insert: usize) -> Inserts {
         let mut head = format!("INSERT INTO {table} (").into_bytes();
         for (at, column) in columns.enumerate() {
@@ -28,10 +27,10 @@ impl Inserts {
         Inserts { head, rows_per_insert, rows: 0, bytes: 0 }
     }
 
-    /// Appends one row, whose values, with commas between them, `write` appends. Whether this ends a statement.
+    /// Appends one row. `write` appends its values, with commas between them. Returns whether this ends a statement.
     ///
     /// # Errors
-    /// Those of `write`.
+    /// The errors of `write`.
     pub fn row<E>(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
         let start = out.len();
         if self.rows == 0 {
@@ -47,7 +46,7 @@ impl Inserts {
         Ok((self.rows == self.rows_per_insert || self.bytes >= STATEMENT_BYTES) && self.end(out))
     }
 
-    /// Ends the statement that is being written. Whether there is one.
+    /// Ends the current statement. Returns whether there was one.
     pub fn end(&mut self, out: &mut Vec<u8>) -> bool {
         let any = self.rows > 0;
         if any {
@@ -65,7 +64,7 @@ pub fn write_identifier(name: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Appends a string constant that means the same whatever `standard_conforming_strings` says.
+/// Appends a string constant that does not depend on `standard_conforming_strings`.
 pub fn write_literal(text: &[u8], out: &mut Vec<u8>) {
     if memchr::memchr(b'\\', text).is_none() {
         out.push(b'\'');
@@ -82,7 +81,7 @@ pub fn write_literal(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'\'');
 }
 
-/// Appends the text of a number; `NaN` and the infinities as string constants, and `-0`, which as a number is 0.
+/// Appends the text of a number. `NaN`, the infinities and `-0` become string constants; as a number, `-0` would be 0.
 pub fn write_number(text: &[u8], out: &mut Vec<u8>) {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     if digits.first().is_some_and(u8::is_ascii_digit) && text != b"-0" {

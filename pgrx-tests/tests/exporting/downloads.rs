@@ -48,7 +48,7 @@ fn only_signed_urls_give_files_and_only_of_their_database() {
     let url = status["output"][0]["url"].as_str().unwrap();
     assert!(url.starts_with("https://example.org/files/"), "{url}");
     let whole = download(&mut client, &url.into());
-    // The base is the proxy's business.
+    // The function does not check the base of the URL.
     let path = url.strip_prefix("https://example.org/files/").unwrap();
     for base in ["", "/", "http://other/", "a/b/c/"] {
         assert_eq!(download(&mut client, &format!("{base}{path}").into()), whole);
@@ -75,7 +75,7 @@ fn only_signed_urls_give_files_and_only_of_their_database() {
     ] {
         refused(&bad, "not signed");
     }
-    // Another database has another secret, though its files lie in the same place.
+    // Another database has another secret, although its files are in the same location.
     let other = Database::new();
     let location = value(&mut client, "SHOW fhir_bulk.export_location");
     let mut stranger = other.connect();
@@ -85,7 +85,7 @@ fn only_signed_urls_give_files_and_only_of_their_database() {
     let mut nobody = database.connect_as(&role);
     assert_error(&error(nobody.query("SELECT bulk_export_file($1)", &[&url])), "42501", &["bulk_export_file"]);
     assert_error(&fails(&mut nobody, "SELECT * FROM fhir_bulk_internal.bulk_secret"), "42501", &["fhir_bulk_internal"]);
-    // A template's secret is not that of its copies, nor does a dump take it along.
+    // A copy of a template does not sign with the template's secret, and a dump does not contain the secret.
     assert_eq!(value(&mut client, "SELECT count(*) FROM pg_extension WHERE array_length(extconfig, 1) > 0"), "0");
 }
 
@@ -120,7 +120,7 @@ fn parts_of_a_file_are_the_file_for_whoever_may_have_it() {
     for call in ["NULL, 0, 1", "'', NULL, 1", "'', 0, NULL"] {
         assert_error(&fails(&mut client, &format!("SELECT * FROM bulk_export_file_part({call})")), "22004", &["NULL"]);
     }
-    // The right to the one is the right to the other, wherever a role has put a function of that name.
+    // The right to the one function is the right to the other, even if a role has another function with that name.
     let role = database.role("app");
     let mut app = database.connect_as(&role);
     run(

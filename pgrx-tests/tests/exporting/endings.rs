@@ -1,4 +1,4 @@
-//! However an export ends: its files are all there, or none is.
+//! The end of an export: either all its files exist, or none.
 
 use crate::job::{
     done, export, files, finish, gated, ids, own_server, patients_and_observations, status, wait_for_no_files,
@@ -17,7 +17,7 @@ fn wait_until_processing(client: &mut Client, id: &str) {
 fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 1000);
-    // Patients are written by the time; observations are not.
+    // Patients are written by then; observations are not.
     let gate = gated(&mut client, &database, "Observation");
     let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     wait_for("the first file", || !files(&database).is_empty());
@@ -30,13 +30,13 @@ fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
     assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "f");
     wait_for_no_files(&database);
     gate.open();
-    // One that waits for a worker has done nothing, and never will.
+    // An export that waits for a worker has written nothing, and never will.
     run(&mut client, "BEGIN");
     let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
     assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
     run(&mut client, "COMMIT");
     assert_eq!(finish(&mut client, &id)["status"], "cancelled");
-    // Of a finished one, whose files nobody wants any more, they are removed.
+    // The files of a finished export are removed when it is cancelled.
     let id = done(&mut client, &json!({"_type": "Patient,Observation"}))["jobId"].as_str().unwrap().to_owned();
     assert_eq!(files(&database).len(), 2);
     run(&mut client, "BEGIN");
@@ -100,7 +100,7 @@ fn a_worker_that_is_ended_has_the_next_one_begin_anew() {
     gate.open();
     let status = finish(&mut client, &id);
     assert_eq!(status["status"], "completed", "{status}");
-    // Of the moment at which it began anew.
+    // The time at which it started again.
     assert_eq!(ids(&mut client, &status, "Patient").len(), 101);
     assert_eq!(files(&database).len(), 2);
 }
@@ -152,11 +152,7 @@ fn files_and_jobs_are_gone_when_their_time_is_over() {
     assert_error(&fails(&mut client, &format!("SELECT bulk_export_status('{id}')")), "P0002", &[id]);
     wait_for_no_files(&database);
     wait_for("the job to be forgotten", || count(&mut client, "SELECT count(*) FROM bulk_jobs") == 0);
-    assert_error(
-        &fails(&mut client, &format!("SELECT bulk_export_file('{url}')")),
-        "58P01",
-        &["is not there any more"],
-    );
+    assert_error(&fails(&mut client, &format!("SELECT bulk_export_file('{url}')")), "58P01", &["no longer exists"]);
 }
 
 #[test]

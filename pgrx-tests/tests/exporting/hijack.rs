@@ -1,13 +1,13 @@
-//! A schema that has all names of pg_catalog, before it in search_path: nothing of it is ever called, least of all with
-//! more rights than its owner's.
+//! A schema has all names of pg_catalog and comes before it in search_path. The extension must never call its functions,
+//! above all not with other roles' rights.
 
 use crate::job::{close_gate, done, download, export, finish, ids, wait_for_readers, with_location};
 use crate::support::{rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::{Value, json};
 
-/// All functions and operators of pg_catalog, as far as SQL can make them, and some of its types. Whatever is called
-/// notes its name and whose rights it has.
+/// All functions and operators of pg_catalog that SQL can create, and some of its types. Each one that is called records its
+/// name and the role whose rights it has.
 const TRAP: &str = r#"
 CREATE SCHEMA trap;
 CREATE TABLE public.sprung (what text, role text);
@@ -69,7 +69,7 @@ fn trapped() -> (Database, Client, Client) {
     let made = "SELECT (SELECT count(*) FROM pg_proc WHERE pronamespace = 'trap'::regnamespace) > 2000
         AND (SELECT count(*) FROM pg_operator WHERE oprnamespace = 'trap'::regnamespace) > 700";
     assert_eq!(value(&mut admin, made), "t");
-    // Whatever is called must be able to tell.
+    // Each of them must be able to record its call.
     run(
         &mut admin,
         &format!(
@@ -202,7 +202,7 @@ fn an_export_of_all_types_runs_no_code_of_others_and_says_what_it_left_out() {
         &mut admin,
         "SELECT bulk_create_table('Patient'); INSERT INTO patient (id, txid, status, resource) VALUES ('1', 1, 'created', '{}')",
     );
-    // Views of the administrator's own are his business, unless they use what is others'.
+    // The administrator's own views are exported, unless they use objects of other roles.
     run(&mut admin, "CREATE VIEW device AS SELECT * FROM patient");
     let _evil = planted(&mut admin, &database);
     run(
@@ -243,7 +243,7 @@ fn an_export_of_all_types_runs_no_code_of_others_and_says_what_it_left_out() {
             assert_eq!(outcomes.iter().filter(of_type).count(), 1, "{resource_type}: {errors}");
         }
     }
-    // Who names one trusts it.
+    // A caller who names a type trusts it.
     let named = done(&mut admin, &json!({"_type": "Basic"}));
     assert_eq!((ids(&mut admin, &named, "Basic"), &named["error"]), (vec!["1".to_owned()], &json!([])));
     assert_ne!(value(&mut admin, "SELECT count(*) FROM public.sprung"), "0");
@@ -281,7 +281,7 @@ fn an_index_that_others_make_while_the_export_runs_has_it_begin_anew_without_the
     assert_eq!(ids(&mut client, &status, "Device"), ["1"]);
     let errors = String::from_utf8(download(&mut client, &status["error"][0]["url"])).unwrap();
     assert!(errors.contains("Encounter is left out") && errors.contains("Media is left out"), "{errors}");
-    assert!(database.cluster().log().contains("would by now run code of another role"));
+    assert!(database.cluster().log().contains("would now run code of another role"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the next incremental export could miss is said.
+//! An export says what the next incremental export could miss.
 
 use crate::job::{done, download, with_location_on};
 use crate::support::run;

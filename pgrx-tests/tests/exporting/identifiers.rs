@@ -1,4 +1,4 @@
-//! `bulk_export_identifiers`: what a client that knows people by their numbers gets, and what it does not learn.
+//! `bulk_export_identifiers`: what a client gets by business identifiers, and what it must not learn.
 
 use crate::support::{assert_error, assert_error_with_hint, count, fails, load, run, value};
 use fhir_bulk_tests::{Client, Database};
@@ -28,7 +28,7 @@ fn export(client: &mut Client, request: &Value) -> Value {
     serde_json::from_str(&value(client, &sql(request))).unwrap()
 }
 
-/// The items of an answer as `status` and what else says what became of it: the resource's family name, or the error.
+/// The items of a result, each as its `status` with the resource's family name or the error.
 fn outcomes(client: &mut Client, identifiers: &[&str]) -> Vec<String> {
     let answer = export(client, &json!({"type": "Individual", "identifiers": identifiers}));
     let items = answer["items"].as_array().unwrap();
@@ -278,7 +278,7 @@ fn a_row_that_row_level_security_hides_is_not_found() {
         outcomes(&mut client, &asked),
         ["not_found Individual not found", "success CRUZ", "error More than one Individual has this identifier"]
     );
-    // That another has the same identifier is not told either.
+    // The error does not reveal that another resource has the same identifier.
     run(&mut client, "SET app.hidden = '5'");
     assert_eq!(outcomes(&mut client, &asked[2..]), ["success REYES"]);
     run(&mut client, "SET row_security = off");

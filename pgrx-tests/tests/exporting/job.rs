@@ -1,4 +1,4 @@
-//! What tests ask of exports, in few words.
+//! Short helpers for tests of exports.
 
 use crate::support::{rows, run, value};
 use fhir_bulk_tests::{Client, Cluster, Database, gunzip, wait_for};
@@ -26,7 +26,7 @@ pub fn export_sql(request: &Value) -> String {
     format!("SELECT bulk_export('{}')", request.to_string().replace('\'', "''"))
 }
 
-/// Asks for an export; the job's id.
+/// Starts an export. Returns the job's id.
 pub fn export(client: &mut Client, request: &Value) -> String {
     value(client, &export_sql(request))
 }
@@ -36,7 +36,7 @@ pub fn status(client: &mut Client, id: &str) -> Value {
     serde_json::from_str(&value(client, &format!("SELECT bulk_export_status('{id}')"))).unwrap()
 }
 
-/// Waits until an export is over; its status.
+/// Waits until an export has ended. Returns its status.
 pub fn finish(client: &mut Client, id: &str) -> Value {
     let mut last = Value::Null;
     wait_for(&format!("export {id} to end"), || {
@@ -46,7 +46,7 @@ pub fn finish(client: &mut Client, id: &str) -> Value {
     last
 }
 
-/// Exports to the end, which must be a good one.
+/// Runs an export, which must complete.
 pub fn done(client: &mut Client, request: &Value) -> Value {
     let id = export(client, request);
     let status = finish(client, &id);
@@ -110,7 +110,7 @@ pub fn wait_for_no_files(database: &Database) {
     wait_for("files to be gone", || files(database).is_empty());
 }
 
-/// Patients `1` to `count` and as many observations, which know each other.
+/// Patients `1` to `count` and as many observations, with references between them.
 pub fn patients_and_observations(client: &mut Client, count: usize) {
     for resource_type in ["Patient", "Observation"] {
         let table = resource_type.to_lowercase();

@@ -1,4 +1,4 @@
-//! How much a role may ask for, and what its rights leave out.
+//! The limit of exports per role, and types that a role's rights leave out.
 
 use crate::job::{done, download, export, export_sql, finish, gated, ids, patients_and_observations, with_location};
 use crate::support::{assert_error_with_hint, fails, rows, run, value};
@@ -47,7 +47,7 @@ fn a_role_has_so_many_unfinished_exports_and_each_subject_as_many_of_its_own() {
     assert_eq!(denied.code().code(), "42501");
     run(&mut client, &format!("ALTER ROLE {role} SET fhir_bulk.max_exports_per_role = 0"));
     ids.push(export(&mut database.connect_as(&role), &request));
-    // One that is cancelled counts no more.
+    // A cancelled export does not count any more.
     for id in &ids[..2] {
         assert_eq!(value(&mut app, &format!("SELECT bulk_export_cancel('{id}')")), "t");
     }
@@ -89,12 +89,15 @@ fn an_export_of_all_types_says_which_ones_the_role_may_not_read() {
     let status = done(&mut app, &json!({}));
     assert_eq!(status["output"], json!([]));
     let found = notes(&mut client, &status);
-    assert_eq!(found, ["What you may not read is left out: Device, Observation, Patient."]);
+    assert_eq!(found, ["These types are left out, because you may not read them: Device, Observation, Patient."]);
     run(&mut client, &format!("GRANT SELECT ON patient TO {role}"));
     let status = done(&mut app, &json!({}));
     assert_eq!(ids(&mut client, &status, "Patient"), ["1", "2"]);
-    assert_eq!(notes(&mut client, &status), ["What you may not read is left out: Device, Observation."]);
-    // What is named is all there is to say; and who may read everything is told nothing.
+    assert_eq!(
+        notes(&mut client, &status),
+        ["These types are left out, because you may not read them: Device, Observation."]
+    );
+    // No note for types that the request names, nor for a role that may read everything.
     let status = done(&mut app, &json!({"_type": "Patient"}));
     assert_eq!(status["error"], json!([]));
     assert_eq!(done(&mut client, &json!({}))["error"], json!([]));
@@ -121,7 +124,7 @@ fn without_the_right_to_read_a_history_an_export_since_then_says_that_deletions_
     let status = done(&mut database.connect_as(&role), &request);
     assert_eq!(deletions(&status), [false, true], "{status}");
     let text = notes(&mut database.connect(), &status).concat();
-    assert!(text.contains("Deletions of Patient are left out"), "{text}");
+    assert!(text.contains("Deletions of Patient are incomplete"), "{text}");
     run(&mut database.connect(), &format!("GRANT SELECT ON patient_history TO {role}"));
     let status = done(&mut database.connect_as(&role), &request);
     assert_eq!(deletions(&status), [true, true], "{status}");
@@ -131,7 +134,7 @@ fn without_the_right_to_read_a_history_an_export_since_then_says_that_deletions_
 #[test]
 fn very_many_small_files_are_all_told_of() {
     let (_database, mut client) = with_location();
-    // A file each, in two parts of the table for two processes: were each told of by its name, there would be no room.
+    // One file per resource, in two parts of the table for two processes: with their names the results would be too large.
     let name = format!("T{}", "x".repeat(53));
     run(
         &mut client,

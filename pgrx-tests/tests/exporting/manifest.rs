@@ -1,4 +1,4 @@
-//! What a client of HL7's Bulk Data Access gets, and one that asks for one file.
+//! The manifest for clients of HL7's Bulk Data Access, and the status of an export into one file.
 
 use crate::job::{
     done, download, dump, export, export_sql, files, finish, ids, lines, patients_and_observations, with_location,
@@ -104,7 +104,7 @@ fn a_request_of_resource_types_makes_one_file_with_all_of_them() {
     let mut expected = dump(&mut client, "Patient");
     expected.extend(dump(&mut client, "Observation"));
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-    // Nothing to export is a file with nothing in it.
+    // Without resources the file is empty.
     let nothing = done(&mut client, &json!({"resourceTypes": ["Encounter"]}));
     assert_eq!((download(&mut client, &nothing["downloadUrl"]), &nothing["count"]), (Vec::new(), &json!(0)));
 }
@@ -171,7 +171,7 @@ fn since_includes_its_instant_and_until_does_not() {
         let status = done(&mut client, &request);
         assert_eq!(ids(&mut client, &status, "Patient"), expected, "{request}");
     }
-    // A date is a midnight of the one who asks.
+    // A date means midnight in the caller's time zone.
     run(&mut client, "SET TimeZone = 'Europe/Berlin'");
     let status = done(&mut client, &json!({"_type": "Patient", "_until": "2024-06-01"}));
     assert_eq!(ids(&mut client, &status, "Patient"), [""; 0]);
@@ -224,7 +224,7 @@ fn what_was_deleted_since_is_listed_unless_it_is_there_again() {
     let (urls, bundles) = deleted(&mut client, json!({"_since": since}));
     assert_eq!((urls.len(), bundles), (2503, 3));
     assert_eq!(deleted(&mut client, json!({})).1, 0);
-    // Without a history only what is marked is known.
+    // Without a history only rows with status deleted are known.
     run(&mut client, "DROP TABLE patient_history");
     let (urls, _) = deleted(&mut client, json!({"_type": "Patient", "_since": since}));
     assert_eq!(urls.join(" "), "Patient/4 Patient/5");
@@ -267,7 +267,7 @@ fn a_bad_request_is_refused_before_there_is_a_job() {
     run(&mut client, "BEGIN READ ONLY");
     assert_error(&fails(&mut client, &export_sql(&json!({}))), "25006", &["bulk_export"]);
     run(&mut client, "ROLLBACK; SET fhir_bulk.export_location = ''");
-    assert_error_with_hint(&fails(&mut client, &export_sql(&json!({}))), "55000", &["place"]);
+    assert_error_with_hint(&fails(&mut client, &export_sql(&json!({}))), "55000", &["export_location is not set"]);
     for url in ["/srv", "file://srv", "ftp://host/x"] {
         run(&mut client, &format!("SET fhir_bulk.export_location = '{url}'"));
         assert_error_with_hint(&fails(&mut client, &export_sql(&json!({}))), "22023", &[url]);
@@ -297,7 +297,7 @@ fn a_place_that_cannot_be_written_fails_the_job_with_the_reason() {
     let id = export(&mut client, &json!({}));
     let status = finish(&mut client, &id);
     assert_eq!(status["status"], "failed");
-    // Why, to whoever asked; where on the server, to whoever reads its log.
+    // The caller gets the reason; only the server's log has the path.
     let error = status["error"].as_str().unwrap();
     assert!(error.contains("No such file or directory") && !error.contains("absent"), "{status}");
     assert!(database.cluster().log().contains("absent/folder"));

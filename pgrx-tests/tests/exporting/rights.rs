@@ -1,4 +1,4 @@
-//! Whose rights an export has, and who learns of it.
+//! The rights of an export, and who may see it.
 
 use crate::job::{
     done, export, export_sql, files, finish, ids, lines, patients_and_observations, status, wait_for_no_files,
@@ -31,7 +31,7 @@ fn exporting_is_granted_and_a_status_is_for_everyone() {
             "bulk_export|request jsonb|text|v|f|f|t",
             "bulk_export_cancel|id text|boolean|v|f|f|t",
             "bulk_export_file|url text|SETOF bytea|s|f|f|t",
-            // Whoever may not have the whole file may have no part either.
+            // A caller who may not read the whole file may not read a part.
             "bulk_export_file_part|url text, start bigint, length integer|TABLE(bytes bytea, file_bytes bigint, next_url \
              text)|s|f|t|t",
             "bulk_export_status|id text|jsonb|s|f|t|t"
@@ -55,7 +55,7 @@ fn a_type_that_the_role_may_not_read_is_refused_at_once() {
 fn a_right_that_is_gone_when_the_job_runs_fails_it_and_leaves_no_file() {
     let (database, mut admin, mut client, role) = with_role();
     run(&mut admin, &format!("GRANT SELECT ON patient, observation TO {role}"));
-    // The worker waits for the table, and finds the right gone.
+    // The worker waits for the table, and then lacks the right.
     run(&mut admin, "BEGIN; LOCK TABLE observation IN ACCESS EXCLUSIVE MODE");
     let id = export(&mut client, &json!({}));
     run(&mut admin, &format!("REVOKE SELECT ON observation FROM {role}; COMMIT"));

@@ -1,5 +1,5 @@
-//! Which files of a crate use which others, by their `use` lines and the paths in their code. What a file re-exports counts
-//! as what it is; tests within a file do not count.
+//! Finds which files of a crate use which others, by their `use` lines and the paths in their code. A re-exported name
+//! counts for the file that defines it; tests within a file do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use syn::visit::Visit;
 use syn::{Attribute, Item, UseTree, Visibility};
 
-/// A module by the names that lead to it from the crate's root.
+/// A module by its path from the crate's root.
 type Module = Vec<String>;
 
 /// The files of a crate.
@@ -15,12 +15,12 @@ pub struct Crate {
     files: BTreeMap<Module, Paths>,
 }
 
-/// What a file names.
+/// The names in a file.
 #[derive(Default)]
 struct Paths {
-    /// Paths as they are written.
+    /// The paths in its code.
     used: BTreeSet<Vec<String>>,
-    /// What others may name as the file's own, with what it is.
+    /// The names that the file re-exports, with their origins.
     exported: BTreeMap<String, Vec<String>>,
     /// How many modules within the file the place is in that is being read.
     inner: usize,
@@ -39,7 +39,7 @@ impl Crate {
         self.files.len()
     }
 
-    /// The circles there are, each as the files in it.
+    /// The circles, each with its files.
     pub fn circles(&self) -> Vec<String> {
         let uses: BTreeMap<&Module, BTreeSet<Module>> =
             self.files.iter().map(|(module, paths)| (module, self.uses(module, paths))).collect();

@@ -1,4 +1,4 @@
-//! The house itself: no file of a crate uses one that uses it, by whichever way round.
+//! Tests of the sources themselves: no two files of a crate use each other, directly or through other files.
 
 mod dependencies;
 mod graph;

@@ -1,4 +1,4 @@
-//! The pages that people read: their links lead somewhere.
+//! The links in README and docs must have a target.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ fn pages(root: &Path) -> Vec<PathBuf> {
     pages
 }
 
-/// As GitHub makes anchors of headings.
+/// The anchor that GitHub makes of a heading.
 fn anchors(page: &str) -> Vec<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {

@@ -1,4 +1,4 @@
-//! An import that is cancelled ends wherever it is, and nothing more of it is committed.
+//! A cancelled import ends at any point, and commits nothing more.
 
 use crate::job::{
     allowed, finish, import, import_with, inputs, one_worker, status, wait_for_total, wait_for_workers_to_end,
@@ -71,7 +71,7 @@ fn a_cancel_that_is_rolled_back_or_is_of_another_job_stops_nothing() {
     assert_eq!((source.requests(), other.requests()), (1, 0));
 }
 
-/// An interrupt that was not meant for the job: the batch begins again, and none is counted twice.
+/// An interrupt that was not meant for the job: the batch is tried again, and no resource is counted twice.
 #[test]
 fn pg_cancel_backend_has_a_batch_begun_again() {
     let (_database, mut client) = allowed();
@@ -90,7 +90,7 @@ fn pg_cancel_backend_has_a_batch_begun_again() {
     crate::job::assert_patients(&mut client, 4000);
 }
 
-/// Cancels that hit a worker between two tries or between two inputs must not end it: jobs would lie there.
+/// A cancel that reaches a worker between two tries or two inputs must not end it: jobs would be left without a worker.
 #[test]
 fn a_worker_survives_any_number_of_cancels() {
     let (database, mut client) = allowed();
@@ -103,7 +103,7 @@ fn a_worker_survives_any_number_of_cancels() {
     wait_for("the end", || {
         let status = crate::job::status(&mut client, "hit");
         let total = status["inputs"][0]["total"].as_u64().unwrap();
-        // Without progress in between it would give up in the end.
+        // Without progress in between the input would fail in the end.
         if total > committed {
             committed = total;
             run(&mut other, &format!("SELECT pg_cancel_backend({process})"));

@@ -1,4 +1,4 @@
-//! Copies of a database do not do its jobs a second time.
+//! A copy of a database must not run its jobs a second time.
 
 use crate::job::{
     allow, assert_patients, finish, import, inputs, server, wait_for_total, wait_for_workers_to_end,
@@ -29,7 +29,7 @@ fn a_database_made_from_one_with_an_active_job_as_its_template_leaves_the_job_al
     allow(&copy);
     let mut client = copy.connect();
     assert_eq!(count(&mut client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE status = 'active'"), 1);
-    // Whoever asks has workers look for work.
+    // Reading a status starts workers.
     assert_error(&fails(&mut client, "SELECT bulk_import_status('job')"), "P0002", &["no import \"job\""]);
     assert_eq!(value(&mut client, "SELECT bulk_import_cancel('job')"), "f");
     assert_eq!(rows(&mut client, "SELECT * FROM bulk_jobs"), [""; 0]);
@@ -87,7 +87,7 @@ fn a_subscriber_to_all_tables_keeps_its_own_jobs_and_does_none_of_the_publishers
         value(&mut follower, "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel") == "t"
     });
     assert_eq!(rows(&mut follower, kept), before);
-    // And what changes later.
+    // And later changes.
     source.go_on();
     assert_eq!(inputs(&finish(&mut client, "job")), ["finished 4000"]);
     run(&mut client, "DELETE FROM bulk_load_reject");
@@ -101,7 +101,7 @@ fn a_subscriber_to_all_tables_keeps_its_own_jobs_and_does_none_of_the_publishers
     assert_eq!(workers(&mut follower), [0; 0]);
     assert_eq!(source.requests(), 1);
     assert_patients(&mut follower, 4000);
-    // Where a session alone says that it is a replica, all works as ever.
+    // If only a session is a replica (session_replication_role), everything works as usual.
     run(&mut follower, "SET session_replication_role = replica");
     import(&mut follower, "again", &[("Person", &own)]);
     assert_eq!(inputs(&finish(&mut follower, "again")), ["finished 10"]);

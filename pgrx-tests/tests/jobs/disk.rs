@@ -1,4 +1,4 @@
-//! Disks that are full.
+//! Jobs on a full disk.
 
 use crate::job::{assert_patients, assert_sound, finish, import, inputs, server};
 use crate::support::{count, patients, run};

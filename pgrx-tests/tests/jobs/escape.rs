@@ -1,4 +1,4 @@
-//! User code that a worker runs stays its owner's: it gets no other rights, and leaves nothing to the next job.
+//! User code in a worker gets only its owner's rights, and leaves no state for the next job.
 
 use crate::job::{allowed, finish, import, import_sql, inputs, one_worker};
 use crate::support::{count, patients, rows, run};
@@ -72,7 +72,7 @@ fn triggers_cannot_become_another_role_not_at_the_commit_either() {
     assert_eq!(rows(&mut client, "SELECT DISTINCT trigger, sql FROM attempt WHERE state = '00000'"), [""; 0]);
 }
 
-/// Operators and functions that whoever controls the search_path puts before PostgreSQL's own.
+/// Operators and functions that a role puts before PostgreSQL's own by search_path.
 #[test]
 fn what_a_search_path_shadows_is_never_run_by_the_queue() {
     let (database, mut client) = allowed();

@@ -82,8 +82,7 @@ fn a_server_that_fails_for_a_while_is_asked_again_as_often_as_allowed() {
     assert_eq!(down.seen().len(), 4);
 }
 
-/// A database that nobody may write by default can still be written by those who say so, and imports are asked for by
-/// such.
+/// In a database that is read-only by default, a session that sets this off can still write, and so can its imports.
 #[test]
 fn a_database_that_is_read_only_by_default_is_imported_into_by_whoever_may_write() {
     let database = Database::new();

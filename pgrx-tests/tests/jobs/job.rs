@@ -1,4 +1,4 @@
-//! What tests ask of jobs, in few words.
+//! Short helpers for tests of jobs.
 
 use crate::support::{count, rows, run, value};
 use fhir_bulk_tests::{Client, Cluster, Database, wait_for};
@@ -20,12 +20,12 @@ pub fn server(settings: &[&str]) -> Database {
     database
 }
 
-/// Has sessions and workers of a database read from 127.0.0.1.
+/// Lets sessions and workers of a database read from 127.0.0.1.
 pub fn allow(database: &Database) {
     set(database, "fhir_bulk.allowed_sources = '127.0.0.1'");
 }
 
-/// Has all later sessions and workers of a database set something; a new session of it.
+/// Changes a setting for all later sessions and workers of a database. Returns a new session.
 pub fn set(database: &Database, setting: &str) -> Client {
     run(&mut database.connect(), &format!("ALTER DATABASE {} SET {setting}", database.name()));
     database.connect()
@@ -75,7 +75,7 @@ pub fn status(client: &mut Client, id: &str) -> Value {
     serde_json::from_str(&value(client, &format!("SELECT bulk_import_status('{id}')::text"))).unwrap()
 }
 
-/// Waits until an import is over; its status.
+/// Waits until an import has ended. Returns its status.
 pub fn finish(client: &mut Client, id: &str) -> Value {
     wait_for_status(client, id, "is over", |status| status["status"] != "active")
 }
@@ -90,7 +90,7 @@ pub fn wait_for_status(client: &mut Client, id: &str, what: &str, wanted: impl F
     last
 }
 
-/// Waits until the first input has committed at least so many resources.
+/// Waits until the first input has committed at least `total` resources.
 pub fn wait_for_total(client: &mut Client, id: &str, total: u64) -> Value {
     wait_for_status(client, id, &format!("{total} resources"), |status| {
         status["inputs"][0]["total"].as_u64().unwrap() >= total
@@ -109,7 +109,7 @@ pub fn wait_for_workers_to_end(database: &Database) {
     wait_for("the workers to end", || workers(&mut client).is_empty());
 }
 
-/// Waits for the one worker at work in the client's database.
+/// Waits for the only worker in the client's database.
 pub fn worker(client: &mut Client) -> i32 {
     wait_for("a worker", || workers(client).len() == 1);
     workers(client)[0]

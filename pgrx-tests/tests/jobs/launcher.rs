@@ -1,4 +1,4 @@
-//! Where the library is preloaded, jobs go on by themselves.
+//! If the library is preloaded, jobs continue by themselves.
 
 use crate::job::{assert_patients, finish, import, server, wait_for_total, worker, workers};
 use crate::source::Stalling;
@@ -24,7 +24,7 @@ fn jobs_go_on_without_any_call_after_a_crash_when_the_library_is_preloaded() {
     wait_for("the job to be done", || rows(&mut client, sql) == ["finished|50000"; 2]);
     assert_patients(&mut client, 100_000);
 
-    // One that was ended is followed by another as well.
+    // A worker that was ended is replaced, too.
     let url = database.file("more", patients(1..=100_000));
     import(&mut client, "more", &[("Patient", &url)]);
     let first = worker(&mut client);
@@ -40,7 +40,7 @@ fn jobs_go_on_without_any_call_after_a_crash_when_the_library_is_preloaded() {
     database.cluster().stop_server("fast");
 }
 
-/// At night, when the first client comes in the morning.
+/// The server restarts at night, and the first client comes in the morning.
 #[test]
 fn jobs_go_on_after_a_crash_though_nobody_connects() {
     let database = server(&[

@@ -1,4 +1,4 @@
-//! What others do to the database while an import is at work.
+//! Changes that other sessions make to the database while an import runs.
 
 use crate::job::{
     allowed, assert_patients, finish, import, import_with, importer, inputs, status, wait_for_status, wait_for_total,
@@ -127,7 +127,7 @@ fn rights_that_are_taken_away_in_the_middle_end_the_input() {
     assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), total as i64);
 }
 
-/// Whoever makes a table locks others out who would make it, until the transaction ends.
+/// A transaction that creates a table blocks others that want to create it, until it ends.
 #[test]
 fn an_import_into_a_new_table_that_waits_for_its_source_keeps_nobody_from_the_table() {
     let (database, mut client) = allowed();

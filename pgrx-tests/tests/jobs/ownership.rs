@@ -1,4 +1,4 @@
-//! Whose job it is, who sees it, and with whose rights it runs.
+//! The owner of a job, the roles that see it, and the rights with which it runs.
 
 use crate::job::{allowed, finish, import, import_sql, importer, inputs, wait_for_workers_to_end, wait_until_waiting};
 use crate::source::Stalling;
@@ -85,7 +85,7 @@ fn policies_see_the_claims_of_the_call_and_its_settings_hold() {
     );
 }
 
-/// Workers connect as the server's superuser, whose own settings are not those of whoever asks.
+/// Workers connect as the server's superuser, whose settings must not apply to the owner's job.
 #[test]
 fn settings_of_the_superuser_do_not_reach_the_jobs_of_others() {
     let (database, mut client) = allowed();

@@ -1,4 +1,4 @@
-//! How jobs wait for their turn.
+//! The order in which jobs run, and failures of the queue.
 
 use crate::job::{
     allowed, finish, import, import_sql, inputs, server, set, status, wait_for_status, wait_until_waiting, workers,
@@ -87,7 +87,7 @@ fn a_server_without_a_free_process_keeps_a_job_waiting_and_then_does_it() {
     database.cluster().stop_server("fast");
 }
 
-/// Whoever commits a prepared transaction may be a session that knows nothing of it.
+/// A prepared transaction may be committed by another session.
 #[test]
 fn a_job_of_a_prepared_transaction_begins_when_it_is_next_asked_for() {
     let database = server(&["max_prepared_transactions = 2"]);
@@ -168,7 +168,7 @@ fn jobs_that_take_their_workers_down_fail_in_the_end_and_keep_no_other_from_its_
         let status = finish(&mut client, resource_type);
         assert_eq!(inputs(&status), ["failed 0"]);
         let error = status["inputs"][0]["error"].as_str().unwrap();
-        assert!(error.starts_with("10 processes that worked on it ended"), "{error}");
+        assert!(error.starts_with("10 workers in a row ended"), "{error}");
     }
 }
 
@@ -207,7 +207,7 @@ fn a_job_that_takes_the_server_down_takes_no_other_job_with_it() {
     assert_eq!((&good["status"], &good["inputs"][0]["total"]), (&"finished".into(), &20.into()), "{good}");
     let bad = ended("bad");
     assert_eq!(bad["status"], "failed", "{bad}");
-    assert!(bad["inputs"][0]["error"].as_str().unwrap().starts_with("10 processes"), "{bad}");
+    assert!(bad["inputs"][0]["error"].as_str().unwrap().starts_with("10 workers in a row"), "{bad}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What an import takes, and what it says of the rest.
+//! Requests that an import accepts, and errors for others.
 
 use crate::job::{finish, import, import_sql, inputs, status, wait_for_workers_to_end};
 use crate::support::{assert_error, assert_error_with_hint, count, fails, patients, rows, run, value};

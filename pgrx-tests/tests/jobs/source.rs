@@ -1,4 +1,4 @@
-//! Sources of which a test decides how far they come.
+//! Sources that stop where a test wants it.
 
 use fhir_bulk_tests::http::{Server, ok};
 use std::io::Write as _;

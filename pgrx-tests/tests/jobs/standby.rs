@@ -1,4 +1,4 @@
-//! A standby shows jobs and does none.
+//! A standby shows jobs and does not run them.
 
 use crate::job::{import, import_sql, inputs, server, status, wait_for_total, workers};
 use crate::source::Stalling;

@@ -1,4 +1,4 @@
-//! What a status tells, and the rows of `bulk_jobs`.
+//! The status of an import, and the rows of `bulk_jobs`.
 
 use crate::job::{allowed, finish, import, import_with, one_worker, status, wait_for_status, wait_for_total, worker};
 use crate::source::Stalling;

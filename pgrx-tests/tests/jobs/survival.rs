@@ -1,4 +1,4 @@
-//! An import goes on where it was after whatever ended its worker or its server.
+//! An import continues from its last commit after its worker or server has ended in any way.
 
 use crate::job::{
     allowed, assert_patients, finish, import, import_with, inputs, server, wait_for_status, wait_for_total,
@@ -11,8 +11,8 @@ use serde_json::json;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-/// What an end of the server may take beyond three times what it takes under a plain COPY; a wait for the stalled source
-/// would be a minute.
+/// A server's stop may take this time, plus three times the time of a stop during a plain COPY. A wait for the stalled
+/// source would take a minute.
 const SOON: Duration = Duration::from_secs(1);
 const NUMBER: usize = 200_000;
 
@@ -63,7 +63,7 @@ fn assert_soon(taken: Duration, under_copy: Duration, mode: &str) {
     assert!(taken < under_copy * 3 + SOON, "{mode}: {taken:?}, and under a COPY {under_copy:?}");
 }
 
-/// The database again, after its server has ended all sessions.
+/// Connects to the database again, after its server has ended all sessions.
 pub fn reconnect(database: &Database) -> Client {
     let mut client = None;
     let dsn = database.cluster().dsn("postgres", database.name());
@@ -169,7 +169,7 @@ fn a_server_stops_soon_while_an_import_waits_for_its_source() {
     }
 }
 
-/// As long as one of its processes works on, no other server can take its place.
+/// While one process of a server still runs, no new server can start.
 #[test]
 fn a_worker_ends_with_its_server_and_the_next_one_goes_on() {
     let database = server(&[]);

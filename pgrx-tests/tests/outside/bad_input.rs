@@ -4,11 +4,11 @@
 use crate::support::{count, load, load_fails, patient, patients, relations, rows, run};
 use fhir_bulk_tests::{Client, Database, DbError, gzip};
 
-/// The bad line stands behind so many good ones: more than a batch, so that rows have been written already.
+/// The bad line comes after this many good ones: more than a batch, so that rows have been written already.
 const BEFORE: usize = 1501;
 const LINE: &str = "line 1502 ";
 
-/// Loads what must fail, in every way to call it; asserts what holds for all bad input.
+/// Runs a load that must fail, with all ways to call it, and asserts what holds for all bad input.
 fn refused(database: &Database, client: &mut Client, name: &str, content: &[u8], fhir: bool) -> DbError {
     let tables = relations(client);
     let mut last = None;

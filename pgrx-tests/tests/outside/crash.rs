@@ -1,4 +1,4 @@
-//! A server that dies in mid-load: after its restart nothing of the load is there, and everything before it is.
+//! A server that crashes during a load: after its restart nothing of the load is stored, and everything before it is.
 
 use crate::support::{count, load, load_sql, patients, rows, run};
 use fhir_bulk_tests::{Client, Cluster, Database, wait_for};
@@ -54,7 +54,7 @@ fn assert_only_the_first_load_is_there(database: &Database) {
     assert_eq!(rows(&mut client, "SELECT to_regclass('\"group\"') IS NULL"), ["t"]);
     assert_sound(&mut client);
     assert_eq!(rows(&mut client, "SELECT bulk_dump('Patient')").len(), 20_000);
-    // And the same load again works as if nothing had been.
+    // And the same load works again.
     assert_eq!(rows(&mut client, &second(database)), [r#"{"Group": 1, "Patient": 390000}"#]);
     assert_eq!(
         rows(&mut client, "SELECT status, count(*), count(DISTINCT txid) FROM patient GROUP BY 1 ORDER BY 1"),

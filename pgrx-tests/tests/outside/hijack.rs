@@ -1,9 +1,9 @@
-//! Objects that other roles put in the way by name change nothing of what the extension's statements do.
+//! Objects of other roles with the same names must not change what the extension's statements do.
 
 use crate::support::{aidbox_tables, count, load, patient, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 
-/// Whatever of the trap is called leaves a row in `sprung` and gives wrong answers.
+/// A trap that is called leaves a row in `sprung` and returns wrong results.
 const TRAP: &str = "
     CREATE TABLE trap.sprung (what text);
     CREATE FUNCTION trap.same(text, text) RETURNS boolean LANGUAGE plpgsql AS

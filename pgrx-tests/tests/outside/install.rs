@@ -1,4 +1,4 @@
-//! What CREATE EXTENSION brings, and what DROP EXTENSION leaves.
+//! The objects that CREATE EXTENSION creates, and those that stay after DROP EXTENSION.
 
 use crate::support::{assert_error, assert_error_with_hint, fails, load, patients, rows, run, value};
 use fhir_bulk_tests::Database;

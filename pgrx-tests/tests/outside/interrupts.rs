@@ -8,9 +8,9 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The contract: so long after the request a statement is gone.
+/// The contract: a statement has ended this time after the request.
 const WITHIN: Duration = Duration::from_secs(1);
-/// Other tests use the machine too; one of so many attempts has to keep the time.
+/// Other tests use the machine, too; one of this many attempts must be in time.
 const ATTEMPTS: usize = 3;
 
 /// Runs `sql` in a session of its own, asks for its end when `middle` says that it is in the middle, and returns the

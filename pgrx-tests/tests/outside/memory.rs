@@ -1,11 +1,11 @@
-//! A backend's memory stays flat however much goes through it, and errors give back what they took.
+//! A backend's memory does not grow with the data, and errors free what they used.
 
 use crate::support::{count, fails, load_fails, load_sql, patient, patients, rows, run};
 use fhir_bulk_tests::memory::{self, growth};
 use fhir_bulk_tests::{Client, Database, gzip};
 use std::io::Read as _;
 
-/// What SPEC allows a backend to grow by.
+/// How much SPEC allows a backend to grow.
 const GROWTH: i64 = 64 << 20;
 
 fn anonymous(pid: i64) -> i64 {

@@ -1,4 +1,4 @@
-//! What the extension keeps for itself is out of reach, whatever is granted to whom.
+//! No grant gives access to the extension's own tables.
 
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, count, fails, load_sql, rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
@@ -187,7 +187,7 @@ fn who_is_granted_functions_of_the_extensions_own_schema_by_mistake_gains_nothin
             format!("forget_expired_job(kind, id, role, subject, -60) {of_job}"),
         ] {
             let refused = fails(&mut client, &format!("SELECT fhir_bulk_internal.{call}"));
-            assert_error_with_hint(&refused, "42501", &["fhir_bulk_internal.bulk_", "by the extension"]);
+            assert_error_with_hint(&refused, "42501", &["fhir_bulk_internal.bulk_", "only the extension"]);
         }
     }
     assert_eq!(value(&mut admin, state), before);

@@ -1,4 +1,4 @@
-//! What ordinary roles may do: what PostgreSQL would let them do with COPY, INSERT, UPDATE and SELECT.
+//! Ordinary roles may do what PostgreSQL allows them with COPY, INSERT, UPDATE and SELECT.
 
 use crate::support::{
     aidbox_tables, assert_error, assert_error_with_hint, count, fails, load, load_fails, patient, patients, relations,

@@ -1,4 +1,4 @@
-//! What many tests ask of a server, in few words.
+//! Short helpers for tests of a server.
 
 use fhir_bulk_tests::{Client, DbError, error};
 use postgres::SimpleQueryMessage;

@@ -1,4 +1,4 @@
-//! From every version that was released to this one.
+//! Upgrades from every released version to this one.
 
 use crate::support::{assert_error, count, fails, load, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database};
@@ -98,7 +98,7 @@ fn an_upgraded_extension_is_the_one_that_is_made_now_and_keeps_what_it_had() {
             "42501",
             &["fhir_bulk_internal"],
         );
-        assert_error(&fails(&mut client, "DELETE FROM fhir_bulk_internal.bulk_job"), "42501", &["by the extension"]);
+        assert_error(&fails(&mut client, "DELETE FROM fhir_bulk_internal.bulk_job"), "42501", &["only the extension"]);
         let url = database.file("patients", patients(1..=3));
         assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 3}"#);
     }

@@ -1,4 +1,4 @@
-//! Who is let in, as whom, and what their policies see.
+//! Which callers are accepted, their roles, and the claims that policies see.
 
 use std::process::Command;
 

@@ -230,7 +230,7 @@ fn the_documented_v1_export_ends_with_one_file_that_needs_no_credentials() {
         assert!(response.json()["error"]["message"].is_string());
     }
     assert_eq!(service.proxy.send(&Request::get(&format!("/v1/bulk/jobs/{id}"))).status, 401);
-    // What one role exports is no other's business.
+    // A role cannot see another role's exports.
     assert_eq!(service.send(Request::get(&format!("/v1/bulk/jobs/{id}"))).status, 404);
 }
 
@@ -279,7 +279,7 @@ fn a_role_with_too_many_exports_is_asked_to_wait_and_one_without_a_place_for_fil
     admin.batch_execute(&format!("ALTER DATABASE {name} SET fhir_bulk.export_location = ''; ALTER DATABASE {name} RESET fhir_bulk.max_exports_per_role")).unwrap();
     let fresh = service.proxy_again();
     let text = outcome(&fresh.send(&service.signed(get())), 501);
-    assert!(text.contains("no place for exports") && !text.contains("ALTER"), "{text}");
+    assert!(text.contains("export_location is not set") && !text.contains("ALTER"), "{text}");
 }
 
 #[test]

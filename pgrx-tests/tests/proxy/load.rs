@@ -158,7 +158,9 @@ fn a_body_that_is_bad_breaks_off_or_is_too_large_leaves_nothing() {
     drop(exchange);
     wait_for("the broken body to be given up", || {
         service.proxy.log().lines().any(|line| {
-            line.contains("did not come whole") || line.contains("the client went away") || line.contains("status=400")
+            line.contains("the body is incomplete")
+                || line.contains("the client went away")
+                || line.contains("status=400")
         })
     });
     assert_eq!(value(&mut client, "SELECT to_regclass('patient') IS NULL"), "true");

@@ -1,4 +1,4 @@
-//! Running it: health, metrics, flags, TLS, and stopping.
+//! Operating the proxy: health, metrics, flags, TLS, and stopping.
 
 use std::process::Command;
 use std::thread;

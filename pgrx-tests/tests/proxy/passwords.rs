@@ -1,4 +1,4 @@
-//! Who may try passwords, how often, and from where.
+//! Limits of password attempts, by role and address.
 
 use fhir_bulk_tests::proxy::{Request, Response};
 use fhir_bulk_tests::wait_for;

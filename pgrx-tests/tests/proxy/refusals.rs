@@ -1,4 +1,4 @@
-//! What is wrong, in the status and in words that help, without what is nobody's business.
+//! Errors have the right status and a helpful message, and reveal nothing that callers must not know.
 
 use fhir_bulk_tests::proxy::Request;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! SIGHUP: files that are read anew while requests go on.
+//! SIGHUP: files are reloaded while requests go on.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! A client of Bulk Data Access that others have written: `smart-fetch`, which `scripts/setup.sh --tests` puts into
+//! An independent client of Bulk Data Access: `smart-fetch`, which `scripts/setup.sh --tests` puts into
 //! `target/venv-smart-fetch`.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Bodies that are large, slow, broken off or given up.
+//! Bodies that are large, slow, incomplete or abandoned.
 
 use std::io::{Read as _, Write as _};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Many sessions at once: every id once, with the content of the last one that committed it.
+//! Many sessions at once: each id is stored once, with the content of the last session that committed it.
 
 use crate::support::{aidbox_tables, count, load, load_sql, patient, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database};

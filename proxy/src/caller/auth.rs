@@ -1,4 +1,5 @@
-//! Who calls: a role with its password, which PostgreSQL checks, or a role that a token or a key stands for.
+//! Authenticates callers: by a role and its password, which PostgreSQL checks, or by a token or API key that stands for a
+//! role.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -19,27 +20,27 @@ use crate::config::{self, Config, Switch};
 use crate::error::{Problem, Result, WRONG_PASSWORD};
 use crate::request::yaml;
 
-/// On whose behalf a request runs.
+/// The caller of a request.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A role that logs in with its own password.
     Login { role: String, password: String, from: IpAddr },
-    /// A role that the proxy's own user takes on, with the claims that policies may look at, as JSON.
+    /// A role that the proxy's own user switches to, with the claims for policies, as JSON.
     Assumed { role: String, claims: String },
-    /// The proxy's own user, for what needs no credentials.
+    /// The proxy's own user, for requests without credentials.
     Own(String),
-    /// The same, for a file by its signed URL.
+    /// The proxy's own user, for a file by its signed URL.
     Download(String),
 }
 
 impl Caller {
-    /// Whose connections it takes: downloads have a share of their own, and no part in that of the proxy's user.
+    /// The name under which its connections are counted. Downloads have their own, apart from the proxy's user.
     pub fn share(&self) -> &str {
-        // No role has a NUL in its name.
+        // No role can have this name: it has a NUL.
         if matches!(self, Caller::Download(_)) { "\0downloads" } else { self.role() }
     }
 
-    /// The role whose rights count.
+    /// The role whose rights the request has.
     pub fn role(&self) -> &str {
         match self {
             Caller::Login { role, .. } | Caller::Assumed { role, .. } | Caller::Own(role) | Caller::Download(role) => {
@@ -49,7 +50,7 @@ impl Caller {
     }
 }
 
-/// What credentials are checked with.
+/// The keys and rules with which credentials are checked.
 pub struct Authenticator {
     tokens: Keys,
     api_keys: HashMap<[u8; 32], ApiKey>,
@@ -75,7 +76,7 @@ impl Authenticator {
     /// Reads the files of keys.
     ///
     /// # Errors
-    /// What is wrong with them; keys without a user in --database who could take on their roles.
+    /// An error in a file; keys without a user in --database who can switch to their roles.
     pub fn read(config: &Config) -> std::result::Result<Authenticator, Box<dyn Error>> {
         let api_keys = config.api_keys_file.as_deref().map(read_api_keys).transpose()?.unwrap_or_default();
         let tokens = Keys::read(config)?;
@@ -102,13 +103,13 @@ impl Authenticator {
     /// The caller of a request.
     ///
     /// # Errors
-    /// 401 for missing or bad credentials, 403 for those that a browser sends for another site's page. A role's password is
-    /// not checked here but when it logs in.
+    /// 401 for missing or bad credentials, 403 if a page of another site made a browser send them. A role's password is
+    /// checked later, when the role logs in.
     pub fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller> {
         if (has_credentials(headers) || self.anonymous_role.is_none())
             && peer::is_foreign(headers, self.public_url.as_deref())
         {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "a page of another site may not send this"));
+            return Err(Problem::new(StatusCode::FORBIDDEN, "a page of another site may not send this request"));
         }
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let value = value.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
@@ -131,10 +132,10 @@ impl Authenticator {
         }
     }
 
-    /// Who asks for metadata: anybody may, and without credentials sees what there is for a role that is set for it.
+    /// The caller of a metadata request. Credentials are optional: without them it is the role that is set for this.
     ///
     /// # Errors
-    /// 401 for bad credentials, and for none where no role is set and the proxy has no user of its own.
+    /// 401 for bad credentials; also without credentials, if no role is set and the proxy has no user of its own.
     pub fn reader_of_metadata(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller> {
         let has_credentials = has_credentials(headers);
         match (&self.metadata_role, &self.own_user) {
@@ -163,7 +164,7 @@ impl Authenticator {
             |why: &dyn ToString| Problem::unauthorized("the bearer token is not valid").because(why.to_string());
         let claims = self.tokens.claims(token).map_err(|error| refused(&error))?;
         match (claims.get("role"), &self.anonymous_role) {
-            // Which no name can have, nor any text that the database is given.
+            // Neither a role's name nor a text for the database can have a NUL.
             (Some(Value::String(role)), _) if role.contains('\0') => Err(refused(&"its role has a NUL")),
             (Some(Value::String(role)), _) => Ok(assume(&role.clone(), claims)),
             (None, Some(role)) => Ok(assume(role, claims)),
@@ -172,7 +173,7 @@ impl Authenticator {
     }
 
     fn api_key(&self, key: &[u8]) -> Result<Caller> {
-        // Looked up by its digest: how long that takes says nothing of the keys there are.
+        // Looked up by its digest, so that the time of the look-up reveals nothing about the keys.
         let known = <[u8; 32]>::try_from(digest(&SHA256, key).as_ref()).ok().and_then(|key| self.api_keys.get(&key));
         match known {
             Some(ApiKey { role, claims, .. }) => Ok(assume(role, claims.clone().into_iter().collect())),
@@ -181,7 +182,7 @@ impl Authenticator {
     }
 }
 
-/// What policies see of a caller: PostgREST's `request.jwt.claims`, which has the role in any case.
+/// The claims of a caller, for policies: PostgREST's `request.jwt.claims`. They always have the role.
 fn assume(role: &str, mut claims: Map<String, Value>) -> Caller {
     claims.insert("role".into(), role.into());
     Caller::Assumed { role: role.to_owned(), claims: Value::Object(claims).to_string() }
@@ -194,7 +195,7 @@ fn has_credentials(headers: &HeaderMap) -> bool {
 fn role_and_password(credentials: &str) -> Result<(String, String)> {
     let decoded = BASE64_STANDARD.decode(credentials).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     match decoded.as_deref().and_then(|text| text.split_once(':')) {
-        // An empty password is none; a NUL would end the name early.
+        // An empty password counts as none; a NUL would cut the name short.
         Some((role, password)) if !role.is_empty() && !password.is_empty() && !role.contains('\0') => {
             Ok((role.to_owned(), password.to_owned()))
         }

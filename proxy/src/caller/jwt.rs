@@ -1,4 +1,4 @@
-//! Bearer tokens: HS256 by a shared secret, RS256 and ES256 by public keys of a JWK set.
+//! Verifies bearer tokens: HS256 with a shared secret, RS256 and ES256 with the public keys of a JWK set.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -19,9 +19,9 @@ use serde_json::{Map, Value};
 use crate::config::{Config, read_secret};
 use crate::error::printable;
 
-/// How far apart clocks may be, in seconds; PostgREST's figure.
+/// The allowed difference between clocks, in seconds, as in PostgREST.
 const LEEWAY: f64 = 30.0;
-/// An HS256 secret shorter than its hash can be guessed (RFC 7518, 3.2).
+/// The shortest HS256 secret: it must be as long as the hash (RFC 7518, 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
 /// The keys that tokens are checked with.
@@ -36,15 +36,15 @@ struct Key {
     key: DecodingKey,
 }
 
-/// A JWK set, whose keys may be of kinds that nobody here knows.
+/// A JWK set. Its keys may be of unknown kinds.
 #[derive(Deserialize)]
 struct KeySet {
     keys: Vec<Value>,
 }
 
 impl Key {
-    /// A key of a set, if tokens can be verified with it: what is unknown, for something else, or not whole is passed over
-    /// (RFC 7517, 5).
+    /// A key of a set, if it can verify tokens. A key that is unknown, incomplete or for another use is skipped (RFC 7517,
+    /// 5).
     fn of_set(jwk: Value) -> Option<Key> {
         let is_for_signatures = jwk.get("use").is_none_or(|used| used == "sig");
         let may_verify =
@@ -62,7 +62,7 @@ impl Key {
             (Some(key), Some(algorithm)) if is_for_signatures && may_verify => Some(Key { id, algorithm, key }),
             _ => {
                 let kid = id.as_deref().map(printable);
-                tracing::warn!(kid, "a key of the JWK set is not one for RS256 or ES256 signatures, and not used");
+                tracing::warn!(kid, "a key of the JWK set is not for RS256 or ES256 signatures, and is skipped");
                 None
             }
         }
@@ -70,12 +70,12 @@ impl Key {
 }
 
 impl Keys {
-    /// Reads the secret and the JWK set, as far as they are configured.
+    /// Reads the secret and the JWK set, if they are configured.
     ///
     /// # Errors
-    /// What is wrong with a file; a secret that is too short; a set without any key that can be used.
+    /// An error in a file; a secret that is too short; a set without a usable key.
     pub fn read(config: &Config) -> Result<Keys, Box<dyn Error>> {
-        // Only fails when it is done already.
+        // Fails only if it has been done already.
         let _ = PROVIDER.install_default();
         let mut keys = Vec::new();
         if let Some(path) = &config.jwt_secret_file {
@@ -99,23 +99,23 @@ impl Keys {
         Ok(Keys { keys, audience: config.jwt_audience.clone() })
     }
 
-    /// Whether any token can be good.
+    /// Whether any token can be valid.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The claims of a token that a key of ours signed, and that is valid now and for us.
+    /// Verifies a token: its signature, time and audience. Returns its claims.
     ///
     /// # Errors
     /// Why it is refused.
     pub fn claims(&self, token: &str) -> Result<Map<String, Value>, JwtError> {
         let header = jsonwebtoken::decode_header(token)?;
         if header.crit.is_some() {
-            // Whatever it is that must be understood, it is not understood here (RFC 7515, 4.1.11).
+            // `crit` lists extensions that must be understood; none is understood here (RFC 7515, 4.1.11).
             return Err(ErrorKind::InvalidToken.into());
         }
         let mut refused = ErrorKind::InvalidAlgorithm.into();
-        // A key is only ever used with its own algorithm: a public key is never taken for an HMAC secret.
+        // A key is used only with its own algorithm, so that a public key cannot be used as an HMAC secret.
         for key in self.keys.iter().filter(|key| key.algorithm == header.alg) {
             if header.kid.is_some() && key.id.is_some() && header.kid != key.id {
                 continue;
@@ -130,10 +130,10 @@ impl Keys {
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
-        // `in_time` does this: these would be read as whole numbers.
+        // `in_time` checks the times, because the library would read them as whole numbers.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        // As PostgREST does: a token without `exp` is valid for as long as its key.
+        // As in PostgREST, a token without `exp` is valid as long as its key.
         validation.required_spec_claims = HashSet::new();
         match &self.audience {
             Some(name) => {
@@ -146,7 +146,7 @@ impl Keys {
     }
 }
 
-/// Whether a token's time has come and not gone. Seconds may have a fraction (RFC 7519, 2).
+/// Whether a token is valid now, by `nbf` and `exp`. Seconds may have a fraction (RFC 7519, 2).
 fn in_time(claims: &Map<String, Value>) -> Result<(), JwtError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
     let second = |name: &str| match claims.get(name) {
@@ -165,7 +165,7 @@ fn in_time(claims: &Map<String, Value>) -> Result<(), JwtError> {
     Ok(())
 }
 
-/// `jsonwebtoken` with the cryptography that TLS brings along anyway.
+/// `jsonwebtoken` with the cryptography library that TLS needs anyway.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
     verifier_factory: |algorithm, key| match algorithm {

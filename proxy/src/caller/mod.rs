@@ -1,4 +1,4 @@
-//! Who calls, and from where.
+//! The caller of a request, and the address it comes from.
 
 pub mod auth;
 mod jwt;

@@ -1,4 +1,4 @@
-//! Where a request comes from: its address, behind proxies that may say so, and whether another site's page sent it.
+//! Finds where a request comes from: its address, also behind trusted proxies, and whether a page of another site sent it.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -40,8 +40,8 @@ impl Network {
     }
 }
 
-/// The address that a request comes from: the last one in X-Forwarded-For that no trusted proxy has, if a trusted proxy
-/// sent it.
+/// The address that a request comes from. If a trusted proxy sent it, this is the last address in X-Forwarded-For that is
+/// not a trusted proxy's.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.has(address));
     let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
@@ -51,14 +51,14 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr
         if !is_trusted(found) {
             break;
         }
-        // What is no address was not written by a proxy that could be trusted.
+        // A trusted proxy writes only addresses.
         let Ok(address) = name.parse() else { break };
         found = address;
     }
     found
 }
 
-/// Whether a page of another site had a browser send the request, with whatever credentials the browser keeps for us.
+/// Whether a page of another site made a browser send the request, with the credentials that the browser has stored.
 pub fn is_foreign(headers: &HeaderMap, public_url: Option<&str>) -> bool {
     if headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
         return true;
@@ -73,13 +73,13 @@ pub fn is_foreign(headers: &HeaderMap, public_url: Option<&str>) -> bool {
     };
     let origin = origin.to_str().ok().and_then(authority);
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    // The scheme may end before us: both are looked at with either's usual port.
+    // A proxy before this one may end TLS, so both schemes are compared, each with its default port.
     let own = ["http", "https"].map(|scheme| host.and_then(|host| authority(&format!("{scheme}://{host}"))));
     let known = own.into_iter().chain([public_url.and_then(authority)]).flatten();
     !origin.is_some_and(|origin| known.into_iter().any(|own| own == origin))
 }
 
-/// Whether a browser sent the request; it would ask its user for a password, and keep it.
+/// Whether a browser sent the request. It would ask its user for a password and store it.
 pub fn is_browser(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }

@@ -1,4 +1,4 @@
-//! Connections as they are opened, and what is asked of a new one.
+//! Opens connections, and runs the first queries on a new one.
 
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
@@ -40,7 +40,7 @@ pub async fn connect(
     Ok((client, driver))
 }
 
-/// Whether the role that logged in could do more than what was granted to it.
+/// Whether the role that logged in has attributes that give it more rights than its grants.
 pub async fn is_privileged(client: &Client) -> std::result::Result<bool, tokio_postgres::Error> {
     let query = "SELECT r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolreplication FROM pg_catalog.pg_roles r \
          WHERE r.rolname OPERATOR(pg_catalog.=) session_user";

@@ -1,4 +1,4 @@
-//! Connections to the database, and the transaction of a request on one.
+//! Connections to the database, and the transaction of a request.
 
 mod login;
 pub mod pool;

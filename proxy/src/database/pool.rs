@@ -1,4 +1,4 @@
-//! Connections to the database: opened as the roles that requests come from, kept for a while, bounded.
+//! A bounded pool of connections to the database. Connections are opened as the callers' roles, and kept for a while.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -17,14 +17,14 @@ use crate::config::{Config, Switch};
 use crate::error::{Problem, Result, WRONG_PASSWORD};
 use crate::limits::attempts::Attempts;
 
-/// How long the server may take to open, to cancel or to clean up.
+/// The timeout for opening a connection, for a cancel and for cleaning up.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the answer of a probe holds.
+/// How long the result of a probe is used.
 const HEALTH_AGE: Duration = Duration::from_secs(1);
-/// How often connections are looked through for old ones.
+/// How often old connections are removed.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Who a connection is logged in as. Passwords are only kept as a digest under a key of this process.
+/// The login of a connection. Passwords are kept only as a digest with a key of this process.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Login {
     role: String,
@@ -41,44 +41,44 @@ pub struct Pool {
     connections: u32,
     digest_key: hmac::Key,
     attempts: Attempts,
-    /// Whether roles that are more than others may log in with their passwords.
+    /// Whether privileged roles may log in with their passwords.
     takes_privileged: bool,
     /// One permit for each connection in use.
     all: Arc<Semaphore>,
-    /// The same for each role with requests.
+    /// One permit for each connection in use, by role.
     roles: Mutex<HashMap<String, Weak<Semaphore>>>,
     idle: Mutex<HashMap<Login, Vec<Open>>>,
-    /// What the last probe found, and when. Locked while one runs.
+    /// The result and time of the last probe. Locked while a probe runs.
     health: tokio::sync::Mutex<Option<(Health, Instant)>>,
-    /// When a request found no extension, unless a later one did.
+    /// When a request last found no extension; `None` if a later one found it.
     missed_extension: Mutex<Option<Instant>>,
 }
 
 /// Whether requests can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// As far as can be known.
+    /// Yes, as far as the probe can tell.
     Good,
     /// The server does not answer.
     Unreachable,
-    /// The proxy's own user is not let in.
+    /// The proxy's own user cannot log in.
     NoLogin,
-    /// The database has none of the functions.
+    /// The database does not have the extension.
     NoExtension,
 }
 
-/// A connection that is open.
+/// An open connection.
 struct Open {
     client: Client,
-    /// Carries its bytes. It ends with the connection; aborting it closes the socket.
+    /// The task that sends and receives its bytes. It ends with the connection; aborting it closes the socket.
     driver: JoinHandle<()>,
-    /// Where the extension's functions are, quoted.
+    /// The schema of the extension's functions, quoted.
     schema: String,
     born: Instant,
 }
 
 impl Open {
-    /// Closes the connection. Its server process ends as soon as it finds that out.
+    /// Closes the connection. Its server process ends as soon as it notices.
     async fn end(mut self) {
         self.driver.abort();
         let _ = (&mut self.driver).await;
@@ -87,22 +87,22 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // Whatever the server still sends, nobody reads it.
+        // Further messages of the server are not read.
         self.driver.abort();
     }
 }
 
-/// A connection in the hands of one request.
+/// A connection that one request uses.
 pub struct Connection {
     pool: Arc<Pool>,
     login: Login,
     open: Open,
-    /// What counts it: one of the role's and one of all. Held until the connection is put back or gone.
+    /// Its permits: one of the role's and one of all. Held until the connection is returned or closed.
     _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Pool {
-    /// A pool without connections; a task that closes old ones runs for as long as it lives.
+    /// An empty pool. A task closes old connections as long as the pool lives.
     pub fn new(config: &Config) -> Arc<Pool> {
         let mut database = config.database.clone();
         database.application_name("fhir_bulk_proxy");
@@ -140,8 +140,8 @@ impl Pool {
     /// A connection for a caller: logged in as its role, or as the proxy's own user.
     ///
     /// # Errors
-    /// 401 for a wrong password; 429 when the role has as many requests running as it may; 503 when all have, or
-    /// when the database cannot be reached.
+    /// 401 for a wrong password; 429 if the role has too many requests running; 503 if there are too many requests in all,
+    /// or if the database cannot be reached.
     pub async fn get(self: &Arc<Pool>, caller: &Caller) -> Result<Connection> {
         let start = Instant::now();
         if let Caller::Login { role, from, .. } = caller {
@@ -158,11 +158,11 @@ impl Pool {
         if let Caller::Login { role, from, .. } = caller {
             let left = self.wait.saturating_sub(start.elapsed());
             trial = Some(timeout(left, self.attempts.trial(role, *from)).await.map_err(|_| busy())?);
-            // Before any kept connection is looked for: a right guess must not be faster than a wrong one.
+            // Before the look-up of a kept connection: a right guess must not be faster than a wrong one.
             self.attempts.admit(role, *from, Instant::now()).map_err(Problem::slowed)?;
         }
-        // A task of its own, which goes on when the caller is gone: what it has begun counts until it has an end, a password
-        // that was tried among it.
+        // A task of its own, which goes on if the caller disconnects: a login that has begun counts until it ends, so that
+        // each tried password is counted.
         let (pool, caller, permits) = (self.clone(), caller.clone(), [for_role, for_all]);
         let (send, receive) = oneshot::channel();
         tokio::spawn(async move {
@@ -172,7 +172,7 @@ impl Pool {
                 connection.put_back("");
             }
         });
-        receive.await.unwrap_or_else(|_| Err(Problem::unavailable("a login broke off")))
+        receive.await.unwrap_or_else(|_| Err(Problem::unavailable("a login was interrupted")))
     }
 
     /// A kept connection or a new one.
@@ -200,7 +200,7 @@ impl Pool {
         Ok(Connection { pool: self, login, open, _permits: permits })
     }
 
-    /// How many requests a role may have running, and how many more at this moment.
+    /// How many requests a role may have running, and how many more it may start now.
     pub fn limits(&self, role: &str) -> (u32, usize) {
         (self.per_role, self.role(role).available_permits())
     }
@@ -210,7 +210,7 @@ impl Pool {
         self.own_user.as_deref()
     }
 
-    /// The password that the user of --database logs in with from now on.
+    /// Sets the password with which the user of --database logs in from now on.
     pub fn set_password(&self, password: String) {
         self.database.write().unwrap_or_else(PoisonError::into_inner).password(password);
     }
@@ -219,8 +219,7 @@ impl Pool {
         self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether requests can be served now. One probe runs at a time, and its answer holds for a second, however many
-    /// ask.
+    /// Whether requests can be served now. One probe runs at a time, and all callers use its result for a second.
     pub async fn health(&self) -> Health {
         let mut last = self.health.lock().await;
         if let Some((health, _)) = last.filter(|(_, at)| at.elapsed() < HEALTH_AGE) {
@@ -231,8 +230,8 @@ impl Pool {
         health
     }
 
-    /// Logs in as the proxy's own user and looks for the extension. Without one, only that the server would let
-    /// somebody in can be found, and whether requests have missed the extension lately.
+    /// Logs in as the proxy's own user and looks for the extension. Without such a user, it only checks that the server
+    /// answers, and whether requests have recently found no extension.
     async fn probe(&self) -> Health {
         let mut config = self.database();
         if self.own_user.is_none() {
@@ -249,7 +248,7 @@ impl Pool {
                 }
             }
             Err(error) => {
-                // It asked for a password, or knows no such role: it is there. "57P03": it starts or stops.
+                // The server answers: it asked for a password, or has no such role. "57P03": it is starting or stopping.
                 let is_there = match error.as_db_error() {
                     Some(error) => error.code().code().starts_with("28"),
                     None => std::error::Error::source(&error).is_some_and(|cause| !cause.is::<std::io::Error>()),
@@ -294,18 +293,18 @@ impl Pool {
         }
     }
 
-    /// A connection that is kept for a login, and those that have to end before another one is opened.
+    /// A kept connection for a login, and the connections that must be closed before a new one is opened.
     fn take_idle(&self, login: &Login) -> (Option<Open>, Vec<Open>) {
         let mut idle = lock(&self.idle);
         let mut old = Vec::new();
-        // The one that was used last: what is not needed grows old.
+        // The one used last, so that unneeded ones grow old.
         while let Some(open) = idle.get_mut(login).and_then(Vec::pop) {
             if self.is_good(&open) {
                 return (Some(open), old);
             }
             old.push(open);
         }
-        // Idle ones of others count among the server's connections; the oldest makes room.
+        // Idle connections of other roles count, too; the oldest one is closed to make room.
         if idle.values().map(Vec::len).sum::<usize>() > self.all.available_permits() {
             let oldest =
                 idle.iter().filter_map(|(login, all)| Some((all.first()?.born, login.clone()))).min_by_key(|o| o.0);
@@ -328,15 +327,15 @@ impl Pool {
         lock(&self.roles).retain(|_, role| role.strong_count() > 0);
     }
 
-    /// 1. a role must need its password: where the server asks for none, one would prove nothing
+    /// 1. check that the server asks the role for a password: otherwise a password would prove nothing
     /// 2. log in
-    /// 3. it must be one that may log in over HTTP; which it is not, nobody is told
+    /// 3. check that the role may log in over HTTP; the caller does not learn which roles may not
     /// 4. find the extension
     async fn open(&self, caller: &Caller) -> Result<Open> {
         let mut config = self.database();
         if let Caller::Login { role, password, .. } = caller {
             config.user(role);
-            // Without a password: that of --database is the proxy's own.
+            // Without a password: the password in --database is that of the proxy's own user.
             let mut probe = tokio_postgres::Config::new();
             copy_target(&config, &mut probe);
             probe.user(role);
@@ -349,7 +348,7 @@ impl Pool {
                     return Err(Problem::unauthorized("this role cannot log in by password").because(why));
                 }
                 Err(error) if error.as_db_error().is_some() => return Err(Problem::of_login(&error)),
-                // It was asked for one. An unreachable server is found to be so below.
+                // The server asked for a password. If it cannot be reached, the login below fails.
                 Err(_) => {}
             }
             config.password(password);
@@ -389,10 +388,10 @@ impl Connection {
         &self.open.schema
     }
 
-    /// Puts the connection back, with nothing left in it of this request. `end` ends its transaction, if it is in one.
+    /// Returns the connection to the pool without any state of this request. `end` ends its transaction, if there is one.
     pub fn put_back(self, end: &'static str) {
-        // As a function's argument it goes into the task whole: a block would take the fields that it names and leave the
-        // permits here, to be given up before the server is done.
+        // As a function's argument the whole struct moves into the task. An async block would move only the fields that it
+        // names, and the permits would be released here, too early.
         tokio::spawn(self.clean_up(end));
     }
 
@@ -410,16 +409,16 @@ impl Connection {
         }
     }
 
-    /// Ends what the connection is doing, and the connection.
+    /// Cancels the running query and closes the connection.
     pub fn cancel(self) {
         let token: CancelToken = self.open.client.cancel_token();
         tokio::spawn(async move {
             if let Ok(Err(error)) = timeout(SERVER_PATIENCE, token.cancel_query(NoTls)).await {
                 tracing::warn!(%error, "a query could not be cancelled");
             }
-            // Until the query has ended, as far as it ends at a cancel: its error comes before what this asks.
+            // Waits until the query has ended, if a cancel ends it: its error comes before the answer to this query.
             let _ = timeout(SERVER_PATIENCE, self.open.client.batch_execute("")).await;
-            // Its permits are held until here: who comes next finds the server's load as it is counted.
+            // The permits are held until here, so that they match the server's load.
             let Connection { open, _permits, .. } = self;
             open.end().await;
         });
@@ -431,6 +430,6 @@ async fn permit(semaphore: &Arc<Semaphore>, wait: Duration) -> Option<OwnedSemap
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind the locks is whole at any time.
+    // A panic cannot leave the data half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! A request's transaction: begun as the caller, committed at its end, cancelled when the request is given up.
+//! A request's transaction: it begins as the caller, commits at its end, and is cancelled if the request is dropped.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,29 +17,29 @@ use crate::error::{Blame, Problem, Result};
 /// Whether a transaction may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It may not, whatever the role may.
+    /// It may not write, even if the role may.
     ReadOnly,
-    /// What the role may.
+    /// It may write what the role may write.
     ReadWrite,
 }
 
 /// An argument of a function with its type.
 pub type Argument<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// A transaction. Dropped before its commit, it is rolled back; what it is at then is cancelled within a moment.
+/// A transaction. If it is dropped before its commit, its running query is cancelled, and it is rolled back.
 pub struct Session {
     connection: Option<Connection>,
     blame: Blame,
-    /// The server may be at work for it.
+    /// Whether a query may be running.
     is_busy: AtomicBool,
 }
 
 impl Session {
-    /// Begins a transaction as `caller`. The server shows the request's id as the session's application_name, and signs
-    /// URLs that start with `files_url`.
+    /// Begins a transaction as `caller`. The session's application_name has the request's id, and signed URLs start with
+    /// `files_url`.
     ///
     /// # Errors
-    /// 403 when the proxy's user may not take on the role; 503.
+    /// 403 if the proxy's user may not switch to the role; 503.
     pub async fn begin(
         connection: Connection,
         caller: &Caller,
@@ -55,7 +55,7 @@ impl Session {
         };
         let client = session.connection().client();
         if matches!(caller, Caller::Assumed { role, .. } if role == "none") {
-            // Which SET ROLE takes for none at all, and the session's user stays.
+            // SET ROLE none would keep the session's user.
             session.is_busy.store(false, Relaxed);
             return Err(unusable().because("SET ROLE none"));
         }
@@ -65,7 +65,7 @@ impl Session {
             _ => Vec::new(),
         };
         let name = format!("fhir_bulk_proxy {request_id}");
-        // The role comes last: what is set before is set by the user who logged in.
+        // The role comes last: the user who logged in sets the settings before it.
         let set = "SELECT pg_catalog.set_config('application_name', $1, true), \
              pg_catalog.set_config('fhir_bulk.export_url', $2, true)";
         let set_caller = "SELECT pg_catalog.set_config('application_name', $1, true), \
@@ -90,10 +90,10 @@ impl Session {
         Ok(session)
     }
 
-    /// The only value of a call of one of the extension's functions: `name($1, …)`; NULL is "null", as JSON has it.
+    /// Calls one of the extension's functions, `name($1, …)`, and returns its value. NULL is "null", as in JSON.
     ///
     /// # Errors
-    /// Those of the function.
+    /// The errors of the function.
     pub async fn value(&self, call: &str, arguments: &[Argument<'_>]) -> Result<String> {
         let query = format!("SELECT {}.{call}::pg_catalog.text", self.connection().schema());
         self.is_busy.store(true, Relaxed);
@@ -103,10 +103,10 @@ impl Session {
         Ok(row.get::<_, Option<String>>(0).unwrap_or_else(|| "null".into()))
     }
 
-    /// The only row of a call: its first column, which is bytea, without a copy, and all of it.
+    /// Calls a function that returns one row. Returns the first column, a bytea, without a copy, and the whole row.
     ///
     /// # Errors
-    /// Those of the function.
+    /// The errors of the function.
     pub async fn bytes_and_more(
         &self,
         columns: &str,
@@ -121,10 +121,10 @@ impl Session {
         Ok((piece(row.clone()), row))
     }
 
-    /// The rows of a call without arguments.
+    /// Calls a function without arguments, and returns its rows.
     ///
     /// # Errors
-    /// Those of the function.
+    /// The errors of the function.
     pub async fn values(&self, call: &str) -> Result<Vec<String>> {
         self.is_busy.store(true, Relaxed);
         let query = format!("SELECT {}.{call}::pg_catalog.text", self.connection().schema());
@@ -133,7 +133,7 @@ impl Session {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// A setting, as the session has it.
+    /// The value of a setting in the session.
     ///
     /// # Errors
     /// 503.
@@ -145,11 +145,11 @@ impl Session {
         Ok(row.map_err(|error| Problem::of_statement(&error, self.blame))?.get(0))
     }
 
-    /// The rows of a call, each a piece of a body. They come as fast as they are taken, and only as fast: what is not
-    /// taken stops the server from sending, and then from working.
+    /// Calls a function whose rows are chunks of a body. The rows arrive only as fast as they are read: if the client does
+    /// not read, the server stops sending, and then stops working.
     ///
     /// # Errors
-    /// Those that come before the first row. Later ones end the stream.
+    /// The errors before the first row. A later error ends the stream.
     pub async fn pieces(self, call: &str, arguments: &[Argument<'_>]) -> Result<Pieces> {
         let query = format!("SELECT {}.{call}", self.connection().schema());
         self.is_busy.store(true, Relaxed);
@@ -164,26 +164,27 @@ impl Session {
         Ok(stream::once(async { Ok(piece(first)) }).chain(rest).boxed())
     }
 
-    /// Starts to copy into one of the extension's relations, with options in SQL. Dropped before its end, it is given up, and all of its rows with it.
+    /// Starts a COPY into one of the extension's relations, with options in SQL. If it is dropped before its end, none of
+    /// its rows is stored.
     ///
     /// # Errors
-    /// Those of the statement.
+    /// The errors of the statement.
     pub async fn copy_in(&self, relation: &str, options: &str) -> Result<Copy<'_>> {
-        // The library may not be loaded so far, and without it PostgreSQL does not know the formats.
+        // Without the library, which may not be loaded yet, PostgreSQL does not know the formats.
         self.value("bulk_load_result()", &[]).await?;
         let statement = format!("COPY {}.{relation} FROM STDIN ({options})", self.connection().schema());
         self.is_busy.store(true, Relaxed);
-        // The driver ends the messages of a COPY that does not begin once too often, and is out of step from there on. So the
-        // connection counts as busy, and is given up with the session.
+        // If a COPY does not begin, the driver ends its messages once too often and loses the order of messages. So the
+        // connection counts as busy, and is closed with the session.
         let sink = self.connection().client().copy_in(&statement).await;
         let sink = sink.map_err(|error| Problem::of_statement(&error, self.blame))?;
         Ok(Copy { session: self, sink: Box::pin(sink) })
     }
 
-    /// Ends the transaction and gives the connection back.
+    /// Commits the transaction and returns the connection to the pool.
     ///
     /// # Errors
-    /// What deferred constraints and triggers find.
+    /// The errors of deferred constraints and triggers.
     pub async fn commit(mut self) -> Result<()> {
         *self.is_busy.get_mut() = true;
         let result = self.connection().client().batch_execute("COMMIT").await;
@@ -195,13 +196,13 @@ impl Session {
         Ok(())
     }
 
-    /// The problem of a query whose rows have ended with an error, and the server's work with them.
+    /// Makes a problem of an error that ended a query's rows. The query has ended, too.
     fn failed(&self, error: &tokio_postgres::Error) -> Problem {
         self.is_busy.store(false, Relaxed);
         Problem::of_statement(error, self.blame)
     }
 
-    /// The connection it holds until it is committed.
+    /// Its connection.
     pub fn connection(&self) -> &Connection {
         self.connection.as_ref().expect("held until commit, which consumes the session")
     }
@@ -217,7 +218,7 @@ impl Copy<'_> {
     /// Sends bytes, as fast as the server takes them.
     ///
     /// # Errors
-    /// 503 when the connection is gone.
+    /// 503 if the connection is lost.
     pub async fn send(&mut self, bytes: Bytes) -> Result<()> {
         self.sink.send(bytes).await.map_err(Problem::unavailable)
     }
@@ -225,7 +226,7 @@ impl Copy<'_> {
     /// Ends the data, and waits until all of it is loaded.
     ///
     /// # Errors
-    /// Those of the load.
+    /// The errors of the load.
     pub async fn finish(mut self) -> Result<()> {
         let done = self.sink.as_mut().finish().await;
         done.map_err(|error| self.session.failed(&error))?;
@@ -238,10 +239,10 @@ fn unusable() -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "the credentials stand for a role that cannot be used")
 }
 
-/// What ALTER ROLE … SET says of a role counts when it logs in, not when it is taken on: it is set here, for the
-/// transaction. Settings for this database go before those for all. Left out are what only superusers may set, what the
-/// connection itself has asked for (its encoding among it), and what is about roles and transactions, which are set for
-/// each request. Tablespaces are told, and not set.
+/// PostgreSQL applies ALTER ROLE … SET when a role logs in, but not at SET ROLE. So this statement applies those settings
+/// for the transaction. Settings for this database override those for all. It leaves out settings that only superusers may
+/// set, those that the connection itself has set (such as its encoding), and those about roles and transactions, which are
+/// set for each request. It returns settings about tablespaces and does not set them.
 const SETTINGS_OF_ROLE: &str = "\
     SELECT own.name, own.value, CASE WHEN own.name OPERATOR(pg_catalog.<>) ALL (ARRAY['temp_tablespaces', \
             'default_tablespace']) THEN pg_catalog.set_config(own.name, own.value, true) END FROM ( \
@@ -261,10 +262,10 @@ const SETTINGS_OF_ROLE: &str = "\
     AND own.name OPERATOR(pg_catalog.<>) ALL (ARRAY['role', 'session_authorization', 'transaction_isolation', \
         'transaction_read_only', 'transaction_deferrable'])";
 
-/// Sets them; the names and values of those about tablespaces.
+/// Applies the role's settings. Returns the names and values of those about tablespaces.
 ///
 /// # Errors
-/// 500 for a setting that cannot be set: without it, the answer would not be the one that the role is to get.
+/// 500 for a setting that cannot be applied: without it the role might get a wrong answer.
 async fn take_on_settings(client: &Client, role: &str) -> Result<Vec<(String, String)>> {
     let set = client.query_typed(SETTINGS_OF_ROLE, &[(&role, Type::TEXT)]).await;
     let rows = set.map_err(|error| match error.as_db_error() {
@@ -282,8 +283,8 @@ async fn take_on_settings(client: &Client, role: &str) -> Result<Vec<(String, St
     Ok(left.map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Sets tablespaces as the role, which the server checks now. Those that are gone, or that the role may not use, a login
-/// passes over, and so does this.
+/// Sets tablespaces as the role, so that the server checks its rights. Like a login, this ignores tablespaces that no longer
+/// exist, or that the role may not use.
 async fn take_on_tablespaces(
     client: &Client,
     name: &str,
@@ -309,7 +310,7 @@ impl Drop for Session {
     }
 }
 
-/// Pieces of a body; an error means that the body is not whole.
+/// The chunks of a body. An error means that the body is incomplete.
 pub type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 type Running = Option<(Pin<Box<RowStream>>, Session)>;
@@ -319,7 +320,7 @@ async fn next_piece(running: Running) -> Result<Option<(Bytes, Running)>> {
     match rows.next().await {
         Some(Ok(row)) => Ok(Some((piece(row), Some((rows, session))))),
         Some(Err(error)) => {
-            // What came before is sent first: hyper drops what it holds when a body fails.
+            // Wait until hyper has sent the chunks before: it drops its buffer when a body fails.
             tokio::task::yield_now().await;
             Err(session.failed(&error))
         }

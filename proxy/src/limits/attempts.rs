@@ -1,6 +1,6 @@
-//! How often a role's password was tried in vain, and how long its next trial has to wait.
+//! Limits wrong passwords: counts the failures of a role, and makes the next attempt wait.
 //!
-//! It counts for a role and an address together: who tries the passwords of others keeps nobody elsewhere out.
+//! It counts by role and address together, so that an attacker cannot lock out the role's owner at another address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// So many trials in a row may be wrong before the next one has to wait.
+/// How many attempts in a row may fail before the next one must wait.
 const FREE: u32 = 5;
 /// The first wait; it doubles with each further failure.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Failures count for so long after the last one.
+/// How long failures count after the last one.
 const MEMORY: Duration = Duration::from_secs(15 * 60);
-/// So many roles and addresses are remembered; the oldest gives way.
+/// How many roles and addresses are remembered. If there are more, the oldest is removed.
 const MOST: usize = 10_000;
-/// PostgreSQL cuts longer names.
+/// PostgreSQL truncates longer names.
 const ROLE_BYTES: usize = 63;
 
 type Key = (Vec<u8>, IpAddr);
@@ -26,7 +26,7 @@ type Key = (Vec<u8>, IpAddr);
 struct Failures {
     count: u32,
     last: Instant,
-    /// Nobody is let through before.
+    /// No attempt is allowed before this time.
     until: Instant,
 }
 
@@ -34,13 +34,13 @@ struct Failures {
 #[derive(Default)]
 pub struct Attempts {
     failures: Mutex<HashMap<Key, Failures>>,
-    /// What each trial holds until its verdict: without it, those that are sent at once would all be let through before the
-    /// first has failed.
+    /// Each attempt holds a permit until its result is known. Otherwise many attempts at the same time would all be allowed
+    /// before the first one fails.
     trials: Mutex<HashMap<Key, Weak<Semaphore>>>,
 }
 
 impl Attempts {
-    /// Waits until few enough trials are without a verdict; the caller holds the permit until it has one.
+    /// Waits until few enough attempts have no result yet. The caller holds the permit until it has a result.
     pub async fn trial(&self, role: &str, peer: IpAddr) -> Option<OwnedSemaphorePermit> {
         let permits = {
             let mut all = lock(&self.trials);
@@ -57,7 +57,7 @@ impl Attempts {
         permits.acquire_owned().await.ok()
     }
 
-    /// How long a trial would have to wait, if it would.
+    /// How long an attempt would have to wait; `None` if it is allowed now.
     pub fn check(&self, role: &str, peer: IpAddr, now: Instant) -> Result<(), Duration> {
         match self.all().get(&key(role, peer)) {
             Some(failures) if failures.count >= FREE && now < failures.until => Err(failures.until - now),
@@ -65,7 +65,7 @@ impl Attempts {
         }
     }
 
-    /// Lets a trial through, or says how long it has to wait. Of those who waited, one is let through at a time.
+    /// Allows an attempt, or returns how long it must wait. After a wait, one attempt at a time is allowed.
     pub fn admit(&self, role: &str, peer: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut all = self.all();
         let Some(failures) = all.get_mut(&key(role, peer)) else { return Ok(()) };
@@ -108,12 +108,12 @@ impl Attempts {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind the locks is whole at any time.
+    // A panic cannot leave the data half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn key(role: &str, peer: IpAddr) -> Key {
-    // A network of IPv6 is one caller's, as a rule.
+    // An IPv6 /64 network usually belongs to one caller.
     let network = |v6: Ipv6Addr| Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX));
     let peer = match peer.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(network(v6)),
@@ -149,7 +149,7 @@ mod tests {
             last = wait;
             now += wait;
             assert_eq!(attempts.admit("role", HERE, now), Ok(()));
-            // The others who waited have to go on.
+            // The other attempts must wait on.
             assert!(attempts.admit("role", HERE, now).is_err());
             attempts.failed("role", HERE, now);
         }

@@ -1,5 +1,5 @@
-//! How many downloads run at once: of one file, and to one address. Whoever has a URL needs no more than that, and must
-//! not take all that there is for others.
+//! Limits parallel downloads: of one file, and to one address, so that the holder of one URL cannot use up the connections
+//! of all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::error::{Problem, Result};
 
 /// The most downloads of one file.
 const PER_FILE: usize = 8;
-/// The most to one address.
+/// The most downloads to one address.
 const PER_ADDRESS: usize = 16;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -24,17 +24,17 @@ enum Key {
 #[derive(Default)]
 pub struct Downloads(Mutex<HashMap<Key, usize>>);
 
-/// One of them, until it is dropped.
+/// A running download. Drop ends it.
 pub struct Running {
     all: Arc<Downloads>,
     keys: [Key; 2],
 }
 
 impl Downloads {
-    /// Begins one.
+    /// Begins a download.
     ///
     /// # Errors
-    /// 429 when there are as many as there may be.
+    /// 429 if there are too many.
     pub fn begin(self: &Arc<Downloads>, file: &str, address: IpAddr) -> Result<Running> {
         let keys = [Key::File(file.to_owned()), Key::Address(address)];
         let mut all = self.all();
@@ -51,7 +51,7 @@ impl Downloads {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<Key, usize>> {
-        // Whole at any time.
+        // A panic cannot leave the data half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

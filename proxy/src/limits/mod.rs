@@ -1,4 +1,4 @@
-//! How often, and how many at once.
+//! Limits: wrong passwords, parallel downloads, polls of a job's status.
 
 pub mod attempts;
 pub mod downloads;

@@ -1,4 +1,4 @@
-//! How often the status of one job may be asked for.
+//! Limits how often clients poll the status of one job.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,18 +8,18 @@ use axum::http::StatusCode;
 
 use crate::error::{Problem, Result};
 
-/// So often within [`WINDOW`].
+/// The most polls within [`WINDOW`].
 const MOST: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(1);
-/// From so many jobs on, those that nobody asks for any more are forgotten.
+/// From this many jobs on, those without recent polls are removed.
 const MANY: usize = 1000;
 
-/// When the window of each job began, and how often it was asked for since.
+/// The start of each job's window, and the number of polls since.
 #[derive(Default)]
 pub struct Polls(Mutex<HashMap<String, (Instant, u32)>>);
 
 impl Polls {
-    /// Counts one by somebody who is known.
+    /// Counts a poll by an authenticated caller.
     ///
     /// # Errors
     /// 429.

@@ -1,4 +1,4 @@
-//! A request of a known caller.
+//! A request of an authenticated caller, as handlers use it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::error::{Blame, Problem, Result, printable};
 use crate::request::id::RequestId;
 use crate::request::parse::{self, Object, Parameters};
 
-/// What handlers work with.
+/// A request, as handlers use it.
 pub struct Call {
     pub app: Arc<App>,
     pub headers: HeaderMap,
@@ -36,7 +36,7 @@ impl FromRequestParts<Arc<App>> for Call {
     }
 }
 
-/// A request whose URL is its credentials, and where it comes from.
+/// A request with a signed URL as its credentials, and its address.
 pub struct Download(pub Call, pub IpAddr);
 
 impl FromRequestParts<Arc<App>> for Download {
@@ -50,7 +50,7 @@ impl FromRequestParts<Arc<App>> for Download {
     }
 }
 
-/// A request for metadata, which anybody may send.
+/// A request for metadata. Credentials are optional.
 pub struct Metadata(pub Call);
 
 impl FromRequestParts<Arc<App>> for Metadata {
@@ -78,7 +78,7 @@ impl Call {
         })
     }
 
-    /// Checks that no parameter is left and that the caller takes what the answer will be, under any of its names.
+    /// Checks that no parameter is left, and that the caller accepts the response's type, under any of its names.
     ///
     /// # Errors
     /// 400, 406.
@@ -87,7 +87,7 @@ impl Call {
         parse::accepts(&self.headers, types)
     }
 
-    /// Checks that the caller would notice a body that is not whole. HTTP/1.0 ends every body alike.
+    /// Checks that the caller can notice an incomplete body. In HTTP/1.0 it cannot.
     ///
     /// # Errors
     /// 505.
@@ -95,11 +95,11 @@ impl Call {
         if self.version >= Version::HTTP_11 {
             return Ok(());
         }
-        let why = "this needs HTTP/1.1, in which a body that breaks off differs from one that ends";
+        let why = "this needs HTTP/1.1: in HTTP/1.0 an incomplete body looks like a complete one";
         Err(Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, why))
     }
 
-    /// The JSON or YAML object in a body.
+    /// Reads the JSON or YAML object in a body.
     ///
     /// # Errors
     /// 400, 413, 415.
@@ -109,7 +109,7 @@ impl Call {
         tokio::time::timeout(self.app.config.idle_timeout, object).await.map_err(too_slow)?
     }
 
-    /// A transaction of the caller's.
+    /// Begins a transaction of the caller.
     ///
     /// # Errors
     /// 401, 403, 429, 503.
@@ -118,18 +118,18 @@ impl Call {
         Session::begin(connection, &self.caller, access, blame, self.id.as_str(), &self.url(&["export"])).await
     }
 
-    /// How many requests the caller's role may have running, and how many more at this moment.
+    /// How many requests the caller's role may have running, and how many more it may start now.
     pub fn limits(&self) -> (u32, usize) {
         self.app.pool.limits(self.caller.role())
     }
 
-    /// Whether a Prefer header says so.
+    /// Whether a Prefer header has this preference.
     pub fn prefers(&self, what: &str) -> bool {
         let values = self.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split([',', ';'])).any(|word| word.trim().eq_ignore_ascii_case(what))
     }
 
-    /// The URL of a path of ours, as this caller reaches it.
+    /// The URL with which this caller reaches a path of the proxy.
     pub fn url(&self, path: &[&str]) -> String {
         let base = match &self.app.config.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
@@ -143,7 +143,7 @@ impl Call {
     }
 }
 
-/// One part of a path, with everything escaped that could mean something in a URL.
+/// One segment of a path. Characters with a meaning in URLs are escaped.
 fn encoded(part: &str) -> String {
     part.bytes().fold(String::new(), |mut text, byte| {
         match byte {

@@ -1,19 +1,19 @@
-//! What a request is called.
+//! The id of a request.
 
 use axum::http::HeaderMap;
 use ring::rand::SecureRandom as _;
 
-/// The header with it.
+/// The header with the id.
 pub const REQUEST_ID: &str = "x-request-id";
-/// PostgreSQL cuts an application_name after 63 bytes; before the id stands `fhir_bulk_proxy `.
+/// PostgreSQL truncates an application_name to 63 bytes, and it starts with `fhir_bulk_proxy `.
 const MOST_ID: usize = 47;
 
-/// What a request is called in the log, in the answer, and in pg_stat_activity.
+/// The id of a request in the log, in the response, and in pg_stat_activity.
 #[derive(Clone, Debug, Default)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// The caller's own if it is one that a log can show, else a new one.
+    /// The caller's own id if the log can show it, else a new one.
     pub fn of(headers: &HeaderMap) -> RequestId {
         let sane = |id: &&str| {
             (1..=MOST_ID).contains(&id.len())
@@ -23,7 +23,7 @@ impl RequestId {
             return RequestId(id.to_owned());
         }
         let mut random = [0; 16];
-        // Without random numbers the id is of no use, but the request may still be answered.
+        // Without random numbers the id is useless, but the request can be answered.
         let _ = ring::rand::SystemRandom::new().fill(&mut random);
         RequestId(random.iter().map(|byte| format!("{byte:02x}")).collect())
     }

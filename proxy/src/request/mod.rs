@@ -1,4 +1,4 @@
-//! What a request says and brings.
+//! Reads requests: their parameters, headers and bodies.
 
 pub mod call;
 pub mod id;

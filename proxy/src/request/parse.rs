@@ -1,4 +1,4 @@
-//! What a request says: its parameters, its JSON or YAML body, and which answers it takes.
+//! Parses a request's parameters, its JSON or YAML body, and its Accept header.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::error::{Problem, Result};
 use crate::request::yaml;
 
-/// What JSON is called, FHIR's too.
+/// The media types of JSON, with FHIR's.
 pub const JSON: &[&str] = &["application/json", "application/fhir+json"];
 
-/// The parameters after the `?`; what nobody takes is a mistake.
+/// The parameters after the `?`. A parameter that no handler takes is an error.
 #[derive(Default)]
 pub struct Parameters {
     left: Vec<(String, String)>,
@@ -22,24 +22,24 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Decodes a query string, where `+` is a space.
+    /// Decodes a query string, in which `+` is a space.
     pub fn parse(query: &str) -> Parameters {
         Parameters { left: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), taken: Vec::new() }
     }
 
-    /// A parameter's text.
+    /// Takes a parameter's text.
     pub fn text(&mut self, name: &str) -> Option<String> {
         let at = self.left.iter().position(|(given, _)| given == name)?;
         self.taken.push(name.to_owned());
         Some(self.left.remove(at).1)
     }
 
-    /// The texts of a parameter that may be repeated, in order.
+    /// Takes the texts of a parameter that may be repeated, in order.
     pub fn texts(&mut self, name: &str) -> Vec<String> {
         std::iter::from_fn(|| self.text(name)).collect()
     }
 
-    /// A parameter that is `true` or `false`, which it is when it is not there.
+    /// Takes a parameter that is `true` or `false`; false if it is missing.
     ///
     /// # Errors
     /// 400 for anything else.
@@ -51,33 +51,33 @@ impl Parameters {
         }
     }
 
-    /// A point in time, as PostgreSQL reads it.
+    /// Takes a point in time, as a text that PostgreSQL reads.
     ///
     /// # Errors
-    /// 400 for what is no ISO 8601 date or instant. That 30 February does not exist, PostgreSQL finds.
+    /// 400 if it is not an ISO 8601 date or instant. PostgreSQL itself refuses dates such as 30 February.
     pub fn instant(&mut self, name: &str) -> Result<Option<String>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let wrong = || Problem::bad_request(format!("the parameter {name} is not an ISO 8601 date or instant: {text}"));
         instant(&text).map(Some).ok_or_else(wrong)
     }
 
-    /// Sees that no parameter is left.
+    /// Checks that no parameter is left.
     ///
     /// # Errors
-    /// 400 with the name of one that is: passed over, it would change what the answer means.
+    /// 400 with the name of one that is left: if it were ignored, the response would not be what the caller wants.
     pub fn finish(self) -> Result<()> {
         match self.left.first() {
             Some((name, _)) if self.taken.contains(name) => {
-                Err(Problem::bad_request(format!("the parameter {name} is there twice")))
+                Err(Problem::bad_request(format!("the parameter {name} is given twice")))
             }
-            Some((name, _)) => Err(Problem::bad_request(format!("the parameter {name} is not known here"))),
+            Some((name, _)) => Err(Problem::bad_request(format!("unknown parameter {name}"))),
             None => Ok(()),
         }
     }
 }
 
-/// Checks the shape of `2021-04-02`, or of `2021-04-02T16:03:31.057462+03:00` where seconds, their fraction and the
-/// offset may be missing. A `+` that was sent as it is has become a space, and becomes a `+` again.
+/// Checks the shape `2021-04-02` or `2021-04-02T16:03:31.057462+03:00`; seconds, their fraction and the offset are optional.
+/// A `+` that was sent unescaped has become a space; this makes it a `+` again.
 fn instant(text: &str) -> Option<String> {
     let (date, time) = match text.split_once(['T', 't']) {
         Some((date, time)) => (date, Some(time)),
@@ -114,19 +114,19 @@ fn has_shape(text: &str, shape: &str) -> bool {
         && text.bytes().zip(shape.bytes()).all(|(t, s)| if s == b'0' { t.is_ascii_digit() } else { t == s })
 }
 
-/// What a body is, by its Content-Type.
+/// The kind of a body, by its Content-Type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An object that says what to do.
+    /// An object with the arguments, in JSON.
     Json,
-    /// The same, as the documentation of Aidbox writes it.
+    /// The same in YAML, as in Aidbox's documentation.
     Yaml,
-    /// Resources, a line each, perhaps compressed.
+    /// Resources, one per line, perhaps compressed.
     Ndjson,
 }
 
 /// # Errors
-/// 415 for a type that is none of these.
+/// 415 for any other type.
 pub fn kind(headers: &HeaderMap) -> Result<Option<Kind>> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
     let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -141,18 +141,18 @@ pub fn kind(headers: &HeaderMap) -> Result<Option<Kind>> {
         | "application/x-gzip" => Ok(Some(Kind::Ndjson)),
         _ => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!("the Content-Type {media_type} is not known here; application/json and text/yaml are"),
+            format!("the Content-Type {media_type} is not supported; use application/json or text/yaml"),
         )),
     }
 }
 
-/// A JSON object whose members are handed on as they were sent, letter by letter.
+/// A JSON object. The text of its members is passed on unchanged.
 #[derive(Debug, Default)]
 pub struct Object(BTreeMap<String, Box<RawValue>>);
 
 impl Object {
     /// # Errors
-    /// Why a text is no JSON object.
+    /// Why a text is not a JSON object.
     fn parse(text: &[u8]) -> serde_json::Result<Object> {
         serde_json::from_slice(text).map(Object)
     }
@@ -166,7 +166,7 @@ impl Object {
         value.map_err(|error| Problem::bad_request(format!("{name}: {error}")))
     }
 
-    /// Whether there is a member of this name.
+    /// Whether there is a member with this name.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -176,22 +176,22 @@ impl Object {
         self.0.insert(name.to_owned(), to_raw_value(&value.into()).expect("a JSON value"));
     }
 
-    /// A member that must be text, taken out.
+    /// Takes a member that must be a string.
     ///
     /// # Errors
-    /// 400 when it is missing or something else.
+    /// 400 if it is missing or another value.
     pub fn take_text(&mut self, name: &str) -> Result<String> {
         match self.0.remove(name).map(|raw| serde_json::from_str(raw.get())) {
             Some(Ok(text)) => Ok(text),
-            Some(Err(_)) => Err(Problem::bad_request(format!("{name} is not a text"))),
+            Some(Err(_)) => Err(Problem::bad_request(format!("{name} is not a string"))),
             None => Err(Problem::bad_request(format!("{name} is missing"))),
         }
     }
 
-    /// A member that is true or false, which it is when it is not there, taken out.
+    /// Takes a member that is true or false; false if it is missing.
     ///
     /// # Errors
-    /// 400 when it is something else.
+    /// 400 if it is another value.
     pub fn take_flag(&mut self, name: &str) -> Result<bool> {
         match self.0.remove(name).map(|raw| serde_json::from_str(raw.get())) {
             None => Ok(false),
@@ -200,27 +200,27 @@ impl Object {
         }
     }
 
-    /// As JSON.
+    /// The object as JSON text.
     pub fn text(&self) -> String {
         serde_json::to_string(&self.0).expect("a JSON object")
     }
 }
 
-/// A body that is one JSON or YAML object.
+/// Reads a body that is one JSON or YAML object.
 ///
 /// # Errors
-/// 400 for what is none, 413 for one of more than `max_bytes`, 415 for another Content-Type.
+/// 400 if it is not such an object, 413 if it has more than `max_bytes`, 415 for another Content-Type.
 pub async fn object(headers: &HeaderMap, body: Body, max_bytes: u64) -> Result<Object> {
     let kind = kind(headers)?;
     if coding(headers).is_some() {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a compressed body is understood as NDJSON only"));
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "only an NDJSON body may be compressed"));
     }
     let limit = usize::try_from(max_bytes).unwrap_or(usize::MAX);
     let bytes = Limited::new(body, limit).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_bytes} bytes"));
         }
-        Problem::bad_request("the body did not come whole").because(error)
+        Problem::bad_request("the body is incomplete").because(error)
     })?;
     let bytes = bytes.to_bytes();
     let is_json = || bytes.trim_ascii_start().starts_with(b"{");
@@ -234,7 +234,7 @@ pub async fn object(headers: &HeaderMap, body: Body, max_bytes: u64) -> Result<O
     }
 }
 
-/// The coding of a body, in lower case, if it has one.
+/// The Content-Encoding of a body in lower case, if it has one.
 pub fn coding(headers: &HeaderMap) -> Option<String> {
     let coding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes)?;
     let coding = String::from_utf8_lossy(coding).trim().to_ascii_lowercase();
@@ -252,7 +252,7 @@ fn from_yaml(bytes: &[u8], most_bytes: usize) -> Result<Object> {
     Object::parse(json.as_bytes()).map_err(|error| wrong(&error))
 }
 
-/// Checks that the caller takes what will be sent, `types` being other names of it as well.
+/// Checks that the caller accepts the response's type. `types` are all its names.
 ///
 /// # Errors
 /// 406.
@@ -277,7 +277,10 @@ pub fn accepts(headers: &HeaderMap, types: &[&str]) -> Result<()> {
     if ranges.flat_map(|value| value.split(',')).any(|range| takes(range.trim())) {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::NOT_ACCEPTABLE, format!("the answer would be {}, which Accept rules out", types[0])))
+    Err(Problem::new(
+        StatusCode::NOT_ACCEPTABLE,
+        format!("the response would be {}, which the Accept header does not allow", types[0]),
+    ))
 }
 
 #[cfg(test)]
@@ -319,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_a_body_holds_is_handed_on_letter_by_letter() {
-        // What serde_json calls numbers among its own modules is nobody else's number.
+        // A key with the name that serde_json uses internally for numbers is an ordinary key.
         let body =
             r#"{"merge":{"$serde_json::private::Number":"1"},"n":1.10E+400,"$serde_json::private::RawValue":"[1"}"#;
         let object = Object::parse(body.as_bytes()).unwrap();

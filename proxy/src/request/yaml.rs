@@ -1,17 +1,16 @@
-//! YAML as JSON text, by the core schema of YAML 1.2 as far as JSON has its values: nothing is read as what it does not
-//! say. A number is what JSON's grammar calls one and keeps each of its digits; `true` and `false` are the booleans;
-//! `null`, `~` and nothing are null; all else, and every key, is text.
+//! Converts YAML to JSON text, by the core schema of YAML 1.2, limited to JSON's values. A number must match JSON's grammar,
+//! and keeps all its digits; `true` and `false` are booleans; `null`, `~` and an empty value are null. Everything else, and
+//! every key, is text.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 
-/// The only document of a text as JSON. What aliases stand for counts as if it was written out: it may not make more
-/// than `most_bytes`.
+/// Converts a text with one document. Aliases are expanded, and the result may not have more than `most_bytes`.
 ///
 /// # Errors
-/// What is wrong with the text, and where.
+/// The error in the text, and its line.
 pub fn to_json(text: &str, most_bytes: usize) -> Result<String, String> {
     let mut writer = Writer { most_bytes, ..Writer::default() };
     for event in Parser::new_from_str(text) {
@@ -27,15 +26,15 @@ struct Writer {
     most_bytes: usize,
     documents: usize,
     open: Vec<Collection>,
-    /// Where in `json` the nodes are that have an anchor.
+    /// The ranges in `json` of nodes with an anchor.
     anchors: HashMap<usize, Range<usize>>,
 }
 
-/// A sequence or mapping that has not ended.
+/// An open sequence or mapping.
 struct Collection {
     /// The keys so far, if it is a mapping.
     keys: Option<HashSet<String>>,
-    /// The next node is a mapping's value.
+    /// Whether the next node is a mapping's value.
     has_key: bool,
     is_empty: bool,
     start: usize,
@@ -61,15 +60,15 @@ impl Writer {
             }
             Event::Alias(anchor) => {
                 let start = self.begin()?;
-                let target = self.anchors.get(&anchor).cloned().ok_or("an alias stands for what it is part of")?;
+                let target = self.anchors.get(&anchor).cloned().ok_or("an alias refers to a node that contains it")?;
                 if start + target.len() > self.most_bytes {
-                    return Err("the aliases stand for too much".into());
+                    return Err("the aliases expand to too many bytes".into());
                 }
                 let is_key = self.awaits_key();
                 if is_key {
                     let key = serde_json::from_str::<String>(&self.json[target.clone()]);
                     self.json.extend_from_within(target);
-                    self.key(&key.map_err(|_| "a key is no text")?)?;
+                    self.key(&key.map_err(|_| "a key is not text")?)?;
                 } else {
                     self.json.extend_from_within(target);
                     self.end();
@@ -84,7 +83,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Where the next node begins, behind the comma it may need.
+    /// Writes the comma that the next node may need. Returns where the node begins.
     fn begin(&mut self) -> Result<usize, String> {
         if let Some(collection) = self.open.last_mut() {
             if !collection.is_empty && !collection.has_key {
@@ -109,7 +108,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A value is whole.
+    /// Notes the end of a value.
     fn end(&mut self) {
         if let Some(collection) = self.open.last_mut() {
             collection.has_key = false;
@@ -130,10 +129,10 @@ impl Writer {
         tag: Option<&Tag>,
     ) -> Result<(), String> {
         if self.awaits_key() {
-            return Err("a key is no text".into());
+            return Err("a key is not text".into());
         }
         if tag.is_some_and(|tag| !matches!(tag.core_suffix(), Some("map" | "seq"))) {
-            return Err("a tag is not known".into());
+            return Err("unknown tag".into());
         }
         let start = self.begin()?;
         self.json.push(bracket);
@@ -155,7 +154,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<String, S
         None => style != ScalarStyle::Plain,
         Some(Some("str")) => true,
         Some(Some("int" | "float" | "bool" | "null")) => false,
-        Some(_) => return Err("a tag is not known".into()),
+        Some(_) => return Err("unknown tag".into()),
     };
     Ok(match text {
         _ if is_text => quoted(text),
@@ -170,7 +169,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Whether JSON's grammar makes a number of it (RFC 8259, 6).
+/// Whether it is a number in JSON's grammar (RFC 8259, 6).
 fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);
@@ -251,6 +250,6 @@ mod tests {
             assert!(to_json(wrong, 1000).is_err(), "{wrong}");
         }
         let bomb = "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c]\ne: [*d,*d,*d,*d]";
-        assert!(to_json(bomb, 1000).unwrap_err().contains("too much"));
+        assert!(to_json(bomb, 1000).unwrap_err().contains("too many bytes"));
     }
 }

@@ -1,4 +1,4 @@
-//! `$dump` and `$dump-sql`.
+//! `$dump` and `$dump-sql`: return resources of a type, or rows of a query.
 
 use axum::body::Body;
 use axum::extract::Path;
@@ -11,7 +11,7 @@ use crate::request::call::Call;
 use crate::request::parse::JSON;
 use crate::response::{NDJSON, stream};
 
-/// All resources of a type.
+/// Returns all resources of a type.
 pub async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<Response> {
     let (since, fhir, gzip) =
         (call.parameters.instant("_since")?, call.parameters.flag("fhir")?, call.parameters.flag("gzip")?);
@@ -27,7 +27,7 @@ pub async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<R
     Ok(stream(&call, NDJSON[0], gzip, pieces))
 }
 
-/// The rows of a query.
+/// Returns the rows of a query.
 pub async fn dump_sql(mut call: Call, body: Body) -> Result<Response> {
     let mut body = call.object(body).await?;
     let query = body.take_text("query")?;
@@ -39,7 +39,7 @@ pub async fn dump_sql(mut call: Call, body: Body) -> Result<Response> {
         "json" => &JSON[..1],
         "sql" => &["application/sql"],
         "elastic-bulk" => &NDJSON[1..2],
-        // An unknown one never gets as far as an answer.
+        // The function refuses an unknown format, so there is no response.
         _ => &NDJSON[..1],
     };
     let content_type = content_types[0];

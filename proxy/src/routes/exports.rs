@@ -17,14 +17,14 @@ use crate::request::call::{Call, Metadata};
 use crate::request::parse::{JSON, Object};
 use crate::response::{meta, respond, timestamp};
 
-/// What FHIR's own answers are.
+/// The media type of FHIR's JSON.
 const FHIR_JSON: &str = "application/fhir+json";
 /// How long signed URLs are valid.
 const URL_LIFETIME: Duration = Duration::from_secs(3600);
-/// How often clients should ask for a status.
+/// How long clients should wait between polls of a status.
 const RETRY_AFTER: &str = "2";
 
-/// The parameters of `GET /fhir/$export`.
+/// Starts an export with the parameters of `GET /fhir/$export`.
 pub async fn kick_off(mut call: Call, uri: Uri) -> Result<Response> {
     let mut request = Object::default();
     let mut insert = |name: &str, texts: Vec<String>| {
@@ -36,7 +36,7 @@ pub async fn kick_off(mut call: Call, uri: Uri) -> Result<Response> {
         }
         Ok(())
     };
-    // Lists: as HL7 has it, a client may repeat the parameter or put commas between.
+    // Lists: HL7 allows a client to repeat the parameter or to separate values by commas.
     for name in ["_type", "_elements"] {
         insert(name, call.parameters.texts(name))?;
     }
@@ -50,13 +50,13 @@ pub async fn kick_off(mut call: Call, uri: Uri) -> Result<Response> {
     start(call, request, url).await
 }
 
-/// HEAD asks for nothing to be done, and a kick-off does something.
+/// Refuses HEAD, which must not start an export.
 pub async fn no_head() -> Response {
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address is not for this method");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not support this method");
     ([(header::ALLOW, "GET,POST")], problem).into_response()
 }
 
-/// The same as a Parameters resource: a part a parameter, which may repeat.
+/// Starts an export with a Parameters resource. A parameter may be repeated.
 pub async fn kick_off_by_parameters(call: Call, body: Body) -> Result<Response> {
     let body = call.object(body).await?;
     if body.get("resourceType")? != Some(Value::from("Parameters")) {
@@ -73,7 +73,7 @@ pub async fn kick_off_by_parameters(call: Call, body: Body) -> Result<Response> 
         match (values.get_mut(name), value) {
             (None, value) => drop(values.insert(name.to_owned(), value)),
             (Some(Value::String(before)), Value::String(value)) => *before += &format!(",{value}"),
-            _ => return Err(Problem::bad_request(format!("the parameter {name} is there twice"))),
+            _ => return Err(Problem::bad_request(format!("the parameter {name} is given twice"))),
         }
     }
     let mut request = Object::default();
@@ -82,21 +82,21 @@ pub async fn kick_off_by_parameters(call: Call, body: Body) -> Result<Response> 
     start(call, request, url).await
 }
 
-/// The name and the value of a part of a Parameters resource.
+/// The name and the value of a parameter in a Parameters resource.
 ///
 /// # Errors
-/// 400 for a part without one or the other, and for values that are neither texts, numbers, booleans nor references.
+/// 400 for a parameter without a name or a value, and for values that are not strings, numbers, booleans or references.
 fn named_value(part: &Value) -> Result<(&str, Value)> {
     let Some(name) = part["name"].as_str() else {
         return Err(Problem::bad_request("a parameter has no name"));
     };
     let of_parameter = |what: &str| Problem::bad_request(format!("the parameter {name} {what}"));
     if name == "request" {
-        return Err(of_parameter("is not known here"));
+        return Err(of_parameter("is unknown"));
     }
     let mut values = part.as_object().into_iter().flatten().filter(|(member, _)| member.starts_with("value"));
     let (Some((value_type, value)), None) = (values.next(), values.next()) else {
-        return Err(of_parameter("has not one value"));
+        return Err(of_parameter("must have exactly one value"));
     };
     match value {
         Value::String(text) if text.is_empty() => Err(of_parameter("is empty")),
@@ -104,14 +104,14 @@ fn named_value(part: &Value) -> Result<(&str, Value)> {
         Value::Object(object) if value_type == "valueReference" && object.contains_key("reference") => {
             Ok((name, object["reference"].clone()))
         }
-        _ => Err(of_parameter(&format!("has a {value_type}, which is not known here"))),
+        _ => Err(of_parameter(&format!("has a {value_type}, which is not supported"))),
     }
 }
 
 async fn start(mut call: Call, mut request: Object, url: String) -> Result<Response> {
     call.answers(&[FHIR_JSON, JSON[0]])?;
     if !call.prefers("respond-async") {
-        return Err(Problem::bad_request("exports take time: ask with Prefer: respond-async"));
+        return Err(Problem::bad_request("an export runs in the background: send Prefer: respond-async"));
     }
     request.insert("request", url);
     let id = export(&call, &request).await?;
@@ -128,7 +128,7 @@ async fn export(call: &Call, request: &Object) -> Result<String> {
     Ok(id)
 }
 
-/// A status, whose `polls` count once the caller is known.
+/// Reads a status. Counts the poll after the caller is authenticated.
 async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Value> {
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     if let Some(polls) = polls {
@@ -139,12 +139,12 @@ async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Va
     serde_json::from_str(&status).map_err(|error| Problem::unavailable(format!("bulk_export_status: {error}")))
 }
 
-/// 202 while it runs, then the manifest.
+/// Returns 202 while the export runs, then the manifest.
 pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
     call.answers(JSON)?;
     let mut status = status_of(&call, &id, Some(&call.app.polls)).await?;
     match status["status"].as_str() {
-        // One of `/v1` has a single file and no manifest: its status is there.
+        // An export of `/v1` has a single file and no manifest; its status is at `/v1`.
         Some("completed") if status["output"].is_null() => {
             return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such export here"));
         }
@@ -170,7 +170,7 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
     Ok(([(header::EXPIRES, expires)], manifest).into_response())
 }
 
-/// Ends an export, and removes its files.
+/// Cancels an export, and removes its files.
 pub async fn delete(call: Call, Path(id): Path<String>) -> Result<Response> {
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     let deleted = session.value("bulk_export_cancel($1)", &[(&id, Type::TEXT)]).await?;
@@ -181,7 +181,7 @@ pub async fn delete(call: Call, Path(id): Path<String>) -> Result<Response> {
     }
 }
 
-/// All types in one file: `{resourceTypes, since}`.
+/// Starts an export of all types into one file: `{resourceTypes, since}`.
 pub async fn start_single(mut call: Call, body: Body) -> Result<Response> {
     let request = call.object(body).await?;
     call.answers(JSON)?;
@@ -193,7 +193,7 @@ pub async fn start_single(mut call: Call, body: Body) -> Result<Response> {
     Ok(with_meta(&call, StatusCode::ACCEPTED, data))
 }
 
-/// Where such an export is, with the URL of its file when it is done.
+/// Returns the status of such an export, with the URL of its file when it is complete.
 pub async fn job(mut call: Call, Path(id): Path<String>) -> Result<Response> {
     call.answers(JSON)?;
     let data = status_of(&call, &id, None).await?;
@@ -207,7 +207,7 @@ fn with_meta(call: &Call, code: StatusCode, data: Value) -> Response {
     respond(code, JSON[0], json!({"data": data, "meta": meta}).to_string())
 }
 
-/// Resources by their identifiers, at once.
+/// Returns resources by their identifiers.
 pub async fn identifiers(mut call: Call, body: Body) -> Result<Response> {
     let request = call.object(body).await?.text();
     call.answers(JSON)?;
@@ -217,18 +217,21 @@ pub async fn identifiers(mut call: Call, body: Body) -> Result<Response> {
     Ok(respond(StatusCode::OK, JSON[0], answer))
 }
 
-/// What there is, as FHIR tells it: each of its types that the caller may read can be exported.
+/// Returns the CapabilityStatement, with the types that the caller may read and export.
 pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
-    // Clients may say what they would get anyway. A `+` of a query string is a space.
+    // Clients may request the format that is the default anyway. A `+` in a query string is a space.
     match call.parameters.text("_format").as_deref() {
         None | Some("json" | "application/json" | "application/fhir+json" | "application/fhir json") => {}
         Some(_) => {
-            return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "the answer would be JSON, which _format rules out"));
+            return Err(Problem::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "the response would be JSON, which _format does not allow",
+            ));
         }
     }
     match call.parameters.text("mode").as_deref() {
         None | Some("full" | "normative" | "terminology") => {}
-        Some(_) => return Err(Problem::bad_request("the parameter mode is full, normative or terminology")),
+        Some(_) => return Err(Problem::bad_request("the parameter mode must be full, normative or terminology")),
     }
     call.answers(JSON)?;
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
@@ -237,7 +240,7 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     session.commit().await?;
     let export =
         json!([{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}]);
-    // Types of one's own are exported like others, and are none that a CapabilityStatement may name.
+    // Custom types can be exported, too, but a CapabilityStatement may name only FHIR's types.
     let is_fhirs = |name: &&String| Version::of_number(&version).is_some_and(|fhir| fhir.has_resource_type(name));
     let resources: Vec<Value> = types.iter().filter(is_fhirs).map(|name| json!({"type": name})).collect();
     let statement = json!({

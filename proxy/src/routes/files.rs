@@ -1,5 +1,5 @@
-//! Files of exports, for whoever has a signed URL: whole or in ranges (RFC 9110, 14), a part at a time, each by a statement
-//! of its own. While a client reads what it has got, neither a connection nor a snapshot waits for it.
+//! Serves exported files to callers with a signed URL: whole or in ranges (RFC 9110, 14). Each part is read by a statement
+//! of its own. While a client reads a part, it holds no database connection and no snapshot.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -16,21 +16,21 @@ use crate::error::{Blame, Problem, Result};
 use crate::limits::downloads::Running;
 use crate::request::call::{Call, Download};
 
-/// What exported files are.
+/// The media types of exported files.
 const FHIR_NDJSON: &str = "application/fhir+ndjson";
-/// How much is asked for at a time, in bytes.
+/// The size of a part, in bytes.
 const PART: u64 = 1 << 20;
-/// The wait before a part is asked for again that the server could not give.
+/// The wait before a failed part is requested again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// A file, or the range of it that is asked for.
+/// Returns a file, or the requested range of it.
 pub async fn file(Download(call, address): Download, method: Method, uri: Uri) -> Result<Response> {
     let url = uri.to_string();
-    // The length is needed first, to know what a range is.
+    // The length is needed first, to check the range.
     let whole_is_asked = method == Method::GET && !call.headers.contains_key(header::RANGE);
     let first = part(&call, &url, 0, if whole_is_asked { PART } else { 1 }).await?;
     let size = first.size;
-    // Nothing ever changes a file under its name: a job's are made once, under a new random name.
+    // A file never changes: a job writes its files once, under a new random name.
     let tag = format!("\"{}\"", uri.path().trim_start_matches("/export/"));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(FHIR_NDJSON)),
@@ -58,8 +58,7 @@ pub async fn file(Download(call, address): Download, method: Method, uri: Uri) -
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        // Counted when the signature has been found to be good: who knows no more than a file's path takes no place of those
-        // who may have it.
+        // Counted only after the signature is verified: a caller who only knows a file's path cannot use up the limit.
         let running = call.app.downloads.begin(uri.path(), address)?;
         let first_piece = whole_is_asked.then_some(first.bytes);
         Body::from_stream(pieces(Reading { call, url: first.next_url, left: range, first_piece, _running: running }))
@@ -70,7 +69,7 @@ pub async fn file(Download(call, address): Download, method: Method, uri: Uri) -
 /// A part of a file.
 struct Part {
     bytes: Bytes,
-    /// Of the file.
+    /// The size of the file.
     size: u64,
     /// Its URL, valid for another hour.
     next_url: String,
@@ -90,12 +89,12 @@ async fn part(call: &Call, url: &str, start: u64, length: u64) -> Result<Part> {
     Ok(Part { bytes, size: row.get::<_, i64>(1) as u64, next_url: row.get(2) })
 }
 
-/// A download under way.
+/// A running download.
 struct Reading {
     call: Call,
     url: String,
     left: Range<u64>,
-    /// What was read already.
+    /// The part that has been read already.
     first_piece: Option<Bytes>,
     _running: Running,
 }
@@ -122,7 +121,7 @@ fn pieces(reading: Reading) -> impl stream::Stream<Item = Result<Bytes>> {
 }
 
 impl Reading {
-    /// A server that starts anew, or has too much to do, has as long as a client would have to take something.
+    /// Reads the next part. If the server restarts or is overloaded, this retries for as long as a client may be idle.
     async fn next_part(&self) -> Result<Part> {
         let begun = Instant::now();
         loop {
@@ -138,27 +137,27 @@ impl Reading {
     }
 }
 
-/// Whether the client has the file already: If-None-Match names it, weakly or not, or any.
+/// Whether the client has the file already: If-None-Match has its tag, weak or not, or `*`.
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
     tags.any(|known| known == "*" || known.trim_start_matches("W/") == tag)
 }
 
-/// Whether a range still makes sense to the client: it has other bytes of this same file, or says nothing of it.
+/// Whether to send a range: If-Range has the tag of this file, or is missing.
 fn may_be_part(headers: &HeaderMap, tag: &str) -> bool {
     headers.get(header::IF_RANGE).is_none_or(|condition| condition.as_bytes() == tag.as_bytes())
 }
 
-/// The range that is asked for of so many bytes, which is empty if none of them are in it. Of several ranges all is given,
-/// as for what is no range of bytes.
+/// The requested range of a file with `all` bytes. It is empty if the file ends before it. `None` means the whole file: for
+/// several ranges, and for ranges that are not in bytes.
 fn asked(headers: &HeaderMap, size: u64) -> Option<Range<u64>> {
     let text = headers.get(header::RANGE)?.to_str().ok()?.trim();
     let (unit, range) = text.split_once('=')?;
     let (first, last) = range.trim().split_once('-').filter(|_| unit.eq_ignore_ascii_case("bytes"))?;
     let number = |text: &str| match text {
         _ if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) => None,
-        // Further than any file goes.
+        // Longer than any file.
         _ => Some(text.parse().unwrap_or(u64::MAX)),
     };
     match (number(first), number(last)) {
@@ -204,7 +203,7 @@ mod tests {
         assert!(!is_known(&of("if-none-match", "\"a\""), "\"a/b\""));
         assert!(may_be_part(&HeaderMap::new(), "\"a/b\""));
         assert!(may_be_part(&of("if-range", "\"a/b\""), "\"a/b\""));
-        // A weak tag compares to nothing, and a date is none of ours.
+        // A weak tag never matches, and a date is not one of the proxy's tags.
         for other in ["W/\"a/b\"", "\"b\"", "Sun, 29 Nov 2026 00:00:00 GMT"] {
             assert!(!may_be_part(&of("if-range", other), "\"a/b\""), "{other}");
         }

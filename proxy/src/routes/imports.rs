@@ -1,4 +1,4 @@
-//! `$import`, and the status of imports.
+//! `$import`, and the status and cancelling of imports.
 
 use axum::body::Body;
 use axum::extract::Path;
@@ -12,7 +12,7 @@ use crate::request::call::Call;
 use crate::request::parse::JSON;
 use crate::response::respond;
 
-/// Has sources imported.
+/// Starts an import.
 pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
     let request = call.object(body).await?.text();
     call.answers(JSON)?;
@@ -27,7 +27,7 @@ pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> 
         .into_response())
 }
 
-/// How far one is.
+/// Returns the status of an import.
 pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
     call.answers(JSON)?;
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
@@ -36,11 +36,11 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
     Ok(respond(StatusCode::OK, JSON[0], status))
 }
 
-/// Ends one where it stands.
+/// Cancels an import.
 pub async fn cancel(call: Call, Path(id): Path<String>) -> Result<Response> {
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     if session.value("bulk_import_cancel($1)", &[(&id, Type::TEXT)]).await? != "true" {
-        // Nobody knows it, which asking for it says; or it has ended.
+        // Either it does not exist, which reading its status reports, or it has ended.
         session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
         return Err(Problem::new(StatusCode::CONFLICT, "this import has ended"));
     }

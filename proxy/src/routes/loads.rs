@@ -1,4 +1,4 @@
-//! `$load`.
+//! `$load`: loads NDJSON from a URL or from the body of the request.
 
 use axum::body::Body;
 use axum::http::StatusCode;

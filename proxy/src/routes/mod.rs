@@ -1,4 +1,4 @@
-//! The endpoints. Each handler names the function that answers it, and does nothing that the function could do.
+//! The endpoints. Each handler calls one SQL function, and does nothing that the function can do.
 
 mod dumps;
 mod exports;
@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::observe;
 use crate::request::call::Call;
 
-/// All there is.
+/// All routes.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/{type}/$dump", get(dumps::dump))
@@ -52,7 +52,7 @@ pub fn router(app: Arc<App>) -> Router {
 mod tests {
     use std::collections::BTreeSet;
 
-    /// `GET /health` and so on, by the calls in this file's own text.
+    /// `GET /health` and so on, read from the calls in this file's own text.
     fn served() -> BTreeSet<String> {
         let source = include_str!("mod.rs");
         let router = source.split("#[cfg(test)]").next().unwrap();

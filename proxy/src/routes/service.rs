@@ -1,4 +1,4 @@
-//! For whoever watches the proxy.
+//! The endpoints for monitoring: health and metrics.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::database::pool::Health;
 use crate::request::parse::JSON;
 use crate::response::{Said, respond};
 
-/// Whether requests can be served.
+/// Returns whether requests can be served.
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let (code, status) = match app.pool.health().await {
         Health::Good => (StatusCode::OK, "ok"),
@@ -24,7 +24,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
     response
 }
 
-/// What was done so far, for Prometheus.
+/// Returns the metrics for Prometheus.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.text(app.pool.counts())).into_response()
 }

@@ -1,4 +1,4 @@
-//! Resources as the body of a request, which the database takes as the data of a COPY.
+//! Sends the body of a `$load` request to the database, as the data of a COPY.
 
 use axum::body::Body;
 use axum::http::{StatusCode, header};
@@ -14,10 +14,10 @@ use crate::request::parse::{self, Parameters};
 /// How many bytes go to the database at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// The options of the COPY that takes a body, of one type or of any. They are words of ours, and what is checked here.
+/// The options of the COPY for a body. The result only contains fixed words and checked values.
 ///
 /// # Errors
-/// 400 for a value that an option cannot have, or a name that no type has.
+/// 400 for a bad value of an option, or a name that is not a type.
 pub fn options(resource_type: Option<&str>, fhir: bool, parameters: &mut Parameters) -> Result<String> {
     let mut options = vec![format!("FORMAT {}", if fhir { "fhir" } else { "aidbox" })];
     if let Some(name) = resource_type {
@@ -37,13 +37,14 @@ pub fn options(resource_type: Option<&str>, fhir: bool, parameters: &mut Paramet
         Some(_) => return Err(Problem::bad_request("the parameter on_error is not abort or skip")),
     }
     if let Some(number) = parameters.text("max_errors") {
-        let number: u64 = number.parse().map_err(|_| Problem::bad_request("the parameter max_errors is no number"))?;
+        let number: u64 =
+            number.parse().map_err(|_| Problem::bad_request("the parameter max_errors is not a number"))?;
         options.push(format!("MAX_ERRORS {number}"));
     }
     Ok(options.join(", "))
 }
 
-/// Sees that a body may come: its encoding, and its length as far as it is announced.
+/// Checks a body before it is read: its encoding, and its length if the request has one.
 ///
 /// # Errors
 /// 413 for a body that is too large; 415 for an encoding other than gzip.
@@ -65,7 +66,7 @@ fn too_large(most: u64) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {most} bytes"))
 }
 
-/// Sends a body. Compressed bytes stay so: the load tells them by their content.
+/// Sends a body. Compressed bytes stay compressed: the load recognises gzip by its first bytes.
 ///
 /// # Errors
 /// 400 for a body that breaks off; 408 for one that stalls; 413 for one that is too large; those of the load.
@@ -76,7 +77,7 @@ pub async fn send(call: &Call, mut copy: Copy<'_>, mut body: Body) -> Result<()>
         let frame = timeout(call.app.config.idle_timeout, body.frame()).await;
         let frame = frame.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body stalled"))?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| Problem::bad_request("the body did not come whole").because(error))?;
+        let frame = frame.map_err(|error| Problem::bad_request("the body is incomplete").because(error))?;
         let Ok(mut data) = frame.into_data() else { continue };
         bytes += data.len() as u64;
         if bytes > most {

@@ -1,5 +1,5 @@
-//! `compare EXPECTED ACTUAL`: do two files, or two folders, of NDJSON hold the same resources? Exit code 0 if
-//! so, 1 if not (with the first differences on standard output), 2 if they can't be read.
+//! `compare EXPECTED ACTUAL`: compares two files or two folders of NDJSON. Exit code 0 if they have the same resources, 1 if
+//! not (with the first differences on standard output), 2 if they cannot be read.
 
 use std::collections::HashMap;
 use std::io;
@@ -57,7 +57,7 @@ fn run(expected: &Path, actual: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Prints the surroundings of the first place where the two texts part.
+/// Prints the two texts around their first difference.
 fn show_change(key: &str, before: &HashMap<String, String>, after: &HashMap<String, String>) {
     println!("- changed     {key}");
     let (Some(before), Some(after)) = (before.get(key), after.get(key)) else { return };

@@ -1,4 +1,4 @@
-//! Writes a sample of FHIR R4 resources as NDJSON, one file a type and/or one file of all types. Prints a line
+//! Writes a sample of FHIR R4 resources as NDJSON, one file per type and/or one file with all types. Prints a line
 //! for each file: type, number of resources, bytes of NDJSON, path.
 
 use std::fs::{self, File};
@@ -85,7 +85,7 @@ fn report(what: &str, Written { resources, bytes }: Written, path: &Path) {
     println!("{what} {resources} {bytes} {}", path.display());
 }
 
-/// Writes beside the file and renames at the end: a file that is there is whole.
+/// Writes to another name and renames at the end, so that an existing file is complete.
 fn write_file(
     path: &Path,
     plain: bool,

@@ -1,4 +1,4 @@
-//! Resources on their way into a table.
+//! Collects the resources that are written to a table together.
 
 use super::columns::Columns;
 use fhir_bulk_pg::datum::{self, Value, Values};
@@ -7,10 +7,10 @@ use fhir_bulk_pg::update::Old;
 use pgrx::pg_sys;
 use std::collections::TryReserveError;
 
-/// Memory that a huge resource took beyond this is given back.
+/// Memory that a huge resource used beyond this is freed.
 const KEEP_BYTES: usize = 4 << 20;
 
-/// What all rows of a load share.
+/// The values that all rows of a load share.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
     /// The load's number of `transaction_id_seq`.
@@ -22,7 +22,7 @@ pub struct Stamp {
 /// The rows of one type that are not written yet.
 pub(super) struct Batch {
     stamp: Stamp,
-    /// What all rows share, as datums.
+    /// The values that all rows share, as datums.
     constants: Values,
     resource_type: Value,
     status_created: pg_sys::Datum,
@@ -47,7 +47,7 @@ impl Batch {
     }
 
     /// # Errors
-    /// When memory for it can't be had.
+    /// Out of memory.
     pub fn push(&mut self, id: &str, resource: &[u8], created_at: Option<i64>) -> Result<(), TryReserveError> {
         let id = push_text(&mut self.values, id);
         let value = self.values.push::<TryReserveError>(|out| {
@@ -72,13 +72,13 @@ impl Batch {
         self.values.clear(KEEP_BYTES);
     }
 
-    /// The places of all rows.
+    /// The indexes of all rows.
     pub fn all(&self) -> Vec<usize> {
         (0..self.rows.len()).collect()
     }
 
     pub fn id(&self, row: usize) -> &str {
-        // It was pushed as a str.
+        // It is valid UTF-8: `push` got a str.
         str::from_utf8(self.id_bytes(row)).unwrap_or_default()
     }
 
@@ -86,10 +86,10 @@ impl Batch {
         self.values.bytes(self.rows[row].id)
     }
 
-    /// These rows in the order of their ids, of each id the last: what a statement can take that meets every id at
-    /// most once, and two of which wait for each other's rows in the same order.
+    /// These rows in the order of their ids, of each id the last: a statement may meet each id only once, and two sessions
+    /// must wait for each other's rows in the same order.
     pub fn last_of_each_id(&self, rows: Vec<usize>) -> Vec<usize> {
-        // The first bytes decide mostly, and are compared as one number.
+        // The first bytes mostly decide; they are compared as one number.
         let mut keyed: Vec<_> = rows.into_iter().map(|row| (first_bytes(self.id_bytes(row)), row)).collect();
         keyed.sort_unstable_by(|(a, at), (b, bt)| {
             a.cmp(b).then_with(|| self.id_bytes(*at).cmp(self.id_bytes(*bt))).then_with(|| at.cmp(bt))
@@ -118,7 +118,7 @@ impl Batch {
         }
     }
 
-    /// What becomes of a row that the table has, in the order of [`Columns::updated`], by the rules of
+    /// The new values for a row that the table has, in the order of [`Columns::updated`], by the rules of
     /// [`super::statements`].
     pub fn new_version(
         &self,
@@ -148,7 +148,7 @@ impl Batch {
         }
     }
 
-    /// `id, resource, cts` of a row; a missing creation time is that of the load.
+    /// `id, resource, cts` of a row. A missing creation time becomes the load's time.
     pub fn staged_values(&self, row: usize, to: &mut Vec<pg_sys::Datum>) {
         let Row { id, cts, resource } = self.rows[row];
         to.push(self.values.datum(id));
@@ -166,7 +166,8 @@ impl Batch {
         Parameter::texts(&mut self.id_datums(rows).collect::<Vec<_>>())
     }
 
-    /// What [`super::statements`] take: `$1` ids, `$2` resources, `$3` txid, `$4` ts, `$5` type, `$6` creation times.
+    /// The parameters of [`super::statements`]: `$1` ids, `$2` resources, `$3` txid, `$4` ts, `$5` type, `$6` creation
+    /// times.
     pub fn parameters(&self, rows: &[usize]) -> Vec<Parameter> {
         let mut resources: Vec<_> = rows.iter().map(|row| self.values.datum(self.rows[*row].resource)).collect();
         let created: Vec<_> = rows.iter().map(|row| self.rows[*row].cts).collect();
@@ -186,7 +187,7 @@ impl Batch {
     }
 }
 
-/// The values of an enumerated status that say what a row went through.
+/// The values of the enumerated status.
 pub(super) struct Statuses {
     created: pg_sys::Datum,
     updated: pg_sys::Datum,
@@ -195,7 +196,7 @@ pub(super) struct Statuses {
 }
 
 impl Statuses {
-    /// Those of a type. One that lacks any raises 22P02.
+    /// The values of a type. Raises 22P02 if the type lacks one.
     pub fn of(status_type: pg_sys::Oid) -> Statuses {
         let value = |label| datum::input(status_type, label);
         Statuses {
@@ -215,12 +216,12 @@ impl Statuses {
     }
 }
 
-/// An enum's value is an OID; what is above its 32 bits says nothing.
+/// An enum's value is an OID: only the lower 32 bits count.
 fn is_same_enum(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
     a.value() as u32 == b.value() as u32
 }
 
-/// A number that is ordered as the first 16 of these bytes are.
+/// A number whose order is that of the first 16 bytes.
 fn first_bytes(bytes: &[u8]) -> u128 {
     let mut first = [0; 16];
     let length = bytes.len().min(first.len());

@@ -18,7 +18,7 @@ pub(super) struct Columns {
 
 impl Columns {
     /// # Errors
-    /// 42703 for a column that is missing, 42804 for one of another type.
+    /// 42703 for a missing column, 42804 for a column of another type.
     pub fn of(table: &Table) -> Result<Columns> {
         let columns = table.columns();
         let find = |name: &str| columns.iter().find(|c| c.name.to_bytes() == name.as_bytes());
@@ -28,7 +28,7 @@ impl Columns {
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!("column {name} of table \"{}\" is not of type {type_name}", table.name()),
             )
-            .hint("Resource tables have the columns that bulk_create_table gives them.")),
+            .hint("bulk_create_table() creates a table with the columns of a resource table.")),
             None => Err(missing(table, name)),
         };
         let status = find("status").ok_or_else(|| missing(table, "status"))?;
@@ -44,19 +44,19 @@ impl Columns {
         })
     }
 
-    /// `id, txid, ts, resource_type, status, resource` and, where it exists, `cts`: the order in which
-    /// [`super::batch::Batch::row_values`] gives their values.
+    /// `id, txid, ts, resource_type, status, resource` and, if it exists, `cts`: in the order of
+    /// [`super::batch::Batch::row_values`].
     pub fn inserted(&self) -> Vec<i16> {
         [self.id].into_iter().chain(self.updated()).collect()
     }
 
-    /// The same without `id`: what a new version replaces, in the order of [`super::batch::Batch::new_version`].
+    /// The same without `id`: the columns that a new version replaces, in the order of [`super::batch::Batch::new_version`].
     pub fn updated(&self) -> Vec<i16> {
         let Columns { txid, ts, resource_type, status, resource, cts, .. } = *self;
         [txid, ts, resource_type, status, resource].into_iter().chain(cts).collect()
     }
 
-    /// What is read of a row to replace it.
+    /// The columns that are read to replace a row.
     pub fn selected(&self) -> Vec<i16> {
         [self.id, self.txid, self.ts, self.status].into_iter().chain(self.cts).collect()
     }
@@ -67,5 +67,5 @@ fn missing(table: &Table, column: &str) -> Error {
         PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
         format!("table \"{}\" has no column {column}, so it is not a resource table", table.name()),
     )
-    .hint("Resource tables have the columns that bulk_create_table gives them.")
+    .hint("bulk_create_table() creates a table with the columns of a resource table.")
 }

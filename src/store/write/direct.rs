@@ -1,7 +1,7 @@
-//! The direct way: new rows straight into heap pages, new versions straight into the place of known rows.
+//! The direct path: inserts new rows directly into heap pages, and replaces known rows directly.
 //!
-//! What two sessions do at the same time is left to PostgreSQL's statements: a row that another one changes meanwhile,
-//! and ids that it keeps inserting, are written by [`Statements`], which wait and answer as `ON CONFLICT` does.
+//! Conflicts between two sessions are left to PostgreSQL's statements: if another session changes a row meanwhile, or keeps
+//! inserting the same ids, [`Statements`] write these rows. They wait and resolve conflicts as `ON CONFLICT` does.
 
 use super::batch::{Batch, Statuses};
 use super::columns::Columns;
@@ -13,7 +13,7 @@ use fhir_bulk_pg::insert::{HeapInsert, Space};
 use fhir_bulk_pg::update::{HeapUpdate, Place, Snapshot};
 use fhir_bulk_pg::{session, subtransaction};
 
-/// How often a batch is looked through for known ids and inserted, when others insert them meanwhile.
+/// How often to look for known ids and insert a batch, if other sessions insert the same ids meanwhile.
 const ATTEMPTS: usize = 2;
 
 /// Writes batches into one table.
@@ -21,13 +21,13 @@ pub(super) struct Direct {
     insert: HeapInsert,
     known: KnownRows,
     statements: Statements,
-    /// Look for known ids before inserting; else find out by inserting.
+    /// Whether to look for known ids before inserting; otherwise the insert finds them.
     look_first: bool,
 }
 
 impl Direct {
-    /// Makes ready; the caller checks the right to insert. `Err` with what was given when the index on `id` is being
-    /// replaced at this moment.
+    /// Prepares the path. The caller checks the right to insert. Returns the statements as `Err` if another session is
+    /// replacing the index on `id` now.
     pub fn new(table: Table, columns: Columns, statements: Statements) -> Result<Direct, Statements> {
         let Some(index) = path::id_index(&table, &columns) else { return Err(statements) };
         let access = Access::update(table, columns.updated(), columns.selected());
@@ -44,7 +44,7 @@ impl Direct {
         }
     }
 
-    /// Writes a batch. All of it is seen by the statements after it.
+    /// Writes a batch. Later statements see all of it.
     pub fn write(&mut self, batch: &Batch) {
         let rows = batch.last_of_each_id(batch.all());
         for _ in 0..ATTEMPTS {
@@ -78,7 +78,7 @@ impl Direct {
             statements.upsert(batch, left);
             return;
         }
-        // Where they stand is asked again once they are locked.
+        // Find the rows again after they are locked.
         statements.upsert_keeping(batch, rows.into_iter().map(|(row, _)| row).collect(), |locked| {
             let snapshot = Snapshot::take();
             let (places, mut left) = known.find(insert, &snapshot, batch, locked);
@@ -88,20 +88,20 @@ impl Direct {
         });
     }
 
-    /// Ends the writing; what is needed after an error, the transaction's end does.
+    /// Frees everything. After an error the transaction's end does that instead.
     pub fn close(self) {
         self.known.update.close();
         self.insert.close();
     }
 }
 
-/// Inserts rows, each with an id of its own, in the order of their ids. Whether it is done: an id that is known undoes
-/// it all.
+/// Inserts rows with different ids, in the order of their ids. Returns false if the table has one of the ids: then nothing
+/// is inserted.
 fn insert_new(insert: &mut HeapInsert, batch: &Batch, rows: &[usize]) -> bool {
     if rows.is_empty() {
         return true;
     }
-    // Rows stand in the table as the source had them, whatever the order of their ids.
+    // The table keeps the source's order of rows; only the index entries are in the order of ids.
     let mut in_order = rows.to_vec();
     in_order.sort_unstable();
     let by_id = rows.iter().filter_map(|row| in_order.binary_search(row).ok());
@@ -114,17 +114,17 @@ fn insert_new(insert: &mut HeapInsert, batch: &Batch, rows: &[usize]) -> bool {
     inserted.is_some()
 }
 
-/// The rows that the table has.
+/// Finds and replaces rows that the table has.
 struct KnownRows {
     access: Access,
     columns: Columns,
     update: HeapUpdate,
-    /// Known since the right to replace rows was checked: when there was the first to be replaced.
+    /// Set when the first row is replaced, after the check of the right to do so.
     statuses: Option<Statuses>,
 }
 
 impl KnownRows {
-    /// Those of these rows that the table has, and the others, both in their order.
+    /// Divides rows into those that the table has, with their places, and the others. Both keep their order.
     fn find(
         &mut self,
         insert: &HeapInsert,
@@ -143,7 +143,7 @@ impl KnownRows {
         (known, new)
     }
 
-    /// Replaces rows; the answer are those that another session has changed meanwhile.
+    /// Replaces rows. Returns those that another session has changed meanwhile.
     fn replace(
         &mut self,
         insert: &HeapInsert,

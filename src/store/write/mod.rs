@@ -1,4 +1,4 @@
-//! Resources into their table: new ones, and new versions of known ones. [`path`] chooses the way.
+//! Writes resources into their table: new ones, and new versions of known ones. [`path`] chooses how.
 
 mod batch;
 mod columns;
@@ -24,10 +24,10 @@ use fhir_bulk_pg::{session, spi};
 use statements::{History, Lock, StagedStatements, Statements, Target};
 use std::collections::TryReserveError;
 
-/// A batch is full at so many rows or so many bytes, whichever comes first.
+/// A batch is full when it has this many rows or bytes.
 const BATCH_ROWS: usize = 4000;
 const BATCH_BYTES: usize = 2 << 20;
-/// Statements cost by the piece: their batches are larger.
+/// Each statement has a fixed cost, so batches for statements are larger.
 const STATEMENT_ROWS: usize = 8000;
 const STATEMENT_BYTES: usize = 8 << 20;
 
@@ -36,14 +36,14 @@ pub struct TableWriter {
     table: Table,
     batch: Batch,
     way: Way,
-    /// Input lines whose resource is in the table.
+    /// How many input lines are stored.
     stored: u64,
 }
 
-/// A [`Path`] with what it needs.
+/// A [`Path`] with its state.
 enum Way {
     Direct(Box<Direct>),
-    /// Into a table that this load has made, which nobody else sees: all rows, then its keys.
+    /// Into a table that this load has created and no other session sees: first all rows, then the keys.
     Fill {
         insert: HeapInsert,
         keys: Keys,
@@ -51,7 +51,7 @@ enum Way {
     Set(Statements),
     UpdateInsert {
         statements: Statements,
-        /// Rules say nothing true of how many rows they wrote.
+        /// Whether statements return the right number of rows. With rules they do not.
         counts: bool,
     },
     Staged {
@@ -61,10 +61,10 @@ enum Way {
     },
 }
 
-/// The way a load by the current role would take into a table, and why.
+/// The path that a load by the current role would take into a table, and why.
 ///
 /// # Errors
-/// As [`TableWriter::open`].
+/// As for [`TableWriter::open`].
 pub fn path_into(table: &ResourceTable) -> Result<(Path, &'static str)> {
     let open = Table::open_for_insert(table.oid);
     let chosen = Columns::of(&open).and_then(|columns| path::choose(&open, &columns));
@@ -72,10 +72,10 @@ pub fn path_into(table: &ResourceTable) -> Result<(Path, &'static str)> {
     chosen
 }
 
-/// Sees that a table has the columns of a resource table.
+/// Checks that a table has the columns of a resource table.
 ///
 /// # Errors
-/// 42703 and 42804 for columns that are missing or of another type; PostgreSQL's own (42809) for what has no rows.
+/// 42703 and 42804 for columns that are missing or of another type. PostgreSQL raises 42809 if it is not a table.
 pub fn check(table: &ResourceTable) -> Result<()> {
     let open = Table::open_for_insert(table.oid);
     let columns = Columns::of(&open);
@@ -84,12 +84,12 @@ pub fn check(table: &ResourceTable) -> Result<()> {
 }
 
 impl TableWriter {
-    /// Opens a table for writing: checks privileges and chooses the way. With `keep_history` replaced versions go to
-    /// the history table. A table that was made just now may lack its `keys` until the writing ends.
+    /// Opens a table for writing: checks privileges and chooses the path. With `keep_history`, replaced versions go to the
+    /// history table. A table that was just created may lack its `keys` until [`TableWriter::finish`].
     ///
     /// # Errors
-    /// 42703 and 42804 for columns that are missing or of another type, 42P10 without a unique index on `id`, 42809
-    /// for what is no table, 42P01 without a history table. PostgreSQL's own (42501) are raised.
+    /// 42703 and 42804 for columns that are missing or of another type, 42P10 without a unique index on `id`, 42809 if it is
+    /// not a table, 42P01 without a history table. PostgreSQL raises its own errors (42501).
     pub fn open(
         table: &ResourceTable,
         resource_type: &ResourceType,
@@ -109,7 +109,7 @@ impl TableWriter {
             keys => keys,
         };
         let history = if keep_history { Some(History::of(table, &table.history()?)) } else { None };
-        // The privilege is checked before anything is said of the table.
+        // Check the privilege first, so that errors reveal nothing of the table.
         Access::insert(open, columns.inserted()).check();
         let (has_cts, status_type) = (columns.cts.is_some(), columns.status_type);
         let status_created = datum::input(status_type, c"created");
@@ -142,20 +142,20 @@ impl TableWriter {
         Ok(TableWriter { table: open, batch, way, stored: 0 })
     }
 
-    /// Whether writing may run code that others wrote: triggers, rules, policies.
+    /// Whether writing may run code of other roles: triggers, rules, policies.
     pub fn runs_others_code(&self) -> bool {
         !matches!(self.way, Way::Direct(_) | Way::Fill { .. })
     }
 
-    /// Whether the table gets its keys when the writing ends.
+    /// Whether [`TableWriter::finish`] creates the table's keys.
     pub fn lacks_keys(&self) -> bool {
         matches!(self.way, Way::Fill { .. })
     }
 
-    /// Takes one resource, as jsonb bytes without their length header; writes a batch when it is full.
+    /// Adds one resource, as jsonb bytes without their length header. Writes the batch when it is full.
     ///
     /// # Errors
-    /// When memory for it can't be had. Those of writing are raised.
+    /// Out of memory. Errors of writing are raised.
     pub fn push(
         &mut self,
         id: &str,
@@ -173,7 +173,7 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Writes what is left and closes the table; how many input lines are stored.
+    /// Writes the last batch and closes the table. Returns how many input lines are stored.
     pub fn finish(mut self) -> u64 {
         self.flush();
         let mut missing = None;
@@ -206,7 +206,7 @@ impl TableWriter {
         if lines == 0 {
             return;
         }
-        // Of what a trigger or rule kept out, the lines don't count as stored.
+        // Lines whose rows a trigger or rule kept out do not count as stored.
         let kept_out = match way {
             Way::Direct(direct) => {
                 direct.write(batch);
@@ -237,7 +237,7 @@ impl TableWriter {
     }
 }
 
-/// A temporary table of this transaction for `id, resource, cts`, and its name.
+/// Creates a temporary table with `id, resource, cts` for this transaction. Returns it and its name.
 fn make_stage() -> (Table, String) {
     let number = spi::catalog_texts(c"SELECT count(*) FROM pg_class WHERE relname LIKE 'fhir\\_bulk\\_stage\\_%'", &[]);
     let name = format!("pg_temp.fhir_bulk_stage_{}", number.first().map_or("0", String::as_str));

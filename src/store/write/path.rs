@@ -1,5 +1,5 @@
-//! How rows get into a table. All ways give the same rows and counts; they differ in speed and in what of
-//! PostgreSQL they leave room for.
+//! Chooses how rows are written into a table. All paths give the same rows and counts. They differ in speed, and in which
+//! features of PostgreSQL (triggers, policies, partitions) they support.
 
 use super::columns::Columns;
 use crate::settings::{self, WritePath};
@@ -8,24 +8,26 @@ use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// A way into a table.
+/// How rows are written into a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// Batches straight into heap pages, then index entries; each batch in a subtransaction, which is rolled back and
-    /// done by `Set` when an id is known. Nothing is ever inserted and then taken back: no other session waits for a
-    /// key that will not come, and logical decoding sees none.
+    /// Batches go directly into heap pages, then index entries are inserted. Each batch runs in a subtransaction. If an id
+    /// is known, it is rolled back, known ids are looked up, and the batch is tried again. After that, `Set` writes it.
+    /// There are no speculative insertions: no other session waits for a key that is then removed, and logical decoding sees
+    /// none.
     Direct,
-    /// `INSERT … SELECT … ON CONFLICT`, a batch a statement: triggers, policies, partitions take part.
+    /// One `INSERT … SELECT … ON CONFLICT` per batch: triggers, policies and partitions work.
     Set,
-    /// `UPDATE`, then `INSERT` of the rest: where ON CONFLICT is not to be had (foreign tables, rules).
+    /// `UPDATE`, then `INSERT` of the other rows: for tables that do not support ON CONFLICT (foreign tables, rules).
     UpdateInsert,
-    /// Into a temporary table first, then one `INSERT … SELECT … ON CONFLICT`: where each statement travels. Replaced
-    /// versions that are kept must be held first, which is done batch by batch, by the statements of `Set`.
+    /// All rows go into a temporary table, then one `INSERT … SELECT … ON CONFLICT` writes them: for tables on other
+    /// servers, where each statement costs a round trip. If replaced versions are kept, their rows must be locked first;
+    /// then the statements of `Set` write batch by batch.
     Staged,
 }
 
 impl Path {
-    /// As users read it.
+    /// Its name for users.
     pub fn name(self) -> &'static str {
         match self {
             Path::Direct => "direct",
@@ -36,28 +38,28 @@ impl Path {
     }
 }
 
-/// The way into a table for the current role, and why.
+/// The path into a table for the current role, and why.
 ///
 /// # Errors
-/// 42809 for what is no table; 42P10 for one without a unique index on `id`.
+/// 42809 if it is not a table; 42P10 for a table without a unique index on `id`.
 pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
     let chosen = wanted(table, columns)?;
-    // A foreign table's keys are its server's business.
+    // A foreign table has its keys on its own server.
     if chosen.0 != Path::UpdateInsert && id_index(table, columns).is_none() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
             format!("table \"{}\" has no unique index on id", table.name()),
         )
-        .detail("It must be on id alone, of all rows, and not deferrable.")
+        .detail("The index must be on id alone, without WHERE, and not deferrable.")
         .hint(format!("CREATE UNIQUE INDEX ON {} (id);", table.name())));
     }
     Ok(chosen)
 }
 
-/// Whether the way is [`Path::Direct`] but for the index on `id`, which may be missing.
+/// Whether the path is [`Path::Direct`], even if the index on `id` is missing.
 ///
 /// # Errors
-/// 42809 for what is no table.
+/// 42809 if it is not a table.
 pub(super) fn is_direct(table: &Table, columns: &Columns) -> Result<bool> {
     Ok(wanted(table, columns)?.0 == Path::Direct)
 }
@@ -73,12 +75,12 @@ fn wanted(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
 
 fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
     Ok(match table.kind() {
-        b'r' | b'p' if is_distributed(table) => (Path::Staged, "Citus spreads it over other servers"),
+        b'r' | b'p' if is_distributed(table) => (Path::Staged, "Citus distributes it to other servers"),
         b'r' | b'p' if table.has_rules() => (Path::UpdateInsert, "it has rules"),
         b'p' if has_foreign_partition(table) => (Path::UpdateInsert, "some of its partitions are foreign tables"),
         b'f' => (Path::UpdateInsert, "it is a foreign table"),
         b'p' | b'r' if id_index(table, columns).is_some_and(|index| index.conflict.is_none()) => {
-            (Path::UpdateInsert, "ON CONFLICT takes its deferrable key for the index on id")
+            (Path::UpdateInsert, "ON CONFLICT does not work with its deferrable key on id")
         }
         b'p' => (Path::Set, "it is partitioned"),
         b'r' if table.is_partition() => (Path::Set, "it is a partition"),
@@ -91,7 +93,7 @@ fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
         }
         b'r' if !catalog::is_enum(columns.status_type) => (Path::Set, "its status is not an enumerated type"),
         b'r' if id_index(table, columns).is_some_and(|index| !index.is_exact) => {
-            (Path::Set, "different ids may be equal in it")
+            (Path::Set, "its collation may treat different ids as equal")
         }
         b'r' => (Path::Direct, "it is a plain table"),
         kind => {
@@ -113,7 +115,8 @@ fn oid(table: &Table) -> Parameter {
     Parameter::oid(table.oid())
 }
 
-/// Citus keeps a shell of the table here and its rows elsewhere; what went into the shell would be lost.
+/// Whether Citus distributes the table. Then only a shell of it is here, and rows written directly into the shell would be
+/// lost.
 pub(super) fn is_distributed(table: &Table) -> bool {
     let Some(schema) = catalog::schema(c"pg_catalog") else { return false };
     if catalog::relation(c"pg_dist_partition", schema).is_none() {
@@ -129,26 +132,26 @@ fn has_foreign_partition(table: &Table) -> bool {
     !spi::catalog_texts(query, &[oid(table)]).is_empty()
 }
 
-/// Whether triggers, of the table or of any partition, may keep rows out of it.
+/// Whether triggers of the table or of a partition may keep rows out.
 pub(super) fn has_triggers(table: &Table) -> bool {
     let query = c"SELECT 'yes' FROM pg_partition_tree($1) p JOIN pg_class c ON c.oid = p.relid \
         WHERE c.relhastriggers LIMIT 1";
     table.has_triggers() || table.kind() == b'p' && !spi::catalog_texts(query, &[oid(table)]).is_empty()
 }
 
-/// What `ON CONFLICT (id)` needs.
+/// A unique index on `id`, as `ON CONFLICT` needs it.
 pub(super) struct IdIndex {
     pub oid: pg_sys::Oid,
-    /// Ids that are equal in it are the same bytes.
+    /// Whether ids that are equal in it have the same bytes.
     is_exact: bool,
-    /// What `ON CONFLICT` names. With a deferrable key on `id` beside it, `(id)` stands for both, and that key refuses; then it
-    /// is the constraint's name, if it has one.
+    /// The conflict target for `ON CONFLICT`, mostly `(id)`. If there is also a deferrable key on `id`, `(id)` would match
+    /// that key, too, and fail; then this is the constraint's name, or `None` if there is no constraint.
     pub conflict: Option<String>,
 }
 
-/// A unique index on `id` alone.
+/// Finds a unique index on `id` alone.
 pub(super) fn id_index(table: &Table, columns: &Columns) -> Option<IdIndex> {
-    // The name comes last, as it may have any character.
+    // The name is last, because it may contain any character.
     let query = c"SELECT concat(i.indexrelid, ' ', coalesce(c.collisdeterministic, true), ' ', \
             EXISTS (SELECT FROM pg_index d WHERE d.indrelid = i.indrelid \
             AND d.indisunique AND NOT d.indimmediate AND d.indnkeyatts = 1 AND d.indkey[0] = i.indkey[0]), ' ', \

@@ -1,8 +1,9 @@
-//! The SQL by which rows are replaced, with the caller's rights: triggers, policies and privileges take part.
+//! The SQL statements that insert and replace rows with the caller's rights: triggers, policies and privileges apply.
 //!
-//! Parameters are those of [`super::batch::Batch::parameters`]. A row that this very load wrote (a repeated id)
-//! keeps its status, leaves no history and, when new, takes the last line's creation time; any other keeps its own.
-//! Number and time tell the load's own rows: a sequence that was set back gives numbers that old rows have.
+//! Their parameters are those of [`super::batch::Batch::parameters`]. If this load itself wrote a row before (a repeated
+//! id), the row keeps its status and leaves no history; if the row is new, it takes the last line's creation time. Other
+//! rows keep their creation time. A load recognises its own rows by number and time: if the sequence was set back, old rows
+//! may have the same number.
 
 use super::batch::Batch;
 use crate::store::ResourceTable;
@@ -14,23 +15,23 @@ use pgrx::PgSqlErrorCode;
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 
-/// Rounds in which rows may appear between looking and inserting, before the statement that waits for them.
+/// How often to look and insert again if other sessions insert rows in between. After that a statement waits for them.
 const ROUNDS: usize = 3;
 
-/// What statements say of the table that they write, as `t`.
+/// The table that statements write, as `t`.
 pub(super) struct Target {
     /// `schema.table`, quoted.
     table: String,
     has_cts: bool,
     /// See [`ResourceTable::status`].
     status: String,
-    /// What `ON CONFLICT` names: see [`super::path::IdIndex`].
+    /// The conflict target: see [`super::path::IdIndex`].
     conflict: String,
 }
 
 impl Target {
     pub fn new(table: &ResourceTable, has_cts: bool, conflict: Option<String>) -> Target {
-        // Without one, no statement with it is run.
+        // If there is none, no statement with ON CONFLICT runs.
         let conflict = conflict.unwrap_or_else(|| "(id)".to_owned());
         Target { table: table.sql_name.clone(), has_cts, status: table.status("t."), conflict }
     }
@@ -47,25 +48,25 @@ pub(super) struct Statements {
     upsert: CString,
 }
 
-/// Those by which replaced versions are kept.
+/// The statements that keep replaced versions.
 struct Keep {
     keep: CString,
-    /// Which one is not kept, since the history has another one of its number.
+    /// Finds a version that was not kept, because the history has another one with its number.
     lost: Option<CString>,
 }
 
 impl Keep {
-    /// `any` are the rows to be kept.
+    /// `any` selects the rows to keep.
     fn new(history: &History, any: &str) -> Keep {
         let History { sql_name, columns, can_compare, has_deferrable, may_refuse } = history;
         let own = is_own(("$2", "$3"));
         let same = format!(
             "SELECT FROM {sql_name} AS h WHERE h.id OPERATOR(pg_catalog.=) t.id AND h.txid OPERATOR(pg_catalog.=) t.txid"
         );
-        // ON CONFLICT knows nothing of keys that are checked later.
+        // ON CONFLICT does not work with deferrable keys.
         let unless_there =
             if *has_deferrable { format!("AND NOT EXISTS ({same})") } else { "ON CONFLICT DO NOTHING".to_owned() };
-        // What a trigger or rule keeps out is not lost to another version.
+        // A version that a trigger or rule kept out is not an error.
         let unless_refused = if *may_refuse { format!("AND EXISTS ({same})") } else { String::new() };
         Keep {
             keep: sql(format!(
@@ -83,7 +84,7 @@ impl Keep {
 }
 
 impl Statements {
-    /// With `history`, replaced versions are kept there.
+    /// With `history`, replaced versions are kept in that table.
     pub fn new(target: &Target, history: Option<&History>, lock: Lock) -> Statements {
         let Target { table, has_cts, status, conflict } = target;
         let (cts, value, set_insert, set_update) = if *has_cts {
@@ -96,7 +97,7 @@ impl Statements {
         } else {
             ("", "", String::new(), String::new())
         };
-        // `unnest` of several arrays at once is grammar only under its bare name, which could be anybody's.
+        // PostgreSQL unnests several arrays at once only under the bare name `unnest`, which search_path could replace.
         let rows =
             "ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($6)) AS r(id, resource, cts)";
         let insert = format!(
@@ -126,7 +127,7 @@ impl Statements {
         }
     }
 
-    /// Which of these rows' ids the table has.
+    /// The ids of these rows that the table has.
     fn known(&self, batch: &Batch, rows: &[usize]) -> HashSet<String> {
         with_scratch(|| spi::texts(&self.known, &[batch.ids(rows)])).into_iter().collect()
     }
@@ -136,7 +137,7 @@ impl Statements {
         self.keep.is_some()
     }
 
-    /// Inserts or replaces rows, of which each id comes once; how many of them are in the table then.
+    /// Inserts or replaces rows with different ids. Returns how many of them are in the table then.
     pub fn upsert(&self, batch: &Batch, rows: Vec<usize>) -> u64 {
         if self.keep_history() {
             self.upsert_keeping(batch, rows, |known| self.update(batch, known))
@@ -145,11 +146,11 @@ impl Statements {
         }
     }
 
-    /// The same with history; `update` replaces rows that are locked and kept and says how many it did.
+    /// As [`Statements::upsert`], with history. `update` replaces rows that are locked and kept, and returns how many.
     pub fn upsert_keeping(&self, batch: &Batch, rows: Vec<usize>, mut update: impl FnMut(&[usize]) -> u64) -> u64 {
         let (mut rest, mut stored) = (rows, 0);
-        // ON CONFLICT does not tell what it replaced. Rows are locked, kept and updated; what another session inserts
-        // in between is found in the next round.
+        // ON CONFLICT does not return the versions that it replaces. So rows are locked, kept and updated; the next round
+        // finds rows that another session inserts in between.
         for _ in 0..ROUNDS {
             if rest.is_empty() {
                 return stored;
@@ -172,12 +173,12 @@ impl Statements {
         stored + self.run(&self.upsert, batch, &rest)
     }
 
-    /// Updates rows that the table has; how many it has.
+    /// Updates rows that the table has. Returns how many.
     pub fn update(&self, batch: &Batch, rows: &[usize]) -> u64 {
         self.run(&self.update, batch, rows)
     }
 
-    /// Updates the known rows and inserts the others, without ON CONFLICT; how many the statements touched.
+    /// Updates the known rows and inserts the others, without ON CONFLICT. Returns how many rows the statements wrote.
     pub fn update_insert(&self, batch: &Batch, rows: Vec<usize>) -> u64 {
         let found = self.known(batch, &rows);
         let (known, new) = rows.into_iter().partition::<Vec<_>, _>(|row| found.contains(batch.id(*row)));
@@ -211,30 +212,30 @@ impl Statements {
 fn history_has_another(version: &str) -> Error {
     Error::new(
         PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-        format!("version {version} cannot be kept: the history has another one of that number"),
+        format!("version {version} cannot be kept: the history table already has another version with this number"),
     )
     .hint("transaction_id_seq seems to be behind the rows: SELECT setval('transaction_id_seq', …) beyond the highest txid.")
 }
 
-/// How rows are held while they are kept and replaced.
+/// How rows are locked while they are kept and replaced.
 #[derive(Clone, Copy)]
 pub(super) enum Lock {
     /// `SELECT … FOR UPDATE`.
     Select,
-    /// An `UPDATE` that changes nothing: Citus has no `FOR UPDATE` of rows on several servers.
+    /// An `UPDATE` that changes nothing: Citus does not support `FOR UPDATE` of rows on several servers.
     Update,
 }
 
-/// Where replaced versions are kept.
+/// The history table, in which replaced versions are kept.
 pub(super) struct History {
     sql_name: String,
-    /// Those that both tables have.
+    /// The columns that both tables have.
     columns: String,
-    /// The caller sees what is in it, and when versions were written.
+    /// Whether the caller sees all its rows, and versions have a time.
     can_compare: bool,
-    /// It has a key that is not checked at once.
+    /// Whether it has a deferrable key.
     has_deferrable: bool,
-    /// Triggers or rules may keep rows out of it.
+    /// Whether triggers or rules may keep rows out of it.
     may_refuse: bool,
 }
 
@@ -250,7 +251,7 @@ impl History {
     }
 }
 
-/// The columns of a resource and others of one type, as far as they can be given values, quoted.
+/// The columns that both tables have and that can be written, quoted: those of a resource, and others of the same type.
 const COLUMNS_OF_BOTH: &CStr = c"SELECT quote_ident(t.attname) FROM pg_attribute t \
     JOIN pg_attribute h ON h.attname = t.attname \
     WHERE t.attrelid = $1 AND h.attrelid = $2 AND t.attnum > 0 AND h.attnum > 0 \
@@ -258,17 +259,17 @@ const COLUMNS_OF_BOTH: &CStr = c"SELECT quote_ident(t.attname) FROM pg_attribute
     AND (t.atttypid = h.atttypid \
         OR t.attname IN ('id', 'txid', 'ts', 'resource_type', 'status', 'resource', 'cts')) \
     ORDER BY t.attnum";
-/// A key of a table that is not checked at once, if there is one.
+/// Whether a table has a deferrable key.
 const DEFERRABLE_KEYS: &CStr = c"SELECT 'yes' FROM pg_index WHERE indrelid = $1 AND NOT indimmediate LIMIT 1";
-/// Whether anything but the row's own content decides if it gets in.
+/// Whether triggers or rules may keep rows out of a table or a partition.
 const TRIGGERS_OR_RULES: &CStr = c"SELECT 'yes' FROM pg_class \
     WHERE (relhastriggers OR relhasrules) \
     AND (oid = $1 OR oid IN (SELECT p.relid FROM pg_partition_tree($1) p)) LIMIT 1";
 
-/// From a temporary table of `id, resource, cts` to the resource table, in one statement each.
+/// The statements that move all rows of a temporary table with `id, resource, cts` into the resource table.
 pub(super) struct StagedStatements {
     upsert: CString,
-    /// How many ids there are, asked where triggers may keep some out.
+    /// Counts the ids; used if triggers may keep rows out.
     count: Option<CString>,
 }
 
@@ -281,7 +282,7 @@ impl StagedStatements {
             ("", "", String::new())
         };
         StagedStatements {
-            // The stage holds lines in their order, so that the last of an id is that with the highest place.
+            // The stage has the lines in their order: the last line of an id has the highest ctid.
             upsert: sql(format!(
                 "INSERT INTO {table} AS t (id, txid, ts, resource_type, status, resource{cts}) \
                  SELECT r.id, $1, $2, $3, 'created', r.resource{value} FROM \
@@ -293,13 +294,13 @@ impl StagedStatements {
         }
     }
 
-    /// With a look at how many rows triggers keep out.
+    /// Also counts the rows that triggers keep out.
     pub fn counting(self, stage: &str) -> StagedStatements {
         let count = sql(format!("SELECT pg_catalog.count(DISTINCT s.id) FROM {stage} AS s"));
         StagedStatements { count: Some(count), ..self }
     }
 
-    /// Moves all of it; how many rows were kept out of the table.
+    /// Moves all rows. Returns how many rows triggers kept out of the table.
     pub fn run(&self, batch: &Batch) -> u64 {
         let parameters: [Parameter; 3] = batch.stamp_parameters();
         let moved = spi::execute(&self.upsert, &parameters);
@@ -308,7 +309,7 @@ impl StagedStatements {
     }
 }
 
-/// `excluded.ts`, not `now()`: other servers that the statement may travel to have clocks of their own.
+/// It uses `excluded.ts`, not `now()`: the statement may run on other servers, which have their own clocks.
 fn on_conflict(Target { conflict, status, .. }: &Target) -> String {
     format!(
         "ON CONFLICT {conflict} DO UPDATE SET txid = excluded.txid, ts = excluded.ts, \
@@ -317,7 +318,7 @@ fn on_conflict(Target { conflict, status, .. }: &Target) -> String {
     )
 }
 
-/// Where a statement has the load's number and time.
+/// The expressions for the load's number and time in a statement.
 type Own = (&'static str, &'static str);
 const EXCLUDED: Own = ("excluded.txid", "excluded.ts");
 const PARAMETERS: Own = ("$3", "$4");

@@ -1,4 +1,4 @@
-//! What columns say of a resource, taken out of its members: `id`, `resourceType`, and of `meta` versions and times.
+//! Removes from a resource what the row's columns have: `id`, `resourceType`, and the version and times in `meta`.
 
 use super::{Encoder, Frame};
 use crate::error::{IdRule, LineError, Reason, Refusal};
@@ -6,7 +6,7 @@ use crate::jsonb::kind;
 use crate::jsonb::value::{Entry, Value};
 
 impl Encoder {
-    /// Takes what the columns say out of `meta`; true when nothing is left of it.
+    /// Removes what the columns have from `meta`. Returns true if `meta` is empty then.
     pub(super) fn close_meta(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, Refusal> {
         let mut kept = frame.first;
         for at in frame.first..self.pending.len() {
@@ -17,7 +17,7 @@ impl Encoder {
                     self.set_created_at(value, frame)?;
                     continue;
                 }
-                // The last one of that name is no list: a creation time found in one before it does not count.
+                // The last member with this name is not a list: a creation time in an earlier one does not count.
                 b"extension" if !matches!(value.kind(), kind::ARRAY | kind::DROPPED) => self.created_at = None,
                 _ => {}
             }
@@ -30,7 +30,7 @@ impl Encoder {
         Ok(kept == frame.first)
     }
 
-    /// True when this is the extension that carries the creation time.
+    /// Returns true if this is the extension that has the creation time.
     pub(super) fn close_meta_extension(&mut self, frame: &Frame, line: &[u8]) -> Result<bool, Refusal> {
         let source = self.source(line);
         let members = &self.pending[frame.first..];
@@ -60,7 +60,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Takes `id` and `resourceType` out of the members and checks `meta`.
+    /// Removes `id` and `resourceType` from the members, and checks `meta`.
     pub(super) fn take_identity(&mut self, line: &[u8], start: usize) -> Result<(Value, Option<Value>), Refusal> {
         let refused = |reason| Err(LineError::new(reason, start).into());
         let (mut id, mut resource_type, mut kept) = (None, None, 0);
@@ -94,7 +94,7 @@ fn id_is_valid(id: &[u8], rule: IdRule) -> bool {
         IdRule::Fhir => {
             (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
         }
-        // U+0080 to U+009F are control characters too.
+        // U+0080 to U+009F are control characters, too.
         IdRule::Aidbox => {
             (1..=255).contains(&id.len()) && str::from_utf8(id).is_ok_and(|text| !text.chars().any(char::is_control))
         }

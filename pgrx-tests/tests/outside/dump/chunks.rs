@@ -1,4 +1,4 @@
-//! The NDJSON body in pieces, plain and gzip.
+//! The NDJSON body in chunks, plain and gzip.
 
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, fails, rows, run};
 use fhir_bulk_tests::{Client, Database, gunzip};

@@ -1,4 +1,4 @@
-//! Which rows come out, and what of them.
+//! Which rows a dump returns, and what a line contains.
 
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, fails, rows, run};
 use fhir_bulk_tests::{Client, Database};

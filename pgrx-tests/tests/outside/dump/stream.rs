@@ -77,7 +77,7 @@ fn a_cursor_that_is_closed_early_leaves_nothing_open() {
     );
 }
 
-/// A portal's name is no secret: `CLOSE` takes any, and so does `DECLARE`.
+/// A portal's name is not secret: `CLOSE` and `DECLARE` accept any name.
 #[test]
 fn a_dump_has_no_portal_that_others_could_close_or_put_theirs_in_the_place_of() {
     let (_database, mut client) = tables(5_000);

@@ -1,4 +1,4 @@
-//! Tables as people have them.
+//! Dumps of tables with other layouts: those of fhirbase, with extra columns, views, partitioned tables.
 
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, fails, rows, run};
 use fhir_bulk_tests::Database;

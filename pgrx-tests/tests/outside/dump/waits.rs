@@ -1,9 +1,9 @@
-//! A dump that waits for a table answers with what is there after the wait, as a SELECT does.
+//! A dump that waits for a table returns the rows after the wait, like a SELECT.
 
 use crate::support::{aidbox_tables, load_sql, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 
-/// Reads, each with what it answers for a number of patients.
+/// Reads, each with its result for a number of patients.
 const READS: [&str; 6] = [
     "SELECT count(*) FROM patient",
     "SELECT count(*) FROM (SELECT bulk_dump('Patient')) t",
@@ -13,7 +13,7 @@ const READS: [&str; 6] = [
     "SELECT count(*) FROM (SELECT dump_sql_chunks('SELECT id FROM seen_patient', 'ndjson', chunk_bytes => 1024)) t",
 ];
 
-/// What others do with the table in a transaction that a read has to wait for.
+/// Changes to the table in another transaction, for which a read must wait.
 fn changes(database: &Database) -> [String; 5] {
     let load = load_sql(&database.file("more", patients(1..=300)), "'Patient'");
     let one_more = "INSERT INTO patient (id, txid, status, resource)
@@ -32,7 +32,7 @@ fn waits(admin: &mut Client, pid: &str) -> bool {
     value(admin, &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)")) == "t"
 }
 
-/// Runs a statement that has to wait for what `other` does, which is committed then; its answer.
+/// Runs a statement that must wait for `other`, which is then committed. Returns the statement's result.
 fn after_waiting(mut reader: Client, statement: &str, other: &mut Client, admin: &mut Client) -> Vec<String> {
     let pid = value(&mut reader, "SELECT pg_backend_pid()");
     let statement = statement.to_owned();
@@ -102,7 +102,7 @@ fn a_cursor_whose_table_was_loaded_anew_before_its_first_row_is_not_empty() {
     }
 }
 
-/// Before there is a first row, an answer from before the wait is an empty one.
+/// With no row before the wait, an old snapshot would return nothing.
 #[test]
 fn a_read_that_waited_for_the_first_load_is_not_empty() {
     let database = Database::new();
@@ -135,7 +135,7 @@ fn a_statement_that_waited_and_writes_what_it_reads_ends() {
     assert_eq!(after_waiting(database.connect(), copy, &mut other, &mut admin), ["1999"]);
 }
 
-/// Who keeps the catalogue to itself lets others read tables all the same.
+/// A session that locks the catalogue does not block reads of tables.
 #[test]
 fn a_dump_needs_no_right_but_that_on_its_table() {
     let database = Database::new();

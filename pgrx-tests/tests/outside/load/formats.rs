@@ -1,4 +1,4 @@
-//! What a source may look like, and what the answer counts.
+//! The forms of a source, and the counts in the result.
 
 use crate::support::{assert_error_with_hint, count, load, load_fails, patient, patients, rows, run, value};
 use fhir_bulk_tests::{Database, gzip};

@@ -1,5 +1,4 @@
-//! Tables of every kind: what PostgreSQL does to an INSERT or UPDATE of theirs happens in a load too, and nothing is
-//! lost in silence.
+//! Tables of every kind: a load has the same effects as INSERT and UPDATE, and no row is lost without an error.
 
 use crate::support::{
     aidbox_tables, assert_error, assert_error_with_hint, count, load, load_fails, patient, patients, rows, run,

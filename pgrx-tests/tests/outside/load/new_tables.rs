@@ -1,4 +1,4 @@
-//! Tables made on first need.
+//! Tables that a load creates.
 
 use crate::support::{
     assert_error, assert_error_with_hint, count, fails, load, load_fails, patient, patients, relations, rows, run,
@@ -94,7 +94,7 @@ fn of_a_first_load_that_repeats_ids_the_last_lines_stay_and_the_key_holds() {
     assert_eq!(value(&mut client, "SELECT status FROM patient WHERE id = 'p-7'"), "updated");
 }
 
-/// Other processes help with a key of many rows.
+/// Parallel workers help to build a key of many rows.
 #[test]
 fn of_a_first_load_of_many_rows_that_repeat_ids_the_last_lines_stay_as_well() {
     let database = Database::new();

@@ -1,4 +1,4 @@
-//! Tables that people have already: extra columns, constraints, indexes.
+//! Existing tables of users: extra columns, constraints, indexes.
 
 use crate::support::{
     aidbox_tables, assert_error, assert_error_with_hint, count, load, load_fails, patient, patients, rows, run, value,

@@ -1,4 +1,4 @@
-//! What is in a row after a load.
+//! The content of a row after a load.
 
 use crate::support::{assert_error, assert_error_with_hint, count, load, load_fails, patients, rows, run, value};
 use fhir_bulk_tests::Database;

@@ -76,7 +76,7 @@ fn what_the_servers_would_refuse_is_refused_before_it_is_sent() {
         fails(&mut client, &format!("SELECT {}", dump_sql(query, "elastic-bulk", options)))
     };
     assert_error_with_hint(&refused("SELECT 1 AS a", "{}"), "22023", &["needs the option index"]);
-    assert_error_with_hint(&refused("SELECT 1 AS a", r#"{"index": "Patients"}"#), "22023", &["index: Patients"]);
+    assert_error_with_hint(&refused("SELECT 1 AS a", r#"{"index": "Patients"}"#), "22023", &["index name: Patients"]);
     assert_error(&refused("SELECT 1 AS a", r#"{"index": "i", "action": "delete"}"#), "22023", &["option action"]);
     let error = refused("SELECT 1 AS a, 2 AS b", r#"{"index": "i", "id_column": "A"}"#);
     assert_error_with_hint(&error, "42703", &["no column \"A\""]);

@@ -1,4 +1,4 @@
-//! CSV and TSV: what COPY writes, and what other programs read back.
+//! CSV and TSV: the same bytes as COPY, which other programs can read.
 
 use super::{body, copied, dump_sql, every_type};
 use crate::support::{assert_error, assert_error_with_hint, fails, rows, run};

@@ -1,4 +1,4 @@
-//! What the author of a query is told.
+//! The errors that the author of a query gets.
 
 use super::dump_sql;
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, fails, rows, run};

@@ -1,4 +1,4 @@
-//! `dump_sql` and `dump_sql_chunks`: what each format writes, what a query may do, and what a caller is told.
+//! `dump_sql` and `dump_sql_chunks`: the output of each format, what a query may do, and errors.
 
 mod bulk;
 mod csv;

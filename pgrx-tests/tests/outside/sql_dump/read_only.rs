@@ -1,4 +1,4 @@
-//! Nothing that a query does, whoever wrote it, changes anything.
+//! A query cannot change anything, even if an attacker wrote it.
 
 use super::{dump_sql, literal};
 use crate::support::{assert_error, count, fails, relations, rows, run, value};

@@ -1,4 +1,4 @@
-//! What analytics tools read: pandas and DuckDB, which `scripts/setup.sh --tests` puts into `target/venv`.
+//! Analytics tools can read the output: pandas and DuckDB, which `scripts/setup.sh --tests` installs into `target/venv`.
 
 use super::{body, every_type};
 use crate::support::{rows, value};

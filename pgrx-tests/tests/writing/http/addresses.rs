@@ -1,4 +1,4 @@
-//! Which addresses may be read: those that a superuser allows, whatever they are called.
+//! Only addresses that a superuser allows may be read, in any spelling.
 
 use crate::support::{assert_error, assert_error_with_hint, fails, load, load_fails, load_sql, patients, run, value};
 use fhir_bulk_tests::http::{Server, ok};

@@ -1,4 +1,4 @@
-//! Bodies that come whole in every way a server may send them, and those that do not come whole.
+//! Complete bodies in every way a server may send them, and incomplete bodies.
 
 use super::allowed;
 use crate::support::{assert_error, count, load, load_fails, patients, rows, run, value};

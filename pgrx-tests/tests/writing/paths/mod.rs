@@ -47,14 +47,14 @@ same_rows_and_counts! {
     tables_whose_status_is_text_load: Kind::new("set: its status is not an enumerated type", tables::STATUS_OF_TEXT);
     tables_whose_status_is_a_domain_load: Kind::new("set: it has columns of domain types", tables::STATUS_OF_DOMAIN);
     tables_with_a_deferrable_key_beside_an_index_load:
-        Kind::new("update-insert: ON CONFLICT takes its deferrable key for the index on id", tables::DEFERRABLE_KEY_AND_INDEX);
+        Kind::new("update-insert: ON CONFLICT does not work with its deferrable key on id", tables::DEFERRABLE_KEY_AND_INDEX);
     tables_with_a_deferrable_key_beside_another_load:
         Kind::new("set: it has triggers or foreign keys", tables::KEY_AND_DEFERRABLE_ONE);
     tables_with_a_deferrable_key_beside_another_load_staged:
         Kind::new("staged: fhir_bulk.write_path asks for it", tables::KEY_AND_DEFERRABLE_ONE)
             .with("SET fhir_bulk.write_path = 'staged'");
     tables_in_which_different_ids_are_equal_load:
-        Kind::new("set: different ids may be equal in it", tables::IDS_WITHOUT_CASE).also(tables::case_makes_no_other_id);
+        Kind::new("set: its collation may treat different ids as equal", tables::IDS_WITHOUT_CASE).also(tables::case_makes_no_other_id);
     tables_with_room_for_new_versions_beside_the_old_load:
         Kind::new("direct: it is a plain table", "ALTER TABLE patient SET (fillfactor = 40)");
     tables_with_indexes_of_their_own_load:
@@ -77,7 +77,7 @@ same_rows_and_counts! {
     tables_with_policies_load_staged:
         Kind::new("staged: fhir_bulk.write_path asks for it", tables::POLICY).by_role().with("SET fhir_bulk.write_path = 'staged'");
     tables_that_citus_lists_load_staged:
-        Kind::new("staged: Citus spreads it over other servers", tables::LISTED_BY_CITUS);
+        Kind::new("staged: Citus distributes it to other servers", tables::LISTED_BY_CITUS);
     foreign_tables_load: Kind::foreign("update-insert: it is a foreign table", tables::foreign_table);
     foreign_tables_load_in_batches_of_their_wrapper:
         Kind::foreign("update-insert: it is a foreign table", tables::foreign_table_batched);
