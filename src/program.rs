@@ -17,7 +17,8 @@ const GRACE: Duration = Duration::from_millis(200);
 /// How often to check whether a program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A running program. Drop closes its pipe, and kills the program if it does not end soon.
+/// A running program. Drop closes its pipe, and kills the shell that runs it if it does not end soon; what the shell has started
+/// finds the pipe closed.
 pub struct Program {
     command: String,
     child: Child,
@@ -113,6 +114,8 @@ impl Program {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => {
+                    // A cancel has reached it, too, as it is of the same group of processes.
+                    session::check_for_interrupts();
                     let message = format!("program \"{}\" failed", self.command);
                     return Err(Error::new(PgSqlErrorCode::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message)
                         .detail(how_it_ended(status)));

@@ -327,7 +327,7 @@ pub fn authorities() -> Result<Authorities> {
     let pem = fs::read(path).map_err(|error| failed(&error))?;
     Authorities::with_pem(&pem).map_err(|error| {
         Error::invalid_argument(format!("fhir_bulk.ca_file \"{}\": {error}", path.display()))
-            .hint("It must have certificates in PEM format: -----BEGIN CERTIFICATE----- …")
+            .hint("It must have certificates in PEM format: -----BEGIN CERTIFICATE----- ...")
     })
 }
 

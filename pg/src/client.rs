@@ -29,6 +29,8 @@ unsafe extern "C-unwind" {
     fn pq_endmsgread();
     fn pq_getbyte_if_available(byte: *mut u8) -> c_int;
     fn pq_getmessage(message: *mut pg_sys::StringInfoData, longest: c_int) -> c_int;
+    // pg_wchar.h.
+    fn pg_client_to_server(text: *const c_char, length: c_int) -> *mut c_char;
 }
 
 /// Checks that this session has a client for a COPY.
@@ -37,7 +39,7 @@ unsafe extern "C-unwind" {
 /// 0A000 if it has none, as in a background worker.
 fn check_client() -> Result<()> {
     // SAFETY: reads a global of this process.
-    if unsafe { pg_sys::whereToSendOutput } == pg_sys::CommandDest::DestRemote {
+    if unsafe { pg_sys::whereToSendOutput == pg_sys::CommandDest::DestRemote && !pg_sys::MyProcPort.is_null() } {
         return Ok(());
     }
     Err(Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "there is no client to copy from or to")
@@ -133,6 +135,15 @@ impl CopyIn {
         unsafe { std::slice::from_raw_parts(self.message.data.cast(), self.message.len as usize) }
     }
 
+    /// The text of the message, which is in the client's encoding.
+    fn reason(&self) -> String {
+        let bytes = self.bytes().split(|byte| *byte == 0).next().unwrap_or_default();
+        // SAFETY: converts so many bytes into a palloc'd string, or returns them as they are if nothing is to convert; then the
+        // NUL of the message or of the string info ends them.
+        let text = unsafe { call(|| CStr::from_ptr(pg_client_to_server(bytes.as_ptr().cast(), bytes.len() as c_int))) };
+        text.to_string_lossy().into_owned()
+    }
+
     fn forget_message(&mut self) {
         (self.message.len, self.taken) = (0, 0);
         if self.message.maxlen > KEEP_BYTES {
@@ -182,7 +193,7 @@ impl CopyIn {
                 return Ok(true);
             }
             b'f' => {
-                let why = CStr::from_bytes_until_nul(self.bytes()).unwrap_or_default().to_string_lossy().into_owned();
+                let why = self.reason();
                 let message = format!("COPY from stdin failed: {why}");
                 return Err(Error::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, message));
             }
@@ -246,20 +257,23 @@ fn drain() {
             session::check_for_interrupts();
             return;
         }
-        say_nothing_to_a_client_that_does_not_read();
-        session::check_for_interrupts();
+        let_end_take_effect();
         session::wait(&[Waiting::Writable(socket())]);
     }
 }
 
-/// Stops writing if this process must end: otherwise it would wait until its client reads the error (see
-/// `ProcessClientWriteInterrupt` in postgres.c).
-fn say_nothing_to_a_client_that_does_not_read() {
-    // SAFETY: globals of this process, which has one thread that runs PostgreSQL.
+/// Lets a terminate take effect while the client does not read, and a cancel not: the report of its error would wait for the
+/// client, still inside of the transaction, and a terminate after it would wait as well. The cancel takes effect when the client
+/// has read what is sent. A process that ends reports nothing, as in `ProcessClientWriteInterrupt` (postgres.c).
+fn let_end_take_effect() {
+    // SAFETY: globals of this process, which has one thread that runs PostgreSQL. An error resets the count.
     unsafe {
         if pg_sys::ProcDiePending != 0 {
             pg_sys::whereToSendOutput = pg_sys::CommandDest::DestNone;
         }
+        pg_sys::QueryCancelHoldoffCount += 1;
+        session::check_for_interrupts();
+        pg_sys::QueryCancelHoldoffCount -= 1;
     }
 }
 

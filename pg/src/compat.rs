@@ -147,11 +147,37 @@ pub unsafe fn update_row(
     }
 }
 
+unsafe extern "C-unwind" {
+    // executor.h; not pgrx's wrapper, so that an error keeps its fields: see `whole`.
+    #[cfg(feature = "pg15")]
+    fn ExecInsertIndexTuples(
+        relation_info: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+        is_update: bool,
+        no_error: bool,
+        conflict: *mut bool,
+        arbiters: *mut pg_sys::List,
+    ) -> *mut pg_sys::List;
+    #[cfg(not(feature = "pg15"))]
+    fn ExecInsertIndexTuples(
+        relation_info: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+        is_update: bool,
+        no_error: bool,
+        conflict: *mut bool,
+        arbiters: *mut pg_sys::List,
+        only_summarizing: bool,
+    ) -> *mut pg_sys::List;
+    fn list_free(list: *mut pg_sys::List);
+}
+
 /// Inserts the index entries of a row in the heap: all of them, or those that an update (`updated`) needs. Raises 23505 if
 /// another row has a unique key. If that row's transaction has not ended yet, this waits for it first.
 ///
 /// # Safety
-/// `relation_info`, `slot` and `estate` are live and belong together; the slot's tuple has been inserted.
+/// `relation_info`, `slot` and `estate` are live and belong together; the slot's tuple has been inserted. Called through `whole`.
 pub unsafe fn insert_index_entries(
     relation_info: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
@@ -166,14 +192,14 @@ pub unsafe fn insert_index_entries(
     // SAFETY: the caller guarantees it. The returned list names deferred constraints, which triggers check.
     unsafe {
         #[cfg(feature = "pg15")]
-        let rechecks = pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters);
+        let rechecks = ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters);
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
         let rechecks = {
             let only = updated == Some(IndexEntries::Summarizing);
-            pg_sys::ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters, only)
+            ExecInsertIndexTuples(relation_info, slot, estate, is_update, false, conflict, arbiters, only)
         };
         if !rechecks.is_null() {
-            pg_sys::list_free(rechecks);
+            list_free(rechecks);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads a COPY statement from its parse tree.
 
 use crate::error::{Error, Result};
-use crate::query::{Query, Settings};
+use crate::query::Query;
 use crate::whole::call_for_client;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, c_char, c_int};
@@ -153,21 +153,15 @@ impl<'a> Copy<'a> {
         unsafe { call_for_client(|| RangeVarGetRelidExtended(relation, lock as c_int, 0, None, std::ptr::null_mut())) }
     }
 
-    /// The relation's name in the statement, without its schema.
-    pub fn relation_name(&self) -> &'a CStr {
-        // SAFETY: a live node with a name.
-        unsafe { CStr::from_ptr((*self.statement().relation).relname) }
-    }
-
     /// Plans and starts the query of the COPY, as COPY does. PostgreSQL raises the errors in it.
     ///
     /// # Errors
     /// 0A000 for SELECT INTO, for a statement without rows, and for one that rules turn into several.
-    pub fn open_query(&self, settings: Settings) -> Result<Query> {
+    pub fn open_query(&self) -> Result<Query> {
         // SAFETY: a live, raw parse tree of the text.
         unsafe {
             let (query, plan) = (self.statement().query, self.plan);
-            Query::open_tree(query, self.text, ((*plan).stmt_location, (*plan).stmt_len), settings)
+            Query::open_tree(query, self.text, ((*plan).stmt_location, (*plan).stmt_len))
         }
     }
 

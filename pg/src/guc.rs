@@ -92,6 +92,25 @@ pub fn get(name: &CStr) -> Option<CString> {
     }
 }
 
+/// Runs `work` while output functions write times as ISO 8601 and numbers with all their digits, without a change of settings:
+/// for work that writes values, and runs no statements.
+pub fn with_exact_output<T>(work: impl FnOnce() -> T) -> T {
+    struct Back(i32, i32);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            // SAFETY: assigns globals of this process.
+            unsafe { (pg_sys::DateStyle, pg_sys::extra_float_digits) = (self.0, self.1) }
+        }
+    }
+    // SAFETY: globals of this process, which has one thread that runs PostgreSQL.
+    let _back = unsafe {
+        let back = Back(pg_sys::DateStyle, pg_sys::extra_float_digits);
+        (pg_sys::DateStyle, pg_sys::extra_float_digits) = (pg_sys::USE_ISO_DATES as i32, 3);
+        back
+    };
+    work()
+}
+
 /// Refuses unknown settings under a prefix.
 pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: a static C string, in _PG_init.

@@ -4,6 +4,7 @@ use super::access::Access;
 use super::catalog::{Column, Table};
 use super::compat;
 use super::memory::Scratch;
+use super::whole::call_for_client;
 use pgrx::pg_sys;
 
 /// Values of one row, in the order of [`HeapInsert::new`]'s `columns`.
@@ -95,7 +96,7 @@ impl HeapInsert {
                     fill(*slot, columns, &row, defaults, *state);
                     if *has_constraints {
                         (**slot).tts_tableOid = table.oid();
-                        pg_sys::ExecConstraints(*relation_info, *slot, *state);
+                        check_constraints(*relation_info, *slot, *state);
                     }
                 }
             }
@@ -107,7 +108,8 @@ impl HeapInsert {
                 pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, *options, bulk);
                 pg_sys::FreeBulkInsertState(bulk);
                 for at in by_key {
-                    compat::insert_index_entries(*relation_info, slots[at], *state, None);
+                    let (info, slot, state) = (*relation_info, slots[at], *state);
+                    call_for_client(|| compat::insert_index_entries(info, slot, state, None));
                 }
                 compat::end_index_entries(*relation_info);
                 forget_expressions(*state);
@@ -174,6 +176,28 @@ unsafe fn fill(
     }
 }
 
+unsafe extern "C-unwind" {
+    // executor.h; not pgrx's wrapper, as `whole` asks.
+    fn ExecConstraints(
+        relation_info: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+    );
+}
+
+/// Raises 23502 and 23514 if a row violates a constraint of its table.
+///
+/// # Safety
+/// All are live and belong together.
+pub(super) unsafe fn check_constraints(
+    relation_info: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+) {
+    // SAFETY: the caller guarantees it.
+    unsafe { call_for_client(|| ExecConstraints(relation_info, slot, estate)) }
+}
+
 /// Frees the memory that CHECK constraints and index expressions used.
 ///
 /// # Safety
@@ -207,7 +231,7 @@ unsafe fn evaluate(
     is_null: *mut bool,
 ) -> pg_sys::Datum {
     // SAFETY: the caller guarantees it. The result lives in the current (batch's) context. The evaluation function raises
-    // PostgreSQL errors itself, so it is called through pgrx's guard.
+    // PostgreSQL errors itself, so it is called through `whole`.
     unsafe {
         let context = if (*state).es_per_tuple_exprcontext.is_null() {
             pg_sys::MakePerTupleExprContext(state)
@@ -215,7 +239,7 @@ unsafe fn evaluate(
             (*state).es_per_tuple_exprcontext
         };
         match (*expression).evalfunc {
-            Some(function) => pg_sys::ffi::pg_guard_ffi_boundary(|| function(expression, context, is_null)),
+            Some(function) => call_for_client(|| function(expression, context, is_null)),
             None => {
                 *is_null = true;
                 pg_sys::Datum::null()

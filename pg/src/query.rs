@@ -1,7 +1,7 @@
 //! A query that a user wrote. It is read in batches and cannot write.
 
 use super::cursor::{Calling, Cursor, Fetched, Row, first};
-use super::guc::{self, Changes};
+use super::guc;
 use super::memory::{in_context, new_context};
 use super::value::{Column, Value};
 use super::whole::call_for_client;
@@ -101,7 +101,6 @@ impl Query {
         tree: *mut pg_sys::Node,
         text: &CStr,
         (location, length): (c_int, c_int),
-        settings: Settings,
     ) -> Result<Query> {
         // SAFETY: the caller guarantees it; there is a snapshot, and plan and text are in the query's own memory.
         unsafe {
@@ -112,7 +111,7 @@ impl Query {
                 (raw.stmt, raw.stmt_location, raw.stmt_len) = (tree, location, length);
                 plan_for_copy(raw.into_pg(), text).map(|plan| (text, plan))
             })?;
-            Ok(guc::with(settings, Changes::Keep, || Query::start(context, plan, text, settings, false)))
+            Ok(Query::start(context, plan, text, &[], false))
         }
     }
 
@@ -120,11 +119,11 @@ impl Query {
     ///
     /// # Errors
     /// As for the query of a COPY.
-    pub fn open_whole(text: &CStr, settings: Settings) -> Result<Query> {
+    pub fn open_whole(text: &CStr) -> Result<Query> {
         // SAFETY: the parser's own tree, of one statement; what raises is called through `whole`.
         unsafe {
             let statement = first::<pg_sys::RawStmt>(whole::call(text, || pg_parse_query(text.as_ptr())));
-            Query::open_tree((*statement).stmt, text, (0, 0), settings)
+            Query::open_tree((*statement).stmt, text, (0, 0))
         }
     }
 
@@ -161,9 +160,12 @@ impl Query {
     /// The error of `each`.
     pub fn fetch(&mut self, mut each: impl FnMut(&QueryRow<'_>) -> Result<ControlFlow<()>>) -> Result<Fetched> {
         let Query { cursor, columns, settings, only_reads } = self;
-        let fetch = || cursor.fetch(|row| each(&QueryRow { row, columns }));
-        let fetched =
-            if *only_reads { read_only::run(settings, fetch) } else { guc::with(settings, Changes::Keep, fetch) }?;
+        let fetched = if *only_reads {
+            read_only::run(settings, || cursor.fetch(|row| each(&QueryRow { row, columns })))
+        } else {
+            // The query itself runs under the settings of the session.
+            cursor.fetch(|row| guc::with_exact_output(|| each(&QueryRow { row, columns })))
+        }?;
         if fetched == Fetched::End {
             cursor.close();
         }
@@ -217,7 +219,12 @@ unsafe fn plan_for_copy(raw: *mut pg_sys::RawStmt, text: &CStr) -> Result<*mut p
         }
         let query = first::<pg_sys::Query>(queries);
         if (*query).commandType == pg_sys::CmdType::CMD_UTILITY {
-            return Err(refused("COPY (SELECT INTO) is not supported"));
+            let into = (*(*query).utilityStmt).type_ == pg_sys::NodeTag::T_CreateTableAsStmt;
+            return Err(refused(if into {
+                "COPY (SELECT INTO) is not supported"
+            } else {
+                "COPY needs a query that returns rows"
+            }));
         }
         if (*query).commandType != pg_sys::CmdType::CMD_SELECT && (*query).returningList.is_null() {
             return Err(refused("COPY needs a query that returns rows").hint("Add RETURNING."));

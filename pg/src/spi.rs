@@ -1,9 +1,22 @@
 //! Runs SQL statements with parameters, which may be arrays of whole columns.
 
 use super::guc::{self, Changes};
-use super::{datum, session};
+use super::{datum, session, whole};
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int, c_long};
+
+unsafe extern "C-unwind" {
+    // spi.h; not pgrx's wrapper, as `whole` asks: triggers and constraints have their say in it.
+    fn SPI_execute_with_args(
+        statement: *const c_char,
+        count: c_int,
+        types: *mut pg_sys::Oid,
+        values: *mut pg_sys::Datum,
+        nulls: *const c_char,
+        read_only: bool,
+        most: c_long,
+    ) -> c_int;
+}
 
 /// A statement's parameter.
 pub struct Parameter {
@@ -213,15 +226,12 @@ fn run(
     // SAFETY: the arrays have `count` elements. An error skips SPI_finish; then the transaction's end cleans up.
     unsafe {
         pg_sys::SPI_connect();
-        let status = pg_sys::SPI_execute_with_args(
-            statement.as_ptr(),
-            arguments.count(),
-            arguments.types.as_mut_ptr(),
-            arguments.values.as_mut_ptr(),
-            arguments.nulls.as_ptr(),
-            read_only,
-            0,
-        );
+        let Arguments { types, values, nulls } = &mut arguments;
+        let (count, types, values, nulls) =
+            (types.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr());
+        let status = whole::call_for_client(|| {
+            SPI_execute_with_args(statement.as_ptr(), count, types, values, nulls, read_only, 0)
+        });
         assert!(status >= 0, "SPI_execute_with_args: {status}");
         if !pg_sys::SPI_tuptable.is_null() {
             rows(pg_sys::SPI_tuptable);

@@ -1,5 +1,6 @@
 //! Runs work that may fail on a unique key without aborting the transaction.
 
+use crate::whole;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
@@ -25,6 +26,7 @@ pub fn unless_taken<T>(work: impl FnOnce() -> T) -> Option<T> {
                 CaughtError::PostgresError(report)
                     if report.sql_error_code() == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION =>
                 {
+                    whole::forget();
                     None
                 }
                 _ => error.rethrow(),

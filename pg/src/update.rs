@@ -2,8 +2,9 @@
 
 use super::access::Access;
 use super::compat::{self, IndexEntries};
-use super::insert::{HeapInsert, clear, forget_expressions};
+use super::insert::{HeapInsert, check_constraints, clear, forget_expressions};
 use super::memory::Scratch;
+use super::whole::call_for_client;
 use pgrx::pg_sys;
 
 /// A snapshot of what other transactions have committed and this one has done; in REPEATABLE READ and SERIALIZABLE the
@@ -189,7 +190,7 @@ impl Replacer<'_> {
             pg_sys::ExecStoreVirtualTuple(new);
             (*new).tts_tableOid = table.oid();
             if *has_constraints {
-                pg_sys::ExecConstraints(*relation_info, new, *state);
+                check_constraints(*relation_info, new, *state);
             }
             let version = pg_sys::heap_form_tuple(descriptor, values, nulls);
             (*version).t_tableOid = table.oid();
@@ -200,7 +201,10 @@ impl Replacer<'_> {
                     Some((index, info)) if entries == Some(IndexEntries::All) => {
                         insert_known_key(table.raw(), index, info, new, *state);
                     }
-                    _ => compat::insert_index_entries(*relation_info, new, *state, entries),
+                    _ => {
+                        let (info, state) = (*relation_info, *state);
+                        call_for_client(|| compat::insert_index_entries(info, new, state, entries));
+                    }
                 }
             }
             pg_sys::heap_freetuple(version);

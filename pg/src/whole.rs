@@ -121,6 +121,11 @@ pub(crate) fn place_next_error(code: PgSqlErrorCode, position: c_int) {
     MISSING.set(Some(Missing { sqlstate: code as c_int, context: None, place, names: Vec::new() }));
 }
 
+/// Forgets the fields of an error that was caught and is not raised again.
+pub(super) fn forget() {
+    MISSING.set(None);
+}
+
 /// Runs the work of an SQL function, which returns to PostgreSQL right after `work`. An error that [`call`] turned into a
 /// panic, and that no other code of ours caught, is reported with all its fields.
 pub fn reporting<T>(work: impl FnOnce() -> T) -> T {

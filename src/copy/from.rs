@@ -3,7 +3,7 @@
 use super::end;
 use super::options::{Format, Options};
 use crate::extension;
-use crate::load::{Load, Plan, Position, answer};
+use crate::load::{Load, OnError, Plan, Position, answer};
 use crate::source::{self, Source};
 use crate::store::{ResourceTable, ResourceType, type_of_table};
 use fhir_bulk_pg::copy::{Copy, End};
@@ -20,14 +20,20 @@ const LINES_PER_LOOK: u64 = 1024;
 
 thread_local! {
     /// What the session's last one came to.
-    static LAST: RefCell<Option<Value>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<(pg_sys::Oid, Value)>> = const { RefCell::new(None) };
 }
 
 /// What the session's last `COPY … FROM` in a format of ours came to, as `bulk_load` answers; NULL before the first, and
 /// after one that failed.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_load_result() -> Option<JsonB> {
-    LAST.with_borrow(|last| last.clone().map(JsonB))
+    let own = |(role, answer): &(pg_sys::Oid, Value)| (*role == session::role()).then(|| JsonB(answer.clone()));
+    LAST.with_borrow(|last| last.as_ref().and_then(own))
+}
+
+/// Forgets what the last one came to, before the next one.
+pub fn forget_last() {
+    LAST.set(None);
 }
 
 /// Where lines go.
@@ -42,7 +48,6 @@ struct Target {
 /// 2. find the table, and its type
 /// 3. store all lines; a client is asked for them once the table is open
 pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
-    LAST.set(None);
     if options.format == Format::Ndjson {
         return Err(Copy::unsupported("format ndjson is for COPY TO")
             .hint("Formats fhir and aidbox read resources, one JSON object a line."));
@@ -57,16 +62,18 @@ pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
     };
     let read = progress.clone();
     let typed = resource_type.is_some() || table.is_some();
+    let skips = options.load.on_error != OnError::Abort;
     let plan = Plan {
         resource_type,
         table,
         fhir: options.format == Format::Fhir,
         options: options.load,
-        mistaken: Some(mistaken),
+        mistaken: Some(if skips { never_a_line } else { mistaken }),
         start: Position::default(),
     };
     let mut load = Load::start(Source { name, bytes, progress }, plan)?;
     let work = Work::Copy { relation, through: end::through(copy.end()) };
+    progress::show(Copying::From { read_bytes: 0, all_bytes: None }, 0, work);
     let counts = load
         .batch(|lines, _| {
             if lines % LINES_PER_LOOK == 1 {
@@ -82,7 +89,7 @@ pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
         let lines = if errors == 1 { "1 line was" } else { &format!("{errors} lines were") };
         pgrx::notice!("{lines} not loaded; SELECT * FROM bulk_load_reject shows why");
     }
-    LAST.set(Some(answer(&counts, typed, errors)));
+    LAST.set(Some((session::role(), answer(&counts, typed, errors))));
     Ok(counts.values().sum())
 }
 
@@ -100,27 +107,36 @@ fn target(copy: &Copy<'_>, resource_type: Option<ResourceType>) -> Result<Target
     Ok(Target { relation, table: Some(table), resource_type })
 }
 
-/// What a line that is no resource looks like, where going on could only do harm.
+/// What a line that is no resource looks like.
 fn mistaken(number: u64, line: &[u8]) -> Option<Error> {
-    let error = |message: String| Error::new(PgSqlErrorCode::ERRCODE_BAD_COPY_FILE_FORMAT, message);
-    let line = line.trim_ascii();
-    if line == b"\\." {
+    let looks_like = match line.trim_ascii() {
+        _ if number > 1 => None,
+        [b'{' | b'[', ..] => None,
+        line if line.contains(&b'\t') => Some("COPY's text format"),
+        line if line.contains(&b',') => Some("CSV"),
+        _ => None,
+    };
+    never_a_line(number, line).or_else(|| looks_like.map(looks))
+}
+
+/// What a line is that shows that all the data is meant for something else: it ends the copy, also where bad lines may be
+/// skipped.
+fn never_a_line(number: u64, line: &[u8]) -> Option<Error> {
+    if line.trim_ascii() == b"\\." {
         let message = format!("line {number} of the data is \\., which ends no data in this format");
-        return Some(error(message).hint(
-            "The data cannot stand in a psql script. Use \\copy … FROM 'file', or COPY … FROM STDIN with the data as psql's input.",
+        return Some(bad_format(message).hint(
+            "A psql script cannot hold the data. Use \\copy FROM 'file', or COPY FROM STDIN with the data as psql's input.",
         ));
     }
-    if number > 1 {
-        return None;
-    }
-    let looks_like = match line {
-        _ if line.starts_with(b"PGCOPY") => "COPY's binary format",
-        [b'{' | b'[', ..] => return None,
-        _ if line.contains(&b'\t') => "COPY's text format",
-        _ if line.contains(&b',') => "CSV",
-        _ => return None,
-    };
-    Some(error(format!("the data looks like {looks_like}, not like NDJSON")).hint(
+    (number == 1 && line.starts_with(b"PGCOPY")).then(|| looks("COPY's binary format"))
+}
+
+fn looks(like: &str) -> Error {
+    bad_format(format!("the data looks like {like}, not like NDJSON")).hint(
         "The formats fhir and aidbox read resources, one JSON object a line. Leave out FORMAT to copy rows of columns.",
-    ))
+    )
+}
+
+fn bad_format(message: String) -> Error {
+    Error::new(PgSqlErrorCode::ERRCODE_BAD_COPY_FILE_FORMAT, message)
 }

@@ -83,7 +83,7 @@ impl Options {
         }
         if copy.has_columns() {
             return Err(Copy::unsupported("COPY in this format cannot have a list of columns")
-                .hint("COPY (SELECT …) TO … (FORMAT ndjson) writes some columns of a table."));
+                .hint("COPY (SELECT ...) TO (FORMAT ndjson) writes some columns of a table."));
         }
         if copy.has_condition() {
             return Err(Copy::unsupported("COPY in this format cannot have WHERE"));
@@ -127,8 +127,13 @@ fn check_known(option: &CopyOption<'_>, format: Format, is_from: bool) -> Result
         return Err(Copy::unsupported(message).at(option.position));
     }
     let Some((_, way)) = OURS.iter().find(|(known, _)| *known == option.name) else {
-        let of_way = OURS.iter().filter(|(_, way)| (*way == Way::From) == is_from);
-        let known: Vec<_> = of_way.map(|(known, _)| known.to_string_lossy()).collect();
+        let fits = |way: &Way| match way {
+            Way::From => is_from,
+            Way::To => !is_from,
+            Way::ResourcesTo => !is_from && format != Format::Ndjson,
+        };
+        let known: Vec<_> =
+            OURS.iter().filter(|(_, way)| fits(way)).map(|(known, _)| known.to_string_lossy()).collect();
         return Err(syntax(option, format!("option {name} is not known"))
             .hint(format!("The options are format, {}.", known.join(", "))));
     };
@@ -205,7 +210,7 @@ fn count(option: &CopyOption<'_>) -> Result<u64> {
 }
 
 fn object(option: &CopyOption<'_>) -> Result<Value> {
-    let expected = "a JSON object, such as '{\"meta\": {\"source\": \"…\"}}'";
+    let expected = "a JSON object, such as '{\"meta\": {\"source\": \"...\"}}'";
     let OptionValue::Text(text) = option.value else { return Err(bad(option, expected)) };
     match serde_json::from_slice(text.to_bytes()) {
         Ok(Value::Object(members)) => Ok(Value::Object(members)),

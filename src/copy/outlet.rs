@@ -8,8 +8,9 @@ use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;
 use nix::sys::stat::{Mode, umask};
 use pgrx::PgSqlErrorCode;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 /// An open target.
@@ -34,7 +35,7 @@ impl Outlet {
             End::File(name) => {
                 let path = end::path(name);
                 if !path.is_absolute() {
-                    let message = format!("the path {} is not absolute", path.display());
+                    let message = format!("the path \"{}\" is not absolute", path.display());
                     return Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, message)
                         .hint("COPY TO a file of the server needs an absolute path."));
                 }
@@ -81,6 +82,10 @@ impl Outlet {
 
 /// The mode of files, as in COPY: everybody may read them, only the server's user may write them.
 fn create(path: &Path) -> io::Result<File> {
+    // To open a pipe waits for its reader.
+    if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        return Err(io::Error::other("it is a pipe"));
+    }
     let before = umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let file = File::create(path);
     umask(before);

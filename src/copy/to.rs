@@ -25,7 +25,7 @@ pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
     end::check(copy.end(), false)?;
     match (options.format, copy.subject()) {
         (Format::Ndjson, Subject::Query) => {
-            let rows = sql_dump::objects(|settings| copy.open_query(settings))?;
+            let rows = sql_dump::objects(copy.open_query()?)?;
             write(copy, pg_sys::InvalidOid, rows, options.gzip)
         }
         (Format::Ndjson, Subject::Relation) => {
@@ -64,6 +64,7 @@ fn write(copy: &Copy<'_>, relation: pg_sys::Oid, lines: impl Lines, gzip: bool) 
     let mut outlet = Outlet::open(copy.end())?;
     let work = Work::Copy { relation, through: end::through(copy.end()) };
     let mut written_bytes = 0;
+    progress::show(Copying::To { written_bytes }, 0, work);
     while let Some(chunk) = body.chunk()? {
         outlet.write(chunk)?;
         written_bytes += chunk.len() as u64;

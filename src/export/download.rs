@@ -59,7 +59,7 @@ fn may_read_files() -> Result<()> {
     }
     let message = "permission denied for function bulk_export_file";
     Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
-        .hint("GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO …; it also allows bulk_export_file_part()."))
+        .hint("GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO ...; it also allows bulk_export_file_part()."))
 }
 
 fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {

@@ -6,7 +6,7 @@ mod rejects;
 mod run;
 mod tables;
 
-pub use options::Options;
+pub use options::{OnError, Options};
 pub use run::{Load, Pace, Plan, Position};
 
 use crate::arguments::required;
@@ -14,6 +14,7 @@ use crate::source;
 use crate::store::ResourceType;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
+use fhir_bulk_pg::whole::reporting;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode, default};
 use serde_json::{Map, Value, json};
@@ -27,7 +28,7 @@ fn bulk_load(
     fhir: default!(Option<bool>, "false"),
     options: default!(Option<JsonB>, "'{}'"),
 ) -> JsonB {
-    JsonB(or_raise(load(source, resource_type, fhir, options)))
+    JsonB(reporting(|| or_raise(load(source, resource_type, fhir, options))))
 }
 
 /// 1. check the arguments and that the transaction may write

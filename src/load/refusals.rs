@@ -96,12 +96,13 @@ fn unreadable_source(source: &str, line: u64, error: &io::Error) -> Error {
 fn foreign_type(source: &str, line: u64, given: &str, expected: &str) -> Error {
     let shown: String = given.chars().take(80).collect();
     Error::invalid_argument(format!("line {line} of {source}: a resource of type \"{shown}\", not \"{expected}\""))
-        .hint("Leave out resource_type to load a source of mixed types.")
+        .hint("A source of mixed types takes bulk_load without resource_type, or COPY bulk_resource.")
 }
 
 fn missing_type(source: &str, line: u64) -> Error {
-    Error::invalid_argument(format!("line {line} of {source}: the resource has no resourceType"))
-        .hint("Pass resource_type if all lines are of one type.")
+    Error::invalid_argument(format!("line {line} of {source}: the resource has no resourceType")).hint(
+        "If all lines are of one type, bulk_load takes it as resource_type, and COPY bulk_resource as RESOURCE_TYPE.",
+    )
 }
 
 fn invalid_created_at(source: &str, line: u64, text: &str) -> Error {

@@ -124,7 +124,7 @@ impl Tables {
             "a resource of type \"{given}\" for table {}, which {is_of}",
             only.sql_name
         ))
-        .hint("COPY bulk_resource FROM … takes resources of any type to their tables."))
+        .hint("COPY bulk_resource FROM takes resources of any type to their tables."))
     }
 
     fn count(&mut self, resource_type: String, lines: u64) {

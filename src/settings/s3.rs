@@ -49,7 +49,7 @@ pub fn define() {
         GucRegistry::define_string_guc(
             name,
             what,
-            c"Empty means the variable AWS_… with this name in the server's environment.",
+            c"Empty means the variable AWS_... with this name in the server's environment.",
             setting,
             GucContext::Sighup,
             GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL,

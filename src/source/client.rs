@@ -20,29 +20,43 @@ const NO_ROWS: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff";
 /// 0A000 without a client.
 pub fn open() -> Result<Source> {
     let progress = Progress::default();
-    let client = Client { copy: CopyIn::new()?, at_start: true, progress: progress.clone() };
+    let client = Client { copy: CopyIn::new()?, at_start: true, held: Vec::new(), progress: progress.clone() };
     Ok(Source { name: NAME.to_owned(), bytes: Bytes::Here(Box::new(client)), progress })
 }
 
 struct Client {
     copy: CopyIn,
+    /// Nothing has been handed over so far.
     at_start: bool,
+    /// What has come and may still be [`NO_ROWS`].
+    held: Vec<u8>,
     progress: Progress,
 }
 
 impl Arriving for Client {
     fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        let arrived = self.copy.take(&mut block, BLOCK_BYTES)?;
-        self.progress.advance(block.len());
-        if arrived == Arrived::Nothing {
-            return Ok(None);
+        let mut block = std::mem::take(&mut self.held);
+        block.reserve(BLOCK_BYTES);
+        loop {
+            let before = block.len();
+            let arrived = self.copy.take(&mut block, BLOCK_BYTES)?;
+            self.progress.advance(block.len() - before);
+            let may_be_no_rows = self.at_start && NO_ROWS.starts_with(&block);
+            match arrived {
+                Arrived::End if may_be_no_rows && block == NO_ROWS => return Ok(Some(Vec::new())),
+                Arrived::End => return Ok(Some(block)),
+                // The end may have come as well.
+                Arrived::Bytes if may_be_no_rows => {}
+                Arrived::Bytes => {
+                    self.at_start = false;
+                    return Ok(Some(block));
+                }
+                Arrived::Nothing => {
+                    self.held = block;
+                    return Ok(None);
+                }
+            }
         }
-        if std::mem::take(&mut self.at_start) && block == NO_ROWS {
-            block.clear();
-            return Ok((self.copy.take(&mut block, BLOCK_BYTES)? != Arrived::Nothing).then_some(block));
-        }
-        Ok(Some(block))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -26,7 +26,7 @@ pub fn open(url: &str, rest: &str) -> Result<Source> {
             format!("permission denied to read {url} from the server"),
         )
         .detail("Only roles with the privileges of pg_read_server_files may read files of the server.")
-        .hint("GRANT pg_read_server_files TO …;"));
+        .hint("GRANT pg_read_server_files TO ...;"));
     }
     of_path(url, &path)
 }

@@ -12,11 +12,11 @@ use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor::{Calling, Fetched};
 use fhir_bulk_pg::datum::{Bytea, Text};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
-use fhir_bulk_pg::query::{Query, Settings};
+use fhir_bulk_pg::query::Query;
 use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default, pg_sys};
+use pgrx::{JsonB, PgSqlErrorCode, default, pg_sys};
 use std::ffi::CString;
 use std::ops::ControlFlow;
 use writer::Writer;
@@ -62,27 +62,29 @@ fn open(query: Option<&str>, format: Option<&str>, options: Option<JsonB>, calli
     Ok(Reader { query, writer, at_start: true })
 }
 
-/// The rows of a query as objects, one per line. `start` starts the query under the settings that the format needs.
+/// The rows of a query as objects, one per line.
 ///
 /// # Errors
-/// 42701 for a repeated column; the errors of `start`.
-pub fn objects(start: impl FnOnce(Settings) -> Result<Query>) -> Result<Reader> {
-    let format = Format::Ndjson;
-    let query = start(format.settings())?;
-    let writer = format.writer(&query.columns().collect::<Vec<_>>())?;
+/// 42701 for a repeated column.
+pub fn objects(query: Query) -> Result<Reader> {
+    let writer = Format::Ndjson.writer(&query.columns().collect::<Vec<_>>())?;
     Ok(Reader { query, writer, at_start: true })
 }
 
 /// The rows of a relation as objects, one per line. As in COPY, rows of child tables are not included.
 ///
 /// # Errors
-/// PostgreSQL's own are raised.
+/// 42809 for a relation that has no rows; PostgreSQL's own are raised.
 pub fn objects_of_relation(relation: pg_sys::Oid) -> Result<Reader> {
     let (schema, name) = catalog::full_name(relation);
-    let only = if catalog::kind(relation) == b'r' { "ONLY " } else { "" };
-    let (schema, name) = (catalog::quote_identifier(&schema), catalog::quote_identifier(&name));
-    let text = CString::new(format!("SELECT * FROM {only}{schema}.{name}")).expect("names have no NUL");
-    objects(|settings| Query::open_whole(&text, settings))
+    let name = format!("{}.{}", catalog::quote_identifier(&schema), catalog::quote_identifier(&name));
+    let only = match catalog::kind(relation) {
+        b'r' => "ONLY ",
+        b'p' | b'f' | b'v' | b'm' => "",
+        _ => return Err(Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{name} is no table or view"))),
+    };
+    let text = CString::new(format!("SELECT * FROM {only}{name}")).expect("names have no NUL");
+    objects(Query::open_whole(&text)?)
 }
 
 /// An open query and the format of its rows.

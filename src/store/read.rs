@@ -226,7 +226,7 @@ fn no_creation_time(table: &ResourceTable) -> Error {
         PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
         format!("table {} has no column cts, so it does not know when a resource was created", table.sql_name),
     )
-    .hint("Leave out since, or add the column: ALTER TABLE … ADD COLUMN cts timestamptz;")
+    .hint("Leave out since, or add the column: ALTER TABLE ... ADD COLUMN cts timestamptz;")
 }
 
 /// The text of the last instant: all rows of a load have the same.

@@ -4,6 +4,7 @@ use super::statement::sql;
 use super::table::{RESOURCE_COLUMNS, schema_oid};
 use super::{ResourceTable, ResourceType};
 use crate::settings;
+use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::{self, Parameter};
 
@@ -67,7 +68,9 @@ pub fn type_of_table(table: &ResourceTable) -> Option<ResourceType> {
         return ResourceType::new(known).ok();
     }
     let readable = c"SELECT 'yes' WHERE has_column_privilege($1, 'resource_type', 'SELECT')";
-    if !spi::catalog_texts(readable, &[Parameter::oid(table.oid)]).is_empty() {
+    // A view would be run for it.
+    let has_rows = matches!(catalog::kind(table.oid), b'r' | b'p' | b'f');
+    if has_rows && !spi::catalog_texts(readable, &[Parameter::oid(table.oid)]).is_empty() {
         let of_row = sql(format!(
             "SELECT resource_type::pg_catalog.text FROM {} WHERE resource_type IS NOT NULL LIMIT 1",
             table.sql_name
@@ -76,5 +79,5 @@ pub fn type_of_table(table: &ResourceTable) -> Option<ResourceType> {
             return ResourceType::new(&name).ok();
         }
     }
-    default_type(&table.oid.to_u32().to_string())
+    default_type(&table.oid.to_u32().to_string()).filter(|spelt| spelt.as_str().eq_ignore_ascii_case(&table.name()))
 }

@@ -18,12 +18,16 @@ fn files_of_the_server_are_read_and_written() {
     assert_eq!(gunzip(&std::fs::read(&out).unwrap()).iter().filter(|byte| **byte == b'\n').count(), 1000);
     // As COPY makes files.
     assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o644);
+    let pipe = database.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for (statement, state) in [
         ("COPY patient FROM '/nowhere/at/all' (FORMAT fhir)".to_owned(), "58P01"),
         (format!("COPY patient FROM '{}' (FORMAT fhir)", database.path("").display()), "42809"),
         ("COPY patient TO 'relative' (FORMAT fhir)".to_owned(), "42602"),
         ("COPY patient TO '/nowhere/at/all' (FORMAT fhir)".to_owned(), "58P01"),
         (format!("COPY patient TO '{}' (FORMAT fhir)", database.path("").display()), "42809"),
+        // To open it would wait for a reader.
+        (format!("COPY patient TO '{}' (FORMAT fhir)", pipe.display()), "58030"),
     ] {
         assert_error_or_hint(&fails(&mut client, &statement), state);
     }

@@ -142,3 +142,68 @@ fn no_bytes_are_no_lines() {
     let none = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff";
     assert_eq!(copy(&mut client, "COPY bulk_resource FROM STDIN (FORMAT fhir)", none), 0);
 }
+
+#[test]
+fn errors_of_triggers_and_constraints_come_with_all_that_they_have() {
+    let database = Database::new();
+    let mut client = session(&database);
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Patient'), bulk_create_table('Group');
+         ALTER TABLE patient ADD CONSTRAINT no_seven CHECK (id <> 'p-7');
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           RAISE 'not this one' USING ERRCODE = 'P0777', CONSTRAINT = 'kk', DETAIL = 'because'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON \"group\" FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    let url = database.file("patients", patients(7..=7));
+    let group = "{\"resourceType\":\"Group\",\"id\":\"g\"}";
+    let of_group = database.file("group", group);
+    for by_load in [false, true] {
+        let error = match by_load {
+            true => crate::support::load_fails(&mut client, &url, "'Patient'"),
+            false => copy_fails(&mut client, "COPY patient FROM STDIN (FORMAT fhir)", patients(7..=7)),
+        };
+        assert_error(&error, "23514", &["no_seven"]);
+        assert_eq!((error.table(), error.constraint()), (Some("patient"), Some("no_seven")));
+        let error = match by_load {
+            true => crate::support::load_fails(&mut client, &of_group, "'Group'"),
+            false => copy_fails(&mut client, "COPY \"group\" FROM STDIN (FORMAT fhir)", group),
+        };
+        assert_error(&error, "P0777", &["not this one"]);
+        assert_eq!((error.detail(), error.constraint()), (Some("because"), Some("kk")));
+        assert!(error.where_().is_some_and(|place| place.contains("PL/pgSQL function refuse()")), "{error:?}");
+    }
+    // An id that another session has just taken is no error, and leaves nothing to the next one.
+    copy(&mut client, "COPY patient FROM STDIN (FORMAT fhir)", patients(1..=3));
+    let error = copy_fails(&mut client, "COPY patient FROM STDIN (FORMAT fhir)", patients(1..=3) + "{\"id\": 1}");
+    assert_error(&error, "22023", &["line 4"]);
+    assert_eq!(error.constraint(), None);
+}
+
+#[test]
+fn messages_reach_clients_of_other_encodings() {
+    let database = Database::new();
+    let mut client = session(&database);
+    run(&mut client, "SELECT bulk_create_table('Patient'); SET client_encoding = 'LATIN1'");
+    for statement in ["COPY patient FROM STDIN (FORMAT fhir, MERGE 5)", "COPY patient (id) TO STDOUT (FORMAT ndjson)"] {
+        let error = crate::support::fails(&mut client, statement);
+        assert!(["22023", "0A000"].contains(&error.code().code()), "{error:?}");
+    }
+    for data in ["\\.\n", "{\"id\":\"a\",\"resourceType\":\"Group\"}"] {
+        let error = copy_fails(&mut client, "COPY patient FROM STDIN (FORMAT fhir)", data);
+        assert!(["22023", "22P04"].contains(&error.code().code()), "{error:?}");
+    }
+}
+
+#[test]
+fn what_a_copy_came_to_is_told_to_its_role_alone() {
+    let database = Database::new();
+    let role = database.role("other");
+    let mut client = session(&database);
+    copy(&mut client, "COPY bulk_resource FROM STDIN (FORMAT fhir)", patients(1..=3));
+    assert_eq!(value(&mut client, "SELECT bulk_load_result()"), r#"{"Patient": 3}"#);
+    assert_eq!(value(&mut client, &format!("SET ROLE {role}; SELECT bulk_load_result() IS NULL")), "t");
+    run(&mut client, "RESET ROLE");
+    crate::support::fails(&mut client, "COPY patient FROM STDIN (FORMAT fhir, nix)");
+    assert_eq!(value(&mut client, "SELECT bulk_load_result() IS NULL"), "t");
+}

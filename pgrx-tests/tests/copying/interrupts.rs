@@ -110,34 +110,40 @@ fn a_client_that_gives_up_or_goes_away_leaves_nothing() {
 }
 
 #[test]
-fn a_client_that_does_not_read_can_be_terminated() {
+fn a_client_that_does_not_read_can_be_terminated_also_after_a_cancel_or_a_timeout() {
     let database = Database::new();
     let mut client = session(&database);
     copy(&mut client, "COPY bulk_resource FROM STDIN (FORMAT fhir)", patients(1..=50_000));
-    let pid = count(&mut client, "SELECT pg_backend_pid()");
     let mut watcher = database.connect();
-    let mut stalled = Command::new(fhir_bulk_tests::bin("psql"))
-        .args([
-            "-X",
-            "-d",
-            &database.cluster().dsn("postgres", database.name()),
-            "-c",
-            "SELECT bulk_load_result()",
-            "-c",
-            "COPY patient TO STDOUT (FORMAT fhir)",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let others = format!(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%' AND state = 'active' AND pid <> {pid} AND wait_event = 'Extension' AND pid <> pg_backend_pid()"
-    );
-    wait_for("the COPY to stall", || rows(&mut watcher, &others).len() == 1);
-    run(&mut watcher, &format!("SELECT pg_terminate_backend(pid) FROM ({others}) o"));
-    wait_for("the COPY to end", || rows(&mut watcher, &others.replace("AND wait_event = 'Extension'", "")).is_empty());
-    stalled.kill().unwrap();
-    stalled.wait().unwrap();
+    for before in ["", "SET statement_timeout = 3000", "cancel"] {
+        let settings = if before == "cancel" { "" } else { before };
+        let mut stalled = Command::new(fhir_bulk_tests::bin("psql"))
+            .args(["-X", "-d", &database.cluster().dsn("postgres", database.name()), "-c", "SELECT bulk_load_result()"])
+            .args(["-c", settings, "-c", "COPY patient TO STDOUT (FORMAT fhir)"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let copying = |more: &str| {
+            format!(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY patient TO%'
+                 AND state = 'active' AND pid <> pg_backend_pid() {more}"
+            )
+        };
+        wait_for("the COPY to stall", || rows(&mut watcher, &copying("AND wait_event = 'Extension'")).len() == 1);
+        if before == "cancel" {
+            run(&mut watcher, &format!("SELECT pg_cancel_backend(pid) FROM ({}) o", copying("")));
+        }
+        if !before.is_empty() {
+            // Until well after the request.
+            let started = "AND query_start < clock_timestamp() - interval '3500 ms'";
+            wait_for("the request to be there", || rows(&mut watcher, &copying(started)).len() == 1);
+        }
+        run(&mut watcher, &format!("SELECT pg_terminate_backend(pid) FROM ({}) o", copying("")));
+        wait_for("the COPY to end", || rows(&mut watcher, &copying("")).is_empty());
+        stalled.kill().unwrap();
+        stalled.wait().unwrap();
+    }
 }
 
 #[test]

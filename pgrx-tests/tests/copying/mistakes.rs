@@ -1,6 +1,6 @@
 //! Data that is something else is refused with what it looks like.
 
-use crate::from::{copy_fails, session};
+use crate::from::{copy, copy_fails, session};
 use crate::support::{assert_error_with_hint, fails, run};
 use crate::to::read;
 use fhir_bulk_tests::{Database, error};
@@ -12,9 +12,14 @@ fn rows_in_copys_own_formats_are_told_by_their_looks() {
     run(&mut client, "CREATE TABLE t AS SELECT 'a,b' AS id, 1 AS n; SELECT bulk_create_table('Patient')");
     for (format, looks) in [("text", "COPY's text format"), ("csv", "CSV"), ("binary", "COPY's binary format")] {
         let bytes = read(&mut client, &format!("COPY t TO STDOUT (FORMAT {format})"));
-        for options in ["FORMAT fhir", "FORMAT aidbox, ON_ERROR skip"] {
-            let error = copy_fails(&mut client, &format!("COPY patient FROM STDIN ({options})"), &bytes);
-            assert_error_with_hint(&error, "22P04", &[looks]);
+        let error = copy_fails(&mut client, "COPY patient FROM STDIN (FORMAT fhir)", &bytes);
+        assert_error_with_hint(&error, "22P04", &[looks]);
+        // Where bad lines may be skipped, a line with a comma is one.
+        let statement = "COPY patient FROM STDIN (FORMAT aidbox, ON_ERROR skip)";
+        if format == "binary" {
+            assert_error_with_hint(&copy_fails(&mut client, statement, &bytes), "22P04", &[looks]);
+        } else {
+            assert_eq!(copy(&mut client, statement, &bytes), 0);
         }
         let path = database.file(format, &bytes).replace("file://", "");
         let error = fails(&mut client, &format!("COPY patient FROM '{path}' (FORMAT fhir)"));

@@ -97,6 +97,25 @@ fn a_query_that_writes_returns_what_it_wrote_as_in_copys_own_formats() {
 }
 
 #[test]
+fn a_query_runs_under_the_settings_of_the_session_and_only_its_rows_are_written_exactly() {
+    let database = Database::new();
+    let mut client = session(&database);
+    run(&mut client, "SET DateStyle = 'SQL, DMY'; SET extra_float_digits = -5; CREATE TABLE log (a text)");
+    let query = "INSERT INTO log SELECT (date '2020-02-01' + g)::text FROM generate_series(0, 0) g
+        RETURNING a, date '2020-02-01' AS day, 0.1::float8 + 0.2 AS sum, current_setting('datestyle') AS style";
+    assert_eq!(
+        String::from_utf8(read(&mut client, &format!("COPY ({query}) TO STDOUT (FORMAT ndjson)"))).unwrap(),
+        "{\"a\":\"01/02/2020\",\"day\":\"2020-02-01\",\"sum\":0.30000000000000004,\"style\":\"SQL, DMY\"}\n"
+    );
+    assert_eq!(value(&mut client, "SELECT a FROM log"), "01/02/2020");
+    assert_eq!(value(&mut client, "SELECT date '2020-02-01'"), "01/02/2020");
+    let error = fails(&mut client, "COPY patient_pkey TO STDOUT (FORMAT ndjson)");
+    assert_eq!((error.code().code(), error.position()), ("42P01", None));
+    run(&mut client, "CREATE INDEX log_a ON log (a)");
+    assert_error(&fails(&mut client, "COPY log_a TO STDOUT (FORMAT ndjson)"), "42809", &["log_a is no table"]);
+}
+
+#[test]
 fn errors_in_the_query_are_postgresqls_own_with_their_place() {
     let database = Database::new();
     let mut client = session(&database);

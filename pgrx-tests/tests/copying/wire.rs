@@ -176,3 +176,36 @@ fn a_copy_out_is_announced_as_one_stream_of_bytes() {
         messages.iter().filter(|(kind, _)| *kind == b'd').flat_map(|(_, body)| body).filter(|byte| **byte == b'\n');
     assert_eq!(lines.count(), 3000);
 }
+
+#[test]
+fn an_empty_binary_copy_is_no_lines_however_it_is_cut() {
+    let database = Database::new();
+    let mut wire = Wire::connect(&database);
+    let empty = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff";
+    for size in [1, 11, 20, 21] {
+        wire.query(COPY);
+        wire.read_until(b'G');
+        for piece in empty.chunks(size) {
+            wire.send(b'd', piece);
+            // So that the server has seen it when the next one comes.
+            wire.send(b'H', &[]);
+            std::thread::yield_now();
+        }
+        wire.send(b'c', &[]);
+        assert_eq!(wire.end(), "COPY 0", "{size}");
+    }
+    wire.query(COPY);
+    wire.read_until(b'G');
+    wire.send(b'd', empty);
+    wire.send(b'd', b"x");
+    wire.send(b'c', &[]);
+    assert!(wire.end().starts_with("22P04 the data looks like COPY's binary format"));
+    // The reason of one who gives up is in the encoding of its client.
+    wire.query("SET client_encoding = 'LATIN1'");
+    wire.read_until(b'Z');
+    wire.query(COPY);
+    wire.read_until(b'G');
+    wire.send(b'f', b"gr\xfcn\0");
+    let messages = wire.read_until(b'Z');
+    assert!(messages.iter().any(|(kind, body)| *kind == b'E' && body.windows(4).any(|part| part == b"gr\xfcn")));
+}

@@ -214,7 +214,7 @@ fn history_has_another(version: &str) -> Error {
         PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
         format!("version {version} cannot be kept: the history table already has another version with this number"),
     )
-    .hint("transaction_id_seq seems to be behind the rows: SELECT setval('transaction_id_seq', …) beyond the highest txid.")
+    .hint("transaction_id_seq seems to be behind the rows: SELECT setval('transaction_id_seq', ...) beyond the highest txid.")
 }
 
 /// How rows are locked while they are kept and replaced.
