@@ -1,7 +1,7 @@
 //! Runs work that may fail on a unique key without aborting the transaction.
 
 use crate::whole;
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
 
@@ -22,13 +22,12 @@ pub fn unless_taken<T>(work: impl FnOnce() -> T) -> Option<T> {
             pg_sys::CurrentMemoryContext = context;
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
             back();
+            let is_taken =
+                |report: &ErrorReportWithLevel| report.sql_error_code() == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
             match &error {
-                CaughtError::PostgresError(report)
-                    if report.sql_error_code() == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION =>
-                {
-                    whole::forget();
-                    None
-                }
+                CaughtError::PostgresError(report) if is_taken(report) => None,
+                // The same, from a call through `whole`; our own errors are raised again.
+                CaughtError::ErrorReport(report) if is_taken(report) && whole::forget() => None,
                 _ => error.rethrow(),
             }
         };

@@ -105,7 +105,10 @@ fn take_apart(error: &pg_sys::ErrorData, query: Option<&CStr>) -> ErrorReport {
 
     let string = |pointer| text(pointer).map(|text| text.to_string_lossy().into_owned());
     let message = string(error.message).unwrap_or_default();
-    let mut report = ErrorReport::new(PgSqlErrorCode::from(error.sqlerrcode), message, "fhir_bulk");
+    // SAFETY: the name of a C function, which is part of a loaded program or library; none is ever unloaded.
+    let routine = (!error.funcname.is_null()).then(|| unsafe { CStr::from_ptr(error.funcname) });
+    let routine = routine.and_then(|name| name.to_str().ok()).unwrap_or_default();
+    let mut report = ErrorReport::new(PgSqlErrorCode::from(error.sqlerrcode), message, routine);
     if let Some(detail) = string(error.detail) {
         report = report.set_detail(detail);
     }
@@ -121,9 +124,9 @@ pub(crate) fn place_next_error(code: PgSqlErrorCode, position: c_int) {
     MISSING.set(Some(Missing { sqlstate: code as c_int, context: None, place, names: Vec::new() }));
 }
 
-/// Forgets the fields of an error that was caught and is not raised again.
-pub(super) fn forget() {
-    MISSING.set(None);
+/// Forgets the fields of an error that was caught and is not raised again. Returns whether it was PostgreSQL's own.
+pub(super) fn forget() -> bool {
+    MISSING.take().is_some()
 }
 
 /// Runs the work of an SQL function, which returns to PostgreSQL right after `work`. An error that [`call`] turned into a
