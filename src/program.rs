@@ -17,8 +17,8 @@ const GRACE: Duration = Duration::from_millis(200);
 /// How often to check whether a program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A running program. Drop closes its pipe, and kills the shell that runs it if it does not end soon; what the shell has started
-/// finds the pipe closed.
+/// A running program. Drop closes its pipe, and kills its shell if that does not end soon. Other processes that the shell has
+/// started only see that the pipe is closed.
 pub struct Program {
     command: String,
     child: Child,

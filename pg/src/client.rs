@@ -66,7 +66,7 @@ pub enum Arrived {
 
 /// A COPY from the client.
 pub struct CopyIn {
-    /// That of the statement, in which messages are read.
+    /// The statement's context, for messages.
     context: pg_sys::MemoryContext,
     message: pg_sys::StringInfoData,
     /// How many bytes of the message have been taken.
@@ -262,9 +262,9 @@ fn drain() {
     }
 }
 
-/// Lets a terminate take effect while the client does not read, and a cancel not: the report of its error would wait for the
-/// client, still inside of the transaction, and a terminate after it would wait as well. The cancel takes effect when the client
-/// has read what is sent. A process that ends reports nothing, as in `ProcessClientWriteInterrupt` (postgres.c).
+/// Lets a terminate take effect while the client does not read, but no cancel. A cancel raises an error, and its report would wait
+/// for the client, inside the transaction; then even a terminate would have to wait. So the cancel takes effect when the client has
+/// read the data. A process that terminates reports nothing, as in `ProcessClientWriteInterrupt` (postgres.c).
 fn let_end_take_effect() {
     // SAFETY: globals of this process, which has one thread that runs PostgreSQL. An error resets the count.
     unsafe {

@@ -35,12 +35,12 @@ pub fn check(end: End<'_>, is_from: bool) -> Result<()> {
     .hint("Anyone can COPY from STDIN or to STDOUT. \\copy of psql does that with files of the client."))
 }
 
-/// A file's name as the system has it.
+/// The path of a file.
 pub fn path(name: &CStr) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(name.to_bytes()))
 }
 
-/// What `pg_stat_progress_copy` shows of it.
+/// The `type` in `pg_stat_progress_copy`.
 pub fn through(end: End<'_>) -> Through {
     match end {
         End::Client => Through::Pipe,

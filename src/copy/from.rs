@@ -1,4 +1,4 @@
-//! COPY … FROM: a load whose bytes come from the client, or from a file or program of the server.
+//! COPY … FROM: loads bytes from the client, or from a file or program of the server.
 
 use super::end;
 use super::options::{Format, Options};
@@ -19,38 +19,38 @@ use std::cell::RefCell;
 const LINES_PER_LOOK: u64 = 1024;
 
 thread_local! {
-    /// What the session's last one came to.
+    /// The result of the session's last COPY FROM, and the role that ran it.
     static LAST: RefCell<Option<(pg_sys::Oid, Value)>> = const { RefCell::new(None) };
 }
 
-/// What the session's last `COPY … FROM` in a format of ours came to, as `bulk_load` answers; NULL before the first, and
-/// after one that failed.
+/// The result of the last `COPY … FROM` in one of our formats, in this session and by this role, in the form of `bulk_load`. NULL
+/// before the first one, and after one that failed.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_load_result() -> Option<JsonB> {
     let own = |(role, answer): &(pg_sys::Oid, Value)| (*role == session::role()).then(|| JsonB(answer.clone()));
     LAST.with_borrow(|last| last.as_ref().and_then(own))
 }
 
-/// Forgets what the last one came to, before the next one.
+/// Forgets the result of the last COPY FROM.
 pub fn forget_last() {
     LAST.set(None);
 }
 
-/// Where lines go.
+/// The target of the lines.
 struct Target {
     relation: pg_sys::Oid,
-    /// None for `bulk_resource`: each type to its own.
+    /// `None` for `bulk_resource`: each type has its own table.
     table: Option<ResourceTable>,
     resource_type: Option<ResourceType>,
 }
 
-/// 1. see that the transaction may write, and that the role may read the file or run the program
-/// 2. find the table, and its type
-/// 3. store all lines; a client is asked for them once the table is open
+/// 1. check that the transaction may write, and that the role may read the file or run the program
+/// 2. find the table and its type
+/// 3. store all lines; if they come from the client, ask for them when the table is open
 pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
     if options.format == Format::Ndjson {
         return Err(Copy::unsupported("format ndjson is for COPY TO")
-            .hint("Formats fhir and aidbox read resources, one JSON object a line."));
+            .hint("The formats fhir and aidbox read resources, one JSON object per line."));
     }
     session::prevent_if_read_only(c"COPY FROM");
     end::check(copy.end(), true)?;
@@ -100,14 +100,14 @@ fn target(copy: &Copy<'_>, resource_type: Option<ResourceType>) -> Result<Target
     }
     if resource_type.is_some() {
         return Err(Copy::unsupported("option RESOURCE_TYPE is for COPY bulk_resource FROM")
-            .hint("A table has the type of its rows, or that which its name says."));
+            .hint("The name or the rows of a table tell its type."));
     }
     let table = ResourceTable::at(relation)?;
     let resource_type = type_of_table(&table);
     Ok(Target { relation, table: Some(table), resource_type })
 }
 
-/// What a line that is no resource looks like.
+/// The error for a first line that looks like data in another format, and for lines of [`never_a_line`].
 fn mistaken(number: u64, line: &[u8]) -> Option<Error> {
     let looks_like = match line.trim_ascii() {
         _ if number > 1 => None,
@@ -119,11 +119,11 @@ fn mistaken(number: u64, line: &[u8]) -> Option<Error> {
     never_a_line(number, line).or_else(|| looks_like.map(looks))
 }
 
-/// What a line is that shows that all the data is meant for something else: it ends the copy, also where bad lines may be
-/// skipped.
+/// The error for a line which shows that all the data is in another format, or is a psql script. It ends the COPY, even if bad
+/// lines may be skipped.
 fn never_a_line(number: u64, line: &[u8]) -> Option<Error> {
     if line.trim_ascii() == b"\\." {
-        let message = format!("line {number} of the data is \\., which ends no data in this format");
+        let message = format!("line {number} of the data is \\., which does not end the data in this format");
         return Some(bad_format(message).hint(
             "A psql script cannot hold the data. Use \\copy FROM 'file', or COPY FROM STDIN with the data as psql's input.",
         ));
@@ -133,7 +133,7 @@ fn never_a_line(number: u64, line: &[u8]) -> Option<Error> {
 
 fn looks(like: &str) -> Error {
     bad_format(format!("the data looks like {like}, not like NDJSON")).hint(
-        "The formats fhir and aidbox read resources, one JSON object a line. Leave out FORMAT to copy rows of columns.",
+        "The formats fhir and aidbox read resources, one JSON object per line. Leave out FORMAT to copy rows of columns.",
     )
 }
 

@@ -19,7 +19,9 @@ pub fn install() {
 
 /// Runs a COPY. Returns how many lines it has stored, or rows it has written.
 fn run(copy: &Copy<'_>) -> Result<u64> {
-    from::forget_last();
+    if copy.is_from() {
+        from::forget_last();
+    }
     let options = Options::parse(copy)?;
     if copy.is_from() { from::run(copy, options) } else { to::run(copy, options) }
 }

@@ -204,6 +204,8 @@ fn what_a_copy_came_to_is_told_to_its_role_alone() {
     assert_eq!(value(&mut client, "SELECT bulk_load_result()"), r#"{"Patient": 3}"#);
     assert_eq!(value(&mut client, &format!("SET ROLE {role}; SELECT bulk_load_result() IS NULL")), "t");
     run(&mut client, "RESET ROLE");
+    crate::to::read(&mut client, "COPY patient TO STDOUT (FORMAT fhir)");
+    assert_eq!(value(&mut client, "SELECT bulk_load_result()"), r#"{"Patient": 3}"#);
     crate::support::fails(&mut client, "COPY patient FROM STDIN (FORMAT fhir, nix)");
     assert_eq!(value(&mut client, "SELECT bulk_load_result() IS NULL"), "t");
 }

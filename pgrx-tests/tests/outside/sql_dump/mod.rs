@@ -4,6 +4,7 @@ mod bulk;
 mod csv;
 mod errors;
 mod every_type;
+mod identity;
 mod json;
 mod read_only;
 mod rights;
