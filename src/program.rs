@@ -48,15 +48,12 @@ impl Program {
     }
 
     fn new(command: &str, child: Child, pipe: Option<OwnedFd>) -> Result<Program> {
-        let mut program = Program { command: command.to_owned(), child, pipe: pipe.map(File::from) };
-        let unblocked = program.pipe.as_ref().map_or(Ok(0), |pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)));
-        match unblocked {
-            Ok(_) => Ok(program),
-            Err(error) => {
-                program.pipe = None;
-                Err(could_not_start(command, &error.into()))
-            }
+        let program = Program { command: command.to_owned(), child, pipe: pipe.map(File::from) };
+        if let Some(pipe) = &program.pipe {
+            let unblocked = fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+            unblocked.map_err(|error| could_not_start(command, &error.into()))?;
         }
+        Ok(program)
     }
 
     /// This process's end of its pipe.

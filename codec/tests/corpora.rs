@@ -29,7 +29,7 @@ fn lines(file: &Path) -> Lines<Reader<File>> {
     Lines::new(Reader::new(File::open(file).unwrap(), 1 << 16).unwrap(), 256 << 20)
 }
 
-/// SPEC 4's equality for every `step`-th line of a file: converted to Aidbox form and back, and not converted.
+/// The equality of a round trip for every `step`-th line of a file: converted to Aidbox form and back, and not converted.
 /// Returns how many were compared.
 fn come_back_equal(file: &Path, step: u64, version: Version) -> u64 {
     // Some of HL7's examples have ids that are no FHIR ids.

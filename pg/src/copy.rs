@@ -5,14 +5,12 @@ use crate::query::Query;
 use crate::whole::call_for_client;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, c_char, c_int};
-use std::marker::PhantomData;
 
 /// A COPY.
 pub struct Copy<'a> {
     plan: *mut pg_sys::PlannedStmt,
     /// The client's text, in which positions are counted.
     text: &'a CStr,
-    lives: PhantomData<&'a ()>,
 }
 
 /// What is copied.
@@ -75,7 +73,7 @@ impl<'a> Copy<'a> {
     /// # Safety
     /// The statement is a COPY that lives as long as 'a.
     pub(super) unsafe fn new(plan: *mut pg_sys::PlannedStmt, text: &'a CStr) -> Copy<'a> {
-        Copy { plan, text, lives: PhantomData }
+        Copy { plan, text }
     }
 
     fn statement(&self) -> &'a pg_sys::CopyStmt {

@@ -7,8 +7,8 @@ use std::os::fd::BorrowedFd;
 
 /// Their name in messages and rejected lines.
 const NAME: &str = "STDIN";
-/// The size of a block.
-const BLOCK_BYTES: usize = 128 << 10;
+/// The size of a block: less than the 128 kB from which malloc maps each anew.
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// COPY's binary format without rows: signature, flags, length of the header's extension, and end. Drivers send it when a
 /// program opens a binary COPY and writes nothing.

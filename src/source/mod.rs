@@ -1,4 +1,4 @@
-//! Opens the source of a load by the scheme of its URL: a file, an HTTP URL, an S3 object, or staged bytes.
+//! Opens the source of a load: by the scheme of a URL a file, an HTTP URL or an S3 object; for COPY the client or a program too.
 
 pub mod client;
 pub mod file;

@@ -156,7 +156,7 @@ fn json_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// SPEC 4's equality: without what the row says, and without a `meta` that is empty then.
+/// The equality that a round trip keeps: without what the row says, and without a `meta` that is empty then.
 pub fn without_row_members(mut resource: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(meta)) = resource.get_mut("meta") {
         for name in ["lastUpdated", "versionId", "createdAt"] {

@@ -119,13 +119,17 @@ fn a_read_only_transaction_takes_no_load() {
 fn dump_sql_runs_no_copy() {
     let database = Database::new();
     let (_, _, mut admin) = role(&database, "");
+    let out = database.path("out");
+    let copy = format!("COPY patient TO '{}' (FORMAT fhir)", out.display());
     run(
         &mut admin,
-        "CREATE FUNCTION sly() RETURNS int LANGUAGE plpgsql AS
-         $$ BEGIN COPY patient TO '/tmp/fhir_bulk_must_not_be' (FORMAT fhir); RETURN 1; END $$",
+        &format!(
+            "CREATE FUNCTION sly() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {copy}; RETURN 1; END $$; SELECT sly()"
+        ),
     );
+    std::fs::remove_file(&out).unwrap();
     assert_error(&fails(&mut admin, "SELECT dump_sql('SELECT sly()')"), "25006", &["COPY"]);
-    assert!(!std::path::Path::new("/tmp/fhir_bulk_must_not_be").exists());
+    assert!(!out.exists());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use fhir_bulk_tests::memory::{self, growth};
 use fhir_bulk_tests::{Client, Database, gzip};
 use std::io::Read as _;
 
-/// How much SPEC allows a backend to grow.
+/// How much a backend may grow.
 const GROWTH: i64 = 64 << 20;
 
 fn anonymous(pid: i64) -> i64 {
