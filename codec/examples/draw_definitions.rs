@@ -1,9 +1,9 @@
-//! Draws the table of a FHIR version from HL7's StructureDefinitions: which elements are choices, references,
-//! resources or structures of their own. `scripts/redraw-definitions.sh` runs it over HL7's packages.
+//! Draws the table of a FHIR version from HL7's StructureDefinitions: the elements of each structure with their types.
+//! `scripts/redraw-definitions.sh` runs it over HL7's packages.
 //!
-//! Each line of the table is a structure: its path, then its elements that are not primitive, in the definition's order, as
-//! `name=Type`, `name=Path` (a backbone or a content reference) or `name[x]=Type,Type,…`. A structure without such elements
-//! is left out: it has only extensions.
+//! Each line of the table is a structure: its path, then its elements in the definition's order, as `name=Type`,
+//! `name=Path` (a backbone or a content reference) or `name[x]=Type,Type,…`. `name*` is a list. The names of primitive types
+//! start with a small letter. A structure without elements of its own is left out: it has only extensions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -38,6 +38,14 @@ pub fn read(source: &Path) -> io::Result<Vec<Value>> {
     BufReader::new(MultiGzDecoder::new(File::open(source)?)).lines().map(|line| json(line?.as_bytes())).collect()
 }
 
+/// FHIR's name of a type: ids and urls have types of FHIRPath's own.
+fn primitive_of_system(code: String) -> String {
+    match code.strip_prefix("http://hl7.org/fhirpath/System.") {
+        Some(name) => name[..1].to_lowercase() + &name[1..],
+        None => code,
+    }
+}
+
 /// The table's text.
 pub fn draw(definitions: &[Value]) -> String {
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
@@ -47,10 +55,6 @@ pub fn draw(definitions: &[Value]) -> String {
         .filter(|d| d["resourceType"] == "StructureDefinition" && d["derivation"] != "constraint")
         .map(|d| (text(d, "type"), d))
         .collect();
-    let is_primitive = |code: &str| {
-        code.starts_with("http://hl7.org/fhirpath/")
-            || of_types.get(code).is_some_and(|d| d["kind"] == "primitive-type")
-    };
     let resources: BTreeSet<&str> =
         of_types.iter().filter(|(_, d)| d["kind"] == "resource").map(|(name, _)| name.as_str()).collect();
 
@@ -68,18 +72,23 @@ pub fn draw(definitions: &[Value]) -> String {
             if matches!(field, "extension" | "modifierExtension") {
                 continue;
             }
-            let codes: Vec<String> =
-                element["type"].as_array().into_iter().flatten().map(|t| text(t, "code")).collect();
+            let codes: Vec<String> = element["type"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|t| primitive_of_system(text(t, "code")))
+                .collect();
             let target = match (codes.as_slice(), element["contentReference"].as_str()) {
                 (_, Some(reference)) => reference.rsplit_once('#').map_or("", |(_, path)| path).to_owned(),
                 _ if field.ends_with("[x]") => codes.join(","),
-                ([code], _) if is_primitive(code) => continue,
                 ([code], _) if matches!(code.as_str(), "BackboneElement" | "Element") => path.clone(),
                 ([code], _) if resources.contains(code.as_str()) => "Resource".to_owned(),
                 ([code], _) => code.clone(),
                 _ => continue,
             };
-            structures.entry(parent.to_owned()).or_default().push(format!("{field}={target}"));
+            // Of an element, not of one path to it: a profile's slices have other cardinalities.
+            let list = if element["base"]["max"].as_str().or(element["max"].as_str()) == Some("1") { "" } else { "*" };
+            structures.entry(parent.to_owned()).or_default().push(format!("{field}{list}={target}"));
         }
     }
     let mut table = String::new();

@@ -142,7 +142,10 @@ impl Definitions {
     }
 
     fn read(table: &'static str) -> Definitions {
-        let lines = || table.lines().filter_map(|line| line.split_once(' '));
+        // A structure in which nothing is converted is like one that is not in the table.
+        let lines = || {
+            table.lines().filter_map(|line| line.split_once(' ')).filter(|(_, fields)| converted(fields).count() > 0)
+        };
         let mut ids = HashMap::from([("Extension", NodeId::EXTENSION), ("Reference", NodeId::REFERENCE)]);
         let mut count = 5;
         for (path, _) in lines() {
@@ -167,7 +170,7 @@ impl Definitions {
                 resources.push((name, id));
             }
             let mut found = Vec::new();
-            for (name, target) in fields.split(' ').filter_map(|field| field.split_once('=')) {
+            for (name, target) in converted(fields) {
                 match name.strip_suffix("[x]") {
                     Some(base) => choice(base, target, &ids, &mut texts, &mut found),
                     None => found.push((name, Element::Structure(node(target, &ids)))),
@@ -179,12 +182,24 @@ impl Definitions {
     }
 }
 
+/// The elements of a line that may be converted: structures and choices, but no primitives.
+fn converted(fields: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let fields = fields.split(' ').filter_map(|field| field.split_once('='));
+    let named = fields.map(|(name, target)| (name.trim_end_matches('*'), target));
+    named.filter(|(name, target)| name.ends_with("[x]") || !is_primitive(target))
+}
+
+/// Whether a type's name is that of a primitive type.
+fn is_primitive(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
 /// The structure of a type or path. A structure without a line in the table only has extensions. A primitive is not an
 /// object.
 fn node(target: &str, ids: &HashMap<&str, NodeId>) -> NodeId {
     match target {
         "Resource" => NodeId::RESOURCE,
-        primitive if primitive.starts_with(|c: char| c.is_ascii_lowercase()) => NodeId::UNKNOWN,
+        primitive if is_primitive(primitive) => NodeId::UNKNOWN,
         other => ids.get(other).copied().unwrap_or(NodeId::ELEMENT),
     }
 }
