@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes codec/definitions/*.txt again from HL7's packages, which npm downloads. Needs the network, npm and tar.
+# Makes codec/definitions/*.txt and paths/definitions/r*.txt again from HL7's packages, which npm downloads. Needs the
+# network, npm and tar.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD
@@ -9,9 +10,15 @@ trap 'rm -rf "$work"' EXIT
 redraw() { # VERSION PACKAGE
   mkdir "$work/$1"
   (cd "$work/$1" && npm pack --silent "$2" >/dev/null && tar -xzf ./*.tgz)
-  cargo run --quiet --release -p fhir_bulk_codec --example draw_definitions -- "$work/$1/package" >"$work/$1.txt"
-  cp "$work/$1.txt" "$here/codec/definitions/$1.txt"
-  printf 'redrawn: codec/definitions/%s.txt from %s\n' "$1" "$2"
+  draw codec draw_definitions "$@"
+  draw paths draw_search_parameters "$@"
+}
+
+draw() { # CRATE EXAMPLE VERSION PACKAGE
+  local target=$1/definitions/$3.txt
+  cargo run --quiet --release -p "fhir_bulk_$1" --example "$2" -- "$work/$3/package" >"$work/drawn.txt"
+  cp "$work/drawn.txt" "$here/$target"
+  printf 'redrawn: %s from %s\n' "$target" "$4"
 }
 
 redraw r4 hl7.fhir.r4.examples@4.0.1

@@ -41,6 +41,59 @@ pub fn parse(text: &str) -> Option<Micros> {
     (MIN..END).contains(&micros).then_some(micros)
 }
 
+/// The time that a FHIR `date`, `dateTime` or `instant` covers by its precision, from its first microsecond to before the
+/// first one after it: a year, month, day, minute, second, or fraction of a second. Without an offset it is in UTC; a space
+/// before an offset is a plus, which URLs turn into one. `None` if it is none of them.
+pub fn range(text: &str) -> Option<(Micros, Micros)> {
+    const DAY: i64 = SECONDS_PER_DAY;
+    let mut rest = Scanner(text.as_bytes());
+    let year = rest.number(4, 4)?;
+    let seconds = |from: i64, to: i64| Some((from * PER_SECOND, to * PER_SECOND));
+    let ends = |rest: &Scanner<'_>| rest.0.is_empty();
+    if ends(&rest) {
+        return seconds(days_from_civil(year, 1, 1) * DAY, days_from_civil(year + 1, 1, 1) * DAY);
+    }
+    rest.expect(b'-')?;
+    let month = rest.number(2, 2).filter(|m| (1..=12).contains(m))?;
+    if ends(&rest) {
+        let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+        return seconds(days_from_civil(year, month, 1) * DAY, days_from_civil(next_year, next, 1) * DAY);
+    }
+    rest.expect(b'-')?;
+    let day = rest.number(2, 2).filter(|d| (1..=days_in_month(year, month)).contains(d))?;
+    let midnight = days_from_civil(year, month, day) * DAY;
+    if ends(&rest) {
+        return seconds(midnight, midnight + DAY);
+    }
+    rest.expect(b'T')?;
+    let hour = rest.number(2, 2).filter(|h| *h < 24)?;
+    rest.expect(b':')?;
+    let minute = rest.number(2, 2).filter(|m| *m < 60)?;
+    let of_minute = midnight + hour * 3600 + minute * 60;
+    let (mut from, mut length) = (of_minute * PER_SECOND, 60 * PER_SECOND);
+    if rest.skip(b':') {
+        (from, length) = (from + rest.number(2, 2).filter(|s| *s <= 60)? * PER_SECOND, PER_SECOND);
+        if rest.skip(b'.') {
+            let digits = rest.0.iter().take_while(|b| b.is_ascii_digit()).count();
+            // Digits beyond microseconds are cut off: rounding could reach the next second.
+            let known = rest.0.get(..digits.min(6)).filter(|known| !known.is_empty())?;
+            length = 10i64.pow(6 - known.len() as u32);
+            from += known.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')) * length;
+            rest.0 = &rest.0[digits..];
+        }
+    }
+    if !ends(&rest) {
+        if rest.0[0] == b' ' {
+            rest.0 = &rest.0[1..];
+            let east = rest.east()?;
+            from -= east * PER_SECOND;
+        } else {
+            from -= rest.offset()? * PER_SECOND;
+        }
+    }
+    ends(&rest).then_some((from, from + length))
+}
+
 /// The text of an instant in a zone `offset` seconds east of UTC, with six fraction digits. UTC is `Z`.
 pub fn format(at: Micros, offset: i64) -> String {
     let (mut text, micros) = local(at, offset);
@@ -172,12 +225,16 @@ impl Scanner<'_> {
         if !west {
             self.expect(b'+')?;
         }
+        self.east().map(|east| if west { -east } else { east })
+    }
+
+    /// An offset without its sign.
+    fn east(&mut self) -> Option<i64> {
         let hours = self.number(2, 2).filter(|h| *h < 16)?;
         self.expect(b':')?;
         let minutes = self.number(2, 2).filter(|m| *m < 60)?;
         let seconds = if self.skip(b':') { self.number(2, 2).filter(|s| *s < 60)? } else { 0 };
-        let east = hours * 3600 + minutes * 60 + seconds;
-        Some(if west { -east } else { east })
+        Some(hours * 3600 + minutes * 60 + seconds)
     }
 }
 
@@ -199,6 +256,49 @@ mod tests {
             ("294276-12-31T23:59:59.999999Z", 9_223_371_331_199_999_999),
         ] {
             assert_eq!(parse(text), Some(micros), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_covers_what_its_precision_says() {
+        let at = |text: &str| parse(text).unwrap();
+        for (text, from, to) in [
+            ("2020", "2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z"),
+            ("2020-02", "2020-02-01T00:00:00Z", "2020-03-01T00:00:00Z"),
+            ("2020-12", "2020-12-01T00:00:00Z", "2021-01-01T00:00:00Z"),
+            ("2020-02-29", "2020-02-29T00:00:00Z", "2020-03-01T00:00:00Z"),
+            ("2020-02-29T23:59", "2020-02-29T23:59:00Z", "2020-03-01T00:00:00Z"),
+            ("2020-02-29T23:59+01:00", "2020-02-29T22:59:00Z", "2020-02-29T23:00:00Z"),
+            ("2020-02-29T23:59:59-01:30", "2020-03-01T01:29:59Z", "2020-03-01T01:30:00Z"),
+            ("2020-02-29T23:59:59 01:30", "2020-02-29T22:29:59Z", "2020-02-29T22:30:00Z"),
+            ("2020-02-29T23:59:59.25Z", "2020-02-29T23:59:59.25Z", "2020-02-29T23:59:59.26Z"),
+            ("2020-02-29T23:59:59.9999999Z", "2020-02-29T23:59:59.999999Z", "2020-03-01T00:00:00Z"),
+            ("0000", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(range(text), Some((at(from), at(to))), "{text}");
+        }
+        for text in [
+            "",
+            "202",
+            "20200",
+            "2020-",
+            "2020-13",
+            "2020-00",
+            "2021-02-29",
+            "2020-01-01T",
+            "2020-01-01T10",
+            "2020-01-01T24:00",
+            "2020-01-01T10:00:",
+            "2020-01-01T10:00:00.",
+            "2020-01-01T10:00:00.1x",
+            "2020-01-01 10:00",
+            "2020-01-01T10:00Zz",
+            "2020-01-01T10:00 1",
+            "2020-01-01T10:00+1:00",
+            "now",
+            "-2020",
+        ] {
+            assert_eq!(range(text), None, "{text}");
         }
     }
 

@@ -34,14 +34,20 @@ impl Version {
         super::types::resource_type(name) == Some(name) && self.definitions().resource(name) != NodeId::UNKNOWN
     }
 
+    /// The table of its elements. `codec/examples/draw_definitions.rs` says what a line means.
+    pub fn elements(self) -> &'static str {
+        match self {
+            Version::R4 => include_str!("../../definitions/r4.txt"),
+            Version::R4B => include_str!("../../definitions/r4b.txt"),
+            Version::R5 => include_str!("../../definitions/r5.txt"),
+        }
+    }
+
     /// Its definitions. A process reads them once, in about a millisecond.
     pub(crate) fn definitions(self) -> &'static Definitions {
-        static R4: LazyLock<Definitions> =
-            LazyLock::new(|| Definitions::read(include_str!("../../definitions/r4.txt")));
-        static R4B: LazyLock<Definitions> =
-            LazyLock::new(|| Definitions::read(include_str!("../../definitions/r4b.txt")));
-        static R5: LazyLock<Definitions> =
-            LazyLock::new(|| Definitions::read(include_str!("../../definitions/r5.txt")));
+        static R4: LazyLock<Definitions> = LazyLock::new(|| Definitions::read(Version::R4.elements()));
+        static R4B: LazyLock<Definitions> = LazyLock::new(|| Definitions::read(Version::R4B.elements()));
+        static R5: LazyLock<Definitions> = LazyLock::new(|| Definitions::read(Version::R5.elements()));
         match self {
             Version::R4 => &R4,
             Version::R4B => &R4B,

@@ -5,13 +5,13 @@
 //! length. Numbers and containers are aligned to 4 bytes; the padding counts as part of the item.
 
 pub(crate) mod build;
-pub(crate) mod numeric;
+pub mod numeric;
 pub(crate) mod out;
 pub(crate) mod parse;
 pub(crate) mod scan;
 pub mod text;
 pub(crate) mod value;
-pub(crate) mod walk;
+pub mod walk;
 
 /// How deep arrays and objects may nest in a line. PostgreSQL's own limit follows from `max_stack_depth` (some thousands at
 /// its default), so its jsonb functions can handle everything that is stored.

@@ -5,6 +5,7 @@
 
 use super::out::Out;
 use crate::error::Limit;
+use std::cmp::Ordering;
 
 const SHORT: u16 = 0x8000;
 const SHORT_NEGATIVE: u16 = 0x2000;
@@ -20,6 +21,66 @@ const LONG_SCALE_MAX: i64 = 0x3FFF;
 
 /// Decimal digits in one base-10000 digit.
 const DEC_DIGITS: i64 = 4;
+
+/// The numeric of a whole number times a power of ten, without a length header. `None` if it is beyond numeric.
+pub fn of_decimal(negative: bool, digits: &[u8], exponent: i64) -> Option<Box<[u8]>> {
+    let number = Decimal { negative, integer: digits, fraction: &[], exponent: Some(exponent) };
+    let mut bytes = Vec::new();
+    encode_any(&number, &mut bytes).ok()?;
+    Some(bytes[4..].into())
+}
+
+/// The order of two numerics without length headers. `None` if one is NaN or infinite, which jsonb never has.
+pub fn compare(a: &[u8], b: &[u8]) -> Option<Ordering> {
+    let (a, b) = (Parts::of(a)?, Parts::of(b)?);
+    Some(match (a.sign(), b.sign()) {
+        (1, 1) => a.compare_size(&b),
+        (-1, -1) => b.compare_size(&a),
+        (a, b) => a.cmp(&b),
+    })
+}
+
+/// A numeric's parts. The digits are of base 10000, in two bytes each, without zeros at either end.
+struct Parts<'n> {
+    negative: bool,
+    scale: usize,
+    weight: i32,
+    digits: &'n [u8],
+}
+
+impl<'n> Parts<'n> {
+    #[inline]
+    fn of(bytes: &'n [u8]) -> Option<Parts<'n>> {
+        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let head = word(0);
+        Some(if head & SIGN_MASK == SIGN_MASK {
+            return None;
+        } else if head & SHORT != 0 {
+            let low = (head & SHORT_WEIGHT_MASK) as i32;
+            let weight = if head & SHORT_WEIGHT_SIGN != 0 { low - 64 } else { low };
+            let scale = ((head >> SHORT_SCALE_SHIFT) & 0x3F) as usize;
+            Parts { negative: head & SHORT_NEGATIVE != 0, scale, weight, digits: &bytes[2..] }
+        } else {
+            let scale = (head & 0x3FFF) as usize;
+            Parts { negative: head & LONG_NEGATIVE != 0, scale, weight: i32::from(word(2) as i16), digits: &bytes[4..] }
+        })
+    }
+
+    fn sign(&self) -> i32 {
+        match (self.digits.is_empty(), self.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        }
+    }
+
+    /// The order without the sign, of numbers that are not zero.
+    fn compare_size(&self, other: &Parts<'_>) -> Ordering {
+        let digits = |parts: &Parts<'n>| parts.digits.as_chunks().0.iter().copied().map(u16::from_le_bytes);
+        let other_digits = other.digits.as_chunks().0.iter().copied().map(u16::from_le_bytes);
+        self.weight.cmp(&other.weight).then_with(|| digits(self).cmp(other_digits))
+    }
+}
 
 /// The parts of a JSON number, as the parser found them.
 pub(crate) struct Decimal<'a> {
@@ -172,19 +233,11 @@ fn encode_any(number: &Decimal<'_>, out: &mut Vec<u8>) -> Result<(), Limit> {
 
 /// Appends the text of a numeric, as `numeric_out` writes it. `bytes` does not include the length header.
 pub(crate) fn write(bytes: &[u8], out: &mut Out) -> Result<(), Limit> {
-    let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-    let head = word(0);
-    let (negative, scale, weight, digits) = if head & SIGN_MASK == SIGN_MASK {
+    let Some(Parts { negative, scale, weight, digits }) = Parts::of(bytes) else {
         // NaN and the infinities. PostgreSQL never puts them in jsonb, but other code might.
         out.room(4)?;
         out.put(b"null");
         return Ok(());
-    } else if head & SHORT != 0 {
-        let low = (head & SHORT_WEIGHT_MASK) as i32;
-        let weight = if head & SHORT_WEIGHT_SIGN != 0 { low - 64 } else { low };
-        (head & SHORT_NEGATIVE != 0, ((head >> SHORT_SCALE_SHIFT) & 0x3F) as usize, weight, &bytes[2..])
-    } else {
-        (head & LONG_NEGATIVE != 0, (head & 0x3FFF) as usize, i32::from(word(2) as i16), &bytes[4..])
     };
     let count = digits.len() / 2;
     let digit = |at: i32| match usize::try_from(at) {

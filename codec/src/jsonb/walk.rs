@@ -10,10 +10,10 @@ use std::slice::Iter;
 
 /// A text within jsonb bytes. Readers may read the bytes after it.
 #[derive(Clone, Copy)]
-pub(crate) struct Slice<'j> {
-    pub bytes: &'j [u8],
-    pub start: usize,
-    pub end: usize,
+pub struct Slice<'j> {
+    pub(crate) bytes: &'j [u8],
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 impl<'j> Slice<'j> {
@@ -27,8 +27,9 @@ impl<'j> Slice<'j> {
         self.end - self.start
     }
 
+    /// The text.
     #[inline]
-    pub(crate) fn as_bytes(&self) -> &'j [u8] {
+    pub fn as_bytes(&self) -> &'j [u8] {
         &self.bytes[self.start..self.end]
     }
 
@@ -41,7 +42,7 @@ impl<'j> Slice<'j> {
 
 /// One value inside a container.
 #[derive(Clone, Copy)]
-pub(crate) struct Value<'j> {
+pub struct Value<'j> {
     kind: u32,
     /// The item, with the padding before a numeric or container.
     slice: Slice<'j>,
@@ -56,7 +57,7 @@ impl<'j> Value<'j> {
 
     /// The value as a container; `None` if it is another value.
     #[inline]
-    pub(crate) fn container(&self) -> Option<Container<'j>> {
+    pub fn container(&self) -> Option<Container<'j>> {
         (self.kind == kind::CONTAINER).then(|| Container::at(self.slice.bytes, self.slice.start.next_multiple_of(4)))
     }
 
@@ -67,8 +68,29 @@ impl<'j> Value<'j> {
     }
 
     /// The value's text, if it is a string.
-    pub(crate) fn string(&self) -> Option<&'j [u8]> {
+    #[inline]
+    pub fn string(&self) -> Option<&'j [u8]> {
         (self.kind == kind::STRING).then(|| self.slice.as_bytes())
+    }
+
+    /// The boolean, if it is one.
+    pub fn boolean(&self) -> Option<bool> {
+        match self.kind {
+            kind::TRUE => Some(true),
+            kind::FALSE => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether it is null.
+    #[inline]
+    pub fn is_null(&self) -> bool {
+        self.kind == kind::NULL
+    }
+
+    /// The number in PostgreSQL's numeric bytes, if it is one.
+    pub fn number(&self) -> Option<&'j [u8]> {
+        (self.kind == kind::NUMERIC).then(|| self.numeric())
     }
 
     /// A numeric after its length header, which inside jsonb always has 4 bytes.
@@ -80,7 +102,7 @@ impl<'j> Value<'j> {
 
 /// A container and the position in it.
 #[derive(Clone)]
-pub(crate) struct Container<'j> {
+pub struct Container<'j> {
     bytes: &'j [u8],
     header: u32,
     /// Where the data area starts; offsets count from there.
@@ -95,12 +117,12 @@ pub(crate) struct Container<'j> {
 
 impl<'j> Container<'j> {
     /// The root, whose header `bytes` start with.
-    pub(crate) fn new(bytes: &'j [u8]) -> Container<'j> {
+    pub fn new(bytes: &'j [u8]) -> Container<'j> {
         Container::at(bytes, 0)
     }
 
     /// An empty object.
-    pub(crate) fn empty() -> Container<'static> {
+    pub fn empty() -> Container<'static> {
         const EMPTY: &[u8; 4] = &OBJECT.to_le_bytes();
         Container::at(EMPTY, 0)
     }
@@ -118,13 +140,14 @@ impl<'j> Container<'j> {
         Container { bytes, header, data, names: names.iter(), name_start: data, values: values.iter(), value_start }
     }
 
+    /// Whether it is an object; otherwise it is an array.
     #[inline]
-    pub(crate) fn is_object(&self) -> bool {
+    pub fn is_object(&self) -> bool {
         self.header & OBJECT != 0
     }
 
     /// A bare string, number, boolean or null, which jsonb keeps as an array of one.
-    pub(crate) fn is_scalar(&self) -> bool {
+    pub fn is_scalar(&self) -> bool {
         self.header & (SCALAR | ARRAY) == SCALAR | ARRAY
     }
 
@@ -143,7 +166,7 @@ impl<'j> Container<'j> {
 
     /// The next member of an object.
     #[inline]
-    pub(crate) fn next_member(&mut self) -> Option<(Slice<'j>, Value<'j>)> {
+    pub fn next_member(&mut self) -> Option<(Slice<'j>, Value<'j>)> {
         let entry = u32::from_le_bytes(*self.names.next()?);
         let start = self.name_start;
         self.name_start = self.end(entry, start);
@@ -152,8 +175,16 @@ impl<'j> Container<'j> {
     }
 
     /// The value of the first remaining member with this name.
-    pub(crate) fn member(mut self, wanted: &[u8]) -> Option<Value<'j>> {
+    #[inline]
+    pub fn member(mut self, wanted: &[u8]) -> Option<Value<'j>> {
         while let Some((name, value)) = self.next_member() {
+            if name.len() < wanted.len() {
+                continue;
+            }
+            // Names are sorted by length first.
+            if name.len() > wanted.len() {
+                return None;
+            }
             if name.as_bytes() == wanted {
                 return Some(value);
             }
@@ -174,7 +205,7 @@ impl<'j> Container<'j> {
 
     /// The next element of an array.
     #[inline]
-    pub(crate) fn next_element(&mut self) -> Option<Value<'j>> {
+    pub fn next_element(&mut self) -> Option<Value<'j>> {
         let entry = u32::from_le_bytes(*self.values.next()?);
         let start = self.value_start;
         self.value_start = self.end(entry, start);

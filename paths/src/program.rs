@@ -1,0 +1,285 @@
+//! Programs, and how they run.
+
+use crate::item::{Item, Resource, Value};
+use crate::model::TypeId;
+use fhir_bulk_codec::jsonb::numeric;
+use fhir_bulk_codec::jsonb::walk::{self, Container};
+use std::cmp::Ordering;
+use std::ops::ControlFlow::{self, Break, Continue};
+
+/// Finds items in a resource.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Program {
+    /// The resource.
+    Root,
+    /// The item in question: the one that a `where` looks at, the base of a composite.
+    This,
+    /// Column `id`.
+    Id,
+    /// Column `ts`.
+    LastUpdated,
+    /// A member of an object, or its elements.
+    Member {
+        /// Where the objects are.
+        of: Box<Program>,
+        /// The stored name.
+        name: Box<str>,
+        /// The type of the values.
+        type_id: TypeId,
+        /// Whether the definitions say that it is a list.
+        is_list: bool,
+    },
+    /// All types of a choice: the members of Aidbox's object for it.
+    Choice {
+        /// Where the choices are.
+        of: Box<Program>,
+        /// The types of the choice, by Aidbox's names.
+        types: Vec<(Box<str>, TypeId)>,
+    },
+    /// Those items for which a condition holds.
+    Where(Box<Program>, Box<Condition>),
+    /// One of the items, counted from 0.
+    Nth(Box<Program>, usize),
+    /// Those items that are resources of a type.
+    Resources(Box<Program>, Box<str>, TypeId),
+    /// The items of all of them. Equal ones are not removed.
+    Union(Vec<Program>),
+    /// One boolean.
+    Boolean(Box<Condition>),
+}
+
+/// True or false of an item.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// There is an item.
+    Exists(Program),
+    /// There is one item, and it is true.
+    IsTrue(Program),
+    /// There is one item, and it equals a literal.
+    Equals(Program, Literal),
+    /// There are items that are not just one that equals a literal.
+    Differs(Program, Literal),
+    /// There is a reference to a resource of a type.
+    RefersTo(Program, Box<str>),
+    /// Both hold.
+    And(Box<Condition>, Box<Condition>),
+    /// One holds, or both.
+    Or(Box<Condition>, Box<Condition>),
+    /// It does not hold.
+    Not(Box<Condition>),
+}
+
+/// A constant of an expression.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    /// A string.
+    Text(Box<str>),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A number, in PostgreSQL's numeric bytes.
+    Number(Box<[u8]>),
+}
+
+/// What a program runs on.
+#[derive(Clone, Copy)]
+pub struct Scope<'a, 'j> {
+    /// The resource.
+    pub resource: Resource<'j>,
+    /// The urls of servers whose resources are ours: a reference to `<base>/Patient/1` is one to `Patient/1`.
+    pub bases: &'a [String],
+}
+
+/// Takes the items that a program finds, until it breaks.
+pub type Sink<'s, 'j> = dyn FnMut(Item<'j>) -> ControlFlow<()> + 's;
+
+impl Program {
+    /// Passes each item to `sink`.
+    pub fn run<'j>(&self, scope: &Scope<'_, 'j>, this: Item<'j>, sink: &mut Sink<'_, 'j>) -> ControlFlow<()> {
+        match self {
+            Program::Root => sink(scope.resource.item()),
+            Program::This => sink(this),
+            Program::Id => sink(Item { value: Value::Text(scope.resource.id), type_id: TypeId::STRING }),
+            Program::LastUpdated => match scope.resource.last_updated {
+                Some(at) => sink(Item { value: Value::Instant(at), type_id: TypeId::INSTANT }),
+                None => Continue(()),
+            },
+            Program::Member { of, name, type_id, .. } => match &**of {
+                // Most paths start here: no closure for the one item.
+                Program::Root => member(scope.resource.item(), name, *type_id, sink),
+                Program::This => member(this, name, *type_id, sink),
+                of => of.run(scope, this, &mut |item| member(item, name, *type_id, sink)),
+            },
+            Program::Choice { of, types } => of.run(scope, this, &mut |item| choice(item, types, sink)),
+            Program::Where(of, condition) => of.run(scope, this, &mut |item| {
+                if condition.holds(scope, item) { sink(item) } else { Continue(()) }
+            }),
+            Program::Nth(of, wanted) => {
+                let (mut at, mut result) = (0, Continue(()));
+                // The inner program ends with the item; the outer one goes on unless `sink` ends it.
+                let _ = of.run(scope, this, &mut |item| {
+                    if at == *wanted {
+                        result = sink(item);
+                        return Break(());
+                    }
+                    at += 1;
+                    Continue(())
+                });
+                result
+            }
+            Program::Resources(of, name, type_id) => of.run(scope, this, &mut |item| {
+                let found = item.object().and_then(|object| object.member(b"resourceType"));
+                if found.and_then(|found| found.string()) == Some(name.as_bytes()) {
+                    sink(Item { value: item.value, type_id: *type_id })
+                } else {
+                    Continue(())
+                }
+            }),
+            Program::Union(parts) => parts.iter().try_for_each(|part| part.run(scope, this, sink)),
+            Program::Boolean(condition) => {
+                sink(Item { value: Value::Boolean(condition.holds(scope, this)), type_id: TypeId::BOOLEAN })
+            }
+        }
+    }
+
+    /// Whether one of the items is `wanted`.
+    #[inline]
+    pub fn any<'j>(&self, scope: &Scope<'_, 'j>, this: Item<'j>, mut wanted: impl FnMut(Item<'j>) -> bool) -> bool {
+        self.run(scope, this, &mut |item| if wanted(item) { Break(()) } else { Continue(()) }).is_break()
+    }
+}
+
+impl<'j> Resource<'j> {
+    /// The resource as an item.
+    pub fn item(&self) -> Item<'j> {
+        Item { value: Value::Root(self.json), type_id: TypeId::RESOURCE }
+    }
+}
+
+#[inline]
+fn member<'j>(item: Item<'j>, name: &str, type_id: TypeId, sink: &mut Sink<'_, 'j>) -> ControlFlow<()> {
+    match item.object().and_then(|object| object.member(name.as_bytes())) {
+        Some(value) => values(value, type_id, sink),
+        None => Continue(()),
+    }
+}
+
+/// A value, or the elements of an array. FHIR has no arrays in arrays, and no null but in arrays of primitives.
+#[inline]
+fn values<'j>(value: walk::Value<'j>, type_id: TypeId, sink: &mut Sink<'_, 'j>) -> ControlFlow<()> {
+    let mut array = match value.container() {
+        Some(container) if !container.is_object() => container,
+        _ if value.is_null() => return Continue(()),
+        _ => return sink(Item { value: Value::Json(value), type_id }),
+    };
+    while let Some(value) = array.next_element() {
+        if !value.is_null() && value.container().is_none_or(|container| container.is_object()) {
+            sink(Item { value: Value::Json(value), type_id })?;
+        }
+    }
+    Continue(())
+}
+
+fn choice<'j>(item: Item<'j>, types: &[(Box<str>, TypeId)], sink: &mut Sink<'_, 'j>) -> ControlFlow<()> {
+    let mut object = item.object().unwrap_or(Container::empty());
+    while let Some((name, value)) = object.next_member() {
+        let name = name.as_bytes();
+        if let Some((_, type_id)) = types.iter().find(|(known, _)| known.as_bytes() == name) {
+            values(value, *type_id, sink)?;
+        }
+    }
+    Continue(())
+}
+
+impl Condition {
+    /// Whether it holds of an item.
+    pub fn holds<'j>(&self, scope: &Scope<'_, 'j>, this: Item<'j>) -> bool {
+        match self {
+            Condition::Exists(program) => program.any(scope, this, |_| true),
+            Condition::IsTrue(program) => one(program, scope, this, |item| item.boolean() == Some(true)) == Some(true),
+            Condition::Equals(program, literal) => one(program, scope, this, |item| literal.is(&item)) == Some(true),
+            Condition::Differs(program, literal) => one(program, scope, this, |item| literal.is(&item)) == Some(false),
+            Condition::RefersTo(program, name) => program.any(scope, this, |item| refers_to(scope, &item, name)),
+            Condition::And(a, b) => a.holds(scope, this) && b.holds(scope, this),
+            Condition::Or(a, b) => a.holds(scope, this) || b.holds(scope, this),
+            Condition::Not(condition) => !condition.holds(scope, this),
+        }
+    }
+}
+
+/// Whether there is one item, and it is `wanted`; `None` without an item.
+fn one<'j>(
+    program: &Program,
+    scope: &Scope<'_, 'j>,
+    this: Item<'j>,
+    mut wanted: impl FnMut(Item<'j>) -> bool,
+) -> Option<bool> {
+    let mut found = None;
+    let _ = program.run(scope, this, &mut |item| {
+        let is_first = found.is_none();
+        found = Some(is_first && wanted(item));
+        if is_first { Continue(()) } else { Break(()) }
+    });
+    found
+}
+
+impl Literal {
+    fn is(&self, item: &Item<'_>) -> bool {
+        match self {
+            Literal::Text(text) => item.text() == Some(text.as_bytes()),
+            Literal::Boolean(value) => item.boolean() == Some(*value),
+            Literal::Number(number) => {
+                item.number().is_some_and(|found| numeric::compare(found, number) == Some(Ordering::Equal))
+            }
+        }
+    }
+}
+
+/// Whether an item is a reference to a resource of a type, as far as the reference and the resource around it tell.
+fn refers_to(scope: &Scope<'_, '_>, item: &Item<'_>, name: &str) -> bool {
+    let Some(object) = item.object() else { return false };
+    let name = name.as_bytes();
+    let text = |member: &[u8]| object.clone().member(member).and_then(|value| value.string());
+    if let Some(found) = text(b"resourceType") {
+        return found == name;
+    }
+    if let Some(id) = text(b"localRef") {
+        return contained_type(scope, id) == Some(name);
+    }
+    let Some(uri) = text(b"uri").or_else(|| text(b"reference")) else { return text(b"type") == Some(name) };
+    match type_of_uri(uri, scope.bases) {
+        Some((found, _)) => found == name,
+        None => text(b"type") == Some(name),
+    }
+}
+
+/// The type and id that an absolute or relative url names: `Patient/1`, `https://example.org/fhir/Patient/1/_history/2`.
+/// Whether the resource is ours is not asked.
+pub(crate) fn type_of_uri<'u>(uri: &'u [u8], bases: &[String]) -> Option<(&'u [u8], &'u [u8])> {
+    let local = bases.iter().find_map(|base| uri.strip_prefix(base.as_bytes())?.strip_prefix(b"/"));
+    let path = local.unwrap_or(uri);
+    if path.starts_with(b"urn:") || path.starts_with(b"#") {
+        return None;
+    }
+    let mut parts = path.rsplit(|byte| *byte == b'/');
+    let mut id = parts.next()?;
+    let mut name = parts.next()?;
+    if name == b"_history" {
+        (id, name) = (parts.next()?, parts.next()?);
+    }
+    let is_type = name.first().is_some_and(u8::is_ascii_uppercase) && name.iter().all(u8::is_ascii_alphanumeric);
+    (is_type && !id.is_empty()).then_some((name, id))
+}
+
+/// The type of a contained resource.
+fn contained_type<'j>(scope: &Scope<'_, 'j>, id: &[u8]) -> Option<&'j [u8]> {
+    let mut found = None;
+    let _ = member(scope.resource.item(), "contained", TypeId::RESOURCE, &mut |item| {
+        let text = |name: &[u8]| item.object().and_then(|object| object.member(name)).and_then(|value| value.string());
+        if text(b"id") == Some(id) {
+            found = text(b"resourceType");
+            return Break(());
+        }
+        Continue(())
+    });
+    found
+}

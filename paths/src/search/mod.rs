@@ -1,0 +1,23 @@
+//! FHIR's search: parameters, queries, and what they ask of a resource.
+
+mod condition;
+mod criterion;
+mod date;
+mod filter;
+mod necessary;
+mod number;
+mod parameters;
+mod quantity;
+mod query;
+mod reference;
+mod text;
+mod token;
+mod uri;
+mod value;
+
+pub use condition::Searched;
+pub use filter::Filter;
+pub use necessary::Necessary;
+pub use parameters::{Component, Definition, HL7, Kind, all as all_parameters, find as find_parameter};
+pub use query::type_filters;
+pub use value::{Problem, Refused};
