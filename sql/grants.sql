@@ -55,10 +55,10 @@ REVOKE ALL ON FUNCTION bulk_export_file(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_import(jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_import_cancel(text) FROM PUBLIC;
 
-COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean) IS
-    'All live resources of a type, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
-COMMENT ON FUNCTION bulk_dump_chunks(text, timestamptz, boolean, boolean, integer) IS
-    'All live resources of a type as NDJSON in pieces of chunk_bytes, gzipped on request';
+COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean, text) IS
+    'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
+COMMENT ON FUNCTION bulk_dump_chunks(text, timestamptz, boolean, boolean, integer, text) IS
+    'All live resources of a type, or those that a search query finds, as NDJSON in pieces of chunk_bytes, gzipped on request';
 COMMENT ON FUNCTION dump_sql(text, text, jsonb) IS
     'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk, one a row; the query only reads. Call it in the target list: SELECT dump_sql(''SELECT …'')';
 COMMENT ON FUNCTION dump_sql_chunks(text, text, boolean, jsonb, integer) IS

@@ -2,7 +2,7 @@
 
 use crate::arguments::required;
 use crate::settings::{self, VersionId};
-use crate::store::{Reader, ResourceTable, ResourceType, Rows};
+use crate::store::{Filter, Reader, ResourceTable, ResourceType, Rows};
 use crate::stream::{ChunkStream, LineStream, chunk_size};
 use fhir_bulk_codec::resource::{Form, Writer};
 use fhir_bulk_pg::cursor::Calling;
@@ -17,9 +17,10 @@ fn bulk_dump(
     resource_type: Option<&str>,
     since: default!(Option<TimestampWithTimeZone>, "NULL"),
     fhir: default!(Option<bool>, "false"),
+    filter: default!(Option<&str>, "NULL"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
-    let reader = or_raise(open(resource_type, since, fhir));
+    let reader = or_raise(open(resource_type, since, fhir, filter));
     reader.close_with_statement(calling);
     LineStream::new(reader).rows()
 }
@@ -32,16 +33,25 @@ fn bulk_dump_chunks(
     fhir: default!(Option<bool>, "false"),
     gzip: default!(Option<bool>, "false"),
     chunk_bytes: default!(Option<i32>, "65536"),
+    filter: default!(Option<&str>, "NULL"),
     calling: Calling,
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    let reader = or_raise(open(resource_type, since, fhir));
+    let reader = or_raise(open(resource_type, since, fhir, filter));
     reader.close_with_statement(calling);
     ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 
-fn open(resource_type: Option<&str>, since: Option<TimestampWithTimeZone>, fhir: Option<bool>) -> Result<Reader> {
+/// 1. check the arguments
+/// 2. lock the table
+/// 3. compile the filter, and start to read
+fn open(
+    resource_type: Option<&str>,
+    since: Option<TimestampWithTimeZone>,
+    fhir: Option<bool>,
+    filter: Option<&str>,
+) -> Result<Reader> {
     let name = required(resource_type, "resource_type")?;
     let form = if required(fhir, "fhir")? { Form::Fhir(settings::fhir_version()) } else { Form::Aidbox };
     // An invalid name gets the same error as a type without a table.
@@ -49,5 +59,7 @@ fn open(resource_type: Option<&str>, since: Option<TimestampWithTimeZone>, fhir:
     let table = ResourceTable::lock_to_read(&resource_type)?;
     let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
     let rows = since.map_or(Rows::All, |at| Rows::CreatedAfter(at.into()));
-    Reader::open(&table, resource_type.canonical(), rows, writer)
+    let filter = filter.map(|query| Filter::new(query, resource_type.canonical())).transpose()?;
+    filter.iter().for_each(Filter::warn);
+    Reader::open(&table, resource_type.canonical(), rows, filter, writer)
 }

@@ -11,6 +11,7 @@
 //! | [`arguments`], [`settings`] | arguments and settings |
 //! | `fhir_bulk_pg` | safe wrappers of PostgreSQL, errors as users see them; the only `unsafe` |
 //! | `fhir_bulk_feed` | makes rows of a source's bytes, on a thread of its own; no PostgreSQL |
+//! | `fhir_bulk_paths` | FHIRPath and search over stored resources; no PostgreSQL |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
 //! | `fhir_bulk_transfer` | reads URLs and S3 objects, writes S3 objects; no PostgreSQL |
 //!
@@ -49,9 +50,14 @@ extension_sql_file!("../sql/own_jobs.sql", name = "own_jobs", requires = ["queue
 extension_sql_file!("../sql/kept.sql", name = "kept", requires = ["rejects", "exports"]);
 extension_sql_file!("../sql/copy.sql", name = "copy");
 extension_sql_file!(
+    "../sql/search_parameters.sql",
+    name = "search_parameters",
+    requires = [store::parameters::check_search_parameter]
+);
+extension_sql_file!(
     "../sql/own_tables.sql",
     name = "own_tables",
-    requires = ["rejects", "jobs", "exports", "queue", "own_jobs", "kept", own_tables::own_rows]
+    requires = ["rejects", "jobs", "exports", "queue", "own_jobs", "kept", "search_parameters", own_tables::own_rows]
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 

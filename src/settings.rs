@@ -61,6 +61,7 @@ static VERSION_ID: GucSetting<VersionId> = GucSetting::<VersionId>::new(VersionI
 static GZIP_LEVEL: GucSetting<i32> = GucSetting::<i32>::new(1);
 static MAX_LINE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(256 << 20);
 static ALLOWED_SOURCES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static BASE_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
@@ -158,6 +159,14 @@ pub fn define() {
         c"The URLs that loads may read: scheme://host[:port][/prefix], *.host, networks, s3://bucket[/prefix], comma-separated.",
         c"Empty allows https to public addresses; private ones and S3 objects need an entry here.",
         &ALLOWED_SOURCES,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.base_url",
+        c"The URLs of FHIR servers whose resources are in this database, comma-separated: https://example.org/fhir.",
+        c"In filters, a reference to https://example.org/fhir/Patient/1 is then one to Patient/1.",
+        &BASE_URL,
         GucContext::Suset,
         GucFlags::default(),
     );
@@ -289,6 +298,14 @@ pub fn gzip_level() -> u32 {
 /// `fhir_bulk.max_line_bytes`.
 pub fn max_line_bytes() -> usize {
     MAX_LINE_BYTES.get().unsigned_abs() as usize
+}
+
+/// The URLs in `fhir_bulk.base_url`, without a slash at the end.
+pub fn base_urls() -> Vec<String> {
+    let urls = BASE_URL.get().unwrap_or_default();
+    let urls = urls.to_string_lossy();
+    let urls = urls.split(',').map(|url| url.trim().trim_end_matches('/')).filter(|url| !url.is_empty());
+    urls.map(str::to_owned).collect()
 }
 
 /// `fhir_bulk.allowed_sources`.

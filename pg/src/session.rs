@@ -99,6 +99,12 @@ pub fn prevent_if_read_only(command: &std::ffi::CStr) {
     }
 }
 
+/// Whether the current role is a superuser.
+pub fn is_superuser() -> bool {
+    // SAFETY: looks the current role up.
+    unsafe { pg_sys::superuser() }
+}
+
 /// Whether the current role has the rights of a built-in role.
 pub fn has_role(role: pg_sys::Oid) -> bool {
     // SAFETY: catalogue look-ups inside a transaction.

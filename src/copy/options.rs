@@ -32,10 +32,18 @@ pub struct Options {
     pub gzip: bool,
     /// For COPY TO: only resources created after this instant, in microseconds since 2000-01-01T00:00:00Z.
     pub since: Option<i64>,
+    /// For COPY TO: only resources that fulfil this search query.
+    pub filter: Option<Query>,
+}
+
+/// A search query, and its position in the statement.
+pub struct Query {
+    pub text: String,
+    pub position: Option<i32>,
 }
 
 /// The extension's options, with their direction and formats.
-const OURS: [(&CStr, Way); 9] = [
+const OURS: [(&CStr, Way); 10] = [
     (c"update_history", Way::From),
     (c"strip_nulls", Way::From),
     (c"merge", Way::From),
@@ -45,6 +53,7 @@ const OURS: [(&CStr, Way); 9] = [
     (c"resource_type", Way::From),
     (c"gzip", Way::To),
     (c"since", Way::ResourcesTo),
+    (c"filter", Way::ResourcesTo),
 ];
 
 /// COPY's own options, up to PostgreSQL 18, that the extension's formats do not have.
@@ -95,6 +104,7 @@ impl Options {
             resource_type: find(c"resource_type").map(resource_type).transpose()?,
             gzip: find(c"gzip").map_or(Ok(false), flag)?,
             since: find(c"since").map(instant).transpose()?,
+            filter: find(c"filter").map(query).transpose()?,
         })
     }
 }
@@ -223,6 +233,12 @@ fn instant(option: &CopyOption<'_>) -> Result<i64> {
     let expected = "a timestamp, such as '2025-01-01T00:00:00Z'";
     let OptionValue::Text(text) = option.value else { return Err(bad(option, expected)) };
     datum::timestamptz(text).map_err(|why| bad(option, expected).detail(format!("{}.", why.message())))
+}
+
+fn query(option: &CopyOption<'_>) -> Result<Query> {
+    let expected = "a search query, such as 'status=final&date=ge2025'";
+    let OptionValue::Text(text) = option.value else { return Err(bad(option, expected)) };
+    Ok(Query { text: text.to_string_lossy().into_owned(), position: option.position })
 }
 
 fn resource_type(option: &CopyOption<'_>) -> Result<ResourceType> {

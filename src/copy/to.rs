@@ -1,12 +1,12 @@
 //! COPY … TO: dumps to the client, or to a file or program of the server.
 
 use super::end;
-use super::options::{Format, Options};
+use super::options::{Format, Options, Query};
 use super::outlet::Outlet;
 use crate::extension;
 use crate::settings::{self, VersionId};
 use crate::sql_dump;
-use crate::store::{Reader, ResourceTable, Rows, type_of_table};
+use crate::store::{Filter, Reader, ResourceTable, Rows, type_of_table};
 use crate::stream::{ChunkStream, Lines, More};
 use fhir_bulk_codec::resource::{Form, Writer};
 use fhir_bulk_pg::copy::{Copy, Subject};
@@ -41,12 +41,12 @@ pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
                 return Err(Copy::unsupported("bulk_resource is for COPY FROM, and has no rows")
                     .hint("Copy the table of one type, or call bulk_export()."));
             }
-            write(copy, relation, resources(relation, form, options.since)?, options.gzip)
+            write(copy, relation, resources(relation, form, options.since, options.filter)?, options.gzip)
         }
     }
 }
 
-fn resources(relation: pg_sys::Oid, format: Format, since: Option<i64>) -> Result<Reader> {
+fn resources(relation: pg_sys::Oid, format: Format, since: Option<i64>, filter: Option<Query>) -> Result<Reader> {
     let table = ResourceTable::at(relation)?;
     let form = if format == Format::Fhir { Form::Fhir(settings::fhir_version()) } else { Form::Aidbox };
     let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
@@ -54,7 +54,10 @@ fn resources(relation: pg_sys::Oid, format: Format, since: Option<i64>) -> Resul
     let resource_type = type_of_table(&table);
     let name = table.name();
     let resource_type = resource_type.as_ref().map_or(&*name, |found| found.canonical());
-    Reader::open(&table, resource_type, since.map_or(Rows::All, Rows::CreatedAfter), writer)
+    let compile = |Query { text, position }| Filter::new(&text, resource_type).map_err(|error| error.at(position));
+    let filter = filter.map(compile).transpose()?;
+    filter.iter().for_each(Filter::warn);
+    Reader::open(&table, resource_type, since.map_or(Rows::All, Rows::CreatedAfter), filter, writer)
 }
 
 /// Writes all lines. Returns how many there were.

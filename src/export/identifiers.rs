@@ -131,7 +131,7 @@ impl<'a> Search<'a> {
         if patterns.is_empty() {
             return Ok(());
         }
-        let mut reader = Reader::open(table, resource_type, Rows::Identified(&patterns), writer)?;
+        let mut reader = Reader::open(table, resource_type, Rows::Identified(&patterns), None, writer)?;
         let mut row = 0;
         reader.each(|stored| {
             row += 1;

@@ -1,6 +1,7 @@
 //! Reads an export's request: HL7's kick-off request, or the short form with types and a point in time.
 
 use super::request::{Request, missing};
+use super::type_filters::TypeFilters;
 use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::error::{Error, Result};
@@ -29,16 +30,20 @@ pub struct Kickoff {
     pub gzip: bool,
     /// Whether one file has all types; otherwise each type has its own files.
     pub single: bool,
+    /// Which resources of the types.
+    #[serde(default)]
+    pub filters: TypeFilters,
     /// The request's URL, for the manifest.
     pub url: String,
 }
 
 impl Kickoff {
-    /// Reads `{"_type", "_since", "_until", "_elements", "_outputFormat", "contentEncoding", "request"}`, all of them
-    /// optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
+    /// Reads `{"_type", "_since", "_until", "_elements", "_typeFilter", "lenient", "_outputFormat", "contentEncoding",
+    /// "request"}`, all of them optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
-    /// 22023 and 22007 for members that are unknown or have a wrong value; 42P01 for a type without a table; 42501 for a
+    /// 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a `_typeFilter` that is not supported,
+    /// unless the request is lenient; 42P01 for a type without a table; 42501 for a
     /// type that the role may not read.
     pub fn parse(request: serde_json::Value) -> Result<Kickoff> {
         let mut request = Request::new(request)?;
@@ -53,7 +58,11 @@ impl Kickoff {
         let format = request.string("_outputFormat")?.map(|format| format.replace(' ', "+"));
         let gzip = encoding(&mut request)?;
         let url = request.string("request")?;
-        request.end("_type, _since, _until, _elements, _outputFormat, contentEncoding and request")?;
+        let filters = request.string_or_strings("_typeFilter")?.unwrap_or_default();
+        let lenient = request.boolean("lenient")?.unwrap_or(false);
+        request.end(
+            "_type, _since, _until, _elements, _typeFilter, lenient, _outputFormat, contentEncoding and request",
+        )?;
         if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
             return Err(Error::invalid_argument(format!("_outputFormat \"{format}\" is not known"))
                 .hint(format!("It may be {}.", FORMATS.join(", "))));
@@ -64,8 +73,12 @@ impl Kickoff {
         }
         let url = url.unwrap_or_else(|| "$export".to_owned());
         let all = types.is_none();
-        Kickoff { types: types.unwrap_or_default(), all, since, until, elements, gzip, single: false, url }
-            .with_tables()
+        let types = types.unwrap_or_default();
+        let kickoff =
+            Kickoff { types, all, since, until, elements, gzip, single: false, filters: TypeFilters::default(), url };
+        let kickoff = kickoff.with_tables()?;
+        let filters = TypeFilters::parse(&filters, &kickoff.types, lenient)?;
+        Ok(Kickoff { filters, ..kickoff })
     }
 
     fn single(mut request: Request) -> Result<Kickoff> {
@@ -77,7 +90,8 @@ impl Kickoff {
             return Err(Error::invalid_argument("\"resourceTypes\" of the request is empty"));
         }
         let (until, elements, url) = (None, Vec::new(), String::new());
-        Kickoff { types, all: false, since, until, elements, gzip, single: true, url }.with_tables()
+        let filters = TypeFilters::default();
+        Kickoff { types, all: false, since, until, elements, gzip, single: true, filters, url }.with_tables()
     }
 
     /// Finds the spelling of each type and removes duplicates. If no type was named, takes all that the role may read.

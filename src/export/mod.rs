@@ -14,6 +14,7 @@ mod run;
 mod signature;
 mod status;
 mod target;
+mod type_filters;
 mod units;
 
 pub use run::help;

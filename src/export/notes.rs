@@ -3,6 +3,7 @@
 use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::kickoff::Kickoff;
+use super::type_filters::{Ignored, TypeFilters};
 use crate::sink::Draft;
 use crate::store::{ResourceTable, ResourceType, foreign_code, hidden_types, may_read_history};
 use fhir_bulk_pg::error::Result;
@@ -13,8 +14,16 @@ use serde_json::json;
 /// One OperationOutcome.
 pub struct Note {
     /// A code of HL7's code system issue-type.
-    code: &'static str,
+    code: String,
     diagnostics: String,
+    /// The parameter of the request that it is about.
+    parameter: Option<&'static str>,
+}
+
+impl Note {
+    fn new(code: &str, diagnostics: String) -> Note {
+        Note { code: code.to_owned(), diagnostics, parameter: None }
+    }
 }
 
 /// Removes types from an export of all types if reading them would run code of other roles: it could do anything with the
@@ -31,17 +40,27 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     for name in std::mem::take(&mut kickoff.types) {
         match foreign_code(&ResourceTable::get(&ResourceType::new(&name)?)?) {
             None => kept.push(name),
-            Some(what) => notes.push(Note {
-                code: "suppressed",
-                diagnostics: format!(
+            Some(what) => notes.push(Note::new(
+                "suppressed",
+                format!(
                     "{name} is left out: reading it would run code of another role with your rights ({what}). If you \
                      trust it, name {name} in _type."
                 ),
-            }),
+            )),
         }
     }
     kickoff.types = kept;
     Ok(notes)
+}
+
+/// Notes which queries of `_typeFilter` were not applied.
+pub fn of_filters(filters: &TypeFilters) -> Vec<Note> {
+    let note = |ignored: &Ignored| Note {
+        code: ignored.code.clone(),
+        diagnostics: ignored.diagnostics.clone(),
+        parameter: Some("_typeFilter"),
+    };
+    filters.ignored().iter().map(note).collect()
 }
 
 /// Notes what the export lacks because of the role's rights: types that the role may not read, if all types are exported;
@@ -55,7 +74,7 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
     if !hidden.is_empty() {
         let names: Vec<&str> = hidden.iter().map(ResourceType::as_str).collect();
         let diagnostics = format!("These types are left out, because you may not read them: {}.", names.join(", "));
-        notes.push(Note { code: "forbidden", diagnostics });
+        notes.push(Note::new("forbidden", diagnostics));
     }
     for name in kickoff.types.iter().filter(|_| kickoff.has_deletions()) {
         if !may_read_history(&ResourceType::new(name)?)? {
@@ -63,7 +82,7 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
                 "Deletions of {name} are incomplete, because you may not read its history table. \
                  A resource may be deleted although it is not in \"deleted\"."
             );
-            notes.push(Note { code: "forbidden", diagnostics });
+            notes.push(Note::new("forbidden", diagnostics));
         }
     }
     Ok(notes)
@@ -78,18 +97,16 @@ pub fn of_horizon(kickoff: &Kickoff, open: [&Open; 2]) -> Result<Vec<Note>> {
     if open.iter().any(|open| open.has_prepared) {
         let diagnostics = "A transaction was prepared for two-phase commit while this export began. Its start is not \
             known, so an export with _since may miss resources that it wrote. Export without _since after it has ended.";
-        notes.push(Note { code: "incomplete", diagnostics: diagnostics.to_owned() });
+        notes.push(Note::new("incomplete", diagnostics.to_owned()));
     }
     for name in &kickoff.types {
         if is_subscribed(&ResourceTable::get(&ResourceType::new(name)?)?) {
-            notes.push(Note {
-                code: "incomplete",
-                diagnostics: format!(
-                    "{name} receives changes of another server by logical replication. They keep the timestamps of that \
-                     server: an export with _since may miss resources that arrive later. Export without _since, or on \
-                     the server where they are written."
-                ),
-            });
+            let diagnostics = format!(
+                "{name} receives changes of another server by logical replication. They keep the timestamps of that \
+                 server: an export with _since may miss resources that arrive later. Export without _since, or on \
+                 the server where they are written."
+            );
+            notes.push(Note::new("incomplete", diagnostics));
         }
     }
     Ok(notes)
@@ -109,9 +126,12 @@ fn is_subscribed(table: &ResourceTable) -> bool {
 /// The errors of the sink.
 pub fn write(notes: &[Note], draft: &Draft, format: Format) -> Result<Vec<Written>> {
     let mut files = Files::new(draft, "error", format);
-    for Note { code, diagnostics } in notes {
-        let issue = json!([{"severity": "warning", "code": code, "diagnostics": diagnostics}]);
-        let outcome = json!({"resourceType": "OperationOutcome", "issue": issue});
+    for Note { code, diagnostics, parameter } in notes {
+        let mut issue = json!({"severity": "warning", "code": code, "diagnostics": diagnostics});
+        if let Some(parameter) = parameter {
+            issue["expression"] = json!([parameter]);
+        }
+        let outcome = json!({"resourceType": "OperationOutcome", "issue": [issue]});
         files.write(format!("{outcome}\n").as_bytes(), 1)?;
     }
     files.finish()

@@ -54,15 +54,35 @@ impl Request {
         }
     }
 
+    /// Takes an array of strings, or a string instead of an array of one.
+    ///
+    /// # Errors
+    /// 22023 for anything else.
+    pub fn string_or_strings(&mut self, name: &str) -> Result<Option<Vec<String>>> {
+        match self.0.get(name) {
+            Some(Value::String(_)) => Ok(self.string(name)?.map(|one| vec![one])),
+            _ => self.strings(name),
+        }
+    }
+
+    /// Takes true or false.
+    ///
+    /// # Errors
+    /// 22023 for anything else.
+    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(_) => Err(wrong(name, "true or false")),
+        }
+    }
+
     /// Takes names: a comma-separated string, or an array of such strings, which repeated parameters of a URL become.
     ///
     /// # Errors
     /// 22023 for anything else.
     pub fn names(&mut self, name: &str) -> Result<Option<Vec<String>>> {
-        let lists = match self.0.get(name) {
-            Some(Value::Array(_)) => self.strings(name)?,
-            _ => self.string(name)?.map(|list| vec![list]),
-        };
+        let lists = self.string_or_strings(name)?;
         Ok(lists.map(|lists| lists.iter().flat_map(|list| elements(list)).map(str::to_owned).collect()))
     }
 

@@ -116,6 +116,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             }
             let after = Open::now();
             let transaction_time = before.transaction_time(&after);
+            notes.extend(notes::of_filters(&work.kickoff.filters));
             notes.extend(notes::of_rights(&work.kickoff)?);
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
             let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
@@ -238,7 +239,8 @@ impl Work {
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
         let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
-        Reader::open(&table, resource_type.canonical(), rows, writer)?.in_utc().of_one_moment()
+        let filter = self.kickoff.filters.of(name)?;
+        Reader::open(&table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
     }
 }
 

@@ -56,6 +56,8 @@ pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Uni
     let is_divisible = processes > 1 && kickoff.since.is_none() && kickoff.until.is_none();
     let mut sized = Vec::new();
     for (name, bytes) in together {
+        // The same is true of an index that finds what a filter wants.
+        let is_divisible = is_divisible && !is_found_by_index(kickoff, name)?;
         let count = if is_divisible { bytes.div_ceil(most) } else { 1 };
         let units = if count > 1 { parts(name, count)? } else { vec![Unit::whole(name)] };
         let each = bytes / units.len() as u64;
@@ -64,6 +66,11 @@ pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Uni
     // Stable: the units of a type stay in the order of their blocks.
     sized.sort_by_key(|(bytes, _)| Reverse(*bytes));
     Ok((sized.into_iter().map(|(_, unit)| unit).collect(), alone))
+}
+
+fn is_found_by_index(kickoff: &Kickoff, name: &str) -> Result<bool> {
+    let Some(filter) = kickoff.filters.of(name)? else { return Ok(false) };
+    Ok(filter.has_index(&ResourceTable::get(&ResourceType::new(name)?)?))
 }
 
 /// Up to `count` ranges of the blocks of a type's table, of about the same length.

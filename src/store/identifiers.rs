@@ -45,7 +45,7 @@ pub fn by_index<T>(plan: impl FnOnce() -> T) -> T {
 }
 
 /// The expressions of the table's GIN indexes that can answer containment for the current role, as PostgreSQL writes them.
-fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
+pub(super) fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
     // With a policy, PostgreSQL must not run containment first: it could reveal rows that the policy hides.
     let query = c"SELECT pg_get_indexdef(i.indexrelid, n, false) \
          FROM pg_index i CROSS JOIN LATERAL generate_series(1, i.indnkeyatts) n \

@@ -2,10 +2,12 @@
 //! versions. `id`, `resourceType` and the version in `meta` are columns; column `resource` has the rest.
 
 mod deleted;
+mod filter;
 mod foreign_code;
 mod identifiers;
 mod keys;
 mod name;
+pub mod parameters;
 mod read;
 mod rejects;
 mod secret;
@@ -15,6 +17,7 @@ mod types;
 mod write;
 
 pub use deleted::{deleted, may_read_history};
+pub use filter::Filter;
 pub use foreign_code::foreign_code;
 pub use name::ResourceType;
 pub use read::{Blocks, Reader, Rows, written_anew};

@@ -1,7 +1,7 @@
 //! Reads the live resources of a table, as a stream of lines.
 
 use super::statement::sql;
-use super::{ResourceTable, identifiers};
+use super::{Filter, ResourceTable, identifiers};
 use crate::stream::{Lines, More};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
@@ -45,6 +45,15 @@ pub struct Reader {
     last_updated: Instant,
     created_at: Instant,
     zone: Zone,
+    filter: Option<Filter>,
+}
+
+/// How a query is planned.
+enum Plan {
+    /// As PostgreSQL thinks best.
+    Any,
+    /// By an index, if there is one.
+    ByIndex,
 }
 
 /// The time zone in which instants are written.
@@ -55,11 +64,17 @@ enum Zone {
 }
 
 impl Reader {
-    /// Opens a table for the current role.
+    /// Opens a table for the current role. Of the rows, those count that the filter lets through.
     ///
     /// # Errors
     /// 42703 for [`Rows::CreatedAfter`] in a table without `cts`. PostgreSQL raises its own errors.
-    pub fn open(table: &ResourceTable, resource_type: &str, rows: Rows<'_>, writer: Writer) -> Result<Reader> {
+    pub fn open(
+        table: &ResourceTable,
+        resource_type: &str,
+        rows: Rows<'_>,
+        filter: Option<Filter>,
+        writer: Writer,
+    ) -> Result<Reader> {
         let has_cts = table.has_column(c"cts");
         let created = if has_cts { "cts::pg_catalog.timestamptz" } else { "NULL::pg_catalog.timestamptz" };
         let mut query = format!(
@@ -69,22 +84,22 @@ impl Reader {
             table.sql_name,
             table.status("")
         );
-        let cursor = match rows {
-            Rows::All => Cursor::open(&sql(query), &[]),
+        let mut parameters = Vec::new();
+        let mut plan = Plan::Any;
+        match rows {
+            Rows::All => {}
             Rows::CreatedAfter(_) if !has_cts => return Err(no_creation_time(table)),
             Rows::CreatedAfter(at) => {
                 query.push_str(" AND cts OPERATOR(pg_catalog.>) $1");
-                Cursor::open(&sql(query), &[Parameter::timestamptz(at)])
+                parameters.push(Parameter::timestamptz(at));
             }
             Rows::ChangedWithin { from, until } => {
-                let mut parameters = Vec::new();
                 for (at, operator) in [(from, ">="), (until, "<")] {
                     if let Some(at) = at {
                         parameters.push(Parameter::timestamptz(at));
                         query.push_str(&format!(" AND ts OPERATOR(pg_catalog.{operator}) ${}", parameters.len()));
                     }
                 }
-                Cursor::open(&sql(query), &parameters)
             }
             Rows::Within(Blocks { first, end }) => {
                 for (block, operator) in [(Some(first), ">="), (end, "<")] {
@@ -93,15 +108,22 @@ impl Reader {
                         query.push_str(&format!(" AND ctid OPERATOR(pg_catalog.{operator}) {place}"));
                     }
                 }
-                Cursor::open(&sql(query), &[])
             }
-            Rows::Identified(wanted) => match identifiers::indexed(table, wanted) {
-                None => Cursor::open(&sql(query), &[]),
-                Some((condition, patterns)) => {
+            Rows::Identified(wanted) => {
+                if let Some((condition, patterns)) = identifiers::indexed(table, wanted) {
                     query.push_str(&condition);
-                    identifiers::by_index(|| Cursor::open(&sql(query), &[patterns]))
+                    parameters.push(patterns);
+                    plan = Plan::ByIndex;
                 }
-            },
+            }
+        }
+        if let Some(filter) = &filter {
+            filter.narrow(table, &mut query, &mut parameters);
+        }
+        let query = sql(query);
+        let cursor = match plan {
+            Plan::Any => Cursor::open(&query, &parameters),
+            Plan::ByIndex => identifiers::by_index(|| Cursor::open(&query, &parameters)),
         };
         Ok(Reader {
             cursor,
@@ -110,6 +132,7 @@ impl Reader {
             last_updated: Instant::default(),
             created_at: Instant::default(),
             zone: Zone::Session,
+            filter,
         })
     }
 
@@ -137,11 +160,18 @@ impl Reader {
     /// # Errors
     /// The errors of `handle`; 22004 for a row without an id or a resource.
     pub fn each(&mut self, mut handle: impl FnMut(&Stored<'_>) -> Result<ControlFlow<()>>) -> Result<More> {
-        let Reader { cursor, writer, resource_type, last_updated, created_at, zone } = self;
+        let Reader { cursor, writer, resource_type, last_updated, created_at, zone, filter } = self;
+        let filter = filter.as_ref();
         let fetched = cursor.fetch(|row| {
+            let resource = row.jsonb(5);
+            if let (Some(filter), Some(json)) = (filter, resource)
+                && !is_wanted(filter, row, resource_type, json)
+            {
+                return Ok(ControlFlow::Continue(()));
+            }
             let (last_updated, created_at) =
                 (last_updated.text(row.int8(2), *zone), created_at.text(row.int8(3), *zone));
-            handle(&stored(row, writer, resource_type, last_updated, created_at)?)
+            handle(&stored(row, resource, writer, resource_type, last_updated, created_at)?)
         })?;
         match fetched {
             Fetched::Paused => Ok(More::Yes),
@@ -185,8 +215,17 @@ impl Stored<'_> {
     }
 }
 
+/// Whether a filter lets a row through. That a row has no id is for [`stored`] to say.
+#[inline]
+fn is_wanted(filter: &Filter, row: &Row<'_>, resource_type: &str, json: &[u8]) -> bool {
+    let Some(id) = row.text(0) else { return true };
+    let changed = row.int8(2).filter(|at| !INFINITE_TIMES.contains(at));
+    filter.matches(id, row.text(4).unwrap_or(resource_type), changed, json)
+}
+
 fn stored<'a>(
     row: &'a Row<'_>,
+    resource: Option<&'a [u8]>,
     writer: &'a Writer,
     resource_type: &'a str,
     last_updated: Option<&'a str>,
@@ -205,7 +244,7 @@ fn stored<'a>(
         last_updated,
         created_at,
     };
-    Ok(Stored { envelope, resource: row.jsonb(5).ok_or_else(|| null("resource"))?, writer })
+    Ok(Stored { envelope, resource: resource.ok_or_else(|| null("resource"))?, writer })
 }
 
 /// Fails with 40001 if a query reads a table as empty because it was truncated or rewritten after the transaction's
