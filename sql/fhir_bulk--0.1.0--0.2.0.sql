@@ -101,6 +101,10 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on
 \ir own_jobs.sql
 \ir kept.sql
 
+CREATE FUNCTION fhir_bulk_internal.check_search_parameter() RETURNS trigger LANGUAGE c
+    AS 'MODULE_PATHNAME', 'check_search_parameter_wrapper';
+\ir search_parameters.sql
+
 CREATE FUNCTION fhir_bulk_internal.own_rows() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'own_rows_wrapper';
 -- Nobody but the extension itself reads or writes its tables, whatever is granted to whom. Row level security without a
 -- policy keeps those out who may read or write all data; it does not apply to roles with BYPASSRLS, which the trigger
@@ -135,6 +139,52 @@ CREATE FUNCTION @extschema@.bulk_load_result() RETURNS jsonb
 COMMENT ON FUNCTION @extschema@.bulk_load_result() IS
     'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
 DROP FUNCTION @extschema@.bulk_load_stage(bytea);
+
+-- Filters. A function with another argument is another function: what was granted on the old one is granted on the new one.
+DO $$
+DECLARE
+    grants CONSTANT pg_catalog.jsonb := (
+        SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', p.proname, 'grantee',
+                   CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                       ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END,
+                   'option', CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END))
+        FROM pg_catalog.pg_proc p, LATERAL pg_catalog.aclexplode(p.proacl) a
+        WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+          AND p.proname OPERATOR(pg_catalog.=) ANY ('{bulk_dump,bulk_dump_chunks}'::pg_catalog.name[])
+          AND a.grantee OPERATOR(pg_catalog.<>) p.proowner);
+    given pg_catalog.jsonb;
+    changed CONSTANT pg_catalog.text[] := (
+        SELECT pg_catalog.array_agg(p.proname::pg_catalog.text) FROM pg_catalog.pg_proc p
+        WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+          AND p.proname OPERATOR(pg_catalog.=) ANY ('{bulk_dump,bulk_dump_chunks}'::pg_catalog.name[])
+          AND p.proacl IS NOT NULL);
+    name pg_catalog.text;
+BEGIN
+    DROP FUNCTION @extschema@.bulk_dump(text, timestamptz, boolean);
+    DROP FUNCTION @extschema@.bulk_dump_chunks(text, timestamptz, boolean, boolean, integer);
+    CREATE FUNCTION @extschema@.bulk_dump(resource_type text, since timestamptz DEFAULT NULL, fhir boolean DEFAULT false,
+        filter text DEFAULT NULL) RETURNS SETOF text
+        STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_dump_wrapper';
+    CREATE FUNCTION @extschema@.bulk_dump_chunks(resource_type text, since timestamptz DEFAULT NULL,
+        fhir boolean DEFAULT false, gzip boolean DEFAULT false, chunk_bytes integer DEFAULT 65536,
+        filter text DEFAULT NULL) RETURNS SETOF bytea
+        STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_dump_chunks_wrapper';
+    IF changed IS NOT NULL THEN
+        FOREACH name IN ARRAY changed LOOP
+            EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION @extschema@.%I FROM PUBLIC', name);
+        END LOOP;
+    END IF;
+    FOR given IN SELECT g.value FROM pg_catalog.jsonb_array_elements(grants) g LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.%I TO %s%s',
+            given OPERATOR(pg_catalog.->>) 'name'::pg_catalog.text, given OPERATOR(pg_catalog.->>) 'grantee'::pg_catalog.text,
+            given OPERATOR(pg_catalog.->>) 'option'::pg_catalog.text);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.bulk_dump(text, timestamptz, boolean, text) IS
+    'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
+COMMENT ON FUNCTION @extschema@.bulk_dump_chunks(text, timestamptz, boolean, boolean, integer, text) IS
+    'All live resources of a type, or those that a search query finds, as NDJSON in pieces of chunk_bytes, gzipped on request';
 
 COMMENT ON SCHEMA fhir_bulk_internal IS
     'What the extension fhir_bulk keeps for itself; its views and functions show what of it is yours';

@@ -8,6 +8,7 @@ mod concurrency;
 mod crash;
 mod dump;
 mod fidelity;
+mod filter;
 mod hijack;
 mod install;
 mod interrupts;

@@ -105,6 +105,29 @@ fn an_upgraded_extension_is_the_one_that_is_made_now_and_keeps_what_it_had() {
 }
 
 #[test]
+fn what_was_granted_on_a_function_is_granted_on_the_one_that_takes_its_place() {
+    for (version, _) in RELEASED {
+        let database = Database::new();
+        let mut client = database.connect();
+        let (role, other) = (database.role("reader"), database.role("other"));
+        run(
+            &mut client,
+            &format!(
+                "DROP EXTENSION fhir_bulk; CREATE EXTENSION fhir_bulk VERSION '{version}';
+                 REVOKE ALL ON FUNCTION bulk_dump FROM PUBLIC; GRANT EXECUTE ON FUNCTION bulk_dump TO {role};
+                 ALTER EXTENSION fhir_bulk UPDATE"
+            ),
+        );
+        let may = |role: &str, function: &str| {
+            format!("SELECT has_function_privilege('{role}', '{function}'::regproc, 'EXECUTE')")
+        };
+        assert_eq!(value(&mut client, &may(&role, "bulk_dump")), "t");
+        assert_eq!(value(&mut client, &may(&other, "bulk_dump")), "f");
+        assert_eq!(value(&mut client, &may(&other, "bulk_dump_chunks")), "t");
+    }
+}
+
+#[test]
 fn default_privileges_give_nobody_what_an_upgrade_makes_for_the_extension_itself() {
     for (version, _) in RELEASED {
         let database = Database::new();
