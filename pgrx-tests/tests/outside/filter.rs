@@ -125,7 +125,7 @@ fn an_index_that_can_find_the_rows_is_used_but_not_where_policies_come_first() {
         &format!(
             "DROP INDEX found; CREATE INDEX found ON observation USING gin (resource jsonb_path_ops); ANALYZE observation;
              GRANT SELECT ON observation TO {role}; ALTER TABLE observation ENABLE ROW LEVEL SECURITY;
-             CREATE POLICY some ON observation USING (id IN ('o-100', 'o-200', 'o-1'))"
+             CREATE POLICY a_few ON observation USING (id IN ('o-100', 'o-200', 'o-1'))"
         ),
     );
     let before = scans(&mut client);
