@@ -4,6 +4,7 @@ mod codec;
 mod copy;
 mod dump;
 mod export;
+mod filter;
 mod http;
 mod import;
 mod load;
@@ -40,6 +41,27 @@ pub(super) const ROWS: &[Row] = &[
         bound: 0.45,
         run: dump::dump_gzip,
         run_baseline: dump::copy_piped_to_gzip,
+    },
+    Row {
+        name: "filter: a code that one in a hundred has, no index",
+        baseline: "dump of all",
+        bound: 0.50,
+        run: filter::token,
+        run_baseline: dump::dump_chunks,
+    },
+    Row {
+        name: "filter: the same with a GIN index",
+        baseline: "dump of all",
+        bound: 0.05,
+        run: filter::token_by_index,
+        run_baseline: dump::dump_chunks,
+    },
+    Row {
+        name: "filter: five conditions, no index",
+        baseline: "one",
+        bound: 2.00,
+        run: filter::five_conditions,
+        run_baseline: filter::token,
     },
     Row {
         name: "dump_sql: csv of the table",
