@@ -1,7 +1,8 @@
 //! Search queries as filters of dumps: which rows come, by which plan, under whose rights, and what is refused.
 
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, count, fails, load, rows, run, value};
-use fhir_bulk_tests::{Client, Database};
+use fhir_bulk_tests::{Client, Database, bin};
+use std::process::Command;
 
 /// 2,000 Observations, of which every hundredth has code `rare`, with a category, a subject and a day of 2024 each.
 fn observations() -> (Database, Client) {
@@ -282,6 +283,26 @@ fn parameters_of_ones_own_are_checked_when_they_are_written_and_then_everybodys(
     assert_eq!(ids(&mut client, "Individual", "nick=zoe"), ["i"]);
     run(&mut client, "DELETE FROM bulk_search_parameter WHERE url = 'urn:unit'");
     assert_error(&fails(&mut client, "SELECT bulk_dump('Observation', filter => 'unit=cm')"), "0A000", &["unit"]);
+}
+
+#[test]
+fn a_dump_of_the_database_has_the_parameters_and_restores_them() {
+    let (database, mut client) = observations();
+    run(
+        &mut client,
+        &parameter("urn:unit", "unit", "string", "Observation", "Observation.value.ofType(Quantity).unit"),
+    );
+    let mut dump = Command::new(bin("pg_dump"));
+    let dumped = dump.args(["-d", &database.cluster().dsn("postgres", database.name())]).output().unwrap();
+    assert!(dumped.status.success(), "{dumped:?}");
+    let copy = Database::new();
+    run(&mut copy.connect(), "DROP EXTENSION fhir_bulk");
+    let script = copy.path("dump.sql");
+    std::fs::write(&script, &dumped.stdout).unwrap();
+    let restored =
+        copy.cluster().psql("postgres", copy.name(), &["-v", "ON_ERROR_STOP=1", "-q", "-f", script.to_str().unwrap()]);
+    assert!(restored.status.success(), "{restored:?}");
+    assert_eq!(ids(&mut copy.connect(), "Observation", "unit=cm").len(), 2000);
 }
 
 #[test]

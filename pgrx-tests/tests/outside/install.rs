@@ -21,8 +21,8 @@ fn the_functions_have_the_names_and_arguments_that_clients_call() {
         found,
         [
             "bulk_create_table(resource_type text) regclass",
-            "bulk_dump(resource_type text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, fhir boolean DEFAULT false) SETOF text",
-            "bulk_dump_chunks(resource_type text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, fhir boolean DEFAULT false, gzip boolean DEFAULT false, chunk_bytes integer DEFAULT 65536) SETOF bytea",
+            "bulk_dump(resource_type text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, fhir boolean DEFAULT false, filter text DEFAULT NULL::text) SETOF text",
+            "bulk_dump_chunks(resource_type text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, fhir boolean DEFAULT false, gzip boolean DEFAULT false, chunk_bytes integer DEFAULT 65536, filter text DEFAULT NULL::text) SETOF bytea",
             "bulk_load(source text, resource_type text DEFAULT NULL::text, fhir boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb) jsonb",
         ]
     );

@@ -295,7 +295,13 @@ fn default_privileges_give_nobody_what_the_extension_keeps_for_itself() {
     );
     assert_eq!(
         rows(&mut client, &given),
-        ["bulk_jobs|SELECT", "bulk_load_reject|DELETE", "bulk_load_reject|SELECT", "bulk_resource|SELECT"]
+        [
+            "bulk_jobs|SELECT",
+            "bulk_load_reject|DELETE",
+            "bulk_load_reject|SELECT",
+            "bulk_resource|SELECT",
+            "bulk_search_parameter|SELECT"
+        ]
     );
     let sequences = format!(
         "SELECT count(*), count(*) FILTER (WHERE has_sequence_privilege('{role}', c.oid, 'USAGE')) FROM pg_depend d

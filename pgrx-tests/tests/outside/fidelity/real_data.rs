@@ -55,7 +55,8 @@ fn assert_round_trip(files: &[&str]) {
         drop_reference(&mut client);
         for table in rows(
             &mut client,
-            "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'resource' WHERE relkind = 'r'",
+            "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'resource' WHERE relkind = 'r'
+                AND relname <> 'bulk_search_parameter'",
         ) {
             run(&mut client, &format!("DROP TABLE \"{table}\""));
         }
