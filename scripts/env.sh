@@ -11,6 +11,8 @@ PGRX_HOME=${PGRX_HOME:-$PWD/target/pgrx}
 PYTHON_TOOLS=(pgspot==0.9.4 pandas==3.1.1 duckdb==2.0.0 "psycopg[binary]==3.3.9")
 # A client of HL7's Bulk Data Access, for the proxy's tests; separate, because it has many dependencies.
 BULK_CLIENT=(smart-fetch==1.0.3)
+# Another implementation of FHIRPath, from npm: HL7's parameters find the same in both.
+FHIRPATH_JS=fhirpath@5.2.2
 # The private cluster, one for each user and checkout; not below a home directory, which the server's user may not enter.
 FHIR_BULK_DIR=${FHIR_BULK_DIR:-/var/tmp/fhir_bulk-$(id -u)-$(printf %s "$PWD" | sha256sum | cut -c1-8)}
 export PG_MAJOR PG_BIN PGRX_HOME FHIR_BULK_DIR

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server and its headers,
-# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, the JDBC driver where there is a JDK, and tools of PyPI in a
-# folder of their own below target/. Says what it does; safe to run again; touches no cluster.
+# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, Node.js, the JDBC driver where
+# there is a JDK, and tools of PyPI and npm in folders of their own below target/. Says what it does; safe to run again;
+# touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -34,6 +35,8 @@ missing_packages() {
   if [ "$with_tests" = --tests ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v valgrind >/dev/null 2>&1 || echo valgrind
+    command -v node >/dev/null 2>&1 || echo nodejs
+    command -v npm >/dev/null 2>&1 || echo npm
     # A driver to test with, where there is a JDK anyway.
     ! command -v javac >/dev/null 2>&1 || [ -f /usr/share/java/postgresql.jar ] || echo libpostgresql-jdbc-java
   fi
@@ -78,6 +81,17 @@ install_python_tools() { # FOLDER PACKAGE...
   printf '%s\n' "$*" >"$venv/tools"
 }
 
+install_npm_package() { # FOLDER PACKAGE
+  local folder=$1
+  if [ "$(cat "$folder/tools" 2>/dev/null)" = "$2" ]; then return; fi
+  say "installing $2 into $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  # No scripts of packages run.
+  npm install --prefix "$folder" --ignore-scripts --no-audit --no-fund --silent "$2"
+  printf '%s\n' "$2" >"$folder/tools"
+}
+
 mkdir -p target
 mapfile -t packages < <(missing_packages | tr ' ' '\n')
 if [ ${#packages[@]} -gt 0 ]; then install_packages "${packages[@]}"; fi
@@ -94,6 +108,7 @@ fi
 if [ "$with_tests" = --tests ]; then
   install_python_tools target/venv "${PYTHON_TOOLS[@]}"
   install_python_tools target/venv-smart-fetch "${BULK_CLIENT[@]}"
+  install_npm_package target/fhirpath-js "$FHIRPATH_JS"
 fi
 
 # Writes what `cargo pgrx init` would write, without starting a server: pgrx only needs the path of pg_config.

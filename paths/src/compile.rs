@@ -155,7 +155,12 @@ impl<'c> Compiler<'c> {
                 Expression::Call(of, call, none) if call == "resolve" && none.is_empty() => {
                     self.items(of, this)?.map(|of| Condition::RefersTo(of.program, name.as_str().into()))
                 }
-                _ => self.typed(of, name, this)?.map(|found| Condition::Exists(found.program)),
+                _ => {
+                    let all = self.items(of, this)?;
+                    // A type that these items cannot have is not theirs.
+                    let found = self.typed(of, name, this)?.map_or(Program::Union(Vec::new()), |found| found.program);
+                    all.map(|all| Condition::IsOfType(all.program, found))
+                }
             },
             Expression::Call(of, name, arguments) if name == "exists" || name == "empty" => {
                 let of = match arguments.as_slice() {
@@ -190,6 +195,9 @@ impl<'c> Compiler<'c> {
         }
         if matches!(name, "extension" | "modifierExtension") {
             return Ok(self.extensions(of, name));
+        }
+        if of.types == [TypeId::REFERENCE] && name == "reference" {
+            return Ok(literal_references(of));
         }
         let found: Vec<&Element> = of.types.iter().filter_map(|of| self.model.element(*of, name)).collect();
         let Some(first) = found.first() else {
@@ -247,7 +255,8 @@ impl<'c> Compiler<'c> {
     }
 
     fn of_type(&self, of: Compiled, wanted: TypeId) -> Result_ {
-        if !of.types.contains(&wanted) {
+        let is_wanted = |id: &TypeId| *id == wanted || is_subtype(self.model.name(*id), self.model.name(wanted));
+        if !of.types.iter().any(is_wanted) {
             if !(of.types.contains(&TypeId::RESOURCE) && self.model.is_resource(wanted)) {
                 return Ok(None);
             }
@@ -256,10 +265,14 @@ impl<'c> Compiler<'c> {
         }
         match of.program {
             Program::Choice { of, types } => {
-                let found = types.into_iter().find(|(_, id)| *id == wanted);
-                Ok(found.map(|(stored, _)| plain(*of, &stored, vec![wanted], false)))
+                let mut found: Vec<_> = types.into_iter().filter(|(_, id)| is_wanted(id)).collect();
+                if found.len() == 1 {
+                    return Ok(found.pop().map(|(stored, id)| plain(*of, &stored, vec![id], false)));
+                }
+                let types = found.iter().map(|(_, id)| *id).collect();
+                Ok(Some(Compiled { program: Program::Choice { of, types: found }, types }))
             }
-            program if of.types == [wanted] => Ok(Some(Compiled { program, types: of.types })),
+            program if of.types.iter().all(is_wanted) => Ok(Some(Compiled { program, types: of.types })),
             _ => Err(unsupported(&format!("a selection of {} from these items", self.model.name(wanted)))),
         }
     }
@@ -295,6 +308,25 @@ fn plain(of: Program, name: &str, types: Vec<TypeId>, is_list: bool) -> Compiled
     // The type of several is told by their form.
     let type_id = if types.len() == 1 { types[0] } else { TypeId::UNKNOWN };
     Compiled { program: Program::Member { of: Box::new(of), name: name.into(), type_id, is_list }, types }
+}
+
+/// Whether FHIR derives a type from another one: of the types that choices have.
+fn is_subtype(name: &str, of: &str) -> bool {
+    match of {
+        "uri" => matches!(name, "url" | "canonical" | "oid" | "uuid"),
+        "string" => matches!(name, "code" | "id" | "markdown"),
+        "integer" => matches!(name, "positiveInt" | "unsignedInt"),
+        "Quantity" => matches!(name, "Age" | "Count" | "Distance" | "Duration"),
+        _ => false,
+    }
+}
+
+/// `reference` of References: those that have one. Aidbox's form has it in parts, so the Reference stands for it.
+fn literal_references(of: Compiled) -> Compiled {
+    let has = |name| Condition::Exists(plain(Program::This, name, vec![TypeId::STRING], false).program);
+    let one = |left, right| Condition::Or(Box::new(left), Box::new(right));
+    let condition = one(one(has("resourceType"), has("uri")), one(has("localRef"), has("reference")));
+    Compiled { program: Program::Where(Box::new(of.program), Box::new(condition)), types: of.types }
 }
 
 fn nth(of: Compiled, index: usize) -> Compiled {

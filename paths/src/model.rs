@@ -25,10 +25,13 @@ impl TypeId {
     pub const IDENTIFIER: TypeId = TypeId(6);
     /// `ContactPoint`, whose value is compared without case.
     pub const CONTACT_POINT: TypeId = TypeId(7);
+    /// `Reference`.
+    pub const REFERENCE: TypeId = TypeId(8);
 }
 
 /// The names of [`TypeId`]'s constants, by their numbers.
-const KNOWN: [&str; 8] = ["", "boolean", "string", "instant", "Extension", "Resource", "Identifier", "ContactPoint"];
+const KNOWN: [&str; 9] =
+    ["", "boolean", "string", "instant", "Extension", "Resource", "Identifier", "ContactPoint", "Reference"];
 
 /// The types of a release.
 pub struct Model {

@@ -44,28 +44,30 @@ pub enum Program {
     Resources(Box<Program>, Box<str>, TypeId),
     /// The items of all of them. Equal ones are not removed.
     Union(Vec<Program>),
-    /// One boolean.
+    /// One boolean; none if it is unknown.
     Boolean(Box<Condition>),
 }
 
-/// True or false of an item.
+/// True, false or unknown of an item: FHIRPath's logic has three values, and unknown is an empty collection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
     /// There is an item.
     Exists(Program),
-    /// There is one item, and it is true.
+    /// The only item is true, or is not a boolean. Unknown without an item.
     IsTrue(Program),
-    /// There is one item, and it equals a literal.
+    /// There is just one item, and it equals a literal. Unknown without an item.
     Equals(Program, Literal),
-    /// There are items that are not just one that equals a literal.
+    /// The items are others than just one that equals a literal. Unknown without an item.
     Differs(Program, Literal),
-    /// There is a reference to a resource of a type.
+    /// There is one of the second items, which are those of the first that have a type. Unknown without one of the first.
+    IsOfType(Program, Program),
+    /// There is a reference to a resource of a type. Unknown without an item.
     RefersTo(Program, Box<str>),
     /// Both hold.
     And(Box<Condition>, Box<Condition>),
     /// One holds, or both.
     Or(Box<Condition>, Box<Condition>),
-    /// It does not hold.
+    /// It does not hold. Unknown if that is unknown.
     Not(Box<Condition>),
 }
 
@@ -135,9 +137,10 @@ impl Program {
                 }
             }),
             Program::Union(parts) => parts.iter().try_for_each(|part| part.run(scope, this, sink)),
-            Program::Boolean(condition) => {
-                sink(Item { value: Value::Boolean(condition.holds(scope, this)), type_id: TypeId::BOOLEAN })
-            }
+            Program::Boolean(condition) => match condition.truth(scope, this) {
+                Some(value) => sink(Item { value: Value::Boolean(value), type_id: TypeId::BOOLEAN }),
+                None => Continue(()),
+            },
         }
     }
 
@@ -191,22 +194,46 @@ fn choice<'j>(item: Item<'j>, types: &[(Box<str>, TypeId)], sink: &mut Sink<'_, 
 }
 
 impl Condition {
-    /// Whether it holds of an item.
+    /// Whether it holds of an item: what is unknown does not.
     pub fn holds<'j>(&self, scope: &Scope<'_, 'j>, this: Item<'j>) -> bool {
+        self.truth(scope, this) == Some(true)
+    }
+
+    fn truth<'j>(&self, scope: &Scope<'_, 'j>, this: Item<'j>) -> Option<bool> {
         match self {
-            Condition::Exists(program) => program.any(scope, this, |_| true),
-            Condition::IsTrue(program) => one(program, scope, this, |item| item.boolean() == Some(true)) == Some(true),
-            Condition::Equals(program, literal) => one(program, scope, this, |item| literal.is(&item)) == Some(true),
-            Condition::Differs(program, literal) => one(program, scope, this, |item| literal.is(&item)) == Some(false),
-            Condition::RefersTo(program, name) => program.any(scope, this, |item| refers_to(scope, &item, name)),
-            Condition::And(a, b) => a.holds(scope, this) && b.holds(scope, this),
-            Condition::Or(a, b) => a.holds(scope, this) || b.holds(scope, this),
-            Condition::Not(condition) => !condition.holds(scope, this),
+            Condition::Exists(program) => Some(program.any(scope, this, |_| true)),
+            Condition::IsTrue(program) => one(program, scope, this, |item| item.boolean().unwrap_or(true)),
+            Condition::Equals(program, literal) => one(program, scope, this, |item| literal.is(&item)),
+            Condition::Differs(program, literal) => one(program, scope, this, |item| literal.is(&item)).map(|is| !is),
+            Condition::IsOfType(all, typed) => all.any(scope, this, |_| true).then(|| typed.any(scope, this, |_| true)),
+            Condition::RefersTo(program, name) => {
+                let mut any = false;
+                let found = program.any(scope, this, |item| {
+                    any = true;
+                    refers_to(scope, &item, name)
+                });
+                any.then_some(found)
+            }
+            Condition::And(a, b) => match a.truth(scope, this) {
+                Some(false) => Some(false),
+                a => match b.truth(scope, this) {
+                    Some(false) => Some(false),
+                    b => a.and(b),
+                },
+            },
+            Condition::Or(a, b) => match a.truth(scope, this) {
+                Some(true) => Some(true),
+                a => match b.truth(scope, this) {
+                    Some(true) => Some(true),
+                    b => a.and(b),
+                },
+            },
+            Condition::Not(condition) => condition.truth(scope, this).map(|holds| !holds),
         }
     }
 }
 
-/// Whether there is one item, and it is `wanted`; `None` without an item.
+/// Whether there is just one item, and it is `wanted`; `None` without an item.
 fn one<'j>(
     program: &Program,
     scope: &Scope<'_, 'j>,

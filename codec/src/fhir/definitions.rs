@@ -77,6 +77,8 @@ impl NodeId {
 pub(crate) struct Definitions {
     nodes: Vec<Table<Element>>,
     resources: Table<NodeId>,
+    /// The structures of datatypes and of paths (`Observation.component`).
+    types: Table<NodeId>,
     /// The text of the names that conversions write; [`Choice`] and [`Definitions::names`] point into it.
     pub texts: Vec<u8>,
     pub names: Names,
@@ -130,6 +132,20 @@ impl Definitions {
         self.resources.find(rank(name), name).copied().unwrap_or(NodeId::UNKNOWN)
     }
 
+    /// The structure of the values of a type: a resource, a datatype, a path, `Resource` for any resource.
+    pub(crate) fn type_named(&self, name: &str) -> NodeId {
+        match name {
+            "" => NodeId::UNKNOWN,
+            "Resource" => NodeId::RESOURCE,
+            primitive if is_primitive(primitive) => NodeId::UNKNOWN,
+            other => {
+                let (rank, bytes) = (rank(other.as_bytes()), other.as_bytes());
+                let found = self.resources.find(rank, bytes).or_else(|| self.types.find(rank, bytes));
+                found.copied().unwrap_or(NodeId::ELEMENT)
+            }
+        }
+    }
+
     /// The meaning of `name`, whose rank is `rank`, in a structure. `None` for primitives and for names that FHIR does not
     /// define.
     #[inline]
@@ -168,12 +184,14 @@ impl Definitions {
             local_ref: texts.name("localRef"),
         };
         let mut nodes: Vec<Table<Element>> = (0..count).map(|_| Table::new(Vec::new())).collect();
-        let mut resources = Vec::new();
+        let (mut resources, mut types) = (Vec::new(), Vec::new());
         for (path, fields) in lines() {
             let name = path.trim_start_matches('!');
             let id = ids[name];
             if path.starts_with('!') {
                 resources.push((name, id));
+            } else {
+                types.push((name, id));
             }
             let mut found = Vec::new();
             for (name, target) in converted(fields) {
@@ -184,7 +202,7 @@ impl Definitions {
             }
             nodes[usize::from(id.0)] = Table::new(found);
         }
-        Definitions { nodes, resources: Table::new(resources), texts: texts.bytes, names }
+        Definitions { nodes, resources: Table::new(resources), types: Table::new(types), texts: texts.bytes, names }
     }
 }
 

@@ -67,6 +67,11 @@ impl<'j> Value<'j> {
         self.slice
     }
 
+    /// How many bytes it has, with the padding before a numeric or container.
+    pub(crate) fn size(&self) -> usize {
+        self.slice.len()
+    }
+
     /// The value's text, if it is a string.
     #[inline]
     pub fn string(&self) -> Option<&'j [u8]> {

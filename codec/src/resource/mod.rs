@@ -9,10 +9,12 @@ mod identifier;
 mod selection;
 mod to_aidbox;
 mod to_fhir;
+mod value;
 mod write;
 
 pub use encode::Encoder;
 pub use encoded::Encoded;
 pub use identifier::{Identifier, identifiers};
 pub use selection::{Selection, elements};
+pub use value::write_value;
 pub use write::{Envelope, Form, NotAnObject, Writer};
