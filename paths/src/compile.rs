@@ -202,7 +202,7 @@ impl<'c> Compiler<'c> {
         let found: Vec<&Element> = of.types.iter().filter_map(|of| self.model.element(*of, name)).collect();
         let Some(first) = found.first() else {
             if of.types.contains(&TypeId::UNKNOWN) {
-                return Ok(plain(of.program, name, vec![TypeId::UNKNOWN], false));
+                return Ok(plain(of.program, name, vec![TypeId::UNKNOWN], None));
             }
             let of: Vec<&str> = of.types.iter().map(|of| self.model.name(*of)).collect();
             return Err(Mistake::new(format!("{} has no element {name}", of.join(" | "))));
@@ -217,11 +217,12 @@ impl<'c> Compiler<'c> {
             }
         }
         if first.is_choice {
-            let value = plain(of.program, name, vec![TypeId::UNKNOWN], false);
+            let value = plain(of.program, name, vec![TypeId::UNKNOWN], Some(false));
             let named = types.iter().map(|id| (self.model.name(*id).into(), *id)).collect();
             return Ok(Compiled { program: Program::Choice { of: Box::new(value.program), types: named }, types });
         }
-        Ok(plain(of.program, name, types, found.iter().any(|element| element.is_list)))
+        let is_list = found.iter().all(|element| element.is_list == first.is_list).then_some(first.is_list);
+        Ok(plain(of.program, name, types, is_list))
     }
 
     /// The extensions of the items; those of a primitive are in the member with `_` before its name. Those of a choice's
@@ -234,12 +235,12 @@ impl<'c> Compiler<'c> {
             }
             other => other,
         };
-        plain(program, name, vec![TypeId::EXTENSION], true)
+        plain(program, name, vec![TypeId::EXTENSION], Some(true))
     }
 
     fn extension(&self, of: Compiled, url: &str) -> Compiled {
         let extensions = self.extensions(of, "extension");
-        let found = plain(Program::This, "url", vec![TypeId::STRING], false);
+        let found = plain(Program::This, "url", vec![TypeId::STRING], Some(false));
         let condition = Condition::Equals(found.program, Literal::Text(url.into()));
         Compiled { program: Program::Where(Box::new(extensions.program), Box::new(condition)), types: extensions.types }
     }
@@ -267,7 +268,7 @@ impl<'c> Compiler<'c> {
             Program::Choice { of, types } => {
                 let mut found: Vec<_> = types.into_iter().filter(|(_, id)| is_wanted(id)).collect();
                 if found.len() == 1 {
-                    return Ok(found.pop().map(|(stored, id)| plain(*of, &stored, vec![id], false)));
+                    return Ok(found.pop().map(|(stored, id)| plain(*of, &stored, vec![id], Some(false))));
                 }
                 let types = found.iter().map(|(_, id)| *id).collect();
                 Ok(Some(Compiled { program: Program::Choice { of, types: found }, types }))
@@ -304,7 +305,7 @@ fn is_namespace(expression: &Expression) -> bool {
     *expression == name("FHIR") || *expression == name("System")
 }
 
-fn plain(of: Program, name: &str, types: Vec<TypeId>, is_list: bool) -> Compiled {
+fn plain(of: Program, name: &str, types: Vec<TypeId>, is_list: Option<bool>) -> Compiled {
     // The type of several is told by their form.
     let type_id = if types.len() == 1 { types[0] } else { TypeId::UNKNOWN };
     Compiled { program: Program::Member { of: Box::new(of), name: name.into(), type_id, is_list }, types }
@@ -323,7 +324,7 @@ fn is_subtype(name: &str, of: &str) -> bool {
 
 /// `reference` of References: those that have one. Aidbox's form has it in parts, so the Reference stands for it.
 fn literal_references(of: Compiled) -> Compiled {
-    let has = |name| Condition::Exists(plain(Program::This, name, vec![TypeId::STRING], false).program);
+    let has = |name| Condition::Exists(plain(Program::This, name, vec![TypeId::STRING], Some(false)).program);
     let one = |left, right| Condition::Or(Box::new(left), Box::new(right));
     let condition = one(one(has("resourceType"), has("uri")), one(has("localRef"), has("reference")));
     Compiled { program: Program::Where(Box::new(of.program), Box::new(condition)), types: of.types }

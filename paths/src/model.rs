@@ -27,11 +27,34 @@ impl TypeId {
     pub const CONTACT_POINT: TypeId = TypeId(7);
     /// `Reference`.
     pub const REFERENCE: TypeId = TypeId(8);
+    /// `CodeableConcept`.
+    pub const CODEABLE_CONCEPT: TypeId = TypeId(9);
+    /// `CodeableReference`, in R5.
+    pub const CODEABLE_REFERENCE: TypeId = TypeId(10);
+    /// `Coding`.
+    pub const CODING: TypeId = TypeId(11);
+
+    /// Whether it is one of the types above whose values are objects.
+    pub fn is_structure(self) -> bool {
+        (TypeId::EXTENSION.0..=TypeId::CODING.0).contains(&self.0)
+    }
 }
 
 /// The names of [`TypeId`]'s constants, by their numbers.
-const KNOWN: [&str; 9] =
-    ["", "boolean", "string", "instant", "Extension", "Resource", "Identifier", "ContactPoint", "Reference"];
+const KNOWN: [&str; 12] = [
+    "",
+    "boolean",
+    "string",
+    "instant",
+    "Extension",
+    "Resource",
+    "Identifier",
+    "ContactPoint",
+    "Reference",
+    "CodeableConcept",
+    "CodeableReference",
+    "Coding",
+];
 
 /// The types of a release.
 pub struct Model {

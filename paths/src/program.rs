@@ -26,8 +26,8 @@ pub enum Program {
         name: Box<str>,
         /// The type of the values.
         type_id: TypeId,
-        /// Whether the definitions say that it is a list.
-        is_list: bool,
+        /// Whether it is a list, or one value. `None` where the definitions do not say it: then it may be either.
+        is_list: Option<bool>,
     },
     /// All types of a choice: the members of Aidbox's object for it.
     Choice {
@@ -105,11 +105,11 @@ impl Program {
                 Some(at) => sink(Item { value: Value::Instant(at), type_id: TypeId::INSTANT }),
                 None => Continue(()),
             },
-            Program::Member { of, name, type_id, .. } => match &**of {
+            Program::Member { of, name, type_id, is_list } => match &**of {
                 // Most paths start here: no closure for the one item.
-                Program::Root => member(scope.resource.item(), name, *type_id, sink),
-                Program::This => member(this, name, *type_id, sink),
-                of => of.run(scope, this, &mut |item| member(item, name, *type_id, sink)),
+                Program::Root => member(scope.resource.item(), name, *is_list, *type_id, sink),
+                Program::This => member(this, name, *is_list, *type_id, sink),
+                of => of.run(scope, this, &mut |item| member(item, name, *is_list, *type_id, sink)),
             },
             Program::Choice { of, types } => of.run(scope, this, &mut |item| choice(item, types, sink)),
             Program::Where(of, condition) => of.run(scope, this, &mut |item| {
@@ -159,21 +159,33 @@ impl<'j> Resource<'j> {
 }
 
 #[inline]
-fn member<'j>(item: Item<'j>, name: &str, type_id: TypeId, sink: &mut Sink<'_, 'j>) -> ControlFlow<()> {
+fn member<'j>(
+    item: Item<'j>,
+    name: &str,
+    is_list: Option<bool>,
+    type_id: TypeId,
+    sink: &mut Sink<'_, 'j>,
+) -> ControlFlow<()> {
     match item.object().and_then(|object| object.member(name.as_bytes())) {
-        Some(value) => values(value, type_id, sink),
+        Some(value) => values(value, is_list, type_id, sink),
         None => Continue(()),
     }
 }
 
-/// A value, or the elements of an array. FHIR has no arrays in arrays, and no null but in arrays of primitives.
+/// A value, or the elements of an array. FHIR has no arrays in arrays, and no null but in arrays of primitives. A list that has
+/// to be one value, or a value that has to be a list, is not found: an index would not find it either.
 #[inline]
-fn values<'j>(value: walk::Value<'j>, type_id: TypeId, sink: &mut Sink<'_, 'j>) -> ControlFlow<()> {
-    let mut array = match value.container() {
-        Some(container) if !container.is_object() => container,
-        _ if value.is_null() => return Continue(()),
-        _ => return sink(Item { value: Value::Json(value), type_id }),
-    };
+fn values<'j>(
+    value: walk::Value<'j>,
+    is_list: Option<bool>,
+    type_id: TypeId,
+    sink: &mut Sink<'_, 'j>,
+) -> ControlFlow<()> {
+    let array = value.container().filter(|container| !container.is_object());
+    if value.is_null() || is_list.is_some_and(|is_list| is_list != array.is_some()) {
+        return Continue(());
+    }
+    let Some(mut array) = array else { return sink(Item { value: Value::Json(value), type_id }) };
     while let Some(value) = array.next_element() {
         if !value.is_null() && value.container().is_none_or(|container| container.is_object()) {
             sink(Item { value: Value::Json(value), type_id })?;
@@ -187,7 +199,7 @@ fn choice<'j>(item: Item<'j>, types: &[(Box<str>, TypeId)], sink: &mut Sink<'_, 
     while let Some((name, value)) = object.next_member() {
         let name = name.as_bytes();
         if let Some((_, type_id)) = types.iter().find(|(known, _)| known.as_bytes() == name) {
-            values(value, *type_id, sink)?;
+            values(value, Some(false), *type_id, sink)?;
         }
     }
     Continue(())
@@ -273,17 +285,13 @@ fn refers_to(scope: &Scope<'_, '_>, item: &Item<'_>, name: &str) -> bool {
         return contained_type(scope, id) == Some(name);
     }
     let Some(uri) = text(b"uri").or_else(|| text(b"reference")) else { return text(b"type") == Some(name) };
-    match type_of_uri(uri, scope.bases) {
-        Some((found, _)) => found == name,
-        None => text(b"type") == Some(name),
-    }
+    type_of_url(uri, scope.bases).or_else(|| text(b"type")) == Some(name)
 }
 
-/// The type and id that an absolute or relative url names: `Patient/1`, `https://example.org/fhir/Patient/1/_history/2`.
-/// Whether the resource is ours is not asked.
-pub(crate) fn type_of_uri<'u>(uri: &'u [u8], bases: &[String]) -> Option<(&'u [u8], &'u [u8])> {
-    let local = bases.iter().find_map(|base| uri.strip_prefix(base.as_bytes())?.strip_prefix(b"/"));
-    let path = local.unwrap_or(uri);
+/// The type that an absolute or relative url names: `Patient/1`, `https://example.org/fhir/Patient/1/_history/2`. Whether the
+/// resource is ours is not asked.
+fn type_of_url<'u>(url: &'u [u8], bases: &[String]) -> Option<&'u [u8]> {
+    let path = without_base(url, bases);
     if path.starts_with(b"urn:") || path.starts_with(b"#") {
         return None;
     }
@@ -294,19 +302,28 @@ pub(crate) fn type_of_uri<'u>(uri: &'u [u8], bases: &[String]) -> Option<(&'u [u
         (id, name) = (parts.next()?, parts.next()?);
     }
     let is_type = name.first().is_some_and(u8::is_ascii_uppercase) && name.iter().all(u8::is_ascii_alphanumeric);
-    (is_type && !id.is_empty()).then_some((name, id))
+    (is_type && !id.is_empty()).then_some(name)
 }
+
+/// A url relative to our server, if it is below one of its urls.
+pub(crate) fn without_base<'u>(url: &'u [u8], bases: &[String]) -> &'u [u8] {
+    bases.iter().find_map(|base| url.strip_prefix(base.as_bytes())?.strip_prefix(b"/")).unwrap_or(url)
+}
+
+/// So many contained resources are looked at: a resource with very many and as many references to them would take hours.
+const MAX_CONTAINED: usize = 1000;
 
 /// The type of a contained resource.
 fn contained_type<'j>(scope: &Scope<'_, 'j>, id: &[u8]) -> Option<&'j [u8]> {
-    let mut found = None;
-    let _ = member(scope.resource.item(), "contained", TypeId::RESOURCE, &mut |item| {
+    let (mut found, mut count) = (None, 0);
+    let _ = member(scope.resource.item(), "contained", Some(true), TypeId::RESOURCE, &mut |item| {
         let text = |name: &[u8]| item.object().and_then(|object| object.member(name)).and_then(|value| value.string());
+        count += 1;
         if text(b"id") == Some(id) {
             found = text(b"resourceType");
             return Break(());
         }
-        Continue(())
+        if count < MAX_CONTAINED { Continue(()) } else { Break(()) }
     });
     found
 }

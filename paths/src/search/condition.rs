@@ -1,8 +1,7 @@
 //! One parameter of a query, compiled: where its values are, and which are wanted.
 
-use super::criterion::Criterion;
+use super::criterion::{Criterion, Wanted};
 use super::date::Date;
-use super::number::Number;
 use super::parameters::{self, Definition, Kind};
 use super::quantity::Quantity;
 use super::query::Clause;
@@ -35,7 +34,7 @@ pub struct Condition {
     /// Where the values are.
     pub program: Program,
     /// The wanted ones: one is enough.
-    pub criteria: Vec<Criterion>,
+    pub wanted: Wanted,
     pub sense: Sense,
 }
 
@@ -54,7 +53,7 @@ pub enum Sense {
 const MAX_VALUES: usize = 1000;
 
 /// Parameters that FHIR's search has and that filter by other resources, or not by elements.
-const BEYOND: [&str; 7] = ["_text", "_content", "_filter", "_query", "_has", "_list", "_type"];
+const BEYOND: [&str; 8] = ["_text", "_content", "_filter", "_query", "_has", "_list", "_in", "_type"];
 /// Parameters that say how results are returned.
 const OF_RESULTS: [&str; 13] = [
     "_sort",
@@ -85,6 +84,7 @@ impl Condition {
         };
         let definition = definition(code, of).map_err(named)?;
         let compiled = program(&definition, of).map_err(named)?;
+        let way = Way::of(&definition, modifier, of.version).map_err(named)?;
         let mut values = split(&clause.value, ',');
         let all = values.len();
         values.retain(|value| !value.is_empty());
@@ -98,38 +98,26 @@ impl Condition {
             let message = format!("it has {} values; {MAX_VALUES} are allowed", values.len());
             return Err(named(Refused::invalid(message)));
         }
-        let mut condition = Condition { program: compiled.program.clone(), criteria: Vec::new(), sense: Sense::Any };
-        if modifier == Some("missing") {
-            condition.sense = Sense::Missing(match values.as_slice() {
+        let Compiled { program, types } = &compiled;
+        let program = if way == Way::Identifier { identifiers(program, types) } else { program.clone() };
+        if way == Way::Missing {
+            let missing = match values.as_slice() {
                 ["true"] => true,
                 ["false"] => false,
                 _ => return Err(named(Refused::invalid("the value of :missing is true or false"))),
-            });
-            return Ok(Some(condition));
+            };
+            return Ok(Some(Condition { program, wanted: Wanted::new(Vec::new()), sense: Sense::Missing(missing) }));
         }
-        let way = Way::of(&definition, modifier).map_err(named)?;
-        if way == Way::Not {
-            condition.sense = Sense::None;
-        }
-        if way == Way::Identifier {
-            let of = Box::new(condition.program);
-            let (name, type_id) = ("identifier".into(), TypeId::IDENTIFIER);
-            condition.program = Program::Member { of, name, type_id, is_list: false };
-        }
-        for value in values {
-            condition.criteria.push(criterion(&definition, &way, value, &compiled, of).map_err(named)?);
-        }
-        Ok(Some(condition))
+        let criteria = values.into_iter().map(|value| criterion(&definition, &way, value, &compiled, of));
+        let wanted = Wanted::new(criteria.collect::<Result<_, _>>().map_err(named)?);
+        let sense = if way == Way::Not { Sense::None } else { Sense::Any };
+        Ok(Some(Condition { program, wanted, sense }))
     }
 
     /// Whether a resource fulfils it.
     #[inline]
     pub fn holds(&self, scope: &Scope<'_, '_>) -> bool {
-        let any = || {
-            self.program.any(scope, scope.resource.item(), |item| {
-                self.criteria.iter().any(|criterion| criterion.matches(scope, &item))
-            })
-        };
+        let any = || self.program.any(scope, scope.resource.item(), |item| self.wanted.matches(scope, &item));
         match self.sense {
             Sense::Any => any(),
             Sense::None => !any(),
@@ -164,16 +152,40 @@ fn program(definition: &Definition, of: &Searched<'_>) -> Result<Compiled, Refus
     if definition.expression.is_empty() || definition.kind == Kind::Special {
         return Err(Refused::unsupported("it is defined in words only, and is not supported"));
     }
-    let compiled = compile(Model::of(of.version), of.resource_type, &definition.expression);
-    compiled
-        .map_err(|mistake| Refused::unsupported(format!("its expression is not supported: {mistake}")))?
-        .ok_or_else(|| Refused::unsupported(format!("its expression finds nothing in {} resources", of.resource_type)))
+    let compiled = |expression: &str| {
+        let compiled = compile(Model::of(of.version), of.resource_type, expression);
+        compiled.map_err(|mistake| Refused::unsupported(format!("its expression is not supported: {mistake}")))
+    };
+    let nothing = || Refused::unsupported(format!("its expression finds nothing in {} resources", of.resource_type));
+    let found = compiled(&definition.expression)?.ok_or_else(nothing)?;
+    if found.types == [TypeId::EXTENSION] {
+        // HL7's parameters on extensions leave out that their value is meant.
+        return compiled(&format!("({}).value", definition.expression))?.ok_or_else(nothing);
+    }
+    Ok(found)
+}
+
+/// The identifiers of References, also of those in CodeableReferences.
+fn identifiers(references: &Program, types: &[TypeId]) -> Program {
+    let member = |of: Program, name: &str, type_id| Program::Member {
+        of: Box::new(of),
+        name: name.into(),
+        type_id,
+        is_list: Some(false),
+    };
+    let of_references = member(references.clone(), "identifier", TypeId::IDENTIFIER);
+    if !types.contains(&TypeId::CODEABLE_REFERENCE) {
+        return of_references;
+    }
+    let inner = member(references.clone(), "reference", TypeId::REFERENCE);
+    Program::Union(vec![of_references, member(inner, "identifier", TypeId::IDENTIFIER)])
 }
 
 /// How values are compared, from the modifier.
 #[derive(Clone, PartialEq)]
 enum Way {
     Plain,
+    Missing,
     Not,
     Identifier,
     OfType(String),
@@ -182,14 +194,13 @@ enum Way {
 }
 
 impl Way {
-    fn of(definition: &Definition, modifier: Option<&str>) -> Result<Way, Refused> {
+    fn of(definition: &Definition, modifier: Option<&str>, version: Version) -> Result<Way, Refused> {
         let Some(modifier) = modifier else { return Ok(Way::Plain) };
         match (definition.kind, modifier) {
+            (_, "missing") => Ok(Way::Missing),
             (Kind::Token, "not") => Ok(Way::Not),
             (Kind::Reference, "identifier") => Ok(Way::Identifier),
-            (Kind::Reference, name) if name.starts_with(|c: char| c.is_ascii_uppercase()) => {
-                Ok(Way::OfType(name.to_owned()))
-            }
+            (Kind::Reference, name) if version.has_resource_type(name) => Ok(Way::OfType(name.to_owned())),
             (Kind::String, "exact") => Ok(Way::Text(text::Mode::Exact)),
             (Kind::String, "contains") => Ok(Way::Text(text::Mode::Contains)),
             (Kind::Uri, "below") => Ok(Way::Uri(uri::Mode::Below)),
@@ -221,14 +232,16 @@ fn criterion(
         Kind::Token => Criterion::Token(Token::new(value)),
         Kind::Reference => {
             let of_type = if let Way::OfType(name) = way { Some(name.as_str()) } else { None };
-            Criterion::Reference(Reference::new(value, of_type, &definition.targets, of.bases))
+            let reference = Reference::new(value, of_type, &definition.targets, of.bases);
+            let is_other = || Refused::invalid(format!("\"{}\" has another type than the modifier", shown(value)));
+            Criterion::Reference(reference.ok_or_else(is_other)?)
         }
         Kind::Date => Criterion::Date(Date::new(value)?),
         Kind::String => {
             let mode = if let Way::Text(mode) = way { *mode } else { text::Mode::Start };
-            Criterion::Text(Text::new(value, mode))
+            Criterion::Text(Text::new(value, mode)?)
         }
-        Kind::Number => Criterion::Number(Number::new(value)?),
+        Kind::Number => Criterion::Quantity(Quantity::without_unit(value)?),
         Kind::Quantity => Criterion::Quantity(Quantity::new(value)?),
         Kind::Uri => {
             let mode = if let Way::Uri(mode) = way { *mode } else { uri::Mode::Equal };
@@ -257,15 +270,18 @@ fn parts(
     }
     let unusable = |what: String| Refused::unsupported(format!("a part of it is not supported: {what}"));
     let part = |(component, value): (&parameters::Component, &str)| {
+        let model = Model::of(of.version);
+        let found = compile_within(model, of.resource_type, compiled, &component.expression);
+        let found = found.map_err(|mistake| unusable(mistake.to_string()))?;
+        let found = found.ok_or_else(|| unusable(format!("{} finds nothing", component.expression)))?;
         let known = parameters::find_by_url(of.version, &component.definition)
             .or_else(|| of.own.iter().find(|known| known.url == component.definition).cloned())
+            // Some of HL7's refer to parameters that HL7 does not define.
+            .or_else(|| Some(Definition { kind: Kind::of_types(model, &found.types)?, ..definition.clone() }))
             .ok_or_else(|| unusable(format!("{} is not known", component.definition)))?;
         if known.kind == Kind::Composite {
             return Err(unusable(format!("{} is a composite itself", component.definition)));
         }
-        let found = compile_within(Model::of(of.version), of.resource_type, compiled, &component.expression);
-        let found = found.map_err(|mistake| unusable(mistake.to_string()))?;
-        let found = found.ok_or_else(|| unusable(format!("{} finds nothing", component.expression)))?;
         let criterion = criterion(&known, &Way::Plain, value, &found, of)?;
         Ok((found.program, criterion))
     };

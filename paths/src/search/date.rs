@@ -2,6 +2,7 @@
 
 use super::value::{Prefix, Refused, shown};
 use crate::item::{Item, Value};
+use crate::model::TypeId;
 use fhir_bulk_codec::instant::{Micros, range};
 use fhir_bulk_codec::jsonb::walk::Container;
 
@@ -57,6 +58,8 @@ fn span(item: &Item<'_>) -> Option<Span> {
         return Some((at, at.saturating_add(1)));
     }
     match item.text() {
+        // Elements that may also be words, such as `performed[x]`.
+        Some(_) if item.type_id == TypeId::STRING => None,
         Some(text) => time(text),
         None => item.object().and_then(|object| period(object.clone()).or_else(|| timing(object))),
     }

@@ -38,7 +38,7 @@ pub fn of(condition: &Condition, model: &Model, bases: &[String]) -> Option<Nece
     if condition.sense != Sense::Any {
         return None;
     }
-    match (&condition.program, condition.criteria.as_slice()) {
+    match (&condition.program, condition.wanted.all()) {
         (Program::Id, criteria) => ids(criteria).map(Necessary::Ids),
         (Program::LastUpdated, [Criterion::Date(date)]) => changed(date),
         (program, criteria) => {
@@ -104,7 +104,8 @@ fn changed(date: &Date) -> Option<Necessary> {
 fn containing(program: &Program, leaves: &dyn Fn(TypeId) -> Option<Vec<String>>) -> Option<Vec<String>> {
     match program {
         Program::Member { of, name, type_id, is_list } => {
-            around(of, leaves(*type_id)?.iter().map(|leaf| object(name, leaf, *is_list)).collect())
+            let is_list = (*is_list)?;
+            around(of, leaves(*type_id)?.iter().map(|leaf| object(name, leaf, is_list)).collect())
         }
         Program::Choice { of, types } => {
             let mut found = Vec::new();
@@ -130,7 +131,8 @@ fn around(program: &Program, inner: Vec<String>) -> Option<Vec<String>> {
     match program {
         Program::Root => Some(inner),
         Program::Member { of, name, is_list, .. } => {
-            around(of, inner.iter().map(|inner| object(name, inner, *is_list)).collect())
+            let is_list = (*is_list)?;
+            around(of, inner.iter().map(|inner| object(name, inner, is_list)).collect())
         }
         Program::Choice { of, types } => {
             let named = types.iter().flat_map(|(name, _)| inner.iter().map(move |inner| object(name, inner, false)));
@@ -155,6 +157,9 @@ fn leaves(criterion: &Criterion, type_name: &str, bases: &[String]) -> Option<Ve
     Some(match criterion {
         Criterion::Token(token) => vec![token_leaf(token, type_name, is_text)?],
         Criterion::Reference(reference) if type_name == "Reference" => references(reference, bases)?,
+        Criterion::Reference(reference) if type_name == "CodeableReference" => {
+            references(reference, bases)?.iter().map(|leaf| object("reference", leaf, false)).collect()
+        }
         Criterion::Uri(uri) if is_text && uri.mode == Mode::Equal => vec![string(&uri.uri)],
         _ => return None,
     })
@@ -187,13 +192,17 @@ fn token_leaf(token: &Token, type_name: &str, is_text: bool) -> Option<String> {
 
 /// A Reference in all forms in which it may be stored.
 fn references(reference: &Reference, bases: &[String]) -> Option<Vec<String>> {
+    // With an id of its own, a Reference stays in FHIR's form.
+    let url = |url: &str| ["uri", "reference"].map(|name| object(name, &string(url), false));
+    let urls = |path: &str| {
+        let ours = bases.iter().flat_map(|base| url(&format!("{base}/{path}")));
+        url(path).into_iter().chain(ours).collect::<Vec<_>>()
+    };
     let local = |resource_type: &str, id: &str| {
-        let path = format!("{resource_type}/{id}");
-        let uris = bases.iter().map(|base| object("uri", &string(&format!("{base}/{path}")), false));
         let plain = format!("{{\"id\":{},\"resourceType\":{}}}", string(id), string(resource_type));
-        // With an id of its own, a Reference stays in FHIR's form.
-        let unconverted = object("reference", &string(&path), false);
-        uris.chain([plain, unconverted]).collect::<Vec<_>>()
+        let mut all = urls(&format!("{resource_type}/{id}"));
+        all.push(plain);
+        all
     };
     match reference {
         Reference::Id { id, targets } if (1..=MAX_TARGETS).contains(&targets.len()) => {
@@ -201,7 +210,7 @@ fn references(reference: &Reference, bases: &[String]) -> Option<Vec<String>> {
         }
         Reference::Id { .. } => None,
         Reference::Local { resource_type, id } => Some(local(resource_type, id)),
-        Reference::Uri(uri) => Some(vec![object("uri", &string(uri), false), object("reference", &string(uri), false)]),
+        Reference::Uri(path) => Some(urls(path)),
     }
 }
 

@@ -1,7 +1,6 @@
-//! `number` parameters, and the numbers of quantities: exact decimals, with the precision in which they are written.
+//! The numbers of `number` and `quantity` parameters: exact decimals, with the precision in which they are written.
 
 use super::value::{Prefix, Refused, shown};
-use crate::item::Item;
 use fhir_bulk_codec::jsonb::numeric::{compare, of_decimal};
 use std::cmp::Ordering;
 
@@ -44,11 +43,6 @@ impl Number {
             of_decimal(units < 0, digits.as_bytes(), exponent - fraction.len() as i64 - 1).ok_or_else(wrong)
         };
         Ok(Number { prefix, value: numeric(units)?, from: numeric(units - 5)?, until: numeric(units + 5)? })
-    }
-
-    /// Whether an item is such a number.
-    pub fn matches(&self, item: &Item<'_>) -> bool {
-        item.number().is_some_and(|number| self.is(Some(number), Some(number)))
     }
 
     /// Whether a range is: what is equal lies within the precision of the wanted number, other prefixes compare exactly.

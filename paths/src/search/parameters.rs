@@ -1,5 +1,6 @@
 //! Search parameters: HL7's, by release, and users' own.
 
+use crate::model::{Model, TypeId};
 use fhir_bulk_codec::fhir::Version;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -62,6 +63,26 @@ impl Kind {
             "special" => Kind::Special,
             _ => return None,
         })
+    }
+}
+
+impl Kind {
+    /// The type of a parameter whose items have these types, if one goes with all of them.
+    pub(super) fn of_types(model: &Model, types: &[TypeId]) -> Option<Kind> {
+        let of = |id: &TypeId| {
+            Some(match model.name(*id) {
+                "boolean" | "code" | "id" | "Coding" | "CodeableConcept" | "Identifier" | "ContactPoint" => Kind::Token,
+                "Reference" | "canonical" => Kind::Reference,
+                "date" | "dateTime" | "instant" | "Period" | "Timing" => Kind::Date,
+                "string" | "markdown" | "HumanName" | "Address" => Kind::String,
+                "decimal" | "integer" | "positiveInt" | "unsignedInt" => Kind::Number,
+                "Quantity" | "Age" | "Duration" | "Range" | "Money" | "SampledData" => Kind::Quantity,
+                "uri" | "url" | "oid" | "uuid" => Kind::Uri,
+                _ => return None,
+            })
+        };
+        let first = of(types.first()?)?;
+        types.iter().all(|id| of(id) == Some(first)).then_some(first)
     }
 }
 

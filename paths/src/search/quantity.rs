@@ -35,6 +35,14 @@ impl Quantity {
         Ok(Quantity { number: Number::new(number)?, system, unit })
     }
 
+    /// A number, with the prefix and precision that it is written with, whatever its unit.
+    ///
+    /// # Errors
+    /// What is not a number.
+    pub fn without_unit(value: &str) -> Result<Quantity, Refused> {
+        Ok(Quantity { number: Number::new(value)?, system: None, unit: None })
+    }
+
     /// Whether an item is such a quantity: a Quantity, Money, a Range, a SampledData with its limits; a plain number has no
     /// unit.
     pub fn matches<'j>(&self, item: &Item<'j>) -> bool {

@@ -1,10 +1,10 @@
 //! `string` parameters: texts without regard to case and accents.
 
-use super::value::unescape;
+use super::value::{Refused, unescape};
 use crate::item::Item;
 use fhir_bulk_codec::jsonb::walk::Container;
 use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
+use unicode_normalization::char::canonical_combining_class;
 
 /// A wanted text.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub enum Mode {
 }
 
 /// The parts of a HumanName and of an Address.
-const PARTS: [&[u8]; 12] = [
+const PARTS: [&[u8]; 11] = [
     b"text",
     b"family",
     b"given",
@@ -38,14 +38,22 @@ const PARTS: [&[u8]; 12] = [
     b"state",
     b"postalCode",
     b"country",
-    b"name",
 ];
 
+/// The most bytes of a text that others have to contain: it is compared at each place of them.
+const MAX_CONTAINED: usize = 1000;
+
 impl Text {
-    pub fn new(value: &str, mode: Mode) -> Text {
+    /// # Errors
+    /// A text that is too long for others to be searched for it.
+    pub fn new(value: &str, mode: Mode) -> Result<Text, Refused> {
         let text = unescape(value);
+        if mode == Mode::Contains && text.len() > MAX_CONTAINED {
+            let message = format!("its value has {} bytes; {MAX_CONTAINED} are allowed with :contains", text.len());
+            return Err(Refused::invalid(message));
+        }
         let text = if mode == Mode::Exact { text.into_owned() } else { folded(&text).collect() };
-        Text { text, mode }
+        Ok(Text { text, mode })
     }
 
     /// Whether an item is such a text, or a HumanName or an Address with one.
@@ -86,18 +94,30 @@ impl Text {
             Mode::Contains if text.is_ascii() => {
                 wanted.is_empty() || text.windows(wanted.len()).any(|part| part.eq_ignore_ascii_case(wanted))
             }
-            Mode::Start | Mode::Contains => str::from_utf8(text).is_ok_and(|text| {
-                if self.mode == Mode::Start {
-                    let mut found = folded(text);
-                    return self.text.chars().all(|wanted| found.next() == Some(wanted));
+            Mode::Start => str::from_utf8(text).is_ok_and(|text| self.starts(folded(text))),
+            Mode::Contains => str::from_utf8(text).is_ok_and(|text| {
+                let mut rest = folded(text);
+                loop {
+                    if self.starts(rest.clone()) {
+                        return true;
+                    }
+                    if rest.next().is_none() {
+                        return false;
+                    }
                 }
-                folded(text).collect::<String>().contains(&self.text)
             }),
         }
     }
+
+    fn starts(&self, mut found: impl Iterator<Item = char>) -> bool {
+        self.text.chars().all(|wanted| found.next() == Some(wanted))
+    }
 }
 
-/// The characters without their accents, in small letters.
-fn folded(text: &str) -> impl Iterator<Item = char> {
-    text.nfd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase)
+/// The characters without their accents, in small letters. Marks that are not accents stay: vowel signs of Indic scripts are
+/// letters.
+fn folded(text: &str) -> impl Iterator<Item = char> + Clone {
+    let plain = text.nfd().filter(|c| canonical_combining_class(*c) == 0);
+    // What was no accent is put together again: syllables of Hangul.
+    plain.flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c }).nfc()
 }
