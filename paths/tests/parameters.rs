@@ -3,7 +3,7 @@
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::{compile, compile_within};
 use fhir_bulk_paths::model::Model;
-use fhir_bulk_paths::search::{Definition, Kind, all_parameters};
+use fhir_bulk_paths::search::{Definition, Filter, Kind, Searched, all_parameters};
 use std::collections::BTreeSet;
 
 const RELEASES: [(Version, &str, usize); 3] =
@@ -52,4 +52,38 @@ fn every_parameter_compiles_or_the_list_says_why_not() {
         missing.is_empty() && stale.is_empty(),
         "not on the list: {missing:#?}\non the list, but compiled: {stale:#?}"
     );
+}
+
+/// A query of each parameter that compiles: what HL7 defines in words only, for maps or by
+/// other resources, is refused, and nothing else.
+#[test]
+fn every_parameter_takes_a_query() {
+    let expected = [
+        "R4 Location?near",
+        "R4B Location?near",
+        "R5 Composition?section-code-text",
+        "R5 Composition?section-text",
+        "R5 Location?contains",
+        "R5 Location?near",
+        "R5 Resource?_in",
+    ];
+    let mut refused = BTreeSet::new();
+    let mut taken = 0;
+    for (version, release, _) in RELEASES {
+        let model = Model::of(version);
+        for parameter in all_parameters(version) {
+            // A date, which is also a code, a number, a text and an id.
+            let value = vec!["2020"; parameter.components.len().max(1)].join("$");
+            let query = format!("{}={value}", parameter.code);
+            for resource_type in parameter.base.iter().filter(|name| failure(model, name, &parameter).is_none()) {
+                let searched = Searched { version, resource_type, own: &[], bases: &[] };
+                match Filter::new(&query, &searched) {
+                    Ok(_) => taken += 1,
+                    Err(why) => drop(refused.insert(format!("{release} {resource_type}?{}", why.parameter))),
+                }
+            }
+        }
+    }
+    assert!(taken > 5000, "{taken}");
+    assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }

@@ -1,6 +1,8 @@
 //! Resources for tests: HL7's examples, generated ones, and what lies beside the checkout.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub mod queries;
+
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::instant::{Micros, parse};
