@@ -2,7 +2,7 @@
 //! an object with a member for its type (`value: {Quantity: …}`), and what columns have is not in the jsonb.
 
 use crate::model::{Element, Model, TypeId};
-use crate::program::{Condition, Literal, Program};
+use crate::program::{Condition, Literal, OfType, Program};
 use crate::syntax::{self, Expression, Mistake, Operator};
 use fhir_bulk_codec::jsonb::numeric;
 
@@ -156,10 +156,8 @@ impl<'c> Compiler<'c> {
                     self.items(of, this)?.map(|of| Condition::RefersTo(of.program, name.as_str().into()))
                 }
                 _ => {
-                    let all = self.items(of, this)?;
-                    // A type that these items cannot have is not theirs.
-                    let found = self.typed(of, name, this)?.map_or(Program::Union(Vec::new()), |found| found.program);
-                    all.map(|all| Condition::IsOfType(all.program, found))
+                    let wanted = self.type_named(name)?;
+                    self.items(of, this)?.map(|of| self.is_of_type(of, wanted))
                 }
             },
             Expression::Call(of, name, arguments) if name == "exists" || name == "empty" => {
@@ -171,7 +169,10 @@ impl<'c> Compiler<'c> {
                 let exists = of.map(|of| Condition::Exists(of.program));
                 if name == "exists" { exists } else { exists.map(|exists| Condition::Not(Box::new(exists))) }
             }
-            Expression::Call(of, name, none) if name == "not" && none.is_empty() => {
+            Expression::Call(of, name, arguments) if name == "not" => {
+                if !arguments.is_empty() {
+                    return Err(unsupported("not() with arguments"));
+                }
                 self.condition(of, this)?.map(|of| Condition::Not(Box::new(of)))
             }
             Expression::Binary(_, operator, _) if *operator != Operator::Union => {
@@ -247,16 +248,36 @@ impl<'c> Compiler<'c> {
 
     /// Those items that have a type; `None` if none can have it.
     fn typed(&self, of: &Expression, name: &str, this: Option<&Compiled>) -> Result_ {
-        // HL7 has `as(DateTime)`, too.
-        let small = || self.model.find(&(name.get(..1)?.to_ascii_lowercase() + &name[1..]));
-        let Some(wanted) = self.model.find(name).or_else(small).filter(|_| !name.is_empty()) else {
-            return Err(Mistake::new(format!("there is no type {name}")));
-        };
+        let wanted = self.type_named(name)?;
         self.items(of, this)?.map_or(Ok(None), |of| self.of_type(of, wanted))
     }
 
+    fn type_named(&self, name: &str) -> Result<TypeId, Mistake> {
+        // HL7 has `as(DateTime)`, too.
+        let small = || self.model.find(&(name.get(..1)?.to_ascii_lowercase() + &name[1..]));
+        let found = self.model.find(name).or_else(small).filter(|_| !name.is_empty());
+        found.ok_or_else(|| Mistake::new(format!("there is no type {name}")))
+    }
+
+    /// Whether a type is another one, or derives from it.
+    fn is(&self, id: TypeId, wanted: TypeId) -> bool {
+        id == wanted || is_subtype(self.model.name(id), self.model.name(wanted))
+    }
+
+    fn is_of_type(&self, of: Compiled, wanted: TypeId) -> Condition {
+        let types: Vec<TypeId> = of.types.iter().copied().filter(|id| self.is(*id, wanted)).collect();
+        let kind = if types.len() == of.types.len() {
+            OfType::All
+        } else if of.types.contains(&TypeId::RESOURCE) && self.model.is_resource(wanted) {
+            OfType::Resource(self.model.name(wanted).into())
+        } else {
+            OfType::Types(types)
+        };
+        Condition::IsOfType(of.program, kind)
+    }
+
     fn of_type(&self, of: Compiled, wanted: TypeId) -> Result_ {
-        let is_wanted = |id: &TypeId| *id == wanted || is_subtype(self.model.name(*id), self.model.name(wanted));
+        let is_wanted = |id: &TypeId| self.is(*id, wanted);
         if !of.types.iter().any(is_wanted) {
             if !(of.types.contains(&TypeId::RESOURCE) && self.model.is_resource(wanted)) {
                 return Ok(None);

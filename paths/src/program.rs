@@ -59,8 +59,8 @@ pub enum Condition {
     Equals(Program, Literal),
     /// The items are others than just one that equals a literal. Unknown without an item.
     Differs(Program, Literal),
-    /// There is one of the second items, which are those of the first that have a type. Unknown without one of the first.
-    IsOfType(Program, Program),
+    /// There is an item of a type. Unknown without an item.
+    IsOfType(Program, OfType),
     /// There is a reference to a resource of a type. Unknown without an item.
     RefersTo(Program, Box<str>),
     /// Both hold.
@@ -69,6 +69,17 @@ pub enum Condition {
     Or(Box<Condition>, Box<Condition>),
     /// It does not hold. Unknown if that is unknown.
     Not(Box<Condition>),
+}
+
+/// Which items have a type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OfType {
+    /// All that the definitions allow.
+    All,
+    /// Those of these types.
+    Types(Vec<TypeId>),
+    /// Resources of this type.
+    Resource(Box<str>),
 }
 
 /// A constant of an expression.
@@ -129,8 +140,7 @@ impl Program {
                 result
             }
             Program::Resources(of, name, type_id) => of.run(scope, this, &mut |item| {
-                let found = item.object().and_then(|object| object.member(b"resourceType"));
-                if found.and_then(|found| found.string()) == Some(name.as_bytes()) {
+                if is_resource(&item, name) {
                     sink(Item { value: item.value, type_id: *type_id })
                 } else {
                     Continue(())
@@ -217,15 +227,12 @@ impl Condition {
             Condition::IsTrue(program) => one(program, scope, this, |item| item.boolean().unwrap_or(true)),
             Condition::Equals(program, literal) => one(program, scope, this, |item| literal.is(&item)),
             Condition::Differs(program, literal) => one(program, scope, this, |item| literal.is(&item)).map(|is| !is),
-            Condition::IsOfType(all, typed) => all.any(scope, this, |_| true).then(|| typed.any(scope, this, |_| true)),
-            Condition::RefersTo(program, name) => {
-                let mut any = false;
-                let found = program.any(scope, this, |item| {
-                    any = true;
-                    refers_to(scope, &item, name)
-                });
-                any.then_some(found)
-            }
+            Condition::IsOfType(program, of_type) => any_of(program, scope, this, |item| match of_type {
+                OfType::All => true,
+                OfType::Types(types) => types.contains(&item.type_id),
+                OfType::Resource(name) => is_resource(&item, name),
+            }),
+            Condition::RefersTo(program, name) => any_of(program, scope, this, |item| refers_to(scope, &item, name)),
             Condition::And(a, b) => match a.truth(scope, this) {
                 Some(false) => Some(false),
                 a => match b.truth(scope, this) {
@@ -243,6 +250,21 @@ impl Condition {
             Condition::Not(condition) => condition.truth(scope, this).map(|holds| !holds),
         }
     }
+}
+
+/// Whether one of the items is `wanted`; `None` without an item.
+fn any_of<'j>(
+    program: &Program,
+    scope: &Scope<'_, 'j>,
+    this: Item<'j>,
+    mut wanted: impl FnMut(Item<'j>) -> bool,
+) -> Option<bool> {
+    let mut any = false;
+    let found = program.any(scope, this, |item| {
+        any = true;
+        wanted(item)
+    });
+    any.then_some(found)
 }
 
 /// Whether there is just one item, and it is `wanted`; `None` without an item.
@@ -271,6 +293,12 @@ impl Literal {
             }
         }
     }
+}
+
+/// Whether an item, a resource within another one, has a type.
+fn is_resource(item: &Item<'_>, name: &str) -> bool {
+    let found = item.object().and_then(|object| object.member(b"resourceType"));
+    found.and_then(|found| found.string()) == Some(name.as_bytes())
 }
 
 /// Whether an item is a reference to a resource of a type, as far as the reference and the resource around it tell.

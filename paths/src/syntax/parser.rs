@@ -7,21 +7,44 @@ use super::{Expression, Literal, Mistake, Operator};
 const MAX_DEPTH: usize = 100;
 /// How many operators of one level may follow each other: HL7's longest union has some fifty.
 const MAX_OPERATORS: usize = 200;
+/// How deep the tree may be: what is in parentheses may be as long as what is around it.
+const MAX_TREE: usize = 300;
 /// The most bytes of an expression.
 const MAX_BYTES: usize = 100_000;
+/// The most tokens of an expression: HL7's longest has less than a thousand.
+const MAX_TOKENS: usize = 4000;
 
 /// Reads an expression.
 ///
 /// # Errors
-/// What is not FHIRPath, is longer than 100,000 bytes, or nests deeper than a hundred levels.
+/// What is not FHIRPath, is longer than 100,000 bytes or 4000 tokens, or nests deeper than a hundred levels.
 pub fn parse(text: &str) -> Result<Expression, Mistake> {
     if text.len() > MAX_BYTES {
         return Err(Mistake::new(format!("an expression of {} bytes is too long", text.len())));
     }
-    let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };
+    let tokens = tokens(text)?;
+    if tokens.len() > MAX_TOKENS {
+        return Err(Mistake::new(format!("an expression of {} tokens is too long", tokens.len())));
+    }
+    let mut parser = Parser { tokens, at: 0, depth: 0 };
     let expression = parser.operation(0)?;
     parser.expect_end()?;
+    if depth(&expression) > MAX_TREE {
+        return Err(Mistake::new("the expression is nested too deep"));
+    }
     Ok(expression)
+}
+
+/// How deep a tree is. It has no more nodes than tokens.
+fn depth(expression: &Expression) -> usize {
+    1 + match expression {
+        Expression::This | Expression::Variable(_) | Expression::Literal(_) => 0,
+        Expression::Member(of, _) | Expression::Is(of, _) | Expression::As(of, _) | Expression::Negative(of) => {
+            depth(of)
+        }
+        Expression::Call(of, _, arguments) => arguments.iter().map(depth).max().unwrap_or(0).max(depth(of)),
+        Expression::Index(left, right) | Expression::Binary(left, _, right) => depth(left).max(depth(right)),
+    }
 }
 
 struct Parser {
@@ -303,6 +326,10 @@ mod tests {
             "a.".repeat(10_000) + "a",
             "a[".repeat(10_000),
             "a|".repeat(10_000) + "a",
+            // Each level is short enough, and together they would be too deep for the stack.
+            (0..90).fold("a".to_owned(), |inner, _| format!("({inner}{})", " or a".repeat(20))),
+            (0..90).fold("a".to_owned(), |inner, _| format!("({inner}{})", ".a".repeat(20))),
+            (0..90).fold("a".to_owned(), |inner, _| format!("({inner}{})", "|a".repeat(199))),
         ] {
             assert!(parse(&deep).is_err());
         }

@@ -50,7 +50,8 @@ fn encoded(encoder: &mut Encoder, line: &str) -> Stored {
     let encoded = encoder.encode(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"));
     let mut jsonb = Vec::new();
     encoded.write(&mut jsonb).unwrap();
-    let resource: Value = serde_json::from_str(line).unwrap();
+    // A document may be deeper than serde_json reads.
+    let resource: Value = serde_json::from_str(line).unwrap_or_default();
     Stored {
         id: encoded.id().to_owned(),
         resource_type: encoded.resource_type().unwrap_or("Basic").to_owned(),
