@@ -4,6 +4,7 @@ use crate::item::{Item, Resource, Value};
 use crate::model::TypeId;
 use fhir_bulk_codec::jsonb::numeric;
 use fhir_bulk_codec::jsonb::walk::{self, Container};
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -94,12 +95,25 @@ pub enum Literal {
 }
 
 /// What a program runs on.
-#[derive(Clone, Copy)]
 pub struct Scope<'a, 'j> {
     /// The resource.
     pub resource: Resource<'j>,
     /// The urls of servers whose resources are ours: a reference to `<base>/Patient/1` is one to `Patient/1`.
     pub bases: &'a [String],
+    /// How many contained resources may still be looked at to find what references refer to.
+    looks: Cell<usize>,
+}
+
+/// The most looks at contained resources: of a resource with very many, and as many references to them, each reference would
+/// look at all of them. Two hundred references to two hundred are 40,000 looks at most.
+const MAX_LOOKS: usize = 1_000_000;
+
+impl<'a, 'j> Scope<'a, 'j> {
+    /// A resource, and the urls that are ours.
+    #[inline]
+    pub fn new(resource: Resource<'j>, bases: &'a [String]) -> Scope<'a, 'j> {
+        Scope { resource, bases, looks: Cell::new(MAX_LOOKS) }
+    }
 }
 
 /// Takes the items that a program finds, until it breaks.
@@ -338,20 +352,18 @@ pub(crate) fn without_base<'u>(url: &'u [u8], bases: &[String]) -> &'u [u8] {
     bases.iter().find_map(|base| url.strip_prefix(base.as_bytes())?.strip_prefix(b"/")).unwrap_or(url)
 }
 
-/// So many contained resources are looked at: a resource with very many and as many references to them would take hours.
-const MAX_CONTAINED: usize = 1000;
-
 /// The type of a contained resource.
 fn contained_type<'j>(scope: &Scope<'_, 'j>, id: &[u8]) -> Option<&'j [u8]> {
-    let (mut found, mut count) = (None, 0);
+    let mut found = None;
     let _ = member(scope.resource.item(), "contained", Some(true), TypeId::RESOURCE, &mut |item| {
+        let Some(left) = scope.looks.get().checked_sub(1) else { return Break(()) };
+        scope.looks.set(left);
         let text = |name: &[u8]| item.object().and_then(|object| object.member(name)).and_then(|value| value.string());
-        count += 1;
         if text(b"id") == Some(id) {
             found = text(b"resourceType");
             return Break(());
         }
-        if count < MAX_CONTAINED { Continue(()) } else { Break(()) }
+        Continue(())
     });
     found
 }

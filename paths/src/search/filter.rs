@@ -46,7 +46,7 @@ impl Filter {
     /// Whether a resource fulfils it. Does not fail, whatever the resource contains.
     #[inline]
     pub fn matches(&self, resource: Resource<'_>) -> bool {
-        let scope = Scope { resource, bases: &self.bases };
+        let scope = Scope::new(resource, &self.bases);
         self.queries.iter().any(|query| query.iter().all(|condition| condition.holds(&scope)))
     }
 

@@ -45,7 +45,7 @@ pub fn values(version: Version, definition: &Definition, stored: &Stored) -> Vec
     let program = compile(model, &stored.resource_type, &definition.expression).unwrap().unwrap().program;
     let mut found = Vec::new();
     let resource = stored.resource();
-    let _ = program.run(&Scope { resource, bases: &[] }, resource.item(), &mut |item| {
+    let _ = program.run(&Scope::new(resource, &[]), resource.item(), &mut |item| {
         found.extend(of_item(version, definition.kind, &item));
         Continue(())
     });

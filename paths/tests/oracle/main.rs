@@ -85,7 +85,7 @@ fn written(version: Version, item: &Item<'_>, line: &Value) -> Value {
 /// What a program finds in a resource.
 fn items<'j>(program: &Compiled, stored: &'j Stored, this: Item<'j>) -> Vec<Item<'j>> {
     let mut found = Vec::new();
-    let scope = Scope { resource: stored.resource(), bases: &[] };
+    let scope = Scope::new(stored.resource(), &[]);
     let _ = program.program.run(&scope, this, &mut |item| {
         found.push(item);
         Continue(())
@@ -199,7 +199,7 @@ fn compare(version: Version, lines: &[String]) -> Seen {
                 theirs.iter().map(|part| part.as_array().unwrap().clone()).collect()
             };
             let sorted = |lists: Vec<Vec<Value>>| -> Vec<_> {
-                lists.into_iter().map(|list| sorted(list)).filter(|list| !list.is_empty()).collect()
+                lists.into_iter().map(sorted).filter(|list| !list.is_empty()).collect()
             };
             let (ours, theirs) = (sorted(ours), sorted(theirs));
             if ours == theirs {
