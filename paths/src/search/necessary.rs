@@ -192,16 +192,22 @@ fn token_leaf(token: &Token, type_name: &str, is_text: bool) -> Option<String> {
 
 /// A Reference in all forms in which it may be stored.
 fn references(reference: &Reference, bases: &[String]) -> Option<Vec<String>> {
-    // With an id of its own, a Reference stays in FHIR's form.
-    let url = |url: &str| ["uri", "reference"].map(|name| object(name, &string(url), false));
-    let urls = |path: &str| {
-        let ours = bases.iter().flat_map(|base| url(&format!("{base}/{path}")));
-        url(path).into_iter().chain(ours).collect::<Vec<_>>()
+    let named = |name: &str, url: &str| object(name, &string(url), false);
+    let ours = |path: &str| {
+        let urls = bases.iter().map(|base| format!("{base}/{path}"));
+        // With an id of its own, a Reference stays in FHIR's form.
+        let mut all: Vec<_> = urls.flat_map(|url| [named("uri", &url), named("reference", &url)]).collect();
+        all.push(named("reference", path));
+        all
     };
     let local = |resource_type: &str, id: &str| {
-        let plain = format!("{{\"id\":{},\"resourceType\":{}}}", string(id), string(resource_type));
-        let mut all = urls(&format!("{resource_type}/{id}"));
-        all.push(plain);
+        let mut all = ours(&format!("{resource_type}/{id}"));
+        all.push(format!("{{\"id\":{},\"resourceType\":{}}}", string(id), string(resource_type)));
+        all
+    };
+    let foreign = |url: &str| {
+        let mut all = ours(url);
+        all.push(named("uri", url));
         all
     };
     match reference {
@@ -210,7 +216,7 @@ fn references(reference: &Reference, bases: &[String]) -> Option<Vec<String>> {
         }
         Reference::Id { .. } => None,
         Reference::Local { resource_type, id } => Some(local(resource_type, id)),
-        Reference::Uri(path) => Some(urls(path)),
+        Reference::Uri(url) => Some(foreign(url)),
     }
 }
 

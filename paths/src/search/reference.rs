@@ -50,8 +50,16 @@ impl<'j> Target<'j> {
         if let (Some(id), Some(resource_type)) = (text(b"id"), text(b"resourceType")) {
             return Some(Target::Resource { resource_type, id });
         }
-        let url = without_base(text(b"uri").or_else(|| text(b"reference"))?, bases);
-        Some(resource(url).map_or(Target::Uri(url), |(resource_type, id)| Target::Resource { resource_type, id }))
+        let (url, is_relative) = match text(b"uri") {
+            // A `uri` is one of ours only below a base; the codec stores other references otherwise.
+            Some(uri) => {
+                let path = without_base(uri, bases);
+                (path, path.len() < uri.len())
+            }
+            None => (without_base(text(b"reference")?, bases), true),
+        };
+        let local = resource(url).filter(|_| is_relative);
+        Some(local.map_or(Target::Uri(url), |(resource_type, id)| Target::Resource { resource_type, id }))
     }
 
     /// The texts by which wanted targets can be looked up; see [`Reference::key`].

@@ -125,6 +125,14 @@ fn other_elements_with_dates() {
         ("target-date=ne2020", "a"),
         ("target-date:missing=true", "b"),
     ]);
+    // Words are no dates, even if they look like one.
+    Table::r4(
+        "Procedure",
+        r#"a "performedString":"2020"
+        b "performedPeriod":{"start":"2020","end":"2020"}
+        c "performedAge":{"value":2020}"#,
+    )
+    .finds(&[("date=2020", "b"), ("date:missing=true", "")]);
     Table::r4("Observation", r#"a "issued":"2020-01-01T00:00:00.123+01:00""#).finds(&[
         ("issued=2019-12-31", "a"),
         ("issued=gt2019-12-31T22:59:59Z", "a"),

@@ -1,4 +1,4 @@
-//! Search parameters that are not HL7's.
+//! Search parameters that are not HL7's, and those of HL7's that need more than their definition says.
 
 use super::Table;
 use fhir_bulk_codec::fhir::Version;
@@ -176,4 +176,43 @@ fn types_that_are_not_fhirs() {
     table.own = vec![own("thing", Kind::String, "Custom", "Custom.some.thing.name")];
     table.finds(&[("_id=a", "a"), ("thing=x", "a"), ("thing:missing=true", "b"), ("_tag=t", "a")]);
     assert_eq!(table.filter("code=x").unwrap_err().problem, Problem::NotSupported);
+}
+
+/// HL7's parameters on extensions mean the value of the extension.
+#[test]
+fn parameters_on_extensions() {
+    Table::r4(
+        "Device",
+        r#"a "extension":[{"url":"http://hl7.org/fhir/SearchParameter/device-extensions-Device-din","valueIdentifier":{"value":"x"}}]
+        b "extension":[{"url":"http://hl7.org/fhir/StructureDefinition/other","valueIdentifier":{"value":"x"}}]"#,
+    )
+    .finds(&[("din=x", "a"), ("din:missing=true", "b")]);
+    Table::r4(
+        "Condition",
+        r#"a "extension":[{"url":"http://hl7.org/fhir/StructureDefinition/condition-assertedDate","valueDateTime":"2024-05-06"}]"#,
+    )
+    .finds(&[("asserted-date=2024-05", "a"), ("asserted-date=2023", "")]);
+}
+
+/// Composites of R5 whose parts have definitions that HL7 has not published: the part's type says how it is compared.
+#[test]
+fn composites_with_unpublished_parts() {
+    Table::new(Version::R5, "Observation", r#"a "code":{"coding":[{"code":"x"}]},"valueString":"Some""#).finds(&[
+        ("code-value-string=x$some", "a"),
+        ("code-value-string=y$some", ""),
+        ("code-value-string=x$other", ""),
+    ]);
+    Table::new(
+        Version::R5,
+        "ResearchStudy",
+        r#"a "progressStatus":[{"state":{"coding":[{"code":"active"}]},"actual":true,"period":{"start":"2020","end":"2021"}}]"#,
+    )
+    .finds(&[
+        ("progress-status-state-period-actual=active$ge2020$true", "a"),
+        ("progress-status-state-period-actual=active$ge2020$false", ""),
+        ("progress-status-state-actual=active$true", "a"),
+        ("progress-status-state-actual=active$false", ""),
+        ("progress-status-state-period=active$ge2020", "a"),
+        ("progress-status-state-period=active$2019", ""),
+    ]);
 }

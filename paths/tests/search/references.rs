@@ -16,6 +16,7 @@ fn observations() -> Table {
         logical   "subject":{"type":"Patient","identifier":{"system":"s","value":"1"}}
         with-id   "subject":{"id":"e","reference":"Patient/1"}
         with-id-2 "subject":{"id":"e","reference":"https://ours.example/fhir/Patient/1"}
+        uri       "subject":{"uri":"Patient/1"}
         query     "subject":{"reference":"Patient?identifier=s|1"}
         text      "subject":{"display":"Patient/1"}
         none"##,
@@ -61,9 +62,12 @@ fn modifiers_of_references() {
         ("subject:identifier=|1", ""),
         ("patient:identifier=s|", "logical"),
         ("subject:missing=true", "none"),
-        // What does not tell its type is no reference to a patient.
+        // A `uri` is absolute. What does not tell its type is no reference to a patient.
         ("patient:missing=true", "group urn query text none"),
-        ("patient:missing=false", "patient ours ours-too foreign version our-version inside logical with-id with-id-2"),
+        (
+            "patient:missing=false",
+            "patient ours ours-too foreign version our-version inside logical with-id with-id-2 uri",
+        ),
     ]);
 }
 
