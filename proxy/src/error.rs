@@ -14,6 +14,10 @@ pub struct Problem {
     pub status: StatusCode,
     /// The message for the caller.
     pub message: String,
+    /// The parameter that is wrong, if that is known: the `expression` of the response.
+    pub parameter: Option<String>,
+    /// Whether the request is understood, and asks for something that is not supported.
+    pub is_unsupported: bool,
     /// The cause, only for the log.
     pub cause: Option<String>,
     /// After how many seconds the caller may try again, if that is known.
@@ -43,12 +47,23 @@ pub enum Blame {
 impl Problem {
     /// A problem with its status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Problem {
-        Problem { status, message: message.into(), cause: None, retry_after: None }
+        let message = message.into();
+        Problem { status, message, parameter: None, is_unsupported: false, cause: None, retry_after: None }
     }
 
     /// A request that cannot be understood.
     pub fn bad_request(message: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// A parameter with a wrong value. `what` goes on after its name: "is empty".
+    pub fn parameter(name: &str, what: &str) -> Problem {
+        Problem::bad_request(format!("the parameter {name} {what}")).at(name)
+    }
+
+    /// Adds the parameter that is wrong.
+    pub fn at(self, parameter: &str) -> Problem {
+        Problem { parameter: Some(parameter.to_owned()), ..self }
     }
 
     /// Missing or wrong credentials.
@@ -82,6 +97,7 @@ impl Problem {
     /// The code of HL7's issue-type value set that fits the status best.
     pub fn issue_type(&self) -> &'static str {
         match self.status.as_u16() {
+            400 if self.is_unsupported => "not-supported",
             400 => "invalid",
             401 => "login",
             403 => "forbidden",
@@ -118,10 +134,16 @@ impl Problem {
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, message).because(in_full(error))
             }
             status => {
+                let parameter = is_ours.then(|| search_parameter(error.message())).flatten();
                 // A hint about a value goes to the caller; a hint about rights and settings goes to the log.
-                let takes_hint = blame == Blame::Query || error.code().code().starts_with("22");
+                let takes_hint = blame == Blame::Query || parameter.is_some() || error.code().code().starts_with("22");
                 let hint = error.hint().filter(|_| !takes_hint).map(|hint| format!(": {hint}")).unwrap_or_default();
-                Problem::new(status, for_callers(error, takes_hint)).because(format!("{}{hint}", error.code().code()))
+                Problem {
+                    parameter: parameter.map(str::to_owned),
+                    is_unsupported: is_ours && error.code().code() == "0A000",
+                    ..Problem::new(status, for_callers(error, takes_hint))
+                }
+                .because(format!("{}{hint}", error.code().code()))
             }
         }
     }
@@ -220,6 +242,15 @@ fn for_callers(error: &DbError, with_hint: bool) -> String {
     text
 }
 
+/// The name in an error about a search query, `search parameter "NAME": …`; of an error about the query as a whole, the
+/// parameter of requests that has it.
+fn search_parameter(message: &str) -> Option<&str> {
+    if message.starts_with("the filter is refused: ") {
+        return Some("_filter");
+    }
+    Some(message.strip_prefix("search parameter \"")?.split_once("\": ")?.0)
+}
+
 fn in_full(error: &DbError) -> String {
     format!("{}: {}", error.code().code(), for_callers(error, true))
 }
@@ -232,6 +263,14 @@ mod tests {
     fn what_the_log_shows_stays_on_its_line() {
         assert_eq!(printable("a\nb\r\t\u{1b}[31m\u{202e}é\u{2066}"), r"a\nb\r\t\u{1b}[31m\u{202e}é\u{2066}");
         assert_eq!(printable(&"x".repeat(100_000)).chars().count(), MOST_SHOWN + 1);
+    }
+
+    #[test]
+    fn an_error_about_a_search_parameter_names_it() {
+        assert_eq!(search_parameter(r#"search parameter "code:in": it is not supported"#), Some("code:in"));
+        assert_eq!(search_parameter("the filter is refused: it has 65537 bytes"), Some("_filter"));
+        assert_eq!(search_parameter(r#"the search parameter "a": b"#), None);
+        assert_eq!(search_parameter(r#"search parameter "a" is odd"#), None);
     }
 
     #[test]

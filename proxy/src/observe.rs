@@ -126,7 +126,10 @@ fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Res
         let error = json!({"code": problem.issue_type(), "message": problem.message});
         ("application/json", json!({"error": error, "meta": meta(id, problem.status)}))
     } else {
-        let issue = json!({"severity": "error", "code": problem.issue_type(), "diagnostics": problem.message});
+        let mut issue = json!({"severity": "error", "code": problem.issue_type(), "diagnostics": problem.message});
+        if let Some(parameter) = &problem.parameter {
+            issue["expression"] = json!([parameter]);
+        }
         ("application/fhir+json", json!({"resourceType": "OperationOutcome", "issue": [issue]}))
     };
     let mut response = (problem.status, [(header::CONTENT_TYPE, content_type)], body.to_string()).into_response();

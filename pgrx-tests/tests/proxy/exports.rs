@@ -41,7 +41,7 @@ pub fn download(service: &Service, url: &Value) -> Response {
 }
 
 /// What a manifest's files of a type hold: ids, in order.
-fn ids(service: &Service, manifest: &Value, resource_type: &str) -> Vec<String> {
+pub fn ids(service: &Service, manifest: &Value, resource_type: &str) -> Vec<String> {
     let outputs = manifest["output"].as_array().unwrap().iter().filter(|output| output["type"] == resource_type);
     let mut ids: Vec<String> = outputs
         .flat_map(|output| {
@@ -132,11 +132,13 @@ fn parameters_of_a_kick_off_count_in_the_url_and_in_a_parameters_resource() {
     assert_eq!(gunzip(&response.body).iter().filter(|byte| **byte == b'\n').count(), 3);
 
     outcome(&kick_off(&service, "?_type=Practitioner"), 404);
-    for query in ["?_since=yesterday", "?_outputFormat=csv", "?_typeFilter=x", "?_since=2021-06-10&_since=2021-06-10"] {
+    for query in ["?_since=yesterday", "?_outputFormat=csv", "?_since=2021-06-10&_since=2021-06-10"] {
         outcome(&kick_off(&service, query), 400);
     }
-    for query in ["?_type=", "?_elements=", "?request=x"] {
-        outcome(&kick_off(&service, query), 400);
+    for (query, parameter) in [("?_type=", "_type"), ("?_elements=", "_elements"), ("?request=x", "request")] {
+        let response = kick_off(&service, query);
+        outcome(&response, 400);
+        assert_eq!(response.json()["issue"][0]["expression"], json!([parameter]));
     }
     for parameters in [
         json!({"name": "_type", "valueString": "Patient"}),
@@ -157,8 +159,10 @@ fn parameters_of_a_kick_off_count_in_the_url_and_in_a_parameters_resource() {
         json!({"name": "_since", "valueDate": "2021-06-10", "valueInstant": "2021-06-10T08:26:10Z"}),
         json!({"name": "_since", "resource": {"resourceType": "Patient"}}),
     ] {
-        let text = outcome(&post(&json!({"resourceType": "Parameters", "parameter": [part]})), 400);
+        let response = post(&json!({"resourceType": "Parameters", "parameter": [part]}));
+        let text = outcome(&response, 400);
         assert!(text.contains("_since"), "{text}");
+        assert_eq!(response.json()["issue"][0]["expression"], json!(["_since"]), "{text}");
     }
     outcome(&post(&json!({"resourceType": "Patient"})), 400);
     outcome(&post(&json!({"resourceType": "Parameters", "parameter": [{"name": "_type"}]})), 400);

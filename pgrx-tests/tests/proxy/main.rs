@@ -7,6 +7,7 @@ mod dump;
 mod dump_sql;
 mod exports;
 mod files;
+mod filters;
 mod identifiers;
 mod jobs;
 mod load;

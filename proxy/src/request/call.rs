@@ -14,7 +14,8 @@ use crate::caller::peer::{self, Peer};
 use crate::database::session::{Access, Session};
 use crate::error::{Blame, Problem, Result, printable};
 use crate::request::id::RequestId;
-use crate::request::parse::{self, Object, Parameters};
+use crate::request::parameters::Parameters;
+use crate::request::parse::{self, Object};
 
 /// A request, as handlers use it.
 pub struct Call {
@@ -123,10 +124,9 @@ impl Call {
         self.app.pool.limits(self.caller.role())
     }
 
-    /// Whether a Prefer header has this preference.
-    pub fn prefers(&self, what: &str) -> bool {
-        let values = self.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split([',', ';'])).any(|word| word.trim().eq_ignore_ascii_case(what))
+    /// The value of a preference in the Prefer headers, empty if it has none.
+    pub fn preference(&self, name: &str) -> Option<String> {
+        parse::preference(&self.headers, name)
     }
 
     /// The URL with which this caller reaches a path of the proxy.

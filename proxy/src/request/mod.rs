@@ -2,5 +2,7 @@
 
 pub mod call;
 pub mod id;
+pub mod kick_off;
+pub mod parameters;
 pub mod parse;
 pub mod yaml;

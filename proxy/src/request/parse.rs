@@ -1,4 +1,4 @@
-//! Parses a request's parameters, its JSON or YAML body, and its Accept header.
+//! Parses a request's JSON or YAML body, its Accept header and its Prefer headers.
 
 use std::collections::BTreeMap;
 
@@ -13,106 +13,6 @@ use crate::request::yaml;
 
 /// The media types of JSON, with FHIR's.
 pub const JSON: &[&str] = &["application/json", "application/fhir+json"];
-
-/// The parameters after the `?`. A parameter that no handler takes is an error.
-#[derive(Default)]
-pub struct Parameters {
-    left: Vec<(String, String)>,
-    taken: Vec<String>,
-}
-
-impl Parameters {
-    /// Decodes a query string, in which `+` is a space.
-    pub fn parse(query: &str) -> Parameters {
-        Parameters { left: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), taken: Vec::new() }
-    }
-
-    /// Takes a parameter's text.
-    pub fn text(&mut self, name: &str) -> Option<String> {
-        let at = self.left.iter().position(|(given, _)| given == name)?;
-        self.taken.push(name.to_owned());
-        Some(self.left.remove(at).1)
-    }
-
-    /// Takes the texts of a parameter that may be repeated, in order.
-    pub fn texts(&mut self, name: &str) -> Vec<String> {
-        std::iter::from_fn(|| self.text(name)).collect()
-    }
-
-    /// Takes a parameter that is `true` or `false`; false if it is missing.
-    ///
-    /// # Errors
-    /// 400 for anything else.
-    pub fn flag(&mut self, name: &str) -> Result<bool> {
-        match self.text(name).as_deref() {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(Problem::bad_request(format!("the parameter {name} is neither true nor false"))),
-        }
-    }
-
-    /// Takes a point in time, as a text that PostgreSQL reads.
-    ///
-    /// # Errors
-    /// 400 if it is not an ISO 8601 date or instant. PostgreSQL itself refuses dates such as 30 February.
-    pub fn instant(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong = || Problem::bad_request(format!("the parameter {name} is not an ISO 8601 date or instant: {text}"));
-        instant(&text).map(Some).ok_or_else(wrong)
-    }
-
-    /// Checks that no parameter is left.
-    ///
-    /// # Errors
-    /// 400 with the name of one that is left: if it were ignored, the response would not be what the caller wants.
-    pub fn finish(self) -> Result<()> {
-        match self.left.first() {
-            Some((name, _)) if self.taken.contains(name) => {
-                Err(Problem::bad_request(format!("the parameter {name} is given twice")))
-            }
-            Some((name, _)) => Err(Problem::bad_request(format!("unknown parameter {name}"))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Checks the shape `2021-04-02` or `2021-04-02T16:03:31.057462+03:00`; seconds, their fraction and the offset are optional.
-/// A `+` that was sent unescaped has become a space; this makes it a `+` again.
-fn instant(text: &str) -> Option<String> {
-    let (date, time) = match text.split_once(['T', 't']) {
-        Some((date, time)) => (date, Some(time)),
-        None => (text, None),
-    };
-    if !has_shape(date, "0000-00-00") {
-        return None;
-    }
-    let Some(time) = time else { return Some(date.to_owned()) };
-    let (clock, offset) = match time.find(['Z', 'z', '+', '-', ' ']) {
-        Some(at) => time.split_at(at),
-        None => (time, ""),
-    };
-    let (whole, fraction) = clock.split_once('.').map_or((clock, None), |(whole, fraction)| (whole, Some(fraction)));
-    let clock_is_good = match fraction {
-        None => has_shape(whole, "00:00") || has_shape(whole, "00:00:00"),
-        Some(digits) => {
-            has_shape(whole, "00:00:00") && !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
-        }
-    };
-    let offset = match offset.strip_prefix(' ') {
-        Some(rest) => format!("+{rest}"),
-        None => offset.to_uppercase(),
-    };
-    let offset_is_good = offset.is_empty()
-        || offset == "Z"
-        || offset.strip_prefix(['+', '-']).is_some_and(|o| ["00:00", "0000", "00"].iter().any(|s| has_shape(o, s)));
-    (clock_is_good && offset_is_good).then(|| format!("{date}T{clock}{offset}"))
-}
-
-/// Whether `text` has a digit wherever `shape` has one, and the same characters elsewhere.
-fn has_shape(text: &str, shape: &str) -> bool {
-    text.len() == shape.len()
-        && text.bytes().zip(shape.bytes()).all(|(t, s)| if s == b'0' { t.is_ascii_digit() } else { t == s })
-}
 
 /// The kind of a body, by its Content-Type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,42 +183,21 @@ pub fn accepts(headers: &HeaderMap, types: &[&str]) -> Result<()> {
     ))
 }
 
+/// The value of a preference (RFC 7240), empty if it has none: the first one counts. Parameters of a preference are read as
+/// preferences, too, because some clients write a semicolon for the comma.
+pub fn preference(headers: &HeaderMap, name: &str) -> Option<String> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split([',', ';'])).find_map(|preference| {
+        let (given, value) = preference.split_once('=').unwrap_or((preference, ""));
+        given.trim().eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"').to_owned())
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
-
-    #[test]
-    fn a_plus_that_became_a_space_is_a_plus_again() {
-        assert_eq!(instant("2021-04-02T16:03:31.057 03:00").as_deref(), Some("2021-04-02T16:03:31.057+03:00"));
-        assert_eq!(instant("2021-04-02T16:03:31-03").as_deref(), Some("2021-04-02T16:03:31-03"));
-        assert_eq!(instant("2021-04-02t16:03z").as_deref(), Some("2021-04-02T16:03Z"));
-        assert_eq!(instant("2021-04-02").as_deref(), Some("2021-04-02"));
-    }
-
-    #[test]
-    fn words_that_only_postgresql_takes_for_times_are_refused() {
-        for text in [
-            "now",
-            "yesterday",
-            "infinity",
-            "epoch",
-            "",
-            "2021",
-            "2021-04",
-            "02.04.2021",
-            "2021-04-02 16:03",
-            "2021-04-02T",
-            "2021-04-02T16",
-            "2021-04-02T16:03:31.",
-            "2021-04-02T16:03:31+3",
-            "2021-04-02T16:03.5Z",
-            "2021-04-02T16:03:31Z BC",
-            "2021-04-02T16:03:31 Europe/Berlin",
-            "٢٠٢١-04-02",
-        ] {
-            assert_eq!(instant(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn what_a_body_holds_is_handed_on_letter_by_letter() {
@@ -346,5 +225,28 @@ mod tests {
             assert!(!takes(bad), "{bad}");
         }
         assert!(accepts(&HeaderMap::new(), &["application/ndjson"]).is_ok());
+    }
+
+    #[test]
+    fn a_preference_is_found_in_whichever_header_and_spelling() {
+        let of = |values: &[&str], name: &str| {
+            let headers = values.iter().map(|value| (HeaderName::from_static("prefer"), value.parse().unwrap()));
+            preference(&headers.collect(), name)
+        };
+        for values in [
+            &["handling=lenient"][..],
+            &["respond-async,handling=lenient"],
+            &["Handling = lenient , respond-async"],
+            &["respond-async; wait=10", "handling=\"lenient\""],
+            &["respond-async;handling=lenient"],
+            &["return=minimal", "handling=lenient", "handling=strict"],
+        ] {
+            assert_eq!(of(values, "handling").as_deref(), Some("lenient"), "{values:?}");
+        }
+        assert_eq!(of(&["RESPOND-ASYNC, handling=strict"], "respond-async").as_deref(), Some(""));
+        for values in [&[][..], &["respond-asynchronously"], &["x-handling=lenient"], &["lenient"]] {
+            assert_eq!(of(values, "handling"), None, "{values:?}");
+            assert_eq!(of(values, "respond-async"), None, "{values:?}");
+        }
     }
 }

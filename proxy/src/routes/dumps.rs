@@ -6,22 +6,34 @@ use axum::response::Response;
 use tokio_postgres::types::Type;
 
 use crate::database::session::Access;
-use crate::error::{Blame, Result};
+use crate::error::{Blame, Problem, Result};
 use crate::request::call::Call;
 use crate::request::parse::JSON;
 use crate::response::{NDJSON, stream};
 
-/// Returns all resources of a type.
+/// Returns the resources of a type, all or those that a filter lets through.
 pub async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<Response> {
+    let filter = call.parameters.query("_filter")?;
     let (since, fhir, gzip) =
         (call.parameters.instant("_since")?, call.parameters.flag("fhir")?, call.parameters.flag("gzip")?);
-    call.answers(NDJSON)?;
+    call.answers(NDJSON).map_err(|problem| match &filter {
+        Some(_) if problem.parameter.is_some() => {
+            Problem { message: problem.message + "; an & within _filter is written %26", ..problem }
+        }
+        _ => problem,
+    })?;
     call.streams()?;
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let pieces = session
         .pieces(
-            "bulk_dump_chunks($1, $2::pg_catalog.timestamptz, $3, $4)",
-            &[(&resource_type, Type::TEXT), (&since, Type::TEXT), (&fhir, Type::BOOL), (&gzip, Type::BOOL)],
+            "bulk_dump_chunks($1, $2::pg_catalog.timestamptz, $3, $4, filter => $5)",
+            &[
+                (&resource_type, Type::TEXT),
+                (&since, Type::TEXT),
+                (&fhir, Type::BOOL),
+                (&gzip, Type::BOOL),
+                (&filter, Type::TEXT),
+            ],
         )
         .await?;
     Ok(stream(&call, NDJSON[0], gzip, pieces))

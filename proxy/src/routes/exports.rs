@@ -14,6 +14,7 @@ use crate::database::session::Access;
 use crate::error::{Blame, Problem, Result};
 use crate::limits::polls::Polls;
 use crate::request::call::{Call, Metadata};
+use crate::request::kick_off;
 use crate::request::parse::{JSON, Object};
 use crate::response::{meta, respond, timestamp};
 
@@ -26,26 +27,7 @@ const RETRY_AFTER: &str = "2";
 
 /// Starts an export with the parameters of `GET /fhir/$export`.
 pub async fn kick_off(mut call: Call, uri: Uri) -> Result<Response> {
-    let mut request = Object::default();
-    let mut insert = |name: &str, texts: Vec<String>| {
-        if texts.iter().any(String::is_empty) {
-            return Err(Problem::bad_request(format!("the parameter {name} is empty")));
-        }
-        if !texts.is_empty() {
-            request.insert(name, texts.join(","));
-        }
-        Ok(())
-    };
-    // Lists: HL7 allows a client to repeat the parameter or to separate values by commas.
-    for name in ["_type", "_elements"] {
-        insert(name, call.parameters.texts(name))?;
-    }
-    insert("_outputFormat", call.parameters.text("_outputFormat").into_iter().collect())?;
-    for name in ["_since", "_until"] {
-        if let Some(text) = call.parameters.instant(name)? {
-            request.insert(name, text);
-        }
-    }
+    let request = kick_off::of_query(&mut call.parameters)?;
     let url = call.url(&[]) + uri.path_and_query().map_or("", |path| path.as_str());
     start(call, request, url).await
 }
@@ -56,65 +38,23 @@ pub async fn no_head() -> Response {
     ([(header::ALLOW, "GET,POST")], problem).into_response()
 }
 
-/// Starts an export with a Parameters resource. A parameter may be repeated.
+/// Starts an export with a Parameters resource.
 pub async fn kick_off_by_parameters(call: Call, body: Body) -> Result<Response> {
-    let body = call.object(body).await?;
-    if body.get("resourceType")? != Some(Value::from("Parameters")) {
-        return Err(Problem::bad_request("the body is not a Parameters resource"));
-    }
-    let parts = match body.get("parameter")? {
-        None => Vec::new(),
-        Some(Value::Array(parts)) => parts,
-        Some(_) => return Err(Problem::bad_request("parameter is not an array")),
-    };
-    let mut values = Map::new();
-    for part in &parts {
-        let (name, value) = named_value(part)?;
-        match (values.get_mut(name), value) {
-            (None, value) => drop(values.insert(name.to_owned(), value)),
-            (Some(Value::String(before)), Value::String(value)) => *before += &format!(",{value}"),
-            _ => return Err(Problem::bad_request(format!("the parameter {name} is given twice"))),
-        }
-    }
-    let mut request = Object::default();
-    values.into_iter().for_each(|(name, value)| request.insert(&name, value));
+    let request = kick_off::of_resource(&call.object(body).await?)?;
     let url = call.url(&["fhir", "$export"]);
     start(call, request, url).await
 }
 
-/// The name and the value of a parameter in a Parameters resource.
-///
-/// # Errors
-/// 400 for a parameter without a name or a value, and for values that are not strings, numbers, booleans or references.
-fn named_value(part: &Value) -> Result<(&str, Value)> {
-    let Some(name) = part["name"].as_str() else {
-        return Err(Problem::bad_request("a parameter has no name"));
-    };
-    let of_parameter = |what: &str| Problem::bad_request(format!("the parameter {name} {what}"));
-    if name == "request" {
-        return Err(of_parameter("is unknown"));
-    }
-    let mut values = part.as_object().into_iter().flatten().filter(|(member, _)| member.starts_with("value"));
-    let (Some((value_type, value)), None) = (values.next(), values.next()) else {
-        return Err(of_parameter("must have exactly one value"));
-    };
-    match value {
-        Value::String(text) if text.is_empty() => Err(of_parameter("is empty")),
-        Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok((name, value.clone())),
-        Value::Object(object) if value_type == "valueReference" && object.contains_key("reference") => {
-            Ok((name, object["reference"].clone()))
-        }
-        _ => Err(of_parameter(&format!("has a {value_type}, which is not supported"))),
-    }
-}
-
 async fn start(mut call: Call, mut request: Object, url: String) -> Result<Response> {
     call.answers(&[FHIR_JSON, JSON[0]])?;
-    if !call.prefers("respond-async") {
+    if call.preference("respond-async").is_none() {
         return Err(Problem::bad_request("an export runs in the background: send Prefer: respond-async"));
     }
     request.insert("request", url);
-    let id = export(&call, &request).await?;
+    if call.preference("handling").is_some_and(|handling| handling.eq_ignore_ascii_case("lenient")) {
+        request.insert("lenient", true);
+    }
+    let id = export(&call, &request).await.map_err(kick_off::located)?;
     let location = call.url(&["fhir", "$export-status", &id]);
     Ok((StatusCode::ACCEPTED, [(header::CONTENT_LOCATION, location)]).into_response())
 }

@@ -22,7 +22,7 @@ pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> 
     let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
     session.commit().await?;
     call.app.metrics.job_started("import");
-    let code = if call.prefers("respond-async") { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let code = if call.preference("respond-async").is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok(([(header::CONTENT_LOCATION, call.url(&["BulkImportStatus", &id]))], respond(code, JSON[0], status))
         .into_response())
 }

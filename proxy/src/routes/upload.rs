@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use crate::database::session::Copy;
 use crate::error::{Problem, Result};
 use crate::request::call::Call;
-use crate::request::parse::{self, Parameters};
+use crate::request::parameters::Parameters;
+use crate::request::parse;
 
 /// How many bytes go to the database at a time.
 const PIECE_BYTES: usize = 256 << 10;
