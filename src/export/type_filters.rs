@@ -35,7 +35,9 @@ impl TypeFilters {
     /// 22023 and 0A000, with the query as DETAIL.
     pub fn parse(values: &[String], types: &[String], lenient: bool) -> Result<TypeFilters> {
         let mut filters = TypeFilters::default();
-        let queries: Vec<&str> = values.iter().flat_map(|value| search::type_filters(value)).collect();
+        // A value without any is a query that is refused: without it, all resources would be exported.
+        let queries_in = |value| Some(search::type_filters(value)).filter(|queries| !queries.is_empty());
+        let queries: Vec<&str> = values.iter().flat_map(|value| queries_in(value).unwrap_or(vec![""])).collect();
         if queries.len() > MAX_QUERIES {
             let message = format!("_typeFilter has {} queries; {MAX_QUERIES} are allowed", queries.len());
             return Err(Error::invalid_argument(message));

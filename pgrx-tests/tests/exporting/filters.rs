@@ -94,6 +94,8 @@ fn a_query_that_is_refused_is_an_error_or_is_left_out_of_a_lenient_export() {
         ("Observation?_count=1", "0A000", "\"_count\"", "not-supported"),
         ("Observation", "22023", "Observation", "invalid"),
         ("Observation&code=a", "22023", "Observation&code", "invalid"),
+        ("", "22023", "\"\" is not a query", "invalid"),
+        (" ", "22023", "\"\" is not a query", "invalid"),
         ("Device?status=active", "22023", "Device", "invalid"),
         (&many, "22023", "10000 values", "invalid"),
         (&long, "22023", "bytes", "invalid"),
