@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes codec/definitions/*.txt and paths/definitions/r*.txt again from HL7's packages, which npm downloads. Needs the
+# Makes codec/definitions/*.txt and paths/definitions/{r,compartment-r}*.txt again from HL7's packages, which npm downloads. Needs the
 # network, npm and tar.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,15 +10,16 @@ trap 'rm -rf "$work"' EXIT
 redraw() { # VERSION PACKAGE
   mkdir "$work/$1"
   (cd "$work/$1" && npm pack --silent "$2" >/dev/null && tar -xzf ./*.tgz)
-  draw codec draw_definitions "$@"
-  draw paths draw_search_parameters "$@"
+  draw codec draw_definitions "$1" "$@"
+  draw paths draw_search_parameters "$1" "$@"
+  draw paths draw_compartment "compartment-$1" "$@"
 }
 
-draw() { # CRATE EXAMPLE VERSION PACKAGE
+draw() { # CRATE EXAMPLE NAME VERSION PACKAGE
   local target=$1/definitions/$3.txt
-  cargo run --quiet --release -p "fhir_bulk_$1" --example "$2" -- "$work/$3/package" >"$work/drawn.txt"
+  cargo run --quiet --release -p "fhir_bulk_$1" --example "$2" -- "$work/$4/package" >"$work/drawn.txt"
   cp "$work/drawn.txt" "$here/$target"
-  printf 'redrawn: %s from %s\n' "$target" "$4"
+  printf 'redrawn: %s from %s\n' "$target" "$5"
 }
 
 redraw r4 hl7.fhir.r4.examples@4.0.1

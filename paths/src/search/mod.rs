@@ -1,5 +1,6 @@
 //! FHIR's search: parameters, queries, and what they ask of a resource.
 
+mod compartment;
 mod condition;
 mod criterion;
 mod date;
@@ -15,6 +16,7 @@ mod token;
 mod uri;
 mod value;
 
+pub use compartment::Compartment;
 pub use condition::Searched;
 pub use filter::Filter;
 pub use necessary::Necessary;
