@@ -1,5 +1,6 @@
 //! Reads an export's request: HL7's kick-off request, or the short form with types and a point in time.
 
+use super::level::Level;
 use super::request::{Request, missing};
 use super::type_filters::TypeFilters;
 use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
 
 /// A checked request. The queue stores it in this form.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Kickoff {
     /// Types that have a table, in FHIR's spelling, without duplicates.
     pub types: Vec<String>,
@@ -30,6 +31,12 @@ pub struct Kickoff {
     pub gzip: bool,
     /// Whether one file has all types; otherwise each type has its own files.
     pub single: bool,
+    /// Whose resources.
+    #[serde(default)]
+    pub level: Level,
+    /// Types that the request named although they belong to no patient.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Which resources of the types.
     #[serde(default)]
     pub filters: TypeFilters,
@@ -38,11 +45,11 @@ pub struct Kickoff {
 }
 
 impl Kickoff {
-    /// Reads `{"_type", "_since", "_until", "_elements", "_typeFilter", "lenient", "_outputFormat", "contentEncoding",
+    /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter", "lenient", "_outputFormat", "contentEncoding",
     /// "request"}`, all of them optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
-    /// 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a `_typeFilter` that is not supported,
+    /// P0002 for a Group that is not there; 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a `_typeFilter` that is not supported,
     /// unless the request is lenient; 42P01 for a type without a table; 42501 for a
     /// type that the role may not read.
     pub fn parse(request: serde_json::Value) -> Result<Kickoff> {
@@ -58,10 +65,12 @@ impl Kickoff {
         let format = request.string("_outputFormat")?.map(|format| format.replace(' ', "+"));
         let gzip = encoding(&mut request)?;
         let url = request.string("request")?;
+        let level = Level::parse(&mut request)?;
         let filters = request.string_or_strings("_typeFilter")?.unwrap_or_default();
         let lenient = request.boolean("lenient")?.unwrap_or(false);
         request.end(
-            "_type, _since, _until, _elements, _typeFilter, lenient, _outputFormat, contentEncoding and request",
+            "level, group, patient, _type, _since, _until, _elements, _typeFilter, lenient, _outputFormat, \
+             contentEncoding and request",
         )?;
         if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
             return Err(Error::invalid_argument(format!("_outputFormat \"{format}\" is not known"))
@@ -74,9 +83,11 @@ impl Kickoff {
         let url = url.unwrap_or_else(|| "$export".to_owned());
         let all = types.is_none();
         let types = types.unwrap_or_default();
-        let kickoff =
-            Kickoff { types, all, since, until, elements, gzip, single: false, filters: TypeFilters::default(), url };
-        let kickoff = kickoff.with_tables()?;
+        let kickoff = Kickoff { types, all, since, until, elements, gzip, level, url, ..Kickoff::default() };
+        let mut kickoff = kickoff.with_tables()?;
+        kickoff.left_out = kickoff.level.keep_types(&mut kickoff.types, all)?;
+        // Whether they are there is for the caller to hear now, not for the job.
+        kickoff.level.patients()?;
         let filters = TypeFilters::parse(&filters, &kickoff.types, lenient)?;
         Ok(Kickoff { filters, ..kickoff })
     }
@@ -89,9 +100,7 @@ impl Kickoff {
         if types.is_empty() {
             return Err(Error::invalid_argument("\"resourceTypes\" of the request is empty"));
         }
-        let (until, elements, url) = (None, Vec::new(), String::new());
-        let filters = TypeFilters::default();
-        Kickoff { types, all: false, since, until, elements, gzip, single: true, filters, url }.with_tables()
+        Kickoff { types, since, gzip, single: true, ..Kickoff::default() }.with_tables()
     }
 
     /// Finds the spelling of each type and removes duplicates. If no type was named, takes all that the role may read.

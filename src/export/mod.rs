@@ -7,6 +7,7 @@ mod files;
 mod horizon;
 mod identifiers;
 mod kickoff;
+mod level;
 mod notes;
 mod outcome;
 mod request;

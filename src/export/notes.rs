@@ -63,6 +63,13 @@ pub fn of_filters(filters: &TypeFilters) -> Vec<Note> {
     filters.ignored().iter().map(note).collect()
 }
 
+/// Notes types that the request named, and that belong to no patient.
+pub fn of_types(left_out: &[String]) -> Option<Note> {
+    let diagnostics = format!("These types belong to no patient, and are left out: {}.", left_out.join(", "));
+    let note = Note { parameter: Some("_type"), ..Note::new("not-supported", diagnostics) };
+    (!left_out.is_empty()).then_some(note)
+}
+
 /// Notes what the export lacks because of the role's rights: types that the role may not read, if all types are exported;
 /// deletions in history tables that it may not read, if the export has a `since`.
 ///

@@ -13,7 +13,7 @@ use crate::jobs::Task;
 use crate::settings;
 use crate::settings::s3::Address;
 use crate::sink::{Draft, Location};
-use crate::store::{Reader, ResourceTable, ResourceType, Rows, foreign_code, written_anew};
+use crate::store::{Patients, Reader, ResourceTable, ResourceType, Rows, foreign_code, written_anew};
 use fhir_bulk_codec::resource::{Form, Selection, Writer};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::parallel::{self, Help, Part};
@@ -68,7 +68,7 @@ pub fn forget(input: &Value) -> Result<bool> {
 pub fn run(task: &Task) -> std::result::Result<(), String> {
     let target = Target::of(&task.row().input);
     let kickoff = Kickoff::deserialize(&task.row().request).expect("kept as it was made");
-    let work = Work { target, kickoff };
+    let work = Work { target, kickoff, patients: None };
     let mut attempt = 1;
     while let Err(error) = export(task, &work) {
         if task.is_over() {
@@ -110,13 +110,15 @@ fn export(task: &Task, work: &Work) -> Result<()> {
     let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
     let outcome = task.frozen_transaction(
         || lock(work),
-        |(work, mut notes, before)| {
+        |(mut work, mut notes, before)| {
             if let Some(table) = ResourceTable::younger_than_snapshot() {
                 return Err(written_anew(&table));
             }
+            work.patients = work.kickoff.level.patients()?;
             let after = Open::now();
             let transaction_time = before.transaction_time(&after);
             notes.extend(notes::of_filters(&work.kickoff.filters));
+            notes.extend(notes::of_types(&work.kickoff.left_out));
             notes.extend(notes::of_rights(&work.kickoff)?);
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
             let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
@@ -143,9 +145,13 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     for name in &work.kickoff.types {
         ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
     }
+    let others = work.kickoff.level.other_types();
+    for name in others {
+        ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
+    }
     let notes = transaction::in_catalog_snapshot(|| -> Result<_> {
         let notes = notes::leave_out(&mut work.kickoff)?;
-        for name in &work.kickoff.types {
+        for name in work.kickoff.types.iter().map(String::as_str).chain(others.iter().copied()) {
             let resource_type = ResourceType::new(name)?;
             ResourceTable::get(&resource_type)?.lock_reads(&resource_type)?;
         }
@@ -160,6 +166,8 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
 struct Work {
     target: Target,
     kickoff: Kickoff,
+    /// The patients whose resources are exported, once the snapshot is taken; `None` for all.
+    patients: Option<Patients>,
 }
 
 /// The input of helpers.
@@ -239,7 +247,8 @@ impl Work {
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
         let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
-        let filter = self.kickoff.filters.of(name)?;
+        let queries = self.kickoff.filters.of(name)?;
+        let filter = self.kickoff.level.filter(queries, resource_type.canonical(), self.patients.as_ref());
         Reader::open(&table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
     }
 }

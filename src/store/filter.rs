@@ -1,21 +1,33 @@
-//! Filters on resources: FHIR's search queries. The rows' bytes decide; where an index can find the rows, the statement asks
+//! Filters on resources: FHIR's search queries, and the patients that resources belong to. The rows' bytes decide; where an index can find the rows, the statement asks
 //! for it.
 
-use super::ResourceTable;
 use super::identifiers::indexed_expressions;
 use super::parameters::own_parameters;
+use super::{Patients, ResourceTable};
 use crate::settings;
 use fhir_bulk_paths::item::Resource;
-use fhir_bulk_paths::search::{self, Necessary, Problem, Refused, Searched};
+use fhir_bulk_paths::search::{self, Compartment, Necessary, Problem, Refused, Searched};
 use fhir_bulk_pg::datum;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::spi::Parameter;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::Value;
 use std::ffi::CString;
+use std::ops::ControlFlow;
 
-/// A filter for the resources of one type.
-pub struct Filter(search::Filter);
+/// A filter for the resources of one type: a query, or the patients that they have to belong to, or both.
+pub struct Filter {
+    query: Option<search::Filter>,
+    membership: Option<Membership>,
+}
+
+/// Which patients resources have to belong to.
+struct Membership {
+    compartment: Compartment,
+    /// `None` for any patient.
+    patients: Option<Patients>,
+    bases: Vec<String>,
+}
 
 impl Filter {
     /// A search query, the part of a search URL after the question mark, for a type.
@@ -25,30 +37,43 @@ impl Filter {
     pub fn new(query: &str, resource_type: &str) -> Result<Filter> {
         let (own, bases) = (own_parameters(), settings::base_urls());
         let searched = Searched { version: settings::fhir_version(), resource_type, own: &own, bases: &bases };
-        search::Filter::new(query, &searched).map(Filter).map_err(refused)
+        let query = search::Filter::new(query, &searched).map_err(refused)?;
+        Ok(Filter { query: Some(query), membership: None })
     }
 
-    /// A filter that lets through what one of the filters does, which are for the same type.
+    /// A filter that lets through what one of the queries does, which are for the same type.
     pub fn any_of(filters: impl IntoIterator<Item = Filter>) -> Option<Filter> {
-        search::Filter::any_of(filters.into_iter().map(|Filter(filter)| filter)).map(Filter)
+        let query = search::Filter::any_of(filters.into_iter().filter_map(|filter| filter.query))?;
+        Some(Filter { query: Some(query), membership: None })
+    }
+
+    /// What `filter` lets through, as far as it belongs to one of these patients; without patients, to any.
+    pub fn of_patients(filter: Option<Filter>, resource_type: &str, patients: Option<Patients>) -> Filter {
+        let compartment = Compartment::of(settings::fhir_version(), resource_type);
+        // A type outside of the compartment belongs to nobody.
+        let compartment = compartment.unwrap_or_default();
+        let membership = Membership { compartment, patients, bases: settings::base_urls() };
+        Filter { query: filter.and_then(|filter| filter.query), membership: Some(membership) }
     }
 
     /// Warns of what the query has that means nothing.
     pub fn warn(&self) {
-        for sentence in &self.0.ignored {
+        for sentence in self.ignored() {
             pgrx::warning!("{sentence}");
         }
     }
 
     /// What the query has that means nothing, as sentences.
     pub fn ignored(&self) -> &[String] {
-        &self.0.ignored
+        self.query.as_ref().map_or(&[], |query| &query.ignored)
     }
 
     /// Whether it lets a resource through. `last_updated` is in microseconds since 2000-01-01T00:00:00Z.
     #[inline]
     pub fn matches(&self, id: &str, resource_type: &str, last_updated: Option<i64>, json: &[u8]) -> bool {
-        self.0.matches(Resource { id, resource_type, last_updated, json })
+        let resource = Resource { id, resource_type, last_updated, json };
+        self.query.as_ref().is_none_or(|query| query.matches(resource))
+            && self.membership.as_ref().is_none_or(|membership| membership.has(resource))
     }
 
     /// Whether an index of the table may find the rows for the current role.
@@ -62,7 +87,7 @@ impl Filter {
     /// find it for the current role.
     pub fn narrow(&self, table: &ResourceTable, query: &mut String, parameters: &mut Vec<Parameter>) {
         let mut indexed = None;
-        for necessary in self.0.necessary() {
+        for necessary in self.query.iter().flat_map(search::Filter::necessary) {
             match necessary {
                 Necessary::Ids(ids) => {
                     parameters.push(Parameter::strings(ids.iter().map(String::as_bytes)));
@@ -87,6 +112,17 @@ impl Filter {
                 }
             }
         }
+    }
+}
+
+impl Membership {
+    #[inline]
+    fn has(&self, resource: Resource<'_>) -> bool {
+        let found = self.compartment.each_patient(resource, &self.bases, |id| match &self.patients {
+            Some(patients) if !patients.contains(id) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        });
+        found.is_break()
     }
 }
 

@@ -10,8 +10,8 @@ use crate::program::{Program, Scope};
 use fhir_bulk_codec::fhir::Version;
 use std::ops::ControlFlow;
 
-/// The Patient compartment of a resource type.
-#[derive(Clone, Debug)]
+/// The Patient compartment of a resource type. The default is that of a type that belongs to nobody.
+#[derive(Clone, Debug, Default)]
 pub struct Compartment {
     /// Where references to the patient are.
     programs: Vec<Program>,

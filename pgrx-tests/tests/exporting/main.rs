@@ -9,6 +9,7 @@ mod hijack;
 mod horizon;
 mod identifiers;
 mod job;
+mod levels;
 mod limits;
 mod manifest;
 mod rights;
