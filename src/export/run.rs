@@ -13,7 +13,7 @@ use crate::jobs::Task;
 use crate::settings;
 use crate::settings::s3::Address;
 use crate::sink::{Draft, Location};
-use crate::store::{Patients, Reader, ResourceTable, ResourceType, Rows, foreign_code, written_anew};
+use crate::store::{Filter, Patients, Reader, ResourceTable, ResourceType, Rows, foreign_code, written_anew};
 use fhir_bulk_codec::resource::{Form, Selection, Writer};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::parallel::{self, Help, Part};
@@ -125,7 +125,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             show(0);
             let output =
                 if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
-            let deleted = deletions::write(&work.kickoff, &draft, work.target.format())?;
+            let deleted = deletions::write(&work.kickoff, &draft, work.target.format(), |name| work.filter(name))?;
             let error =
                 if work.kickoff.single { Vec::new() } else { notes::write(&notes, &draft, work.target.format())? };
             Ok(Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted, error })
@@ -227,6 +227,12 @@ impl Work {
         files.finish()
     }
 
+    /// Which resources of a type are exported; `None` for all.
+    fn filter(&self, name: &str) -> Result<Option<Filter>> {
+        let (level, queries) = (&self.kickoff.level, self.kickoff.filters.of(name)?);
+        Ok(level.filter(queries, ResourceType::new(name)?.canonical(), self.patients.as_ref()))
+    }
+
     fn reader(&self, unit: &Unit) -> Result<Reader> {
         let name = &unit.resource_type;
         let Kickoff { since, until, .. } = self.kickoff;
@@ -247,8 +253,7 @@ impl Work {
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
         let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
-        let queries = self.kickoff.filters.of(name)?;
-        let filter = self.kickoff.level.filter(queries, resource_type.canonical(), self.patients.as_ref());
+        let filter = self.filter(name)?;
         Reader::open(&table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
     }
 }

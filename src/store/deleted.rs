@@ -2,10 +2,11 @@
 
 use super::read::check_moment;
 use super::statement::sql;
-use super::{ResourceTable, ResourceType};
+use super::{Filter, ResourceTable, ResourceType};
 use fhir_bulk_pg::cursor::Cursor;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::Parameter;
+use fhir_bulk_pg::value::INFINITE_TIMES;
 use std::ops::ControlFlow;
 
 /// Whether the current role may read a type's history table. True if there is none.
@@ -16,9 +17,19 @@ pub fn may_read_history(resource_type: &ResourceType) -> Result<bool> {
     ResourceTable::find_history(resource_type)?.map_or(Ok(true), |history| history.is_readable())
 }
 
-/// Calls `handle` with the ids of resources that were deleted at or after `since` and before `until`, and have not been
-/// created again. A deletion is a row with status `deleted`, in the resource table or, if the current role may read it, in
-/// the history table.
+/// Which deletions to find.
+pub struct Deletions<'a> {
+    /// At or after this, in microseconds since 2000-01-01T00:00:00Z.
+    pub since: i64,
+    /// Before this.
+    pub until: Option<i64>,
+    /// Of resources that this let through when they were deleted.
+    pub filter: Option<&'a Filter>,
+}
+
+/// Calls `handle` with the ids of resources that were deleted and have not been created again. A deletion is a row with
+/// status `deleted`, in the resource table or, if the current role may read it, in the history table. The row has the last
+/// version's content; if it has none, the version before it in the history table counts.
 ///
 /// # Errors
 /// 3F000; 40001 if a table was truncated or rewritten since the transaction's snapshot; the errors of `handle`. PostgreSQL
@@ -26,10 +37,10 @@ pub fn may_read_history(resource_type: &ResourceType) -> Result<bool> {
 pub fn deleted(
     table: &ResourceTable,
     resource_type: &ResourceType,
-    since: i64,
-    until: Option<i64>,
+    wanted: &Deletions<'_>,
     mut handle: impl FnMut(&str) -> Result<()>,
 ) -> Result<()> {
+    let Deletions { since, until, filter } = *wanted;
     let live = &table.sql_name;
     let mut parameters = vec![Parameter::timestamptz(since)];
     let mut before = "";
@@ -41,22 +52,61 @@ pub fn deleted(
         let status = table.status("");
         format!("{status} OPERATOR(pg_catalog.=) 'deleted' AND ts OPERATOR(pg_catalog.>=) $1{before}")
     };
-    let mut from = format!("SELECT id::pg_catalog.text AS id FROM {live} WHERE {}", within(table));
     // Without a history table, deleted rows leave no trace.
-    if let Some(history) = ResourceTable::find_history(resource_type)?
-        && history.is_readable()?
-    {
-        from.push_str(&format!(
-            " UNION SELECT h.id::pg_catalog.text FROM {} h WHERE {} AND NOT EXISTS \
-             (SELECT FROM {live} l WHERE l.id OPERATOR(pg_catalog.=) h.id AND {} OPERATOR(pg_catalog.<>) 'deleted')",
+    let history = ResourceTable::find_history(resource_type)?;
+    let history = match history {
+        Some(history) if history.is_readable()? => Some(history),
+        _ => None,
+    };
+    // Contents are read for a filter only: they are large.
+    let content = |of: &str| match (filter, &history) {
+        (None, _) => "NULL::pg_catalog.jsonb".to_owned(),
+        (Some(_), None) => format!("{of}.resource::pg_catalog.jsonb"),
+        (Some(_), Some(history)) => format!(
+            "CASE WHEN {of}.resource::pg_catalog.text OPERATOR(pg_catalog.<>) '{{}}'::pg_catalog.text \
+             THEN {of}.resource::pg_catalog.jsonb \
+             ELSE (SELECT v.resource::pg_catalog.jsonb FROM {} v WHERE v.id OPERATOR(pg_catalog.=) {of}.id \
+                   AND v.txid OPERATOR(pg_catalog.<) {of}.txid AND {} OPERATOR(pg_catalog.<>) 'deleted' \
+                   ORDER BY v.txid DESC LIMIT 1) END",
             history.sql_name,
-            within(&history),
+            history.status("v.")
+        ),
+    };
+    let columns = |of: &str| {
+        format!(
+            "{of}.id::pg_catalog.text AS id, {of}.txid::pg_catalog.int8 AS txid, \
+                 {of}.ts::pg_catalog.timestamptz AS ts, {} AS resource",
+            content(of)
+        )
+    };
+    let mut from = format!("SELECT {} FROM {live} l WHERE {}", columns("l"), within(table));
+    if let Some(history) = &history {
+        from.push_str(&format!(
+            " UNION ALL SELECT {} FROM {} h WHERE {} AND NOT EXISTS \
+             (SELECT FROM {live} l WHERE l.id OPERATOR(pg_catalog.=) h.id AND {} OPERATOR(pg_catalog.<>) 'deleted')",
+            columns("h"),
+            history.sql_name,
+            within(history),
             table.status("l.")
         ));
     }
-    let mut cursor = Cursor::open(&sql(from), &parameters);
+    let last = format!(
+        "SELECT DISTINCT ON (d.id) d.id, d.ts, d.resource FROM ({from}) d \
+         ORDER BY d.id, d.txid USING OPERATOR(pg_catalog.>)"
+    );
+    let mut cursor = Cursor::open(&sql(last), &parameters);
     check_moment(&cursor)?;
-    cursor.fetch(|row| handle(row.text(0).unwrap_or_default()).map(ControlFlow::Continue))?;
+    cursor.fetch(|row| {
+        let id = row.text(0).unwrap_or_default();
+        let is_wanted = filter.is_none_or(|filter| {
+            let changed = row.int8(1).filter(|at| !INFINITE_TIMES.contains(at));
+            row.jsonb(2).is_some_and(|json| filter.matches(id, resource_type.canonical(), changed, json))
+        });
+        if is_wanted {
+            handle(id)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
     cursor.close();
     Ok(())
 }

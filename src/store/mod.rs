@@ -17,7 +17,7 @@ mod table;
 mod types;
 mod write;
 
-pub use deleted::{deleted, may_read_history};
+pub use deleted::{Deletions, deleted, may_read_history};
 pub use filter::Filter;
 pub use foreign_code::foreign_code;
 pub use name::ResourceType;

@@ -186,3 +186,48 @@ fn levels_that_do_not_go_together_with_the_rest_are_refused() {
         assert_error(&fails(&mut client, &export_sql(&request)), state, &[piece]);
     }
 }
+
+/// The urls of an export's deletions.
+fn deletions(client: &mut Client, request: &Value) -> Vec<String> {
+    let status = done(client, request);
+    let mut urls = Vec::new();
+    for file in status["deleted"].as_array().unwrap() {
+        let text = String::from_utf8(download(client, &file["url"])).unwrap();
+        for line in text.lines() {
+            let bundle: Value = serde_json::from_str(line).unwrap();
+            let entries = bundle["entry"].as_array().unwrap().iter();
+            urls.extend(entries.map(|entry| entry["request"]["url"].as_str().unwrap().to_owned()));
+        }
+    }
+    urls.sort();
+    urls
+}
+
+#[test]
+fn deletions_are_those_of_what_the_export_would_have_had() {
+    let mut lines = hospital();
+    lines.push(json!({"resourceType": "Group", "id": "g", "member": [{"entity": reference("Patient/a")}, {"entity": reference("Patient/b")}]}));
+    let (_database, mut client) = loaded(&lines);
+    run(
+        &mut client,
+        "UPDATE observation SET status = 'deleted', ts = '2024-06-01Z' WHERE id IN ('o-a', 'o-d', 'o-nobody');
+         -- Deleted out of the table: the history has the row, without its content, and the version before.
+         INSERT INTO observation_history SELECT id, txid + n, cts, '2024-06-01Z', resource_type,
+             CASE n WHEN 2 THEN 'deleted' ELSE 'created' END::resource_status, CASE n WHEN 2 THEN '{}' ELSE resource END
+             FROM observation, generate_series(1, 2) n WHERE id IN ('o-b', 'o-c');
+         DELETE FROM observation WHERE id IN ('o-b', 'o-c')",
+    );
+    let since = "2024-05-01T00:00:00Z";
+    let observation = |id: &str| format!("Observation/{id}");
+    let request = json!({"_since": since, "_type": "Observation"});
+    let all = ["o-a", "o-b", "o-c", "o-d", "o-nobody"].map(observation);
+    assert_eq!(deletions(&mut client, &request), all);
+    let request = json!({"_since": since, "level": "patient"});
+    assert_eq!(deletions(&mut client, &request), ["o-a", "o-b", "o-c", "o-d"].map(observation));
+    let request = json!({"_since": since, "level": "patient", "patient": ["c", "d"]});
+    assert_eq!(deletions(&mut client, &request), ["o-c", "o-d"].map(observation));
+    let request = json!({"_since": since, "level": "group", "group": "g"});
+    assert_eq!(deletions(&mut client, &request), ["o-a", "o-b"].map(observation));
+    let request = json!({"_since": since, "_type": "Observation", "_typeFilter": ["Observation?subject=Patient/b", "Observation?subject:missing=true"]});
+    assert_eq!(deletions(&mut client, &request), ["o-b", "o-nobody"].map(observation));
+}
