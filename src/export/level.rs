@@ -61,12 +61,17 @@ impl Level {
         }
     }
 
+    /// Whether only what belongs to patients is exported.
+    pub fn has_patients(&self) -> bool {
+        !matches!(self, Level::System)
+    }
+
     /// Removes the types that are not in the Patient compartment; returns them. At system level every type stays.
     ///
     /// # Errors
     /// 0A000 if none is left of types that the request named.
     pub fn keep_types(&self, types: &mut Vec<String>, all: bool) -> Result<Vec<String>> {
-        if matches!(self, Level::System) {
+        if !self.has_patients() {
             return Ok(Vec::new());
         }
         let version = settings::fhir_version();
@@ -112,10 +117,7 @@ impl Level {
 
     /// The filter for a type, of what the request's queries let through.
     pub fn filter(&self, queries: Option<Filter>, resource_type: &str, patients: Option<&Patients>) -> Option<Filter> {
-        match self {
-            Level::System => queries,
-            _ => Some(Filter::of_patients(queries, resource_type, patients.cloned())),
-        }
+        if self.has_patients() { Some(Filter::of_patients(queries, resource_type, patients.cloned())) } else { queries }
     }
 }
 

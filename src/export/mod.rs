@@ -10,6 +10,7 @@ mod kickoff;
 mod level;
 mod notes;
 mod outcome;
+mod provenance;
 mod request;
 mod run;
 mod signature;

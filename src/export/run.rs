@@ -6,6 +6,7 @@ use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
 use super::outcome::Outcome;
+use super::provenance;
 use super::target::Target;
 use super::units::{self, Unit};
 use crate::extension::LIBRARY;
@@ -223,7 +224,13 @@ impl Work {
     /// Writes the files of a unit.
     fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Written>> {
         let mut files = Files::new(draft, &unit.resource_type, self.target.format()).numbered(unit.numbers);
-        files.write_all(&mut self.reader(unit)?, progress)?;
+        if unit.resource_type == provenance::TYPE && self.kickoff.level.has_patients() {
+            let queries = self.kickoff.filters.of(provenance::TYPE)?;
+            let mut reader = self.reader_with(unit, queries)?;
+            provenance::write(&self.kickoff, self.patients.as_ref(), &mut reader, &mut files, progress)?;
+        } else {
+            files.write_all(&mut self.reader(unit)?, progress)?;
+        }
         files.finish()
     }
 
@@ -234,6 +241,10 @@ impl Work {
     }
 
     fn reader(&self, unit: &Unit) -> Result<Reader> {
+        self.reader_with(unit, self.filter(&unit.resource_type)?)
+    }
+
+    fn reader_with(&self, unit: &Unit, filter: Option<Filter>) -> Result<Reader> {
         let name = &unit.resource_type;
         let Kickoff { since, until, .. } = self.kickoff;
         let resource_type = ResourceType::new(name)?;
@@ -253,7 +264,6 @@ impl Work {
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
         let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
-        let filter = self.filter(name)?;
         Reader::open(&table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::files::Numbers;
 use super::kickoff::Kickoff;
+use super::provenance;
 use crate::store::{Blocks, ResourceTable, ResourceType};
 use fhir_bulk_pg::error::Result;
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,9 @@ impl Unit {
 pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Unit>)> {
     let (mut together, mut alone) = (Vec::new(), Vec::new());
     for name in &kickoff.types {
-        match ResourceTable::get(&ResourceType::new(name)?)?.plain_bytes() {
+        // What Provenance is of is looked up in other tables.
+        let is_linked = name == provenance::TYPE && kickoff.level.has_patients();
+        match ResourceTable::get(&ResourceType::new(name)?)?.plain_bytes().filter(|_| !is_linked) {
             Some(bytes) => together.push((name, bytes)),
             None => alone.push(Unit::whole(name)),
         }

@@ -1,18 +1,14 @@
 //! Sets of patients: those of a Group, or those that a request names.
 
-use super::statement::sql;
-use super::{ResourceTable, ResourceType};
+use super::{ResourceType, each_live};
 use crate::settings;
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_paths::search::{Modified, members};
-use fhir_bulk_pg::cursor::Cursor;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;
-use fhir_bulk_pg::spi::Parameter;
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
 /// How deep Groups may be members of Groups.
@@ -53,7 +49,7 @@ impl Patients {
         let mut groups = vec![id.to_owned()];
         for depth in 0..MAX_DEPTH {
             let mut inner = Vec::new();
-            let found = each("Group", &groups, |id, json| {
+            let found = each_live(&ResourceType::new("Group")?, groups.iter().map(String::as_str), |id, json| {
                 let group = Resource { id, resource_type: "Group", last_updated: None, json };
                 let modified = members(group, now, &bases, |member| {
                     let id = String::from_utf8_lossy(member.id).into_owned();
@@ -82,7 +78,7 @@ impl Patients {
     /// 22023 for an id of which the current role sees no patient; 3F000.
     pub fn named(ids: &[String]) -> Result<Patients> {
         let mut found = HashSet::new();
-        each("Patient", ids, |id, _| {
+        each_live(&ResourceType::new("Patient")?, ids.iter().map(String::as_str), |id, _| {
             found.insert(id.to_owned());
             Ok(())
         })?;
@@ -105,28 +101,6 @@ impl Patients {
             }
         }
     }
-}
-
-/// Passes the live resources of a type with these ids. Returns how many there are; none if the type has no table.
-fn each(resource_type: &str, ids: &[String], mut handle: impl FnMut(&str, &[u8]) -> Result<()>) -> Result<usize> {
-    let Some(table) = ResourceTable::find(&ResourceType::new(resource_type)?)? else { return Ok(0) };
-    let query = format!(
-        "SELECT id::pg_catalog.text, resource::pg_catalog.jsonb FROM {} \
-         WHERE {} OPERATOR(pg_catalog.<>) 'deleted' AND id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)",
-        table.sql_name,
-        table.status("")
-    );
-    let mut cursor = Cursor::open(&sql(query), &[Parameter::strings(ids.iter().map(String::as_bytes))]);
-    let mut count = 0;
-    cursor.fetch(|row| {
-        if let (Some(id), Some(json)) = (row.text(0), row.jsonb(1)) {
-            count += 1;
-            handle(id, json)?;
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    cursor.close();
-    Ok(count)
 }
 
 fn no_group(id: &str) -> Error {

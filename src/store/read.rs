@@ -5,6 +5,7 @@ use super::{Filter, ResourceTable, identifiers};
 use crate::stream::{Lines, More};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
+use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::cursor::{Calling, Cursor, Fetched, Row};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;
@@ -202,6 +203,12 @@ pub struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// The resource, for filters.
+    pub fn as_resource(&self) -> Resource<'_> {
+        let Envelope { id, resource_type, .. } = self.envelope;
+        Resource { id, resource_type, last_updated: None, json: self.resource }
+    }
+
     /// Appends its line, without a newline.
     ///
     /// # Errors

@@ -1,20 +1,16 @@
 //! The Patient compartment: which patients a resource belongs to, by every search parameter that HL7's CompartmentDefinition
 //! lists.
 
-use super::parameters;
-use super::reference::Target;
-use crate::compile::compile;
+use super::links::Links;
 use crate::item::Resource;
-use crate::model::Model;
-use crate::program::{Program, Scope};
 use fhir_bulk_codec::fhir::Version;
 use std::ops::ControlFlow;
 
 /// The Patient compartment of a resource type. The default is that of a type that belongs to nobody.
 #[derive(Clone, Debug, Default)]
 pub struct Compartment {
-    /// Where references to the patient are.
-    programs: Vec<Program>,
+    /// The references to the patient.
+    links: Vec<Links>,
     /// Whether a resource is a patient itself.
     is_patient: bool,
 }
@@ -23,14 +19,10 @@ impl Compartment {
     /// The compartment of a type. `None` if resources of the type belong to no patient.
     pub fn of(version: Version, resource_type: &str) -> Option<Compartment> {
         let (_, names) = lines(version).find(|(name, _)| *name == resource_type)?;
-        let model = Model::of(version);
-        let program = |code: &str| {
-            let parameter = parameters::find(version, resource_type, code)?;
-            Some(compile(model, resource_type, &parameter.expression).ok()??.program)
-        };
         // `{def}` is the resource itself.
         let codes = names.split(',').filter(|code| !code.starts_with('{'));
-        Some(Compartment { programs: codes.filter_map(program).collect(), is_patient: resource_type == "Patient" })
+        let links = codes.filter_map(|code| Links::of(version, resource_type, code)).collect();
+        Some(Compartment { links, is_patient: resource_type == "Patient" })
     }
 
     /// The types whose resources belong to patients.
@@ -49,10 +41,9 @@ impl Compartment {
         if self.is_patient {
             sink(resource.id.as_bytes())?;
         }
-        let scope = Scope::new(resource, bases);
-        self.programs.iter().try_for_each(|program| {
-            program.run(&scope, resource.item(), &mut |item| match Target::of(&item, bases) {
-                Some(Target::Resource { resource_type: b"Patient", id }) => sink(id),
+        self.links.iter().try_for_each(|links| {
+            links.each(resource, bases, |resource_type, id| match resource_type {
+                b"Patient" => sink(id),
                 _ => ControlFlow::Continue(()),
             })
         })

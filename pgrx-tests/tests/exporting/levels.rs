@@ -231,3 +231,46 @@ fn deletions_are_those_of_what_the_export_would_have_had() {
     let request = json!({"_since": since, "_type": "Observation", "_typeFilter": ["Observation?subject=Patient/b", "Observation?subject:missing=true"]});
     assert_eq!(deletions(&mut client, &request), ["o-b", "o-nobody"].map(observation));
 }
+
+#[test]
+fn provenance_comes_with_what_it_is_of() {
+    let mut lines = hospital();
+    let of = |id: &str, targets: &[&str]| {
+        let targets: Vec<Value> = targets.iter().map(|to| reference(to)).collect();
+        json!({"resourceType": "Provenance", "id": id, "target": targets, "recorded": "2024-01-01T00:00:00Z"})
+    };
+    lines.extend([
+        of("v-patient", &["Patient/a"]),
+        of("v-observation", &["Organization/org", "Observation/o-a"]),
+        of("v-other", &["Observation/o-b", "AllergyIntolerance/i-c"]),
+        of("v-nobody", &["Observation/o-nobody", "Organization/org", "Thing/x", "Observation/none"]),
+        of("v-version", &["Observation/o-a/_history/1"]),
+    ]);
+    // More than are decided at a time.
+    lines.extend(
+        (0..2500).map(|n| {
+            of(&format!("w-{n:04}"), &[["Observation/o-a", "Observation/o-d", "Observation/o-device"][n % 3]])
+        }),
+    );
+    lines.push(json!({"resourceType": "Group", "id": "g", "member": [{"entity": reference("Patient/a")}]}));
+    let (_database, mut client) = loaded(&lines);
+    let provenance = |client: &mut Client, request: &Value| {
+        let status = done(client, request);
+        let found = ids(client, &status, "Provenance");
+        let (many, few): (Vec<_>, Vec<_>) = found.into_iter().partition(|id| id.starts_with('w'));
+        (few.join(" "), many.len())
+    };
+    let group = json!({"level": "group", "group": "g"});
+    assert_eq!(provenance(&mut client, &group), ("v-observation v-patient".to_owned(), 834));
+    let mut only = group.clone();
+    only["_type"] = "Provenance".into();
+    assert_eq!(provenance(&mut client, &only), ("v-observation v-patient".to_owned(), 834));
+    only["_type"] = "Observation".into();
+    assert_eq!(provenance(&mut client, &only), (String::new(), 0));
+    only["_type"] = "Provenance".into();
+    only["_typeFilter"] = json!(["Provenance?target=Observation/o-a"]);
+    assert_eq!(provenance(&mut client, &only), ("v-observation".to_owned(), 834));
+    let all = "v-observation v-other v-patient".to_owned();
+    assert_eq!(provenance(&mut client, &json!({"level": "patient"})), (all, 1667));
+    assert_eq!(provenance(&mut client, &json!({"_type": "Provenance"})).1, 2500);
+}
