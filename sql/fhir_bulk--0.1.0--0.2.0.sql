@@ -140,6 +140,11 @@ COMMENT ON FUNCTION @extschema@.bulk_load_result() IS
     'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
 DROP FUNCTION @extschema@.bulk_load_stage(bytea);
 
+CREATE FUNCTION @extschema@.bulk_read(resource_type text, id text, fhir boolean DEFAULT true) RETURNS text
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_read_wrapper';
+COMMENT ON FUNCTION @extschema@.bulk_read(text, text, boolean) IS
+    'A live resource by its id; NULL if there is none that you may see';
+
 -- Filters. A function with another argument is another function: what was granted on the old one is granted on the new one.
 DO $$
 DECLARE

@@ -2,7 +2,7 @@
 //!
 //! | floor | contents |
 //! |---|---|
-//! | [`copy`], [`dump`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`copy`], [`dump`], [`read`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`], [`sink`] | the sources of loads, the targets of exports |
 //! | [`store`] | resource tables: name, create, read, write |
@@ -31,6 +31,7 @@ mod jobs;
 mod load;
 mod own_tables;
 mod program;
+mod read;
 mod settings;
 mod sink;
 mod source;

@@ -29,6 +29,9 @@ pub struct Kickoff {
     pub elements: Vec<String>,
     /// Whether files are compressed.
     pub gzip: bool,
+    /// The largest size of a file that the request allows, in bytes.
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
     /// Whether one file has all types; otherwise each type has its own files.
     pub single: bool,
     /// Whose resources.
@@ -66,11 +69,14 @@ impl Kickoff {
         let gzip = encoding(&mut request)?;
         let url = request.string("request")?;
         let level = Level::parse(&mut request)?;
+        // A file ends where it is full or the type ends, so no file is smaller than need be.
+        request.positive("_minimumFileSize")?;
+        let file_bytes = request.positive("_maximumFileSize")?;
         let filters = request.string_or_strings("_typeFilter")?.unwrap_or_default();
         let lenient = request.boolean("lenient")?.unwrap_or(false);
         request.end(
-            "level, group, patient, _type, _since, _until, _elements, _typeFilter, lenient, _outputFormat, \
-             contentEncoding and request",
+            "level, group, patient, _type, _since, _until, _elements, _typeFilter, lenient, _minimumFileSize, \
+             _maximumFileSize, _outputFormat, contentEncoding and request",
         )?;
         if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
             return Err(Error::invalid_argument(format!("_outputFormat \"{format}\" is not known"))
@@ -83,7 +89,8 @@ impl Kickoff {
         let url = url.unwrap_or_else(|| "$export".to_owned());
         let all = types.is_none();
         let types = types.unwrap_or_default();
-        let kickoff = Kickoff { types, all, since, until, elements, gzip, level, url, ..Kickoff::default() };
+        let kickoff =
+            Kickoff { types, all, since, until, elements, gzip, file_bytes, level, url, ..Kickoff::default() };
         let mut kickoff = kickoff.with_tables()?;
         kickoff.left_out = kickoff.level.keep_types(&mut kickoff.types, all)?;
         // Whether they are there is for the caller to hear now, not for the job.

@@ -71,7 +71,7 @@ fn export(request: Value) -> Result<String> {
         service: settings::s3::address(),
         owner: signer().owner(),
         folder: id.clone(),
-        file_bytes: settings::export::file_bytes(),
+        file_bytes: kickoff.file_bytes.map_or(settings::export::file_bytes(), settings::export::file_bytes_within),
         gzip: kickoff.gzip.then(settings::gzip_level),
     };
     target.location()?;

@@ -77,6 +77,18 @@ impl Request {
         }
     }
 
+    /// Takes a whole number above 0.
+    ///
+    /// # Errors
+    /// 22023 for anything else.
+    pub fn positive(&mut self, name: &str) -> Result<Option<u64>> {
+        match self.take(name).map(|value| value.as_u64().filter(|number| *number > 0)) {
+            None => Ok(None),
+            Some(Some(number)) => Ok(Some(number)),
+            Some(None) => Err(wrong(name, "a whole number above 0")),
+        }
+    }
+
     /// Takes names: a comma-separated string, or an array of such strings, which repeated parameters of a URL become.
     ///
     /// # Errors

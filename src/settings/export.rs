@@ -88,6 +88,11 @@ pub fn file_bytes() -> u64 {
     u64::from(FILE_SIZE.get().unsigned_abs()) << 10
 }
 
+/// The size of files of which none may be larger than `most` bytes: one resource more may be in a file than fits.
+pub fn file_bytes_within(most: u64) -> u64 {
+    file_bytes().min(most).max(u64::from(LEAST_FILE_KB.unsigned_abs()) << 10)
+}
+
 /// `fhir_bulk.export_workers`.
 pub fn workers() -> usize {
     WORKERS.get().unsigned_abs() as usize

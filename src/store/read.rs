@@ -24,6 +24,8 @@ pub enum Rows<'a> {
     CreatedAfter(i64),
     /// Those last changed at or after `from` and before `until`.
     ChangedWithin { from: Option<i64>, until: Option<i64> },
+    /// The one with this id.
+    WithId(&'a str),
     /// Those in a range of its blocks.
     Within(Blocks),
     /// Those that have one of these identifiers; without an index also other rows.
@@ -101,6 +103,10 @@ impl Reader {
                         query.push_str(&format!(" AND ts OPERATOR(pg_catalog.{operator}) ${}", parameters.len()));
                     }
                 }
+            }
+            Rows::WithId(id) => {
+                query.push_str(" AND id::pg_catalog.text OPERATOR(pg_catalog.=) $1");
+                parameters.push(Parameter::string(id));
             }
             Rows::Within(Blocks { first, end }) => {
                 for (block, operator) in [(Some(first), ">="), (end, "<")] {

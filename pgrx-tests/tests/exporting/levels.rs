@@ -274,3 +274,27 @@ fn provenance_comes_with_what_it_is_of() {
     assert_eq!(provenance(&mut client, &json!({"level": "patient"})), (all, 1667));
     assert_eq!(provenance(&mut client, &json!({"_type": "Provenance"})).1, 2500);
 }
+
+#[test]
+fn files_are_as_large_as_the_request_allows() {
+    let (_database, mut client) = with_location();
+    run(
+        &mut client,
+        "SELECT bulk_create_table('Patient');
+         INSERT INTO patient (id, txid, status, resource)
+             SELECT 'p' || n, n, 'created', jsonb_build_object('x', repeat(md5(n::text), 100)) FROM generate_series(1, 100) n",
+    );
+    let counts = |client: &mut Client, request: Value| {
+        let status = done(client, &request);
+        status["output"].as_array().unwrap().iter().map(|file| file["count"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&mut client, json!({})), [100]);
+    let limited = counts(&mut client, json!({"_maximumFileSize": 65_536, "_minimumFileSize": 1}));
+    assert!(limited.len() > 4 && limited.iter().sum::<u64>() == 100, "{limited:?}");
+    assert_eq!(counts(&mut client, json!({"_maximumFileSize": 1_000_000_000})), [100]);
+    for (name, value) in
+        [("_maximumFileSize", json!(0)), ("_minimumFileSize", json!("1")), ("_maximumFileSize", json!(-1))]
+    {
+        assert_error(&fails(&mut client, &export_sql(&json!({name: value}))), "22023", &[name]);
+    }
+}

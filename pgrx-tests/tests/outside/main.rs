@@ -15,6 +15,7 @@ mod interrupts;
 mod load;
 mod memory;
 mod own_tables;
+mod read;
 mod rights;
 mod sql_dump;
 mod support;
