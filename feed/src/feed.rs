@@ -45,7 +45,7 @@ pub enum Source {
     Reader(Box<dyn Read + Send>),
     /// The thread waits for them. Lines that have come so far are passed on meanwhile.
     Blocks(Box<dyn Blocks + Send>),
-    /// The backend [gives](Feed::give) them.
+    /// The backend [gives](Feed::give) them, or [what the thread reads](Feed::give_rest) after some.
     Given,
 }
 
@@ -64,9 +64,9 @@ pub trait Blocks {
 /// Makes rows of a source on a thread. Drop ends the thread at the next block or chunk, and waits a short time for that, so
 /// that its memory is free for the next feed.
 pub struct Feed {
-    blocks: Option<SyncSender<io::Result<Vec<u8>>>>,
+    given: Option<SyncSender<Given>>,
     /// A block for which there was no room.
-    held: Option<io::Result<Vec<u8>>>,
+    held: Option<Given>,
     /// Whether no more blocks are needed.
     at_end: bool,
     pace: Pace,
@@ -77,7 +77,7 @@ impl Drop for Feed {
     fn drop(&mut self) {
         self.pace.end();
         // Who waits for a block is told that none will come.
-        self.blocks = None;
+        self.given = None;
         self.thread.dismiss(GRACE);
     }
 }
@@ -89,7 +89,7 @@ impl Feed {
     /// The thread cannot be started.
     pub fn start(plan: Plan, source: Source) -> io::Result<Feed> {
         let at_end = !matches!(source, Source::Given);
-        let (blocks, to_read) = sync_channel(BLOCKS);
+        let (given, to_read) = sync_channel(BLOCKS);
         let pace = Pace::default();
         let pace_of_thread = pace.clone();
         let thread = Thread::start("fhir_bulk feed", CHUNKS, move |hand| {
@@ -98,7 +98,10 @@ impl Feed {
             let source: Box<dyn Read> = match source {
                 Source::Reader(reader) => reader,
                 Source::Blocks(blocks) => Box::new(arriving(blocks)),
-                Source::Given => Box::new(arriving(Box::new(Given { blocks: to_read, outlet: outlet.clone() }))),
+                Source::Given => {
+                    let given = GivenBlocks { given: to_read, rest: None, outlet: outlet.clone() };
+                    Box::new(arriving(Box::new(given)))
+                }
             };
             let last = match run(plan, source, &outlet) {
                 Ok(end) => Event::End(end),
@@ -106,7 +109,7 @@ impl Feed {
             };
             outlet.hand.over(last);
         })?;
-        Ok(Feed { blocks: Some(blocks), held: None, at_end, pace, thread })
+        Ok(Feed { given: Some(given), held: None, at_end, pace, thread })
     }
 
     /// Controls how far the thread runs ahead.
@@ -116,11 +119,11 @@ impl Feed {
 
     /// Whether the next block of the source is needed, and there is room for it.
     pub fn has_room(&mut self) -> bool {
-        if let (Some(held), Some(blocks)) = (self.held.take(), &self.blocks)
+        if let (Some(held), Some(given)) = (self.held.take(), &self.given)
             // The thread has ended: its last event has the reason.
-            && let Err(TrySendError::Full(block)) = blocks.try_send(held)
+            && let Err(TrySendError::Full(held)) = given.try_send(held)
         {
-            self.held = Some(block);
+            self.held = Some(held);
         }
         self.held.is_none() && !self.at_end
     }
@@ -128,7 +131,14 @@ impl Feed {
     /// Gives the next block of the source, or its error; an empty block is the end. There must be room.
     pub fn give(&mut self, block: io::Result<Vec<u8>>) {
         self.at_end = block.as_ref().map_or(true, Vec::is_empty);
-        self.held = Some(block);
+        self.held = Some(Given::Block(block));
+        self.has_room();
+    }
+
+    /// Gives what the thread reads itself after the blocks so far. There must be room.
+    pub fn give_rest(&mut self, rest: Box<dyn Blocks + Send>) {
+        self.at_end = true;
+        self.held = Some(Given::Rest(rest));
         self.has_room();
     }
 
@@ -190,21 +200,38 @@ impl Outlet {
     }
 }
 
+/// What the backend gives.
+enum Given {
+    Block(io::Result<Vec<u8>>),
+    Rest(Box<dyn Blocks + Send>),
+}
+
 /// The blocks that the backend gives. The backend gets a signal when one is taken.
-struct Given {
-    blocks: Receiver<io::Result<Vec<u8>>>,
+struct GivenBlocks {
+    given: Receiver<Given>,
+    rest: Option<Box<dyn Blocks + Send>>,
     outlet: Rc<Outlet>,
 }
 
-impl Blocks for Given {
+impl Blocks for GivenBlocks {
     fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>> {
-        let block = match self.blocks.recv_timeout(wait) {
-            Ok(block) => block,
+        if let Some(rest) = &mut self.rest {
+            return rest.next(wait);
+        }
+        let block = match self.given.recv_timeout(wait) {
+            Ok(Given::Block(block)) => block,
+            Ok(Given::Rest(rest)) => return self.rest.insert(rest).next(wait),
             Err(RecvTimeoutError::Timeout) => return None,
             Err(error) => Err(io::Error::other(error)),
         };
         self.outlet.hand.wake();
         Some(block)
+    }
+
+    fn reuse(&mut self, block: Vec<u8>) {
+        if let Some(rest) = &mut self.rest {
+            rest.reuse(block);
+        }
     }
 }
 

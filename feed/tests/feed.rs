@@ -4,6 +4,7 @@ use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::ndjson::ReadError;
 use fhir_bulk_codec::resource::Encoder;
 use fhir_bulk_feed::{Blocks, Change, Event, Failure, Feed, Item, Plan, Position, Refusal, Source};
+use std::collections::VecDeque;
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -161,6 +162,31 @@ fn what_a_slow_source_has_given_is_not_kept_back_until_there_is_more() {
     }
     feed.give(Ok(Vec::new()));
     assert!(matches!(event(&mut feed), Event::End(Position { lines: 6, .. })));
+}
+
+/// A block, once it is waited for, and then the end.
+struct Late(VecDeque<Vec<u8>>);
+
+impl Blocks for Late {
+    fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>> {
+        (!wait.is_zero()).then(|| Ok(self.0.pop_front().unwrap_or_default()))
+    }
+}
+
+#[test]
+fn the_thread_reads_the_rest_after_the_blocks_that_were_given() {
+    let mut feed = Feed::start(plan(), Source::Given).unwrap();
+    let text = lines(0..1000).into_bytes();
+    let (given, rest) = text.split_at(text.len() / 3);
+    for piece in given.chunks(given.len() / 7) {
+        assert!(feed.has_room());
+        feed.give(Ok(piece.to_vec()));
+    }
+    feed.give_rest(Box::new(Late(rest.chunks(rest.len() / 5).map(<[u8]>::to_vec).collect())));
+    assert!(!feed.has_room(), "nothing may be given after the rest");
+    let (found, last) = all(&mut feed);
+    assert_eq!(found, read(plan(), text.clone()).0);
+    assert!(matches!(last, Event::End(Position { lines: 1000, .. })), "{last:?}");
 }
 
 /// Lines without end, counted.

@@ -3,7 +3,7 @@
 use crate::processes::{LIBRARY, Scenarios, start, wait_for_end};
 use crate::server::{assert_free, be_cancelled, cancel, error_of, fail, sql, text, texts, wait_for};
 use crate::transactions::key;
-use fhir_bulk_pg::client::{CopyIn, CopyOut};
+use fhir_bulk_pg::client::{self, CopyOut};
 use fhir_bulk_pg::error::Error;
 use fhir_bulk_pg::parallel::{self, Help};
 use fhir_bulk_pg::{catalog, guc, session, transaction, worker};
@@ -146,7 +146,7 @@ fn told_of_the_commit() {
 
 /// A COPY has nobody to speak with here.
 fn no_client() {
-    assert_eq!(CopyIn::new().err().expect("no client").sqlstate(), "0A000");
+    assert_eq!(client::copy_in(|_| ()).expect_err("no client").sqlstate(), "0A000");
     assert_eq!(CopyOut::begin().err().expect("no client").sqlstate(), "0A000");
     committed(assert_free);
 }

@@ -3,19 +3,25 @@
 //!
 //! PostgreSQL's own COPY waits inside the read of a message, and a cancel must wait with it. Here a read begins only when
 //! the first byte has come, and a write only if the connection can take it. Every wait also waits for the latch.
+//!
+//! On a plain connection another thread can [read the data](Stream) while this one stores rows. PostgreSQL reads every other
+//! connection, and all that it had in its buffer when the COPY began.
 
 use crate::compat;
+use crate::copy_data::{LONGEST_DATA, LONGEST_OTHER, Step};
 use crate::error::{Error, Result};
 use crate::memory::in_context;
 use crate::session::{self, Waiting};
 use crate::whole::call_for_client as call;
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::OnceCell;
 use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 
-/// libpq.h: the longest CopyData message, and the longest of small messages.
-const LONGEST_DATA: c_int = 0x3fff_ffff - 1;
-const LONGEST_OTHER: c_int = 10_000;
+pub use crate::copy_data::{Arrived, Broken, Stream};
+
 /// A message buffer larger than this is not kept.
 const KEEP_BYTES: c_int = 1 << 20;
 /// The result of libpq's functions for a lost connection.
@@ -53,15 +59,64 @@ fn lost() -> Error {
     )
 }
 
-/// The result of a read from the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrived {
-    /// Bytes have been appended.
-    Bytes,
-    /// Nothing has come so far.
-    Nothing,
-    /// The client has ended the data.
-    End,
+/// The error for data that ends early.
+pub fn failure(why: &Broken) -> Error {
+    match why {
+        Broken::Lost => lost(),
+        Broken::GivenUp(reason) => {
+            let message = format!("COPY from stdin failed: {}", in_our_encoding(reason));
+            Error::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, message)
+        }
+        Broken::Unexpected(kind) => Error::new(
+            PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
+            format!("unexpected message type 0x{kind:02X} during COPY from stdin"),
+        ),
+    }
+}
+
+/// A text in the client's encoding, up to its first NUL.
+fn in_our_encoding(bytes: &[u8]) -> String {
+    let text: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).chain([0]).collect();
+    // SAFETY: converts so many bytes into a palloc'd string, or returns them as they are if nothing is to convert; a NUL ends
+    // both.
+    let ours = unsafe { call(|| CStr::from_ptr(pg_client_to_server(text.as_ptr().cast(), text.len() as c_int - 1))) };
+    ours.to_string_lossy().into_owned()
+}
+
+/// Runs `work` with the data of a COPY from the client. However `work` ends, the connection is between two messages afterwards.
+/// Only a process that ends stops waiting for the rest of a message; a cancel waits with it.
+///
+/// # Errors
+/// 0A000 without a client.
+pub fn copy_in<T>(work: impl FnOnce(CopyIn) -> T) -> Result<T> {
+    let copy = CopyIn::new()?;
+    let stream = copy.stream.clone();
+    let done = catch_unwind(AssertUnwindSafe(|| work(copy)));
+    if let Some(stream) = stream.get() {
+        if done.is_err() {
+            // SAFETY: the transaction, or the savepoint, can only be rolled back now, which begins with this. Others must not wait
+            // for these locks while this session waits for its client.
+            unsafe { pg_sys::LWLockReleaseAll() };
+        }
+        finish_message(stream);
+    }
+    Ok(done.unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+fn finish_message(stream: &Stream) {
+    loop {
+        match stream.end() {
+            Step::Between => return,
+            Step::Within => {}
+            Step::Unknown => {
+                // SAFETY: sets a flag of the connection. PostgreSQL ends a session that reads on while it is set.
+                unsafe { pq_startmsgread() };
+                return;
+            }
+        }
+        hold_cancel(session::check_for_interrupts);
+        session::wait(&[Waiting::Readable(socket())]);
+    }
 }
 
 /// A COPY from the client.
@@ -74,15 +129,14 @@ pub struct CopyIn {
     /// Whether the client has been asked for its data.
     is_asked: bool,
     at_end: bool,
+    /// The rest of the data, once another thread reads it.
+    stream: Rc<OnceCell<Stream>>,
 }
 
 impl CopyIn {
     /// Prepares to ask the client for its data at the first [`CopyIn::take`]. So an error before that reaches the client
     /// before it sends data.
-    ///
-    /// # Errors
-    /// 0A000 without a client.
-    pub fn new() -> Result<CopyIn> {
+    fn new() -> Result<CopyIn> {
         check_client()?;
         let mut message = pg_sys::StringInfoData::default();
         // SAFETY: an empty buffer of the current context, which lives as long as the statement.
@@ -90,7 +144,18 @@ impl CopyIn {
             pg_sys::initStringInfo(&mut message);
             pg_sys::CurrentMemoryContext
         };
-        Ok(CopyIn { context, message, taken: 0, is_asked: false, at_end: false })
+        Ok(CopyIn { context, message, taken: 0, is_asked: false, at_end: false, stream: Rc::default() })
+    }
+
+    /// The rest of the data, for another thread to read. `None` if PostgreSQL must read on: the connection is encrypted, or its
+    /// next bytes are in PostgreSQL's buffer. After `Some` nothing else may be called.
+    pub fn rest(&mut self) -> Option<Stream> {
+        self.has_rest().then(|| self.stream.get_or_init(|| Stream::new(socket())).clone())
+    }
+
+    fn has_rest(&self) -> bool {
+        let is_between = self.is_asked && !self.at_end && self.taken == self.bytes().len();
+        is_between && !is_encrypted() && !compat::has_buffered_bytes()
     }
 
     /// Becomes readable when [`CopyIn::take`] may have bytes.
@@ -98,7 +163,8 @@ impl CopyIn {
         socket()
     }
 
-    /// Appends the bytes that have come to `out`, until it has `enough` bytes. Does not wait for the beginning of a message.
+    /// Appends the bytes that have come to `out`, until it has `enough` bytes, or there is a [`CopyIn::rest`]. Does not wait for the
+    /// beginning of a message.
     ///
     /// # Errors
     /// 57014 if the client aborts the data (CopyFail), 08006 if the connection is lost, 08P01 for an unexpected message.
@@ -119,7 +185,7 @@ impl CopyIn {
                 continue;
             }
             self.forget_message();
-            if self.at_end || !self.read_message()? {
+            if self.at_end || self.has_rest() || !self.read_message()? {
                 break;
             }
         }
@@ -133,15 +199,6 @@ impl CopyIn {
     fn bytes(&self) -> &[u8] {
         // SAFETY: a string info has `len` bytes.
         unsafe { std::slice::from_raw_parts(self.message.data.cast(), self.message.len as usize) }
-    }
-
-    /// The text of the message, which is in the client's encoding.
-    fn reason(&self) -> String {
-        let bytes = self.bytes().split(|byte| *byte == 0).next().unwrap_or_default();
-        // SAFETY: converts so many bytes into a palloc'd string, or returns them as they are if nothing is to convert; then the
-        // NUL of the message or of the string info ends them.
-        let text = unsafe { call(|| CStr::from_ptr(pg_client_to_server(bytes.as_ptr().cast(), bytes.len() as c_int))) };
-        text.to_string_lossy().into_owned()
     }
 
     fn forget_message(&mut self) {
@@ -175,7 +232,7 @@ impl CopyIn {
                 EOF => return Err(lost()),
                 _ => {}
             }
-            let longest = if kind == b'd' { LONGEST_DATA } else { LONGEST_OTHER };
+            let longest = if kind == b'd' { LONGEST_DATA } else { LONGEST_OTHER } as c_int;
             pg_sys::QueryCancelHoldoffCount += 1;
             let message = &raw mut self.message;
             let read = call(|| pq_getmessage(message, longest));
@@ -192,17 +249,8 @@ impl CopyIn {
                 self.forget_message();
                 return Ok(true);
             }
-            b'f' => {
-                let why = self.reason();
-                let message = format!("COPY from stdin failed: {why}");
-                return Err(Error::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, message));
-            }
-            other => {
-                return Err(Error::new(
-                    PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
-                    format!("unexpected message type 0x{other:02X} during COPY from stdin"),
-                ));
-            }
+            b'f' => return Err(failure(&Broken::GivenUp(self.bytes().to_vec()))),
+            other => return Err(failure(&Broken::Unexpected(other))),
         }
         self.forget_message();
         Ok(false)
@@ -266,15 +314,29 @@ fn drain() {
 /// for the client, inside the transaction; then even a terminate would have to wait. So the cancel takes effect when the client has
 /// read the data. A process that terminates reports nothing, as in `ProcessClientWriteInterrupt` (postgres.c).
 fn let_end_take_effect() {
-    // SAFETY: globals of this process, which has one thread that runs PostgreSQL. An error resets the count.
+    // SAFETY: globals of this process, which has one thread that runs PostgreSQL.
     unsafe {
         if pg_sys::ProcDiePending != 0 {
             pg_sys::whereToSendOutput = pg_sys::CommandDest::DestNone;
         }
+    }
+    hold_cancel(session::check_for_interrupts);
+}
+
+/// Runs `work`, in which a cancel does not take effect.
+fn hold_cancel(work: impl FnOnce()) {
+    // SAFETY: a global of this process, which has one thread that runs PostgreSQL. An error resets the count.
+    unsafe {
         pg_sys::QueryCancelHoldoffCount += 1;
-        session::check_for_interrupts();
+        work();
         pg_sys::QueryCancelHoldoffCount -= 1;
     }
+}
+
+/// Whether the client's bytes are encrypted, or may be.
+fn is_encrypted() -> bool {
+    // SAFETY: this process's own entry, which says since authentication how its client is connected; with GSS it may be either.
+    unsafe { pg_sys::MyBEEntry.as_ref().is_none_or(|entry| entry.st_ssl || entry.st_gss) }
 }
 
 /// The client's socket.

@@ -375,3 +375,21 @@ pub unsafe fn socket(port: *const pg_sys::Port) -> c_int {
     // SAFETY: the caller guarantees it.
     unsafe { *port.cast::<c_int>() }
 }
+
+/// Whether PostgreSQL has read bytes of the client that nobody has taken yet.
+pub fn has_buffered_bytes() -> bool {
+    unsafe extern "C-unwind" {
+        // libpq.h
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        fn pq_buffer_has_data() -> bool;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        fn pq_buffer_remaining_data() -> isize;
+    }
+    // SAFETY: both compare two numbers of this process.
+    unsafe {
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        return pq_buffer_has_data();
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return pq_buffer_remaining_data() > 0;
+    }
+}

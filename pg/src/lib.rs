@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod client;
 pub mod compat;
 pub mod copy;
+mod copy_data;
 pub mod cursor;
 pub mod datum;
 pub mod error;

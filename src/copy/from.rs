@@ -6,6 +6,7 @@ use crate::extension;
 use crate::load::{Load, OnError, Plan, Position, answer};
 use crate::source::{self, Source};
 use crate::store::{ResourceTable, ResourceType, type_of_table};
+use fhir_bulk_pg::client;
 use fhir_bulk_pg::copy::{Copy, End};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::progress::{self, Copying, Work};
@@ -47,20 +48,30 @@ struct Target {
 /// 1. check that the transaction may write, and that the role may read the file or run the program
 /// 2. find the table and its type
 /// 3. store all lines; if they come from the client, ask for them when the table is open
-pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
+pub fn run(copy: &Copy<'_>, mut options: Options) -> Result<u64> {
     if options.format == Format::Ndjson {
         return Err(Copy::unsupported("format ndjson is for COPY TO")
             .hint("The formats fhir and aidbox read resources, one JSON object per line."));
     }
     session::prevent_if_read_only(c"COPY FROM");
     end::check(copy.end(), true)?;
-    let Target { relation, table, resource_type } = target(copy, options.resource_type)?;
-    let Source { name, bytes, progress } = match copy.end() {
-        End::Client => source::client::open()?,
-        End::File(name) => source::file::of_path(&name.to_string_lossy(), &end::path(name))?,
-        End::Program(command) => source::program::open(&command.to_string_lossy())?,
-    };
-    let read = progress.clone();
+    let target = target(copy, options.resource_type.take())?;
+    match copy.end() {
+        End::Client => client::copy_in(|data| store(copy, target, source::client::source(data), options))?,
+        End::File(name) => {
+            let file = source::file::of_path(&name.to_string_lossy(), &end::path(name))?;
+            store(copy, target, file, options)
+        }
+        End::Program(command) => {
+            let output = source::program::open(&command.to_string_lossy())?;
+            store(copy, target, output, options)
+        }
+    }
+}
+
+fn store(copy: &Copy<'_>, target: Target, source: Source, options: Options) -> Result<u64> {
+    let Target { relation, table, resource_type } = target;
+    let read = source.progress.clone();
     let typed = resource_type.is_some() || table.is_some();
     let skips = options.load.on_error != OnError::Abort;
     let plan = Plan {
@@ -71,7 +82,7 @@ pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
         mistaken: Some(if skips { never_a_line } else { mistaken }),
         start: Position::default(),
     };
-    let mut load = Load::start(Source { name, bytes, progress }, plan)?;
+    let mut load = Load::start(source, plan)?;
     let work = Work::Copy { relation, through: end::through(copy.end()) };
     progress::show(Copying::From { read_bytes: 0, all_bytes: None }, 0, work);
     let counts = load

@@ -5,7 +5,7 @@ use super::refusals;
 use super::rejects::Rejects;
 use super::tables::Tables;
 use crate::settings;
-use crate::source::{Arriving, Bytes, Progress, Source};
+use crate::source::{Arriving, Bytes, Piece, Progress, Source};
 use crate::store::{ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::resource::Encoder;
@@ -41,7 +41,7 @@ pub type Mistaken = fn(u64, &[u8]) -> Option<Error>;
 pub struct Load {
     name: String,
     progress: Progress,
-    /// Reads the source on this thread, if the feed's thread cannot.
+    /// Reads the source on this thread, as long as the feed's thread cannot.
     arriving: Option<Box<dyn Arriving>>,
     /// Makes rows of the source's bytes on a thread of its own.
     feed: Feed,
@@ -219,7 +219,8 @@ impl Load {
             if let Some(arriving) = &mut self.arriving {
                 while !runs_dry && self.feed.has_room() {
                     match arriving.next()? {
-                        Some(block) => self.feed.give(Ok(block)),
+                        Some(Piece::Block(block)) => self.feed.give(Ok(block)),
+                        Some(Piece::Rest(rest)) => self.feed.give_rest(rest),
                         None => runs_dry = true,
                     }
                 }

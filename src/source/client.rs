@@ -1,9 +1,14 @@
-//! Reads the bytes that a client sends for COPY … FROM STDIN.
+//! Reads the bytes that a client sends for COPY … FROM STDIN: on the feed's thread as soon as it can, else on the backend's.
 
-use super::opened::{Arriving, Bytes, Progress, Source};
-use fhir_bulk_pg::client::{Arrived, CopyIn};
-use fhir_bulk_pg::error::Result;
+use super::opened::{Arriving, Bytes, Piece, Progress, Source};
+use fhir_bulk_feed::Blocks;
+use fhir_bulk_pg::client::{Arrived, Broken, CopyIn, Stream};
+use fhir_bulk_pg::error::{self, Error};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
+use std::mem::take;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// Their name in messages and rejected lines.
 const NAME: &str = "STDIN";
@@ -15,31 +20,55 @@ const BLOCK_BYTES: usize = 64 << 10;
 const NO_ROWS: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff";
 
 /// The client's data. The first read asks the client for it.
-///
-/// # Errors
-/// 0A000 without a client.
-pub fn open() -> Result<Source> {
+pub fn source(copy: CopyIn) -> Source {
     let progress = Progress::default();
-    let client = Client { copy: CopyIn::new()?, at_start: true, held: Vec::new(), progress: progress.clone() };
-    Ok(Source { name: NAME.to_owned(), bytes: Bytes::Here(Box::new(client)), progress })
+    let data = Data { from: copy, at_start: true, held: Vec::new(), spare: Vec::new(), progress: progress.clone() };
+    Source { name: NAME.to_owned(), bytes: Bytes::Here(Box::new(data)), progress }
 }
 
-struct Client {
-    copy: CopyIn,
+/// What the data is read from.
+trait Take {
+    type Error;
+
+    /// See [`CopyIn::take`] and [`Stream::take`].
+    fn take(&mut self, out: &mut Vec<u8>, enough: usize) -> Result<Arrived, Self::Error>;
+}
+
+impl Take for CopyIn {
+    type Error = Error;
+
+    fn take(&mut self, out: &mut Vec<u8>, enough: usize) -> Result<Arrived, Error> {
+        CopyIn::take(self, out, enough)
+    }
+}
+
+impl Take for Stream {
+    type Error = Broken;
+
+    fn take(&mut self, out: &mut Vec<u8>, enough: usize) -> Result<Arrived, Broken> {
+        Stream::take(self, out, enough)
+    }
+}
+
+struct Data<T> {
+    from: T,
     /// Nothing has been handed over so far.
     at_start: bool,
     /// What has come and may still be [`NO_ROWS`].
     held: Vec<u8>,
+    /// The memory of a block that has been read.
+    spare: Vec<u8>,
     progress: Progress,
 }
 
-impl Arriving for Client {
-    fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut block = std::mem::take(&mut self.held);
+impl<T: Take> Data<T> {
+    /// The next block, without waiting. An empty block is the end; `None` means that none has come yet.
+    fn block(&mut self) -> Result<Option<Vec<u8>>, T::Error> {
+        let mut block = if self.held.is_empty() { take(&mut self.spare) } else { take(&mut self.held) };
         block.reserve(BLOCK_BYTES);
         loop {
             let before = block.len();
-            let arrived = self.copy.take(&mut block, BLOCK_BYTES)?;
+            let arrived = self.from.take(&mut block, BLOCK_BYTES)?;
             self.progress.advance(block.len() - before);
             let may_be_no_rows = self.at_start && NO_ROWS.starts_with(&block);
             match arrived {
@@ -51,6 +80,10 @@ impl Arriving for Client {
                     self.at_start = false;
                     return Ok(Some(block));
                 }
+                Arrived::Nothing if block.is_empty() => {
+                    self.spare = block;
+                    return Ok(None);
+                }
                 Arrived::Nothing => {
                     self.held = block;
                     return Ok(None);
@@ -58,8 +91,38 @@ impl Arriving for Client {
             }
         }
     }
+}
+
+impl Arriving for Data<CopyIn> {
+    fn next(&mut self) -> error::Result<Option<Piece>> {
+        if let Some(block) = self.block()? {
+            return Ok(Some(Piece::Block(block)));
+        }
+        Ok(self.from.rest().map(|from| {
+            let (at_start, held, progress) = (self.at_start, take(&mut self.held), self.progress.clone());
+            Piece::Rest(Box::new(Data { from, at_start, held, spare: Vec::new(), progress }))
+        }))
+    }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.copy.fd()
+        self.from.fd()
+    }
+}
+
+impl Blocks for Data<Stream> {
+    fn next(&mut self, wait: Duration) -> Option<io::Result<Vec<u8>>> {
+        let mut next = self.block();
+        if matches!(next, Ok(None)) && !wait.is_zero() {
+            let time = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+            // An error of the connection is found by the next read.
+            let _ = poll(&mut [PollFd::new(self.from.fd(), PollFlags::POLLIN)], time);
+            next = self.block();
+        }
+        next.map_err(io::Error::other).transpose()
+    }
+
+    fn reuse(&mut self, mut block: Vec<u8>) {
+        block.clear();
+        self.spare = block;
     }
 }

@@ -7,8 +7,9 @@ mod opened;
 pub mod program;
 mod s3;
 
-pub use opened::{Arriving, Bytes, Progress, Source};
+pub use opened::{Arriving, Bytes, Piece, Progress, Source};
 
+use fhir_bulk_pg::client::Broken;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::TransferError;
 use opened::shown;
@@ -56,8 +57,9 @@ fn scheme(url: &str) -> Result<Scheme<'_>> {
     }
 }
 
-/// The error of a download inside an I/O error; `None` for an error of the file system or the gzip decoder.
+/// The error of a download or of the client inside an I/O error; `None` for an error of the file system or the gzip decoder.
 pub fn failure(name: &str, error: &io::Error) -> Option<Error> {
-    let inner = error.get_ref()?.downcast_ref::<TransferError>()?;
-    Some(http::failure(name, inner))
+    let inner = error.get_ref()?;
+    let of_transfer = inner.downcast_ref::<TransferError>().map(|why| http::failure(name, why));
+    of_transfer.or_else(|| inner.downcast_ref::<Broken>().map(fhir_bulk_pg::client::failure))
 }

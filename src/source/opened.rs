@@ -26,16 +26,24 @@ pub enum Bytes {
     Here(Box<dyn Arriving>),
 }
 
-/// Bytes that arrive over time, and that only the backend's thread can read.
+/// Bytes that arrive over time, and that only the backend's thread can read, at least at first.
 pub trait Arriving {
-    /// The next block, without waiting. An empty block is the end; `None` means that none has come yet.
+    /// The next piece, without waiting; `None` means that none has come yet.
     ///
     /// # Errors
     /// The source failed.
-    fn next(&mut self) -> Result<Option<Vec<u8>>>;
+    fn next(&mut self) -> Result<Option<Piece>>;
 
     /// Becomes readable when there may be a next block.
     fn fd(&self) -> BorrowedFd<'_>;
+}
+
+/// A piece of a source.
+pub enum Piece {
+    /// A block. An empty one is the end.
+    Block(Vec<u8>),
+    /// All the rest, which any thread can read.
+    Rest(Box<dyn feed::Blocks + Send>),
 }
 
 /// How many bytes of a source have been read. Clones share the count, on any thread.

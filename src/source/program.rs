@@ -1,6 +1,6 @@
 //! Reads the output of a program on the server.
 
-use super::opened::{Arriving, Bytes, Progress, Source};
+use super::opened::{Arriving, Bytes, Piece, Progress, Source};
 use crate::program::Program;
 use fhir_bulk_pg::error::Result;
 use std::os::fd::BorrowedFd;
@@ -24,7 +24,7 @@ struct Output {
 }
 
 impl Arriving for Output {
-    fn next(&mut self) -> Result<Option<Vec<u8>>> {
+    fn next(&mut self) -> Result<Option<Piece>> {
         let mut block = vec![0; BLOCK_BYTES];
         let Some(count) = self.program.read(&mut block)? else { return Ok(None) };
         if count == 0 {
@@ -32,7 +32,7 @@ impl Arriving for Output {
         }
         block.truncate(count);
         self.progress.advance(count);
-        Ok(Some(block))
+        Ok(Some(Piece::Block(block)))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

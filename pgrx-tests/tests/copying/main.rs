@@ -9,6 +9,7 @@ mod memory;
 mod mistakes;
 mod options;
 mod rights;
+mod step;
 #[path = "../outside/support.rs"]
 #[allow(dead_code, reason = "shared with tests that use other parts of it")]
 mod support;

@@ -6,10 +6,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 /// A connection that says just what it is told to.
-struct Wire(UnixStream);
+pub struct Wire(pub UnixStream);
 
 impl Wire {
-    fn connect(database: &Database) -> Wire {
+    pub fn connect(database: &Database) -> Wire {
         let dsn = database.cluster().dsn("postgres", database.name());
         let part = |name: &str| dsn.split(' ').find_map(|part| part.strip_prefix(name)).unwrap();
         let socket = format!("{}/.s.PGSQL.{}", part("host="), part("port="));
@@ -27,26 +27,23 @@ impl Wire {
         wire
     }
 
-    fn send(&mut self, kind: u8, body: &[u8]) {
-        let mut message = vec![kind];
-        message.extend((body.len() as u32 + 4).to_be_bytes());
-        message.extend(body);
-        self.0.write_all(&message).unwrap();
+    pub fn send(&mut self, kind: u8, body: &[u8]) {
+        self.0.write_all(&message(kind, body)).unwrap();
     }
 
-    fn query(&mut self, text: &str) {
+    pub fn query(&mut self, text: &str) {
         self.send(b'Q', format!("{text}\0").as_bytes());
     }
 
     /// By the extended protocol, up to Execute.
-    fn execute(&mut self, text: &str) {
+    pub fn execute(&mut self, text: &str) {
         self.send(b'P', format!("\0{text}\0\0\0").as_bytes());
         self.send(b'B', &[0; 8]);
         self.send(b'E', &[0; 5]);
         self.send(b'H', &[]);
     }
 
-    fn read(&mut self) -> (u8, Vec<u8>) {
+    pub fn read(&mut self) -> (u8, Vec<u8>) {
         let mut head = [0; 5];
         self.0.read_exact(&mut head).unwrap();
         let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4;
@@ -56,7 +53,7 @@ impl Wire {
     }
 
     /// The messages up to one of a kind.
-    fn read_until(&mut self, kind: u8) -> Vec<(u8, Vec<u8>)> {
+    pub fn read_until(&mut self, kind: u8) -> Vec<(u8, Vec<u8>)> {
         let mut all = Vec::new();
         loop {
             all.push(self.read());
@@ -67,7 +64,7 @@ impl Wire {
     }
 
     /// How a statement ended: its tag, or the SQLSTATE and message of its error; it is ready for the next one then.
-    fn end(&mut self) -> String {
+    pub fn end(&mut self) -> String {
         let messages = self.read_until(b'Z');
         let (kind, body) = messages.iter().find(|(kind, _)| [b'C', b'E'].contains(kind)).expect("an end");
         let text = |body: &[u8]| String::from_utf8_lossy(body).trim_end_matches('\0').to_owned();
@@ -80,7 +77,14 @@ impl Wire {
     }
 }
 
-const COPY: &str = "COPY bulk_resource FROM STDIN (FORMAT fhir)";
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind];
+    message.extend((body.len() as u32 + 4).to_be_bytes());
+    message.extend(body);
+    message
+}
+
+pub const COPY: &str = "COPY bulk_resource FROM STDIN (FORMAT fhir)";
 
 #[test]
 fn a_copy_in_is_announced_as_one_stream_of_bytes_and_takes_them_however_they_are_cut() {
