@@ -12,8 +12,10 @@ use crate::request::call::Call;
 use crate::request::parameters::Parameters;
 use crate::request::parse;
 
-/// How many bytes go to the database at a time.
-const PIECE_BYTES: usize = 256 << 10;
+/// Small pieces of a body are sent together, in up to so many bytes: less than the 128 kB from which malloc maps each anew.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces of at least this size are sent as they are.
+const LARGE_BYTES: usize = PIECE_BYTES / 2;
 
 /// The options of the COPY for a body. The result only contains fixed words and checked values.
 ///
@@ -79,16 +81,20 @@ pub async fn send(call: &Call, mut copy: Copy<'_>, mut body: Body) -> Result<()>
         let frame = frame.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body stalled"))?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Problem::bad_request("the body is incomplete").because(error))?;
-        let Ok(mut data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else { continue };
         bytes += data.len() as u64;
         if bytes > most {
             return Err(too_large(most));
         }
-        while piece.len() + data.len() >= PIECE_BYTES {
-            piece.extend_from_slice(&data.split_to(PIECE_BYTES - piece.len()));
+        let is_large = data.len() >= LARGE_BYTES;
+        if !piece.is_empty() && (is_large || piece.len() + data.len() > PIECE_BYTES) {
             copy.send(piece.split().freeze()).await?;
         }
-        piece.extend_from_slice(&data);
+        if is_large {
+            copy.send(data).await?;
+        } else {
+            piece.extend_from_slice(&data);
+        }
     }
     copy.send(piece.freeze()).await?;
     copy.finish().await?;
