@@ -56,14 +56,13 @@ fn files(bench: &Bench) -> Outcome<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn export(bench: &mut Bench, workers: u32) -> Outcome<f64> {
-    tables(bench)?;
+fn export(bench: &mut Bench, workers: u32, request: &str) -> Outcome<f64> {
     let location = format!("file://{}", bench.cluster.shared_folder("exports").display());
     let settings =
         format!("SET fhir_bulk.export_location = '{location}'; SET fhir_bulk.export_workers = {workers}; CHECKPOINT");
     bench.client.batch_execute(&settings)?;
     let start = Instant::now();
-    let id: String = bench.client.query_one("SELECT bulk_export('{}')", &[])?.get(0);
+    let id: String = bench.client.query_one("SELECT bulk_export($1::text::jsonb)", &[&request])?.get(0);
     let status = "SELECT s ->> 'status', s ->> 'error' FROM bulk_export_status($1) s";
     let seconds = loop {
         let row = bench.client.query_one(status, &[&id])?;
@@ -78,11 +77,26 @@ fn export(bench: &mut Bench, workers: u32) -> Outcome<f64> {
 }
 
 pub(super) fn one_worker(bench: &mut Bench) -> Outcome<f64> {
-    export(bench, 1)
+    tables(bench)?;
+    export(bench, 1, "{}")
 }
 
 pub(super) fn two_workers(bench: &mut Bench) -> Outcome<f64> {
-    export(bench, 2)
+    tables(bench)?;
+    export(bench, 2, "{}")
+}
+
+/// One patient in a hundred, and what belongs to them.
+pub(super) fn group(bench: &mut Bench) -> Outcome<f64> {
+    tables(bench)?;
+    bench.client.batch_execute(
+        "SELECT bulk_create_table('Group');
+         INSERT INTO all_types.\"group\" (id, txid, status, resource) SELECT 'bench', 1, 'created',
+             jsonb_build_object('member', jsonb_agg(jsonb_build_object('entity', jsonb_build_object('resourceType', 'Patient', 'id', id))))
+             FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM all_types.patient) p WHERE n % 100 = 1
+         ON CONFLICT (id) DO NOTHING",
+    )?;
+    export(bench, 2, r#"{"level": "group", "group": "bench"}"#)
 }
 
 /// What a user runs for each type.

@@ -106,6 +106,13 @@ pub(super) const ROWS: &[Row] = &[
         run_baseline: export::one_worker,
     },
     Row {
+        name: "export: a Group of one patient in a hundred",
+        baseline: "all types to files, two workers",
+        bound: 0.50,
+        run: export::group,
+        run_baseline: export::two_workers,
+    },
+    Row {
         name: "load: bulk_load, FHIR file",
         baseline: "COPY t FROM prepared rows",
         bound: 0.65,
