@@ -45,7 +45,7 @@ const MAX_CONTAINED: usize = 1000;
 
 impl Text {
     /// # Errors
-    /// A text that is too long for others to be searched for it.
+    /// A text that is too long for others to be searched for it, or has nothing but accents.
     pub fn new(value: &str, mode: Mode) -> Result<Text, Refused> {
         let text = unescape(value);
         if mode == Mode::Contains && text.len() > MAX_CONTAINED {
@@ -53,6 +53,9 @@ impl Text {
             return Err(Refused::invalid(message));
         }
         let text = if mode == Mode::Exact { text.into_owned() } else { folded(&text).collect() };
+        if text.is_empty() {
+            return Err(Refused::invalid("its value has only accents, which are not compared"));
+        }
         Ok(Text { text, mode })
     }
 
