@@ -349,7 +349,9 @@ fn type_of_url<'u>(url: &'u [u8], bases: &[String]) -> Option<&'u [u8]> {
 
 /// A url relative to our server, if it is below one of its urls.
 pub(crate) fn without_base<'u>(url: &'u [u8], bases: &[String]) -> &'u [u8] {
-    bases.iter().find_map(|base| url.strip_prefix(base.as_bytes())?.strip_prefix(b"/")).unwrap_or(url)
+    let below = |base: &String| url.strip_prefix(base.as_bytes())?.strip_prefix(b"/");
+    // One of ours may be below another one of ours.
+    bases.iter().filter_map(below).min_by_key(|path| path.len()).unwrap_or(url)
 }
 
 /// The type of a contained resource.

@@ -9,7 +9,8 @@ use std::cmp::Ordering;
 pub struct Number {
     pub prefix: Prefix,
     value: Box<[u8]>,
-    /// Half a unit of the last digit below and above it.
+    /// Half a unit of the last digit below and above it. FHIR's page on search says so of 100 and 100.00, and calls 1e2 a number
+    /// of one digit, too, but then gives it the range of 1.0e2: here it is 50 to 150.
     from: Box<[u8]>,
     until: Box<[u8]>,
 }

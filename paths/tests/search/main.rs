@@ -16,7 +16,7 @@ use common::Stored;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::search::{Definition, Filter, Refused, Searched};
 
-const BASES: [&str; 2] = ["https://ours.example/fhir", "http://ours.example:8080/r"];
+const BASES: [&str; 3] = ["https://ours.example/fhir", "http://ours.example:8080/r", "https://ours.example/fhir/r4"];
 
 /// Resources of a type, each with a short name.
 struct Table {

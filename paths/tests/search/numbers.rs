@@ -41,6 +41,18 @@ fn a_number_is_as_precise_as_it_is_written() {
 }
 
 #[test]
+fn an_exponent_adds_no_digits() {
+    let lines = "a \"prediction\":[{\"probabilityDecimal\":100}]\n b \"prediction\":[{\"probabilityDecimal\":104}]
+        c \"prediction\":[{\"probabilityDecimal\":60}]\n d \"prediction\":[{\"probabilityDecimal\":150}]";
+    Table::r4("RiskAssessment", lines).finds(&[
+        ("probability=1e2", "a b c"),
+        ("probability=1.0e2", "a b"),
+        ("probability=1.00e2", "a"),
+        ("probability=gt1e2", "b d"),
+    ]);
+}
+
+#[test]
 fn quantities_have_units() {
     Table::r4(
         "Observation",

@@ -8,6 +8,7 @@ fn observations() -> Table {
         group     "subject":{"reference":"Group/1"}
         ours      "subject":{"reference":"https://ours.example/fhir/Patient/1"}
         ours-too  "subject":{"reference":"http://ours.example:8080/r/Patient/1","display":"d"}
+        below     "subject":{"reference":"https://ours.example/fhir/r4/Patient/1"}
         foreign   "subject":{"reference":"https://other.example/fhir/Patient/1"}
         urn       "subject":{"reference":"urn:uuid:1"}
         version   "subject":{"reference":"Patient/1/_history/2"}
@@ -23,12 +24,12 @@ fn observations() -> Table {
     )
 }
 
-const PATIENT_1: &str = "patient ours ours-too with-id with-id-2";
+const PATIENT_1: &str = "patient ours ours-too below with-id with-id-2";
 
 #[test]
 fn a_target_has_many_spellings() {
     observations().finds(&[
-        ("subject=1", "patient group ours ours-too with-id with-id-2"),
+        ("subject=1", "patient group ours ours-too below with-id with-id-2"),
         ("patient=1", PATIENT_1),
         ("subject=Patient/1", PATIENT_1),
         ("subject=Group/1", "group"),
@@ -42,7 +43,7 @@ fn a_target_has_many_spellings() {
         ("subject=https://ours.example/fhir/Patient/1/_history/2", "version our-version"),
         ("subject=Patient/1/_history/3", ""),
         ("subject=Patient/2", ""),
-        ("subject=2,1", "patient group ours ours-too with-id with-id-2"),
+        ("subject=2,1", "patient group ours ours-too below with-id with-id-2"),
         // Prefixes of ids are no ids.
         ("subject=Patient/", ""),
         ("subject=#1", ""),
@@ -66,7 +67,7 @@ fn modifiers_of_references() {
         ("patient:missing=true", "group urn query text none"),
         (
             "patient:missing=false",
-            "patient ours ours-too foreign version our-version inside logical with-id with-id-2 uri",
+            "patient ours ours-too below foreign version our-version inside logical with-id with-id-2 uri",
         ),
     ]);
 }
