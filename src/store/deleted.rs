@@ -1,6 +1,6 @@
 //! Finds deleted resources.
 
-use super::read::check_moment;
+use super::moment::check_moment;
 use super::statement::sql;
 use super::{Filter, ResourceTable, ResourceType};
 use fhir_bulk_pg::cursor::Cursor;

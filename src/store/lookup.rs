@@ -1,6 +1,6 @@
 //! Finds resources by their ids.
 
-use super::read::check_moment;
+use super::moment::check_moment;
 use super::statement::sql;
 use super::{ResourceTable, ResourceType};
 use fhir_bulk_pg::cursor::Cursor;

@@ -1,5 +1,6 @@
 //! Reads the live resources of a table, as a stream of lines.
 
+use super::moment::check_moment;
 use super::statement::sql;
 use super::{Filter, ResourceTable, identifiers};
 use crate::stream::{Lines, More};
@@ -258,19 +259,6 @@ fn stored<'a>(
         created_at,
     };
     Ok(Stored { envelope, resource: resource.ok_or_else(|| null("resource"))?, writer })
-}
-
-/// Fails with 40001 if a query reads a table as empty because it was truncated or rewritten after the transaction's
-/// snapshot.
-pub(super) fn check_moment(cursor: &Cursor) -> Result<()> {
-    cursor.missed_table().map_or(Ok(()), |table| Err(written_anew(&table)))
-}
-
-/// The error for such a table.
-pub fn written_anew(table: &str) -> Error {
-    let message = format!("table {table} was truncated or rewritten after the export began");
-    Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message)
-        .hint("Export again when no session truncates or rewrites it.")
 }
 
 fn no_creation_time(table: &ResourceTable) -> Error {
