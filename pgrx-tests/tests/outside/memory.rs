@@ -50,6 +50,7 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
         "bulk_dump('Patient')",
         "bulk_dump('Patient', fhir => true)",
         "bulk_dump_chunks('Patient', fhir => true)",
+        "bulk_dump('Patient', filter => 'name:contains=family 1,odegard&birthdate:missing=false')",
         "bulk_dump_chunks('Patient', gzip => true)",
         "bulk_dump_chunks('Patient', gzip => true, chunk_bytes => 1024)",
         "dump_sql('TABLE patient')",
