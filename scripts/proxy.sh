@@ -33,6 +33,8 @@ start() {
   stop
   . "$dir/env.sh"
   printf 'listen: 127.0.0.1:0\ndatabase: host=127.0.0.1 port=%s dbname=fhir\n' "$PGPORT" >"$dir/proxy.yaml"
+  # It must be there before the loop below reads it, which may be sooner than the new process begins.
+  : >"$dir/proxy.log"
   setsid "$program" --config "$dir/proxy.yaml" >"$dir/proxy.log" 2>&1 </dev/null &
   echo $! >"$dir/proxy.pid"
   for _ in {1..100}; do
