@@ -11,8 +11,10 @@ use crate::request::parse::Object;
 const LISTS: &[&str] = &["_type", "_elements"];
 /// Search queries, which have commas of their own: each value of a repeated parameter is one by itself.
 const QUERIES: &str = "_typeFilter";
-/// Members of the request that are not parameters: the proxy sets them.
-const OWN: &[&str] = &["request", "lenient"];
+/// Parameters of which each value of a repeated one is an element.
+const REPEATED: &[&str] = &[QUERIES, "patient"];
+/// Members of the request that are not parameters: the address and the headers say them.
+const OWN: &[&str] = &["request", "lenient", "level", "group"];
 
 /// The request of a query string.
 ///
@@ -63,8 +65,8 @@ pub fn of_resource(resource: &Object) -> Result<Object> {
     for part in &parts {
         let (name, value) = named_value(part)?;
         match (values.get_mut(name), value) {
-            (Some(Value::Array(before)), value) if name == QUERIES => before.push(value),
-            (None, value) if name == QUERIES => drop(values.insert(name.to_owned(), vec![value].into())),
+            (Some(Value::Array(before)), value) if REPEATED.contains(&name) => before.push(value),
+            (None, value) if REPEATED.contains(&name) => drop(values.insert(name.to_owned(), vec![value].into())),
             (None, value) => drop(values.insert(name.to_owned(), value)),
             (Some(Value::String(before)), Value::String(value)) if LISTS.contains(&name) => {
                 before.push(',');
@@ -122,7 +124,7 @@ fn named(message: &str) -> Option<&str> {
     let text = unknown.or_else(|| message.strip_prefix('"')).unwrap_or(message);
     let length = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
     let name = &text[..length];
-    (unknown.is_some() || name.starts_with('_') || name == "contentEncoding").then_some(name)
+    (unknown.is_some() || name.starts_with('_') || ["contentEncoding", "patient"].contains(&name)).then_some(name)
 }
 
 #[cfg(test)]
@@ -168,6 +170,9 @@ mod tests {
             .unwrap(),
             json!({"_type": "Patient,Condition,Group", "_typeFilter": ["Patient?name=a,b", "Patient?name=c%2Cd+e"]})
         );
+        let patient = |id: &str| json!({"name": "patient", "valueReference": {"reference": format!("Patient/{id}")}});
+        let patients = resource(json!([patient("a"), patient("b")])).unwrap();
+        assert_eq!(patients, json!({"patient": ["Patient/a", "Patient/b"]}));
         for name in ["_since", "_outputFormat", "contentEncoding"] {
             let twice = resource(json!([string(name, "1"), string(name, "2")]));
             assert_eq!(twice, Err(format!("the parameter {name} is given twice")));
@@ -216,7 +221,7 @@ mod tests {
             let refused = resource(json!([part])).unwrap_err();
             assert!(refused.starts_with("the parameter x "), "{part}: {refused}");
         }
-        for name in ["request", "lenient"] {
+        for name in OWN {
             let refused = resource(json!([{"name": name, "valueBoolean": true}]));
             assert_eq!(refused, Err(format!("unknown parameter {name}")));
         }
@@ -233,6 +238,7 @@ mod tests {
             (r#""_type" of the request names no type"#, "_type"),
             (r#"_typeFilter is for Group, which is not exported"#, "_typeFilter"),
             (r#"contentEncoding "br" is not known"#, "contentEncoding"),
+            (r#""patient" of the request is for the levels patient and group"#, "patient"),
             (r#"the request has the unknown member "x". Its members are _type and more"#, "x"),
         ] {
             assert_eq!(of(message).as_deref(), Some(parameter), "{message}");
