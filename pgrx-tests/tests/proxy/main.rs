@@ -10,6 +10,7 @@ mod files;
 mod filters;
 mod identifiers;
 mod jobs;
+mod levels;
 mod load;
 mod operations;
 mod passwords;

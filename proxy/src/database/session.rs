@@ -145,6 +145,18 @@ impl Session {
         Ok(row.map_err(|error| Problem::of_statement(&error, self.blame))?.get(0))
     }
 
+    /// Changes a setting for this transaction.
+    ///
+    /// # Errors
+    /// 503.
+    pub async fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.is_busy.store(true, Relaxed);
+        let query = "SELECT pg_catalog.set_config($1, $2, true)";
+        let done = self.connection().client().query_typed(query, &[(&name, Type::TEXT), (&value, Type::TEXT)]).await;
+        self.is_busy.store(false, Relaxed);
+        done.map_err(|error| Problem::of_statement(&error, self.blame)).map(drop)
+    }
+
     /// Calls a function whose rows are chunks of a body. The rows arrive only as fast as they are read: if the client does
     /// not read, the server stops sending, and then stops working.
     ///

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
 use axum::extract::Path;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use fhir_bulk_codec::fhir::Version;
 use serde_json::{Map, Value, json};
@@ -20,16 +20,28 @@ use crate::response::{meta, respond, timestamp};
 
 /// The media type of FHIR's JSON.
 const FHIR_JSON: &str = "application/fhir+json";
+/// The preference for a status of the export apart from the poll's, and the parameter of its address.
+const SEPARATE: &str = "separate-export-status";
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const EXPORT_STATUS: HeaderName = HeaderName::from_static("x-export-status");
 /// How long signed URLs are valid.
 const URL_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long clients should wait between polls of a status.
 const RETRY_AFTER: &str = "2";
 
-/// Starts an export with the parameters of `GET /fhir/$export`.
-pub async fn kick_off(mut call: Call, uri: Uri) -> Result<Response> {
+/// Whose resources an address exports.
+pub enum Level {
+    System,
+    Patient,
+    /// The members of the Group with this id.
+    Group(String),
+}
+
+/// Starts an export with the parameters of a URL.
+pub async fn kick_off(mut call: Call, level: Level, uri: Uri) -> Result<Response> {
     let request = kick_off::of_query(&mut call.parameters)?;
     let url = call.url(&[]) + uri.path_and_query().map_or("", |path| path.as_str());
-    start(call, request, url).await
+    start(call, level, request, url).await
 }
 
 /// Refuses HEAD, which must not start an export.
@@ -39,24 +51,42 @@ pub async fn no_head() -> Response {
 }
 
 /// Starts an export with a Parameters resource.
-pub async fn kick_off_by_parameters(call: Call, body: Body) -> Result<Response> {
+pub async fn kick_off_by_parameters(call: Call, level: Level, body: Body) -> Result<Response> {
     let request = kick_off::of_resource(&call.object(body).await?)?;
-    let url = call.url(&["fhir", "$export"]);
-    start(call, request, url).await
+    let url = match &level {
+        Level::System => call.url(&["fhir", "$export"]),
+        Level::Patient => call.url(&["fhir", "Patient", "$export"]),
+        Level::Group(id) => call.url(&["fhir", "Group", id, "$export"]),
+    };
+    start(call, level, request, url).await
 }
 
-async fn start(mut call: Call, mut request: Object, url: String) -> Result<Response> {
+async fn start(mut call: Call, level: Level, mut request: Object, url: String) -> Result<Response> {
     call.answers(&[FHIR_JSON, JSON[0]])?;
     if call.preference("respond-async").is_none() {
         return Err(Problem::bad_request("an export runs in the background: send Prefer: respond-async"));
     }
     request.insert("request", url);
+    match level {
+        Level::System => {}
+        Level::Patient => request.insert("level", "patient"),
+        Level::Group(id) => {
+            request.insert("level", "group");
+            request.insert("group", id);
+        }
+    }
     if call.preference("handling").is_some_and(|handling| handling.eq_ignore_ascii_case("lenient")) {
         request.insert("lenient", true);
     }
     let id = export(&call, &request).await.map_err(kick_off::located)?;
     let location = call.url(&["fhir", "$export-status", &id]);
-    Ok((StatusCode::ACCEPTED, [(header::CONTENT_LOCATION, location)]).into_response())
+    if call.preference(SEPARATE).is_none() {
+        return Ok((StatusCode::ACCEPTED, [(header::CONTENT_LOCATION, location)]).into_response());
+    }
+    // The address says what the status's polls were promised.
+    let location = (header::CONTENT_LOCATION, format!("{location}?{SEPARATE}=true"));
+    let applied = (PREFERENCE_APPLIED, format!("respond-async, {SEPARATE}"));
+    Ok((StatusCode::ACCEPTED, [location, applied]).into_response())
 }
 
 async fn export(call: &Call, request: &Object) -> Result<String> {
@@ -79,8 +109,9 @@ async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Va
     serde_json::from_str(&status).map_err(|error| Problem::unavailable(format!("bulk_export_status: {error}")))
 }
 
-/// Returns 202 while the export runs, then the manifest.
+/// Returns 202 while the export runs, then the manifest. With a separate status, 200, and the status in a header.
 pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
+    let is_separate = call.parameters.flag(SEPARATE)?;
     call.answers(JSON)?;
     let mut status = status_of(&call, &id, Some(&call.app.polls)).await?;
     match status["status"].as_str() {
@@ -91,6 +122,12 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
         Some("completed") => {}
         Some("failed") => {
             let why = status["error"].as_str().unwrap_or("the export failed").to_owned();
+            if is_separate {
+                let issue = json!([{"severity": "error", "code": "exception", "diagnostics": why}]);
+                let outcome = json!({"resourceType": "OperationOutcome", "issue": issue}).to_string();
+                let code = StatusCode::INTERNAL_SERVER_ERROR;
+                return Ok(with_status(code, respond(StatusCode::OK, FHIR_JSON, outcome)));
+            }
             return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, why));
         }
         Some("cancelled") => return Err(Problem::new(StatusCode::NOT_FOUND, "this export was deleted")),
@@ -100,14 +137,22 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
                 _ => at.unwrap_or_default().to_owned(),
             };
             let headers = [("x-progress", progress.as_str()), ("retry-after", RETRY_AFTER)];
-            return Ok((StatusCode::ACCEPTED, headers).into_response());
+            let code = if is_separate { StatusCode::OK } else { StatusCode::ACCEPTED };
+            let response = (code, headers).into_response();
+            return Ok(if is_separate { with_status(StatusCode::ACCEPTED, response) } else { response });
         }
     }
     let members = ["transactionTime", "request", "requiresAccessToken", "output", "deleted", "error"];
     let manifest: Map<_, _> = members.iter().map(|name| ((*name).to_owned(), status[*name].take())).collect();
     let expires = httpdate::fmt_http_date(SystemTime::now() + URL_LIFETIME);
     let manifest = respond(StatusCode::OK, JSON[0], Value::Object(manifest).to_string());
-    Ok(([(header::EXPIRES, expires)], manifest).into_response())
+    let response = ([(header::EXPIRES, expires)], manifest).into_response();
+    Ok(if is_separate { with_status(StatusCode::OK, response) } else { response })
+}
+
+/// A response with the export's own status in a header.
+fn with_status(status: StatusCode, response: Response) -> Response {
+    ([(EXPORT_STATUS, status.to_string())], response).into_response()
 }
 
 /// Cancels an export, and removes its files.
@@ -178,11 +223,19 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     let types = session.values("bulk_resource_types()").await?;
     let version = session.setting("fhir_bulk.fhir_version").await?;
     session.commit().await?;
-    let export =
-        json!([{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}]);
+    let operation = |name: &str| {
+        let definition = format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{name}");
+        json!([{"name": "export", "definition": definition}])
+    };
+    let read = || json!([{"code": "read"}]);
     // Custom types can be exported, too, but a CapabilityStatement may name only FHIR's types.
     let is_fhirs = |name: &&String| Version::of_number(&version).is_some_and(|fhir| fhir.has_resource_type(name));
-    let resources: Vec<Value> = types.iter().filter(is_fhirs).map(|name| json!({"type": name})).collect();
+    let resource = |name: &String| match name.as_str() {
+        "Patient" => json!({"type": name, "interaction": read(), "operation": operation("patient-export")}),
+        "Group" => json!({"type": name, "interaction": read(), "operation": operation("group-export")}),
+        _ => json!({"type": name, "interaction": read()}),
+    };
+    let resources: Vec<Value> = types.iter().filter(is_fhirs).map(resource).collect();
     let statement = json!({
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -193,7 +246,7 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
         "implementation": {"description": "Bulk FHIR from PostgreSQL", "url": call.url(&["fhir"])},
         "fhirVersion": version,
         "format": ["json"],
-        "rest": [{"mode": "server", "resource": resources, "operation": export}],
+        "rest": [{"mode": "server", "resource": resources, "operation": operation("export")}],
     });
     Ok(respond(StatusCode::OK, FHIR_JSON, statement.to_string()))
 }

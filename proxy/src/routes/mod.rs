@@ -5,6 +5,7 @@ mod exports;
 mod files;
 mod imports;
 mod loads;
+mod reads;
 mod service;
 mod upload;
 
@@ -13,11 +14,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
+use axum::http::Uri;
 use axum::routing::{get, post};
 
 use crate::app::App;
 use crate::observe;
 use crate::request::call::Call;
+use exports::Level;
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -37,8 +40,26 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/$bulk/export", post(exports::identifiers))
         .route("/api/v2/spp/$bulk/export", post(exports::identifiers))
         .route("/fhir/metadata", get(exports::metadata))
-        .route("/fhir/$export", get(exports::kick_off).head(exports::no_head).post(exports::kick_off_by_parameters))
+        .route(
+            "/fhir/$export",
+            get(|call: Call, uri: Uri| exports::kick_off(call, Level::System, uri))
+                .head(exports::no_head)
+                .post(|call: Call, body: Body| exports::kick_off_by_parameters(call, Level::System, body)),
+        )
+        .route(
+            "/fhir/Patient/$export",
+            get(|call: Call, uri: Uri| exports::kick_off(call, Level::Patient, uri))
+                .head(exports::no_head)
+                .post(|call: Call, body: Body| exports::kick_off_by_parameters(call, Level::Patient, body)),
+        )
+        .route(
+            "/fhir/Group/{id}/$export",
+            get(|call: Call, Path(id), uri: Uri| exports::kick_off(call, Level::Group(id), uri))
+                .head(exports::no_head)
+                .post(|call: Call, Path(id), body: Body| exports::kick_off_by_parameters(call, Level::Group(id), body)),
+        )
         .route("/fhir/$export-status/{id}", get(exports::status).delete(exports::delete))
+        .route("/fhir/{type}/{id}", get(reads::read))
         .route("/v1/bulk/export", post(exports::start_single))
         .route("/v1/bulk/jobs/{id}", get(exports::job))
         .route("/export/{job}/{file}", get(files::file))
