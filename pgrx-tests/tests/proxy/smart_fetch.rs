@@ -162,3 +162,25 @@ fn smart_fetch_gets_what_filters_of_the_users_own_say() {
     });
     same(&fetched, &expected, &told);
 }
+
+#[test]
+fn smart_fetch_gets_a_group() {
+    let service = filled();
+    let group = r#"{"resourceType": "Group", "id": "two", "member": [
+        {"entity": {"reference": "Patient/pt-1"}}, {"entity": {"reference": "Patient/pt-3"}}, {"entity": {"reference": "Patient/pt-2"}, "inactive": true}]}"#;
+    let line = group.replace('\n', " ");
+    let loaded = service.send(Request::post("/fhir/Group/$load", "application/ndjson", line));
+    assert_eq!(loaded.status, 200, "{}", loaded.text());
+    let reader = format!("{}_reader", service.database.name());
+    service.connect().batch_execute(&format!("GRANT SELECT ON \"group\" TO {reader}")).unwrap();
+    let types = TYPES.join(",");
+    let options = ["--group", "two", "--no-default-filters", "--type", &types];
+    let (fetched, told) = fetch(&service, "fetched", &options);
+    let mut expected = stored(&service);
+    expected.retain(
+        |(of, id), resource| {
+            if of == "Patient" { id != "pt-2" } else { resource["subject"]["reference"] != "Patient/pt-2" }
+        },
+    );
+    same(&fetched, &expected, &told);
+}
