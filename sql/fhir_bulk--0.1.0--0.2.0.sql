@@ -186,6 +186,11 @@ BEGIN
     END LOOP;
 END
 $$;
+CREATE FUNCTION @extschema@.bulk_search_parameters()
+    RETURNS TABLE (resource_type text, name text, kind text, url text)
+    STABLE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_search_parameters_wrapper';
+COMMENT ON FUNCTION @extschema@.bulk_search_parameters() IS
+    'The search parameters that filters may have, of the types with a table that the current role may SELECT from';
 COMMENT ON FUNCTION @extschema@.bulk_dump(text, timestamptz, boolean, text) IS
     'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
 COMMENT ON FUNCTION @extschema@.bulk_dump_chunks(text, timestamptz, boolean, boolean, integer, text) IS

@@ -75,6 +75,8 @@ COMMENT ON FUNCTION bulk_write_path(text) IS
     'How a load by the current role would write the table of a resource type, and why';
 COMMENT ON FUNCTION bulk_resource_types() IS
     'The resource types with a table that the current role may SELECT from';
+COMMENT ON FUNCTION bulk_search_parameters() IS
+    'The search parameters that filters may have, of the types with a table that the current role may SELECT from';
 COMMENT ON FUNCTION bulk_create_table(text) IS
     'Makes the table of a resource type and its history table, unless they are there';
 COMMENT ON FUNCTION bulk_import(jsonb, boolean) IS

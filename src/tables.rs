@@ -1,7 +1,9 @@
-//! `bulk_create_table`, `bulk_write_path`, `bulk_resource_types`: create, explain and list resource tables.
+//! `bulk_create_table`, `bulk_write_path`, `bulk_resource_types`, `bulk_search_parameters`: create, explain and list resource
+//! tables, and what filters of them may have.
 
 use crate::arguments::required;
-use crate::store::{ResourceTable, ResourceType, check, make_sequence, path_into, readable_types};
+use crate::store::{ResourceTable, ResourceType, check, make_sequence, path_into, readable_types, search_parameters};
+use fhir_bulk_paths::search::Definition;
 use fhir_bulk_pg::datum::Regclass;
 use fhir_bulk_pg::error::or_raise;
 use fhir_bulk_pg::session;
@@ -36,4 +38,18 @@ fn bulk_write_path(resource_type: Option<&str>) -> String {
 fn bulk_resource_types() -> SetOfIterator<'static, String> {
     let types = or_raise(readable_types());
     SetOfIterator::new(types.into_iter().map(|resource_type| resource_type.as_str().to_owned()))
+}
+
+/// Returns the search parameters that filters may have, of the types that the current role may read.
+#[pg_extern(stable, parallel_unsafe)]
+fn bulk_search_parameters()
+-> TableIterator<'static, (name!(resource_type, String), name!(name, String), name!(kind, String), name!(url, String))>
+{
+    let types = or_raise(readable_types());
+    let rows = types.into_iter().flat_map(|resource_type| {
+        let name = resource_type.canonical().to_owned();
+        let row = move |known: Definition| (name.clone(), known.code, known.kind.name().to_owned(), known.url);
+        search_parameters(resource_type.canonical()).into_iter().map(row)
+    });
+    TableIterator::new(rows)
 }

@@ -25,6 +25,7 @@ pub use foreign_code::foreign_code;
 pub use lookup::each_live;
 pub use moment::written_anew;
 pub use name::ResourceType;
+pub use parameters::search_parameters;
 pub use patients::Patients;
 pub use read::{Blocks, Reader, Rows};
 pub use rejects::{Reject, add_rejects};

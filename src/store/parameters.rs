@@ -1,11 +1,11 @@
 //! Users' own search parameters: FHIR's SearchParameters in table `bulk_search_parameter`. The extension's owner and
 //! superusers write them, whatever is granted; everybody's filters may use them.
 
-use crate::{extension, own_tables};
+use crate::{extension, own_tables, settings};
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::{compile, compile_within};
 use fhir_bulk_paths::model::Model;
-use fhir_bulk_paths::search::{Component, Definition, Kind, find_parameter};
+use fhir_bulk_paths::search::{Component, Definition, Kind, Searched, find_parameter, usable_parameters};
 use fhir_bulk_pg::error::{self, Error, or_raise};
 use fhir_bulk_pg::{replication, session};
 use pgrx::heap_tuple::PgHeapTupleError;
@@ -44,6 +44,12 @@ pub(super) fn own_parameters() -> Vec<Definition> {
     let owner = extension::this_extension().owner;
     let stored: Vec<Value> = own_tables::rows(owner, "search_parameters()", Vec::new);
     stored.into_iter().filter_map(|resource| definition(resource).ok()).collect()
+}
+
+/// The parameters that filters of a type may have, HL7's and users' own, sorted by code.
+pub fn search_parameters(resource_type: &str) -> Vec<Definition> {
+    let own = own_parameters();
+    usable_parameters(&Searched { version: settings::fhir_version(), resource_type, own: &own, bases: &[] })
 }
 
 fn definition(resource: Value) -> Result<Definition, String> {

@@ -14,6 +14,7 @@ use crate::compile::{Compiled, compile, compile_within};
 use crate::model::{Model, TypeId};
 use crate::program::{Program, Scope};
 use fhir_bulk_codec::fhir::Version;
+use std::collections::BTreeSet;
 
 /// What a query is about.
 #[derive(Clone, Copy)]
@@ -136,16 +137,27 @@ fn definition(code: &str, of: &Searched<'_>) -> Result<Definition, Refused> {
     if OF_RESULTS.contains(&code) {
         return Err(Refused::unsupported("it says how results are returned, and filters nothing"));
     }
-    let is_own = |known: &&Definition| {
-        let is_base =
-            |base: &String| matches!(base.as_str(), "Resource" | "DomainResource") || *base == of.resource_type;
-        known.code == code && known.base.iter().any(is_base)
-    };
+    let is_own = |known: &&Definition| known.code == code && searches(known, of.resource_type);
     let found = parameters::find(of.version, of.resource_type, code).or_else(|| of.own.iter().find(is_own).cloned());
     found.ok_or_else(|| {
         Refused::unsupported(format!("{} has no such search parameter", of.resource_type))
             .hint("Parameters of your own can be added to table bulk_search_parameter.")
     })
+}
+
+/// Whether a parameter is for a type, or for all.
+fn searches(known: &Definition, resource_type: &str) -> bool {
+    let is_base = |base: &String| matches!(base.as_str(), "Resource" | "DomainResource") || *base == resource_type;
+    known.base.iter().any(is_base)
+}
+
+/// The parameters that queries of a type may have, sorted by code.
+pub fn usable(of: &Searched<'_>) -> Vec<Definition> {
+    let known = parameters::all(of.version).chain(of.own.iter().cloned());
+    let codes: BTreeSet<String> =
+        known.filter(|known| searches(known, of.resource_type)).map(|known| known.code).collect();
+    let found = codes.iter().filter_map(|code| definition(code, of).ok());
+    found.filter(|definition| program(definition, of).is_ok()).collect()
 }
 
 fn program(definition: &Definition, of: &Searched<'_>) -> Result<Compiled, Refused> {

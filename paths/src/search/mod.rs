@@ -19,7 +19,7 @@ mod uri;
 mod value;
 
 pub use compartment::Compartment;
-pub use condition::Searched;
+pub use condition::{Searched, usable as usable_parameters};
 pub use filter::Filter;
 pub use group::{Member, Modified, members};
 pub use links::Links;

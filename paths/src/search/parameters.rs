@@ -49,6 +49,21 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// FHIR's name of a type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Token => "token",
+            Kind::Reference => "reference",
+            Kind::Date => "date",
+            Kind::String => "string",
+            Kind::Number => "number",
+            Kind::Quantity => "quantity",
+            Kind::Uri => "uri",
+            Kind::Composite => "composite",
+            Kind::Special => "special",
+        }
+    }
+
     /// A type by FHIR's name.
     pub fn of(name: &str) -> Option<Kind> {
         Some(match name {

@@ -280,6 +280,9 @@ fn parameters_of_ones_own_are_checked_when_they_are_written_and_then_everybodys(
     let other_url = unit.replacen("'urn:unit'", "'urn:other'", 1);
     assert_error(&fails(&mut client, &other_url), "22023", &["urn:unit"]);
     assert_error(&fails(&mut client, "INSERT INTO bulk_search_parameter VALUES ('urn:y', '[]')"), "22023", &["urn:y"]);
+    let listed = "SELECT name, kind, url FROM bulk_search_parameters() WHERE resource_type = 'Observation' AND name IN ('unit', 'code', '_text', '_has')";
+    let expected = ["code|token|http://hl7.org/fhir/SearchParameter/clinical-code", "unit|string|urn:unit"];
+    assert_eq!(rows(&mut reader, listed), expected);
     // A type that is not FHIR's.
     run(&mut client, &parameter("urn:nick", "nick", "string", "Individual", "Individual.nick"));
     let url = database.file("individuals", "{\"resourceType\":\"Individual\",\"id\":\"i\",\"nick\":[\"Zoë\"]}\n");

@@ -88,6 +88,11 @@ fn patients_and_groups_are_exported_from_their_addresses() {
         let definition = format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{operation}");
         assert_eq!(resource["operation"], json!([{"name": "export", "definition": definition}]));
         assert_eq!(resource["interaction"], json!([{"code": "read"}]));
+        let parameters = resource["searchParam"].as_array().unwrap();
+        let updated = json!({"name": "_lastUpdated", "type": "date",
+            "definition": "http://hl7.org/fhir/SearchParameter/Resource-lastUpdated"});
+        assert!(parameters.contains(&updated), "{parameters:?}");
+        assert!(!parameters.iter().any(|parameter| parameter["name"] == "_text"), "{parameters:?}");
     }
 }
 

@@ -133,6 +133,20 @@ impl Session {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// Calls a function without arguments, and returns its rows as JSON objects.
+    ///
+    /// # Errors
+    /// The errors of the function.
+    pub async fn objects(&self, call: &str) -> Result<Vec<serde_json::Value>> {
+        self.is_busy.store(true, Relaxed);
+        let query =
+            format!("SELECT pg_catalog.to_jsonb(r)::pg_catalog.text FROM {}.{call} AS r", self.connection().schema());
+        let rows = self.connection().client().query_typed(&query, &[]).await.map_err(|error| self.failed(&error))?;
+        self.is_busy.store(false, Relaxed);
+        let object = |row: &Row| serde_json::from_str(row.get(0)).map_err(Problem::unavailable);
+        rows.iter().map(object).collect()
+    }
+
     /// The value of a setting in the session.
     ///
     /// # Errors

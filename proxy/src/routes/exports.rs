@@ -222,18 +222,26 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let types = session.values("bulk_resource_types()").await?;
     let version = session.setting("fhir_bulk.fhir_version").await?;
+    let parameters = session.objects("bulk_search_parameters()").await?;
     session.commit().await?;
     let operation = |name: &str| {
         let definition = format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{name}");
         json!([{"name": "export", "definition": definition}])
     };
-    let read = || json!([{"code": "read"}]);
     // Custom types can be exported, too, but a CapabilityStatement may name only FHIR's types.
     let is_fhirs = |name: &&String| Version::of_number(&version).is_some_and(|fhir| fhir.has_resource_type(name));
-    let resource = |name: &String| match name.as_str() {
-        "Patient" => json!({"type": name, "interaction": read(), "operation": operation("patient-export")}),
-        "Group" => json!({"type": name, "interaction": read(), "operation": operation("group-export")}),
-        _ => json!({"type": name, "interaction": read()}),
+    let resource = |name: &String| {
+        let of_type = parameters.iter().filter(|parameter| parameter["resource_type"] == **name);
+        let parameter =
+            |found: &Value| json!({"name": found["name"], "definition": found["url"], "type": found["kind"]});
+        let searched: Vec<Value> = of_type.map(parameter).collect();
+        let mut resource = json!({"type": name, "interaction": [{"code": "read"}], "searchParam": searched});
+        match name.as_str() {
+            "Patient" => resource["operation"] = operation("patient-export"),
+            "Group" => resource["operation"] = operation("group-export"),
+            _ => {}
+        }
+        resource
     };
     let resources: Vec<Value> = types.iter().filter(is_fhirs).map(resource).collect();
     let statement = json!({
