@@ -21,7 +21,7 @@ fn read(resource_type: Option<&str>, id: Option<&str>, fhir: Option<bool>) -> Re
     let resource_type = ResourceType::new(name).map_err(|_| unknown(name))?;
     let table = ResourceTable::lock_to_read(&resource_type)?;
     let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
-    let mut reader = Reader::open(&table, resource_type.canonical(), Rows::WithId(id), None, writer)?;
+    let mut reader = Reader::open(&table, resource_type.canonical(), Rows::WithIds(&[id.to_owned()]), None, writer)?;
     let mut line = None;
     // To its end, which closes the query: an id has one row.
     reader.each(|stored| {

@@ -3,6 +3,7 @@
 use super::level::Level;
 use super::request::{Request, missing};
 use super::type_filters::TypeFilters;
+use crate::settings;
 use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::error::{Error, Result};
@@ -40,6 +41,9 @@ pub struct Kickoff {
     /// Types that the request named although they belong to no patient.
     #[serde(default)]
     pub left_out: Vec<String>,
+    /// Types that come if they are referred to.
+    #[serde(default)]
+    pub extras: Vec<String>,
     /// Which resources of the types.
     #[serde(default)]
     pub filters: TypeFilters,
@@ -93,6 +97,7 @@ impl Kickoff {
             Kickoff { types, all, since, until, elements, gzip, file_bytes, level, url, ..Kickoff::default() };
         let mut kickoff = kickoff.with_tables()?;
         kickoff.left_out = kickoff.level.keep_types(&mut kickoff.types, all)?;
+        kickoff.add_extras()?;
         // Whether they are there is for the caller to hear now, not for the job.
         kickoff.level.patients()?;
         let filters = TypeFilters::parse(&filters, &kickoff.types, lenient)?;
@@ -129,6 +134,26 @@ impl Kickoff {
         }
         self.types = types;
         Ok(self)
+    }
+
+    /// Chooses the types that come with patients if they are referred to: those of the setting that the role may read, and
+    /// that the request did not leave out.
+    fn add_extras(&mut self) -> Result<()> {
+        if !self.level.has_patients() {
+            return Ok(());
+        }
+        let readable = readable_types()?;
+        for name in settings::export::extras() {
+            let Some(known) = readable.iter().find(|known| known.as_str().eq_ignore_ascii_case(&name)) else {
+                continue;
+            };
+            let is_wanted = self.all || self.left_out.iter().any(|left| left == known.as_str());
+            if is_wanted && !self.types.iter().chain(&self.extras).any(|other| other == known.as_str()) {
+                self.extras.push(known.as_str().to_owned());
+            }
+        }
+        self.left_out.retain(|name| !self.extras.contains(name));
+        Ok(())
     }
 
     /// Whether the export includes deletions.

@@ -3,6 +3,7 @@
 
 mod deletions;
 mod download;
+mod extras;
 mod files;
 mod horizon;
 mod identifiers;

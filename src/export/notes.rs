@@ -36,20 +36,20 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     if !kickoff.all {
         return Ok(notes);
     }
-    let mut kept = Vec::new();
-    for name in std::mem::take(&mut kickoff.types) {
-        match foreign_code(&ResourceTable::get(&ResourceType::new(&name)?)?) {
-            None => kept.push(name),
-            Some(what) => notes.push(Note::new(
-                "suppressed",
-                format!(
-                    "{name} is left out: reading it would run code of another role with your rights ({what}). If you \
-                     trust it, name {name} in _type."
-                ),
-            )),
+    for types in [&mut kickoff.types, &mut kickoff.extras] {
+        for name in std::mem::take(types) {
+            match foreign_code(&ResourceTable::get(&ResourceType::new(&name)?)?) {
+                None => types.push(name),
+                Some(what) => notes.push(Note::new(
+                    "suppressed",
+                    format!(
+                        "{name} is left out: reading it would run code of another role with your rights ({what}). If \
+                         you trust it, name {name} in _type."
+                    ),
+                )),
+            }
         }
     }
-    kickoff.types = kept;
     Ok(notes)
 }
 

@@ -1,6 +1,7 @@
 //! Runs an export in a worker, which shares the work with parallel workers (helpers).
 
 use super::deletions;
+use super::extras::Extras;
 use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::kickoff::Kickoff;
@@ -24,7 +25,8 @@ use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// How often an export is tried when temporary errors stop it.
@@ -33,6 +35,8 @@ const TRIES: u32 = 5;
 const WAIT: Duration = Duration::from_secs(1);
 /// How long to wait before asking a service again that failed to remove files.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How many resources are looked up at a time because others refer to them.
+const EXTRAS_AT_A_TIME: usize = 1000;
 /// The exported function that calls [`help`] in a helper.
 const HELP: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_helper" };
 
@@ -124,8 +128,9 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
             let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
             show(0);
-            let output =
+            let mut output =
                 if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
+            output.extend(work.files_of_extras(&draft)?);
             let deleted = deletions::write(&work.kickoff, &draft, work.target.format(), |name| work.filter(name))?;
             let error =
                 if work.kickoff.single { Vec::new() } else { notes::write(&notes, &draft, work.target.format())? };
@@ -143,7 +148,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
 /// Transactions that held locks have ended by then, and are not among the open ones.
 fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     let mut work = work.clone();
-    for name in &work.kickoff.types {
+    for name in work.kickoff.types.iter().chain(&work.kickoff.extras) {
         ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
     }
     let others = work.kickoff.level.other_types();
@@ -152,7 +157,8 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     }
     let notes = transaction::in_catalog_snapshot(|| -> Result<_> {
         let notes = notes::leave_out(&mut work.kickoff)?;
-        for name in work.kickoff.types.iter().map(String::as_str).chain(others.iter().copied()) {
+        let types = work.kickoff.types.iter().chain(&work.kickoff.extras).map(String::as_str);
+        for name in types.chain(others.iter().copied()) {
             let resource_type = ResourceType::new(name)?;
             ResourceTable::get(&resource_type)?.lock_reads(&resource_type)?;
         }
@@ -221,6 +227,43 @@ impl Work {
         Ok(written.into_iter().map(|(name, _, file)| (name, file)).collect())
     }
 
+    /// Writes the files of what the exported resources refer to. They are read once more, because helpers may have written
+    /// them; what they refer to may refer to more.
+    fn files_of_extras(&self, draft: &Draft) -> Result<Vec<Typed>> {
+        let names = &self.kickoff.extras;
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut extras = Extras::new(names);
+        for name in &self.kickoff.types {
+            self.reader(&Unit::whole(name))?.each(|stored| {
+                extras.look_at(stored.as_resource());
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        let mut files: BTreeMap<&str, Files> =
+            names.iter().map(|name| (name.as_str(), Files::new(draft, name, self.target.format()))).collect();
+        while let Some((name, ids)) = extras.next() {
+            let of_type = files.get_mut(name.as_str()).expect("a file for each type");
+            for ids in ids.chunks(EXTRAS_AT_A_TIME) {
+                let (mut lines, mut count) = (Vec::new(), 0);
+                self.open(&name, Rows::WithIds(ids), None)?.each(|stored| {
+                    stored.write(&mut lines)?;
+                    lines.push(b'\n');
+                    count += 1;
+                    extras.look_at(stored.as_resource());
+                    Ok(ControlFlow::Continue(()))
+                })?;
+                of_type.write(&lines, count)?;
+            }
+        }
+        let mut written = Vec::new();
+        for (name, files) in files {
+            written.extend(files.finish()?.into_iter().map(|file| (name.to_owned(), file)));
+        }
+        Ok(written)
+    }
+
     /// Writes the files of a unit.
     fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Written>> {
         let mut files = Files::new(draft, &unit.resource_type, self.target.format()).numbered(unit.numbers);
@@ -245,8 +288,12 @@ impl Work {
     }
 
     fn reader_with(&self, unit: &Unit, filter: Option<Filter>) -> Result<Reader> {
-        let name = &unit.resource_type;
         let Kickoff { since, until, .. } = self.kickoff;
+        let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
+        self.open(&unit.resource_type, rows, filter)
+    }
+
+    fn open(&self, name: &str, rows: Rows<'_>, filter: Option<Filter>) -> Result<Reader> {
         let resource_type = ResourceType::new(name)?;
         let table = ResourceTable::get(&resource_type)?;
         // Another role may have created an index or a cast since. Then the export starts again and leaves the type out.
@@ -263,7 +310,6 @@ impl Work {
             let type_member = "resourceType";
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
-        let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
         Reader::open(&table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
     }
 }

@@ -9,6 +9,7 @@ static FILE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
 
+static EXTRAS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MOST_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(4);
 /// The smallest allowed file size, in kilobytes: the data kept about each file must be small beside it.
 const LEAST_FILE_KB: i32 = 64;
@@ -48,6 +49,14 @@ pub fn define() {
         &WORKERS,
         1,
         64,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"fhir_bulk.export_extras",
+        c"The types, comma-separated, of resources that come with an export of patients because others refer to them.",
+        c"For example Practitioner,Organization,Location,Medication. They belong to no patient, so without this they do not come.",
+        &EXTRAS,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -96,6 +105,13 @@ pub fn file_bytes_within(most: u64) -> u64 {
 /// `fhir_bulk.export_workers`.
 pub fn workers() -> usize {
     WORKERS.get().unsigned_abs() as usize
+}
+
+/// The types in `fhir_bulk.export_extras`.
+pub fn extras() -> Vec<String> {
+    let names = EXTRAS.get().unwrap_or_default();
+    let names = names.to_string_lossy();
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// `fhir_bulk.max_exports_per_role`.

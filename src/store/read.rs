@@ -25,8 +25,8 @@ pub enum Rows<'a> {
     CreatedAfter(i64),
     /// Those last changed at or after `from` and before `until`.
     ChangedWithin { from: Option<i64>, until: Option<i64> },
-    /// The one with this id.
-    WithId(&'a str),
+    /// Those with these ids.
+    WithIds(&'a [String]),
     /// Those in a range of its blocks.
     Within(Blocks),
     /// Those that have one of these identifiers; without an index also other rows.
@@ -105,9 +105,9 @@ impl Reader {
                     }
                 }
             }
-            Rows::WithId(id) => {
-                query.push_str(" AND id::pg_catalog.text OPERATOR(pg_catalog.=) $1");
-                parameters.push(Parameter::string(id));
+            Rows::WithIds(ids) => {
+                query.push_str(" AND id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)");
+                parameters.push(Parameter::strings(ids.iter().map(String::as_bytes)));
             }
             Rows::Within(Blocks { first, end }) => {
                 for (block, operator) in [(Some(first), ">="), (end, "<")] {

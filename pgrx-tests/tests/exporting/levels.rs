@@ -6,7 +6,7 @@ use fhir_bulk_tests::{Client, Database};
 use serde_json::{Value, json};
 
 /// Resources in FHIR form, loaded as lines of any type.
-fn loaded(lines: &[Value]) -> (Database, Client) {
+pub fn loaded(lines: &[Value]) -> (Database, Client) {
     let (database, mut client) = with_location();
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let url = database.file("resources", text);
@@ -14,11 +14,11 @@ fn loaded(lines: &[Value]) -> (Database, Client) {
     (database, client)
 }
 
-fn patient(id: &str) -> Value {
+pub fn patient(id: &str) -> Value {
     json!({"resourceType": "Patient", "id": id})
 }
 
-fn reference(to: &str) -> Value {
+pub fn reference(to: &str) -> Value {
     json!({"reference": to})
 }
 

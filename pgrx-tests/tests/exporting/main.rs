@@ -4,6 +4,7 @@
 
 mod downloads;
 mod endings;
+mod extras;
 mod filters;
 mod hijack;
 mod horizon;
