@@ -19,9 +19,9 @@ COMMENT ON COLUMN @extschema@.bulk_search_parameter.url IS 'The canonical url, t
 COMMENT ON FUNCTION fhir_bulk_internal.check_search_parameter() IS
     'Checks a search parameter before it is stored, and who stores it';
 
-CREATE FUNCTION fhir_bulk_internal.search_parameters() RETURNS SETOF pg_catalog.jsonb LANGUAGE sql STABLE
+CREATE FUNCTION fhir_bulk_internal.search_parameters() RETURNS SETOF pg_catalog.text LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT p.resource FROM @extschema@.bulk_search_parameter p;
+    SELECT p.resource::pg_catalog.text FROM @extschema@.bulk_search_parameter p ORDER BY p.url;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.search_parameters() IS
     'All search parameters of users';

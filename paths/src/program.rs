@@ -100,12 +100,13 @@ pub struct Scope<'a, 'j> {
     pub resource: Resource<'j>,
     /// The urls of servers whose resources are ours: a reference to `<base>/Patient/1` is one to `Patient/1`.
     pub bases: &'a [String],
-    /// How many contained resources may still be looked at to find what references refer to.
+    /// How many items may still be looked at by criteria, and how many contained resources to find what references refer to.
     looks: Cell<usize>,
 }
 
-/// The most looks at contained resources: of a resource with very many, and as many references to them, each reference would
-/// look at all of them. Two hundred references to two hundred are 40,000 looks at most.
+/// The most looks: of a resource with very many contained ones, and as many references to them, each reference would look at
+/// all of them, and criteria within criteria multiply. Two hundred references to two hundred are 40,000 looks at most. What
+/// needs more is not found: within one row nothing interrupts a filter.
 const MAX_LOOKS: usize = 1_000_000;
 
 impl<'a, 'j> Scope<'a, 'j> {
@@ -113,6 +114,17 @@ impl<'a, 'j> Scope<'a, 'j> {
     #[inline]
     pub fn new(resource: Resource<'j>, bases: &'a [String]) -> Scope<'a, 'j> {
         Scope { resource, bases, looks: Cell::new(MAX_LOOKS) }
+    }
+
+    /// Counts a look; breaks after the last one.
+    fn look(&self) -> ControlFlow<()> {
+        match self.looks.get().checked_sub(1) {
+            Some(left) => {
+                self.looks.set(left);
+                Continue(())
+            }
+            None => Break(()),
+        }
     }
 }
 
@@ -138,6 +150,7 @@ impl Program {
             },
             Program::Choice { of, types } => of.run(scope, this, &mut |item| choice(item, types, sink)),
             Program::Where(of, condition) => of.run(scope, this, &mut |item| {
+                scope.look()?;
                 if condition.holds(scope, item) { sink(item) } else { Continue(()) }
             }),
             Program::Nth(of, wanted) => {
@@ -171,7 +184,13 @@ impl Program {
     /// Whether one of the items is `wanted`.
     #[inline]
     pub fn any<'j>(&self, scope: &Scope<'_, 'j>, this: Item<'j>, mut wanted: impl FnMut(Item<'j>) -> bool) -> bool {
-        self.run(scope, this, &mut |item| if wanted(item) { Break(()) } else { Continue(()) }).is_break()
+        // A program also breaks when it has looked at too much.
+        let mut found = false;
+        let _ = self.run(scope, this, &mut |item| {
+            found = wanted(item);
+            if found { Break(()) } else { Continue(()) }
+        });
+        found
     }
 }
 
@@ -358,8 +377,7 @@ pub(crate) fn without_base<'u>(url: &'u [u8], bases: &[String]) -> &'u [u8] {
 fn contained_type<'j>(scope: &Scope<'_, 'j>, id: &[u8]) -> Option<&'j [u8]> {
     let mut found = None;
     let _ = member(scope.resource.item(), "contained", Some(true), TypeId::RESOURCE, &mut |item| {
-        let Some(left) = scope.looks.get().checked_sub(1) else { return Break(()) };
-        scope.looks.set(left);
+        scope.look()?;
         let text = |name: &[u8]| item.object().and_then(|object| object.member(name)).and_then(|value| value.string());
         if text(b"id") == Some(id) {
             found = text(b"resourceType");

@@ -99,6 +99,7 @@ impl Kickoff {
         kickoff.left_out = kickoff.level.keep_types(&mut kickoff.types, all)?;
         kickoff.add_extras()?;
         // Whether they are there is for the caller to hear now, not for the job.
+        kickoff.level.check_code(|name| kickoff.names(name))?;
         kickoff.level.patients()?;
         let filters = TypeFilters::parse(&filters, &kickoff.types, lenient)?;
         Ok(Kickoff { filters, ..kickoff })
@@ -154,6 +155,11 @@ impl Kickoff {
         }
         self.left_out.retain(|name| !self.extras.contains(name));
         Ok(())
+    }
+
+    /// Whether the request named a type, and so trusts its table.
+    pub fn names(&self, resource_type: &str) -> bool {
+        !self.all && self.types.iter().chain(&self.left_out).any(|name| name == resource_type)
     }
 
     /// Whether the export includes deletions.

@@ -3,7 +3,7 @@
 
 use super::request::{Request, missing};
 use crate::settings;
-use crate::store::{Filter, Patients};
+use crate::store::{Filter, Patients, ResourceTable, ResourceType, foreign_code};
 use fhir_bulk_paths::search::Compartment;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
@@ -96,6 +96,26 @@ impl Level {
             Level::Patient { .. } => &["Patient"],
             Level::Group { .. } => &["Group"],
         }
+    }
+
+    /// Checks that reading the patients runs no other role's code, for types that the request did not name.
+    ///
+    /// # Errors
+    /// 42501, with what the code is; 3F000.
+    pub fn check_code(&self, is_named: impl Fn(&str) -> bool) -> Result<()> {
+        for name in self.other_types().iter().filter(|name| !is_named(name)) {
+            let resource_type = ResourceType::new(name)?;
+            if ResourceTable::find(&resource_type)?.is_none() {
+                continue;
+            }
+            // Locked first, so that the checked table is the one that is read.
+            if let Some(what) = foreign_code(&ResourceTable::lock_to_read(&resource_type)?) {
+                let message = format!("reading {name} would run code of another role with your rights: {what}");
+                return Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
+                    .hint(format!("If you trust it, name {name} in _type.")));
+            }
+        }
+        Ok(())
     }
 
     /// The patients now, as far as the current role sees them; `None` for all, or if they do not count.

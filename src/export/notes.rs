@@ -38,7 +38,7 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     }
     for types in [&mut kickoff.types, &mut kickoff.extras] {
         for name in std::mem::take(types) {
-            match foreign_code(&ResourceTable::get(&ResourceType::new(&name)?)?) {
+            match foreign_code_of_type(&ResourceType::new(&name)?)? {
                 None => types.push(name),
                 Some(what) => notes.push(Note::new(
                     "suppressed",
@@ -53,6 +53,16 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     Ok(notes)
 }
 
+/// What of a type's table, or of its history table, would run code of other roles.
+fn foreign_code_of_type(resource_type: &ResourceType) -> Result<Option<String>> {
+    if let Some(what) = foreign_code(&ResourceTable::get(resource_type)?) {
+        return Ok(Some(what));
+    }
+    // Its deletions are read, too, and all of it is planned when it is locked.
+    let history = ResourceTable::lock_history_to_read(resource_type)?;
+    Ok(history.and_then(|history| Some(format!("in its history: {}", foreign_code(&history)?))))
+}
+
 /// Notes which queries of `_typeFilter` were not applied.
 pub fn of_filters(filters: &TypeFilters) -> Vec<Note> {
     let note = |ignored: &Ignored| Note {
@@ -61,6 +71,15 @@ pub fn of_filters(filters: &TypeFilters) -> Vec<Note> {
         parameter: Some("_typeFilter"),
     };
     filters.ignored().iter().map(note).collect()
+}
+
+/// Notes deletions of which it is not known whether the export would have had the resource.
+pub fn of_deletions(unknown: u64) -> Option<Note> {
+    let diagnostics = format!(
+        "Of {unknown} deleted resources no content is kept, so that it is not known whether they belonged to this export. \
+         They are not in \"deleted\"."
+    );
+    (unknown > 0).then(|| Note::new("incomplete", diagnostics))
 }
 
 /// Notes types that the request named, and that belong to no patient.

@@ -7,7 +7,7 @@ use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
 use super::outcome::Outcome;
-use super::provenance;
+use super::provenance::Linked;
 use super::target::Target;
 use super::units::{self, Unit};
 use crate::extension::LIBRARY;
@@ -131,7 +131,10 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             let mut output =
                 if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
             output.extend(work.files_of_extras(&draft)?);
-            let deleted = deletions::write(&work.kickoff, &draft, work.target.format(), |name| work.filter(name))?;
+            let (kickoff, format) = (&work.kickoff, work.target.format());
+            let (deleted, unknown) =
+                deletions::write(kickoff, work.patients.as_ref(), &draft, format, |name| work.filter(name))?;
+            notes.extend(notes::of_deletions(unknown));
             let error =
                 if work.kickoff.single { Vec::new() } else { notes::write(&notes, &draft, work.target.format())? };
             Ok(Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted, error })
@@ -155,6 +158,7 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     for name in others {
         ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
     }
+    work.kickoff.level.check_code(|name| work.kickoff.names(name))?;
     let notes = transaction::in_catalog_snapshot(|| -> Result<_> {
         let notes = notes::leave_out(&mut work.kickoff)?;
         let types = work.kickoff.types.iter().chain(&work.kickoff.extras).map(String::as_str);
@@ -267,12 +271,12 @@ impl Work {
     /// Writes the files of a unit.
     fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Written>> {
         let mut files = Files::new(draft, &unit.resource_type, self.target.format()).numbered(unit.numbers);
-        if unit.resource_type == provenance::TYPE && self.kickoff.level.has_patients() {
-            let queries = self.kickoff.filters.of(provenance::TYPE)?;
-            let mut reader = self.reader_with(unit, queries)?;
-            provenance::write(&self.kickoff, self.patients.as_ref(), &mut reader, &mut files, progress)?;
-        } else {
-            files.write_all(&mut self.reader(unit)?, progress)?;
+        match Linked::of(&self.kickoff, self.patients.as_ref(), &unit.resource_type) {
+            Some(linked) => {
+                let queries = self.kickoff.filters.of(&unit.resource_type)?;
+                linked.write_all(&mut self.reader_with(unit, queries)?, &mut files, progress)?;
+            }
+            None => files.write_all(&mut self.reader(unit)?, progress)?,
         }
         files.finish()
     }

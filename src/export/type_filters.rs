@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The most queries of a request.
 const MAX_QUERIES: usize = 100;
 
+/// The most bytes of all queries: they are compiled several times.
+const MAX_BYTES: usize = 256 << 10;
+
 /// The filters of a request, as the queue stores them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TypeFilters {
@@ -57,10 +60,16 @@ impl TypeFilters {
             Error::invalid_argument(format!("_typeFilter \"{}\" is not a query", shown(query)))
                 .hint("It is a type with a search query: Observation?status=final")
         })?;
-        let known = types.iter().find(|known| known.as_str() == name).ok_or_else(|| {
+        let known = types.iter().find(|known| known.eq_ignore_ascii_case(name)).ok_or_else(|| {
             Error::invalid_argument(format!("_typeFilter is for {}, which is not exported", shown(name)))
                 .hint("Name the type in _type, or leave out the query.")
         })?;
+        let bytes = self.queries.iter().map(|(_, query)| query.len()).sum::<usize>() + conditions.len();
+        if bytes > MAX_BYTES {
+            return Err(Error::invalid_argument(format!(
+                "the queries of _typeFilter have more than {MAX_BYTES} bytes"
+            )));
+        }
         let filter = Filter::new(conditions, known)?;
         for sentence in filter.ignored() {
             self.ignored.push(Ignored { code: "informational".to_owned(), diagnostics: sentence.clone() });

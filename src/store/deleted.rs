@@ -2,7 +2,9 @@
 
 use super::moment::check_moment;
 use super::statement::sql;
-use super::{Filter, ResourceTable, ResourceType};
+use super::{ResourceTable, ResourceType};
+use fhir_bulk_codec::jsonb::EMPTY_OBJECT as EMPTY;
+use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::cursor::Cursor;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::Parameter;
@@ -18,18 +20,20 @@ pub fn may_read_history(resource_type: &ResourceType) -> Result<bool> {
 }
 
 /// Which deletions to find.
-pub struct Deletions<'a> {
+#[derive(Clone, Copy)]
+pub struct Deletions {
     /// At or after this, in microseconds since 2000-01-01T00:00:00Z.
     pub since: i64,
     /// Before this.
     pub until: Option<i64>,
-    /// Of resources that this let through when they were deleted.
-    pub filter: Option<&'a Filter>,
+    /// Whether the contents are read, too: they are large.
+    pub with_content: bool,
 }
 
-/// Calls `handle` with the ids of resources that were deleted and have not been created again. A deletion is a row with
-/// status `deleted`, in the resource table or, if the current role may read it, in the history table. The row has the last
-/// version's content; if it has none, the version before it in the history table counts.
+/// Calls `handle` with each resource that was deleted and has not been created again. A deletion is a row with status
+/// `deleted`, in the resource table or, if the current role may read it, in the history table. The row has the last version's
+/// content; if it has none, the version before it in the history table counts, and without one the content is an empty
+/// object. If contents are not read, it is empty, too.
 ///
 /// # Errors
 /// 3F000; 40001 if a table was truncated or rewritten since the transaction's snapshot; the errors of `handle`. PostgreSQL
@@ -37,10 +41,10 @@ pub struct Deletions<'a> {
 pub fn deleted(
     table: &ResourceTable,
     resource_type: &ResourceType,
-    wanted: &Deletions<'_>,
-    mut handle: impl FnMut(&str) -> Result<()>,
+    wanted: Deletions,
+    mut handle: impl FnMut(Resource<'_>) -> Result<()>,
 ) -> Result<()> {
-    let Deletions { since, until, filter } = *wanted;
+    let Deletions { since, until, with_content } = wanted;
     let live = &table.sql_name;
     let mut parameters = vec![Parameter::timestamptz(since)];
     let mut before = "";
@@ -58,11 +62,10 @@ pub fn deleted(
         Some(history) if history.is_readable()? => Some(history),
         _ => None,
     };
-    // Contents are read for a filter only: they are large.
-    let content = |of: &str| match (filter, &history) {
-        (None, _) => "NULL::pg_catalog.jsonb".to_owned(),
-        (Some(_), None) => format!("{of}.resource::pg_catalog.jsonb"),
-        (Some(_), Some(history)) => format!(
+    let content = |of: &str| match (with_content, &history) {
+        (false, _) => "NULL::pg_catalog.jsonb".to_owned(),
+        (true, None) => format!("{of}.resource::pg_catalog.jsonb"),
+        (true, Some(history)) => format!(
             "CASE WHEN {of}.resource::pg_catalog.text OPERATOR(pg_catalog.<>) '{{}}'::pg_catalog.text \
              THEN {of}.resource::pg_catalog.jsonb \
              ELSE (SELECT v.resource::pg_catalog.jsonb FROM {} v WHERE v.id OPERATOR(pg_catalog.=) {of}.id \
@@ -97,14 +100,12 @@ pub fn deleted(
     let mut cursor = Cursor::open(&sql(last), &parameters);
     check_moment(&cursor)?;
     cursor.fetch(|row| {
-        let id = row.text(0).unwrap_or_default();
-        let is_wanted = filter.is_none_or(|filter| {
-            let changed = row.int8(1).filter(|at| !INFINITE_TIMES.contains(at));
-            row.jsonb(2).is_some_and(|json| filter.matches(id, resource_type.canonical(), changed, json))
-        });
-        if is_wanted {
-            handle(id)?;
-        }
+        handle(Resource {
+            id: row.text(0).unwrap_or_default(),
+            resource_type: resource_type.canonical(),
+            last_updated: row.int8(1).filter(|at| !INFINITE_TIMES.contains(at)),
+            json: row.jsonb(2).unwrap_or(EMPTY),
+        })?;
         Ok(ControlFlow::Continue(()))
     })?;
     cursor.close();

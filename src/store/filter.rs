@@ -76,6 +76,11 @@ impl Filter {
             && self.membership.as_ref().is_none_or(|membership| membership.has(resource))
     }
 
+    /// As [`Filter::matches`].
+    pub fn lets_through(&self, resource: Resource<'_>) -> bool {
+        self.matches(resource.id, resource.resource_type, resource.last_updated, resource.json)
+    }
+
     /// Whether an index of the table may find the rows for the current role.
     pub fn has_index(&self, table: &ResourceTable) -> bool {
         let mut parameters = Vec::new();

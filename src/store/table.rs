@@ -143,6 +143,18 @@ impl ResourceTable {
         Ok(oid.map(|oid| ResourceTable::new(oid, schema, name)))
     }
 
+    /// Locks the table of a type's older versions for reading, if there is one.
+    ///
+    /// # Errors
+    /// 3F000.
+    pub fn lock_history_to_read(resource_type: &ResourceType) -> Result<Option<ResourceTable>> {
+        let schema = settings::data_schema()?;
+        schema_oid(&schema)?;
+        let name = resource_type.history_name();
+        let oid = catalog::lock_for_select(&name, &schema);
+        Ok(oid.map(|oid| ResourceTable::new(oid, schema, name)))
+    }
+
     /// Its history table: in its own schema, else in `fhir_bulk.data_schema`.
     ///
     /// # Errors

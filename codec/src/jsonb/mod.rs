@@ -17,6 +17,9 @@ pub mod walk;
 /// its default), so its jsonb functions can handle everything that is stored.
 pub const MAX_DEPTH: usize = 1000;
 
+/// The bytes of `{}`.
+pub const EMPTY_OBJECT: &[u8; 4] = &OBJECT.to_le_bytes();
+
 pub(crate) const COUNT_MASK: u32 = 0x0FFF_FFFF;
 pub(crate) const SCALAR: u32 = 0x1000_0000;
 pub(crate) const OBJECT: u32 = 0x2000_0000;

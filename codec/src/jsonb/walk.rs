@@ -4,7 +4,7 @@
 //! where padding ends.
 
 use super::value::rank_at;
-use super::{ARRAY, COUNT_MASK, HAS_OFFSET, LENGTH_MASK, OBJECT, SCALAR, TYPE_MASK, kind};
+use super::{ARRAY, COUNT_MASK, EMPTY_OBJECT, HAS_OFFSET, LENGTH_MASK, OBJECT, SCALAR, TYPE_MASK, kind};
 use std::mem::replace;
 use std::slice::Iter;
 
@@ -128,8 +128,7 @@ impl<'j> Container<'j> {
 
     /// An empty object.
     pub fn empty() -> Container<'static> {
-        const EMPTY: &[u8; 4] = &OBJECT.to_le_bytes();
-        Container::at(EMPTY, 0)
+        Container::at(EMPTY_OBJECT, 0)
     }
 
     /// A jsonb has less than 1 GB, so its offsets fit in 32 bits.

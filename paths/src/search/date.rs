@@ -76,7 +76,9 @@ fn period(object: Container<'_>) -> Option<Span> {
     if start.is_none() && end.is_none() {
         return None;
     }
-    Some((start.map_or(Some(ALWAYS.0), |time| Some(time?.0))?, end.map_or(Some(ALWAYS.1), |time| Some(time?.1))?))
+    let span = (start.map_or(Some(ALWAYS.0), |time| Some(time?.0))?, end.map_or(Some(ALWAYS.1), |time| Some(time?.1))?);
+    // What ends before it starts is at no time.
+    (span.0 < span.1).then_some(span)
 }
 
 /// The outer limits of a Timing: of its events, else of its bounds.

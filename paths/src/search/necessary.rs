@@ -128,6 +128,10 @@ fn containing(program: &Program, leaves: &dyn Fn(TypeId) -> Option<Vec<String>>)
 
 /// The patterns of resources in which a program finds what is like one of `inner`.
 fn around(program: &Program, inner: Vec<String>) -> Option<Vec<String>> {
+    // Choices within choices are many.
+    if inner.len() > MAX_PATTERNS {
+        return None;
+    }
     match program {
         Program::Root => Some(inner),
         Program::Member { of, name, is_list, .. } => {

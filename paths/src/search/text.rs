@@ -12,6 +12,8 @@ pub struct Text {
     /// Folded, unless it has to be the same.
     text: String,
     mode: Mode,
+    /// For [`Mode::Contains`].
+    search: Search,
 }
 
 /// How texts are compared.
@@ -40,7 +42,7 @@ const PARTS: [&[u8]; 11] = [
     b"country",
 ];
 
-/// The most bytes of a text that others have to contain: it is compared at each place of them.
+/// The most bytes of a text that others have to contain.
 const MAX_CONTAINED: usize = 1000;
 
 impl Text {
@@ -56,7 +58,8 @@ impl Text {
         if text.is_empty() {
             return Err(Refused::invalid("its value has only accents, which are not compared"));
         }
-        Ok(Text { text, mode })
+        let search = if mode == Mode::Contains { Search::new(&text) } else { Search::default() };
+        Ok(Text { text, mode, search })
     }
 
     /// Whether an item is such a text, or a HumanName or an Address with one.
@@ -95,20 +98,10 @@ impl Text {
                 text.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
             }
             Mode::Contains if text.is_ascii() => {
-                wanted.is_empty() || text.windows(wanted.len()).any(|part| part.eq_ignore_ascii_case(wanted))
+                self.search.is_in(text.iter().map(|byte| char::from(byte.to_ascii_lowercase())))
             }
             Mode::Start => str::from_utf8(text).is_ok_and(|text| self.starts(folded(text))),
-            Mode::Contains => str::from_utf8(text).is_ok_and(|text| {
-                let mut rest = folded(text);
-                loop {
-                    if self.starts(rest.clone()) {
-                        return true;
-                    }
-                    if rest.next().is_none() {
-                        return false;
-                    }
-                }
-            }),
+            Mode::Contains => str::from_utf8(text).is_ok_and(|text| self.search.is_in(folded(text))),
         }
     }
 
@@ -117,9 +110,45 @@ impl Text {
     }
 }
 
+/// A search for a text, in time that does not depend on its length (Knuth, Morris and Pratt).
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Search {
+    wanted: Vec<char>,
+    /// For each place in it: how many characters at its beginning are the last ones before and at this place.
+    again: Vec<usize>,
+}
+
+impl Search {
+    fn new(text: &str) -> Search {
+        let mut search = Search { wanted: text.chars().collect(), again: vec![0] };
+        for at in 1..search.wanted.len() {
+            let known = search.step(search.again[at - 1], search.wanted[at]);
+            search.again.push(known);
+        }
+        search
+    }
+
+    /// How many characters are found after another one, when `known` were before.
+    #[inline]
+    fn step(&self, mut known: usize, next: char) -> usize {
+        while known > 0 && self.wanted[known] != next {
+            known = self.again[known - 1];
+        }
+        known + usize::from(self.wanted[known] == next)
+    }
+
+    fn is_in(&self, mut text: impl Iterator<Item = char>) -> bool {
+        let mut known = 0;
+        text.any(|next| {
+            known = self.step(known, next);
+            known == self.wanted.len()
+        })
+    }
+}
+
 /// The characters without their accents, in small letters. Marks that are not accents stay: vowel signs of Indic scripts are
 /// letters.
-fn folded(text: &str) -> impl Iterator<Item = char> + Clone {
+fn folded(text: &str) -> impl Iterator<Item = char> {
     let plain = text.nfd().filter(|c| canonical_combining_class(*c) == 0);
     // What was no accent is put together again: syllables of Hangul.
     plain.flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c }).nfc()

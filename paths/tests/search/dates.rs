@@ -12,6 +12,7 @@ fn observations() -> Table {
         period  "effectivePeriod":{"start":"2020-05-01","end":"2020-05-20"}
         from    "effectivePeriod":{"start":"2020-05-15"}
         until   "effectivePeriod":{"end":"2020-05-05"}
+        back    "effectivePeriod":{"start":"2020-06-01","end":"2020-05-01"}
         open    "effectivePeriod":{"extension":[{"url":"u","valueCode":"unknown"}]}
         events  "effectiveTiming":{"event":["2020-06-01","2020-04-01"]}
         bounds  "effectiveTiming":{"repeat":{"boundsPeriod":{"start":"2020-05-01","end":"2020-05-31"},"count":3}}
@@ -93,7 +94,7 @@ fn zones_are_offsets_from_utc() {
 fn dates_are_missing_without_an_element_and_never_match_without_a_date() {
     observations().finds(&[
         ("date:missing=true", "none"),
-        ("date:missing=false", "year month day noon half west period from until open events bounds weekly bad"),
+        ("date:missing=false", "year month day noon half west period from until back open events bounds weekly bad"),
         ("date=2020-05-11,2020-05-10", "day noon half west"),
         ("date=ge2020-05-10&date=lt2020-05-11", "year month day noon half period events bounds"),
         ("date=ge2020-05-10&date=le2020-05-10&date=ne2020-05-10", "year month period events bounds"),

@@ -216,3 +216,17 @@ fn composites_with_unpublished_parts() {
         ("progress-status-state-period=active$2019", ""),
     ]);
 }
+
+#[test]
+fn criteria_within_criteria_end_and_choices_within_choices_are_not_looked_for_by_an_index() {
+    let deep = (0..24).fold("url".to_owned(), |inner, _| format!("%resource.extension.where({inner}.exists())"));
+    let extensions: Vec<String> = (0..20).map(|n| format!("{{\"url\":\"u{n}\",\"valueCode\":\"c\"}}")).collect();
+    let mut table = Table::r4("Basic", &format!("a \"extension\":[{}]", extensions.join(",")));
+    let never = deep.replacen("url.exists()", "url = 'none'", 1);
+    let codes = format!("Basic{}.extension.value.ofType(code)", ".extension.value".repeat(4));
+    table.own = vec![
+        own("deep", Kind::Token, "Basic", &format!("Basic.extension.where({never}.exists()).url")),
+        own("codes", Kind::Token, "Basic", &codes),
+    ];
+    table.finds(&[("deep=u1", ""), ("codes=c", "")]);
+}

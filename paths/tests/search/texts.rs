@@ -130,3 +130,22 @@ fn urls() {
         ("url:missing=true", "none"),
     ]);
 }
+
+#[test]
+fn a_text_is_searched_for_once_however_often_it_nearly_begins() {
+    let near = "a".repeat(900);
+    let names = format!(
+        "plain \"name\":[{{\"text\":\"{}b{near}\"}}]\n accent \"name\":[{{\"text\":\"{}b{near}\u{e9}\"}}]",
+        "a".repeat(899),
+        "a".repeat(899)
+    );
+    let wanted = |text: &str| format!("name:contains={text}");
+    let table = Table::r4("Patient", &names);
+    table.finds(&[
+        (&wanted(&near), "plain accent"),
+        (&wanted(&format!("{near}e")), "accent"),
+        (&wanted(&format!("ab{near}")), "plain accent"),
+        (&wanted(&format!("{near}b")), ""),
+        (&wanted("aabaab"), ""),
+    ]);
+}

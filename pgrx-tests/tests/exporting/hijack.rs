@@ -1,8 +1,8 @@
 //! A schema has all names of pg_catalog and comes before it in search_path. The extension must never call its functions,
 //! above all not with other roles' rights.
 
-use crate::job::{close_gate, done, download, export, finish, ids, wait_for_readers, with_location};
-use crate::support::{rows, run, value};
+use crate::job::{close_gate, done, download, export, export_sql, finish, ids, wait_for_readers, with_location};
+use crate::support::{assert_error_with_hint, fails, rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::{Value, json};
 
@@ -313,4 +313,42 @@ fn a_table_that_becomes_a_view_of_another_while_the_export_waits_is_left_out() {
     assert_eq!(rows(&mut admin, "SELECT * FROM public.sprung"), [""; 0]);
     let errors = String::from_utf8(download(&mut client, &status["error"][0]["url"])).unwrap();
     assert!(errors.contains("Media is left out"), "{errors}");
+}
+
+#[test]
+fn no_level_of_an_export_reads_a_table_that_nobody_named_and_that_runs_code_of_others() {
+    let (database, mut admin) = with_location();
+    run(
+        &mut admin,
+        r#"SELECT bulk_create_table('Provenance'); SELECT bulk_create_table('Patient'); SELECT bulk_create_table('Coverage');
+           DROP TABLE coverage_history;
+           INSERT INTO patient (id, txid, status, resource) VALUES ('1', 1, 'created', '{}');
+           INSERT INTO provenance (id, txid, status, resource)
+               VALUES ('v', 1, 'created', '{"target": [{"resourceType": "AdverseEvent", "id": "1"}]}')"#,
+    );
+    let mut evil = planted(&mut admin, &database);
+    let of_patient = "SELECT id, txid, cts, ts, resource_type, status, resource FROM patient WHERE evil('level')";
+    for name in ["\"group\"", "adverseevent", "coverage_history", "practitioner"] {
+        run(&mut evil, &format!("CREATE VIEW {name} AS {of_patient}; GRANT SELECT ON {name} TO PUBLIC"));
+    }
+    run(&mut admin, "TRUNCATE public.sprung; SET fhir_bulk.export_extras = 'Practitioner'");
+    let group = json!({"level": "group", "group": "1"});
+    let refused = fails(&mut admin, &export_sql(&group));
+    assert_error_with_hint(&refused, "42501", &["Group", "view"]);
+    for request in [
+        json!({"level": "patient"}),
+        json!({"level": "patient", "patient": "1"}),
+        json!({"level": "patient", "_type": "Provenance,Patient"}),
+        json!({"level": "patient", "_since": "2020-01-01"}),
+        json!({"_since": "2020-01-01"}),
+    ] {
+        let status = done(&mut admin, &request);
+        assert_eq!(ids(&mut admin, &status, "Patient"), ["1"], "{request}");
+    }
+    assert_eq!(rows(&mut admin, "SELECT * FROM public.sprung"), [""; 0]);
+    // A caller who names a type trusts it.
+    let mut named = group.clone();
+    named["_type"] = "Group,Patient".into();
+    done(&mut admin, &named);
+    assert_ne!(value(&mut admin, "SELECT count(*) FROM public.sprung"), "0");
 }

@@ -298,3 +298,26 @@ fn files_are_as_large_as_the_request_allows() {
         assert_error(&fails(&mut client, &export_sql(&json!({name: value}))), "22023", &[name]);
     }
 }
+
+#[test]
+fn deletions_of_provenance_are_told_by_its_targets_and_of_what_has_no_content_by_its_id() {
+    let mut lines = hospital();
+    for (id, target) in
+        [("v-patient", "Patient/a"), ("v-observation", "Observation/o-a"), ("v-nobody", "Observation/o-nobody")]
+    {
+        lines.push(json!({"resourceType": "Provenance", "id": id, "target": [reference(target)]}));
+    }
+    lines.push(json!({"resourceType": "Condition", "id": "c", "subject": reference("Patient/a")}));
+    let (_database, mut client) = loaded(&lines);
+    run(
+        &mut client,
+        "UPDATE provenance SET status = 'deleted', ts = '2024-06-01Z';
+         UPDATE condition SET status = 'deleted', ts = '2024-06-01Z', resource = '{}';
+         INSERT INTO patient (id, txid, status, ts, resource) VALUES ('gone', 1, 'deleted', '2024-06-01Z', '{}')",
+    );
+    let request = json!({"_since": "2024-05-01", "level": "patient"});
+    assert_eq!(deletions(&mut client, &request), ["Patient/gone", "Provenance/v-observation", "Provenance/v-patient"]);
+    let status = done(&mut client, &request);
+    let error = String::from_utf8(download(&mut client, &status["error"][0]["url"])).unwrap();
+    assert!(error.contains("Of 1 deleted resources no content is kept"), "{error}");
+}
