@@ -180,20 +180,42 @@ impl<'j> Container<'j> {
 
     /// The value of the first remaining member with this name.
     #[inline]
-    pub fn member(mut self, wanted: &[u8]) -> Option<Value<'j>> {
-        while let Some((name, value)) = self.next_member() {
-            if name.len() < wanted.len() {
+    pub fn member(self, wanted: &[u8]) -> Option<Value<'j>> {
+        let mut start = self.name_start;
+        for (at, entry) in self.names.as_slice().iter().enumerate() {
+            let end = self.end(u32::from_le_bytes(*entry), start);
+            let range = replace(&mut start, end) as usize..end as usize;
+            if range.len() < wanted.len() {
                 continue;
             }
             // Names are sorted by length first.
-            if name.len() > wanted.len() {
+            if range.len() > wanted.len() {
                 return None;
             }
-            if name.as_bytes() == wanted {
-                return Some(value);
+            if &self.bytes[range] == wanted {
+                return Some(self.value_after(at));
             }
         }
         None
+    }
+
+    /// The value after `skipped` of the remaining values, which are not read: their lengths lead to it.
+    #[inline]
+    fn value_after(&self, skipped: usize) -> Value<'j> {
+        let values = self.values.as_slice();
+        let (mut start, mut before) = (self.value_start, 0);
+        for entry in values[..skipped].iter().rev() {
+            let entry = u32::from_le_bytes(*entry);
+            before += entry & LENGTH_MASK;
+            if entry & HAS_OFFSET != 0 {
+                start = self.data;
+                break;
+            }
+        }
+        let start = start + before;
+        let entry = u32::from_le_bytes(values[skipped]);
+        let slice = Slice { bytes: self.bytes, start: start as usize, end: self.end(entry, start) as usize };
+        Value { kind: entry & TYPE_MASK, slice }
     }
 
     /// Whether one of the remaining members has this name.
