@@ -148,3 +148,48 @@ fn every_kind_of_table_takes_a_copy_as_it_takes_a_load() {
         assert_eq!(rows(&mut copied, history), rows(&mut loaded, history), "{kind}");
     }
 }
+
+#[test]
+fn a_foreign_table_takes_a_copy_and_so_does_one_that_citus_distributes() {
+    let far = Database::new();
+    let mut other = far.connect();
+    aidbox_tables(&mut other, &[]);
+    table(&mut other, "far_patient", "");
+    let database = Database::new();
+    let mut client = session(&database);
+    aidbox_tables(&mut client, &[]);
+    run(
+        &mut client,
+        &format!(
+            "CREATE EXTENSION postgres_fdw;
+             CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{}', dbname '{}');
+             CREATE USER MAPPING FOR postgres SERVER far OPTIONS (user 'postgres');
+             CREATE FOREIGN TABLE patient (id text, txid bigint NOT NULL, cts timestamptz DEFAULT now(),
+                 ts timestamptz DEFAULT now(), resource_type text, status resource_status NOT NULL, resource jsonb NOT NULL)
+                 SERVER far OPTIONS (table_name 'far_patient')",
+            far.cluster().port(),
+            far.name()
+        ),
+    );
+    let statement = "COPY patient FROM STDIN (FORMAT fhir)";
+    assert_eq!(copy(&mut client, statement, patients(1..=300)), 300);
+    assert_eq!(copy(&mut client, statement, patients(200..=400)), 201);
+    let states = "SELECT status, count(*) FROM far_patient GROUP BY 1 ORDER BY 1";
+    assert_eq!(rows(&mut other, states), ["created|299", "updated|101"]);
+    assert_error(&copy_fails(&mut client, statement, patients(500..=501) + "bad\n"), "22P02", &["line 3"]);
+    assert_eq!(count(&mut other, "SELECT count(*) FROM far_patient"), 400);
+
+    // What tells of a distributed table, without Citus.
+    let database = Database::new();
+    let mut client = session(&database);
+    aidbox_tables(&mut client, &["Patient"]);
+    run(
+        &mut client,
+        "SET allow_system_table_mods = on; CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+         INSERT INTO pg_catalog.pg_dist_partition VALUES ('patient')",
+    );
+    assert!(value(&mut client, "SELECT bulk_write_path('Patient')").starts_with("staged"));
+    assert_eq!(copy(&mut client, statement, patients(1..=300)), 300);
+    assert_eq!(copy(&mut client, statement, patients(200..=400)), 201);
+    assert_eq!(rows(&mut client, &states.replace("far_", "")), ["created|299", "updated|101"]);
+}
