@@ -141,7 +141,7 @@ fn definition(code: &str, of: &Searched<'_>) -> Result<Definition, Refused> {
     let found = parameters::find(of.version, of.resource_type, code).or_else(|| of.own.iter().find(is_own).cloned());
     found.ok_or_else(|| {
         Refused::unsupported(format!("{} has no such search parameter", of.resource_type))
-            .hint("Parameters of your own can be added to table bulk_search_parameter.")
+            .hint("bulk_search_parameters() lists the parameters; your own go into table bulk_search_parameter.")
     })
 }
 
