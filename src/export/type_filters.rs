@@ -66,9 +66,7 @@ impl TypeFilters {
         })?;
         let bytes = self.queries.iter().map(|(_, query)| query.len()).sum::<usize>() + conditions.len();
         if bytes > MAX_BYTES {
-            return Err(Error::invalid_argument(format!(
-                "the queries of _typeFilter have more than {MAX_BYTES} bytes"
-            )));
+            return Err(Error::invalid_argument(format!("_typeFilter has more than {MAX_BYTES} bytes of queries")));
         }
         let filter = Filter::new(conditions, known)?;
         for sentence in filter.ignored() {
