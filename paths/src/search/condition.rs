@@ -115,6 +115,16 @@ impl Condition {
         Ok(Some(Condition { program, wanted, sense }))
     }
 
+    /// The place at which it is tried: first what is decided quickly and lets few resources through.
+    pub fn rank(&self) -> u8 {
+        match (&self.program, self.sense) {
+            (Program::Id | Program::LastUpdated, _) => 0,
+            (_, Sense::Any) if self.wanted.is_of_codes() => 1,
+            (_, Sense::Any) => 2,
+            (_, Sense::None | Sense::Missing(_)) => 3,
+        }
+    }
+
     /// Whether a resource fulfils it.
     #[inline]
     pub fn holds(&self, scope: &Scope<'_, '_>) -> bool {

@@ -63,6 +63,11 @@ pub struct Wanted {
 const FEW: usize = 8;
 
 impl Wanted {
+    /// Whether they are codes, references or urls, which are compared as they are.
+    pub fn is_of_codes(&self) -> bool {
+        matches!(self.all.first(), Some(Criterion::Token(_) | Criterion::Reference(_) | Criterion::Uri(_)))
+    }
+
     pub fn new(all: Vec<Criterion>) -> Wanted {
         let mut wanted = Wanted { all, by_key: None, without_key: Vec::new() };
         let has_keys = matches!(wanted.all.first(), Some(Criterion::Token(_) | Criterion::Reference(_)));

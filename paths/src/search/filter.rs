@@ -31,6 +31,8 @@ impl Filter {
         for clause in query::parse(query)? {
             conditions.extend(Condition::new(&clause, of, &mut ignored)?);
         }
+        // All have to hold, in whatever order. Stable: the order of the query is kept within a rank.
+        conditions.sort_by_key(Condition::rank);
         Ok(Filter { queries: vec![conditions], bases: of.bases.to_vec(), version: of.version, ignored })
     }
 

@@ -39,7 +39,7 @@ pub(super) fn token_by_index(bench: &mut Bench) -> Outcome<f64> {
     Ok(seconds)
 }
 
-/// The last one decides, so each row meets all five.
+/// As a user writes them: the one that decides stands last, and is tried first.
 pub(super) fn five_conditions(bench: &mut Bench) -> Outcome<f64> {
     let code = rare_code(bench)?;
     dump(bench, &format!("status:not=none&subject:missing=false&date=ge1900&code:not=none&code={code}"))
