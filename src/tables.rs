@@ -46,10 +46,9 @@ fn bulk_search_parameters()
 -> TableIterator<'static, (name!(resource_type, String), name!(name, String), name!(kind, String), name!(url, String))>
 {
     let types = or_raise(readable_types());
-    let rows = types.into_iter().flat_map(|resource_type| {
-        let name = resource_type.canonical().to_owned();
-        let row = move |known: Definition| (name.clone(), known.code, known.kind.name().to_owned(), known.url);
-        search_parameters(resource_type.canonical()).into_iter().map(row)
-    });
+    let row = |(resource_type, known): (&str, Definition)| {
+        (resource_type.to_owned(), known.code, known.kind.name().to_owned(), known.url)
+    };
+    let rows: Vec<_> = search_parameters(&types).into_iter().map(row).collect();
     TableIterator::new(rows)
 }

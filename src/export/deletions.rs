@@ -45,7 +45,7 @@ pub fn write(
         let with_content = filter.is_some() || linked.is_some();
         let mut candidates = Vec::new();
         deleted(&table, &resource_type, Deletions { since, until: kickoff.until, with_content }, |resource| {
-            if filter.as_ref().is_some_and(|filter| !filter.lets_through(resource)) {
+            if filter.as_ref().is_some_and(|filter| !filter.matches(resource)) {
                 unknown += u64::from(resource.json == EMPTY_OBJECT);
                 return Ok(());
             }

@@ -52,13 +52,14 @@ pub struct Kickoff {
 }
 
 impl Kickoff {
-    /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter", "lenient", "_outputFormat", "contentEncoding",
-    /// "request"}`, all of them optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
+    /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter", "lenient",
+    /// "_minimumFileSize", "_maximumFileSize", "_outputFormat", "contentEncoding", "request"}`, all of them optional, or
+    /// `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
-    /// P0002 for a Group that is not there; 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a `_typeFilter` that is not supported,
-    /// unless the request is lenient; 42P01 for a type without a table; 42501 for a
-    /// type that the role may not read.
+    /// P0002 for a Group that is not there; 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a
+    /// `_typeFilter` that is not supported, unless the request is lenient; 42P01 for a type without a table; 42501 for a type
+    /// that the role may not read, or if reading the patients would run another role's code.
     pub fn parse(request: serde_json::Value) -> Result<Kickoff> {
         let mut request = Request::new(request)?;
         if request.has("resourceTypes") || request.has("since") {

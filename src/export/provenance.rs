@@ -48,7 +48,7 @@ impl<'a> Linked<'a> {
 
     /// Takes what decides about a Provenance.
     pub fn candidate(&self, resource: Resource<'_>) -> Candidate {
-        let is_wanted = self.of_patients.lets_through(resource);
+        let is_wanted = self.of_patients.matches(resource);
         let mut targets = Vec::new();
         if !is_wanted {
             let _ = self.links.each(resource, &self.bases, |name, id| {
@@ -76,7 +76,7 @@ impl<'a> Linked<'a> {
             }
             let filter = Filter::of_patients(None, name, self.patients.cloned());
             each_live(&ResourceType::new(name)?, ids.into_iter(), |id, json| {
-                if filter.matches(id, name, None, json) {
+                if filter.matches(Resource { id, resource_type: name, last_updated: None, json }) {
                     found.insert((name.to_owned(), id.to_owned()));
                 }
                 Ok(())

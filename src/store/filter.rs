@@ -1,5 +1,5 @@
-//! Filters on resources: FHIR's search queries, and the patients that resources belong to. The rows' bytes decide; where an index can find the rows, the statement asks
-//! for it.
+//! Filters on resources: FHIR's search queries, and the patients that resources belong to. The rows' bytes decide; where an
+//! index can find the rows, the statement asks for it.
 
 use super::identifiers::indexed_expressions;
 use super::parameters::own_parameters;
@@ -68,17 +68,11 @@ impl Filter {
         self.query.as_ref().map_or(&[], |query| &query.ignored)
     }
 
-    /// Whether it lets a resource through. `last_updated` is in microseconds since 2000-01-01T00:00:00Z.
+    /// Whether it lets a resource through.
     #[inline]
-    pub fn matches(&self, id: &str, resource_type: &str, last_updated: Option<i64>, json: &[u8]) -> bool {
-        let resource = Resource { id, resource_type, last_updated, json };
+    pub fn matches(&self, resource: Resource<'_>) -> bool {
         self.query.as_ref().is_none_or(|query| query.matches(resource))
             && self.membership.as_ref().is_none_or(|membership| membership.has(resource))
-    }
-
-    /// As [`Filter::matches`].
-    pub fn lets_through(&self, resource: Resource<'_>) -> bool {
-        self.matches(resource.id, resource.resource_type, resource.last_updated, resource.json)
     }
 
     /// Whether an index of the table may find the rows for the current role.
@@ -134,8 +128,7 @@ impl Membership {
 /// An indexed expression that may contain one of these patterns, and the patterns for it. A pattern is an object with one
 /// member, and an index is on the resource or on that member.
 fn containment(indexed: &[String], patterns: &[String]) -> Option<(String, Vec<pg_sys::Datum>)> {
-    // PostgreSQL puts an expression in one or two pairs of parentheses.
-    let has = |expression: &str| indexed.iter().any(|found| found.trim_matches(['(', ')']) == expression);
+    let has = |expression: &str| indexed.iter().any(|found| found == expression);
     let jsonb = |text: String| datum::input(pg_sys::JSONBOID, &CString::new(text).expect("JSON text has no NUL"));
     let members: Vec<(String, Value)> = patterns
         .iter()

@@ -13,8 +13,7 @@ use std::ffi::CString;
 /// more rows than wanted: an identifier without a system matches its value in any system. `None` if there is no such index.
 pub fn indexed(table: &ResourceTable, wanted: &[Identifier<'_>]) -> Option<(String, Parameter)> {
     let indexed = indexed_expressions(table);
-    // PostgreSQL puts an expression in one or two pairs of parentheses.
-    let has = |expression: &str| indexed.iter().any(|found| found.trim_matches(['(', ')']) == expression);
+    let has = |expression: &str| indexed.iter().any(|found| found == expression);
     // The smaller index first.
     let (expression, within): (_, fn(Value) -> Value) = if has("resource -> 'identifier'::text") {
         ("(resource OPERATOR(pg_catalog.->) 'identifier'::pg_catalog.text)", |identifier| identifier)
@@ -44,7 +43,8 @@ pub fn by_index<T>(plan: impl FnOnce() -> T) -> T {
     guc::with(&[(c"enable_seqscan", c"off"), (c"enable_bitmapscan", c"on")], Changes::Keep, plan)
 }
 
-/// The expressions of the table's GIN indexes that can answer containment for the current role, as PostgreSQL writes them.
+/// The expressions of the table's GIN indexes that can answer containment for the current role, as PostgreSQL writes them,
+/// without parentheses around them.
 pub(super) fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
     // With a policy, PostgreSQL must not run containment first: it could reveal rows that the policy hides.
     let query = c"SELECT pg_get_indexdef(i.indexrelid, n, false) \
@@ -53,5 +53,7 @@ pub(super) fn indexed_expressions(table: &ResourceTable) -> Vec<String> {
          WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND a.amname = 'gin' \
          AND o.opcname IN ('jsonb_ops', 'jsonb_path_ops') AND NOT row_security_active($1)";
     // PostgreSQL writes operators with their schema if the search_path hides them.
-    spi::catalog_texts(query, &[Parameter::oid(table.oid)])
+    let found = spi::catalog_texts(query, &[Parameter::oid(table.oid)]);
+    // In one or two pairs of parentheses.
+    found.iter().map(|expression| expression.trim_matches(['(', ')']).to_owned()).collect()
 }

@@ -1,6 +1,7 @@
 //! Users' own search parameters: FHIR's SearchParameters in table `bulk_search_parameter`. The extension's owner and
 //! superusers write them, whatever is granted; everybody's filters may use them.
 
+use super::ResourceType;
 use crate::{extension, own_tables, settings};
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::{compile, compile_within};
@@ -41,7 +42,8 @@ struct Part {
 const MAX_BASES: usize = 300;
 const RELEASES: [Version; 3] = [Version::R4, Version::R4B, Version::R5];
 
-/// All parameters of the table, by their urls. One that another library's version has stored, and that is not understood, is left out.
+/// All parameters of the table, by their urls. One that another version of the library has stored, and that is not understood,
+/// is left out.
 pub(super) fn own_parameters() -> Vec<Definition> {
     let owner = extension::this_extension().owner;
     let stored: Vec<String> = own_tables::rows(owner, "search_parameters()", Vec::new);
@@ -49,10 +51,13 @@ pub(super) fn own_parameters() -> Vec<Definition> {
     stored.iter().filter_map(read).collect()
 }
 
-/// The parameters that filters of a type may have, HL7's and users' own, sorted by code.
-pub fn search_parameters(resource_type: &str) -> Vec<Definition> {
-    let own = own_parameters();
-    usable_parameters(&Searched { version: settings::fhir_version(), resource_type, own: &own, bases: &[] })
+/// The parameters that filters may have, HL7's and users' own: each type with its own, sorted by code.
+pub fn search_parameters(types: &[ResourceType]) -> Vec<(&str, Definition)> {
+    let (own, version) = (own_parameters(), settings::fhir_version());
+    let of_type = |of: &ResourceType| {
+        usable_parameters(&Searched { version, resource_type: of.canonical(), own: &own, bases: &[] })
+    };
+    types.iter().flat_map(|of| of_type(of).into_iter().map(|known| (of.canonical(), known))).collect()
 }
 
 fn definition(resource: Value) -> Result<Definition, String> {

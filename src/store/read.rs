@@ -233,8 +233,8 @@ impl Stored<'_> {
 #[inline]
 fn is_wanted(filter: &Filter, row: &Row<'_>, resource_type: &str, json: &[u8]) -> bool {
     let Some(id) = row.text(0) else { return true };
-    let changed = row.int8(2).filter(|at| !INFINITE_TIMES.contains(at));
-    filter.matches(id, row.text(4).unwrap_or(resource_type), changed, json)
+    let last_updated = row.int8(2).filter(|at| !INFINITE_TIMES.contains(at));
+    filter.matches(Resource { id, resource_type: row.text(4).unwrap_or(resource_type), last_updated, json })
 }
 
 fn stored<'a>(
