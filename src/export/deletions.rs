@@ -1,8 +1,9 @@
 //! Writes the deletions since the last export, as Bundles of DELETE requests, which HL7's manifest lists.
 
+use super::batches::BATCH;
 use super::files::{Files, Format, Written};
 use super::kickoff::Kickoff;
-use super::provenance::{BATCH, Linked};
+use super::provenance::Linked;
 use crate::sink::Draft;
 use crate::store::{Deletions, Filter, Patients, ResourceTable, ResourceType, deleted, foreign_code};
 use fhir_bulk_codec::jsonb::EMPTY_OBJECT;
@@ -33,7 +34,7 @@ pub fn write(
         let resource_type = ResourceType::new(name)?;
         let table = ResourceTable::get(&resource_type)?;
         // As for the table itself, another role may have created an index or a cast since.
-        if kickoff.all
+        if !kickoff.trusts(name)
             && let Some(history) = ResourceTable::find_history(&resource_type)?
             && let Some(what) = foreign_code(&history)
         {

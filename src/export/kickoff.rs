@@ -1,6 +1,9 @@
 //! Reads an export's request: HL7's kick-off request, or the short form with types and a point in time.
 
+use super::associated::{self, Associated};
+use super::ignored::Ignored;
 use super::level::Level;
+use super::provenance;
 use super::request::{Request, missing};
 use super::type_filters::TypeFilters;
 use crate::settings;
@@ -44,6 +47,15 @@ pub struct Kickoff {
     /// Types that come if they are referred to.
     #[serde(default)]
     pub extras: Vec<String>,
+    /// Which Provenance of the exported resources, if the request says it.
+    #[serde(default)]
+    pub associated: Option<Associated>,
+    /// Types that come although the request did not name them.
+    #[serde(default)]
+    pub added: Vec<String>,
+    /// What a lenient request asked for in vain.
+    #[serde(default)]
+    pub ignored: Vec<Ignored>,
     /// Which resources of the types.
     #[serde(default)]
     pub filters: TypeFilters,
@@ -52,9 +64,9 @@ pub struct Kickoff {
 }
 
 impl Kickoff {
-    /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter", "lenient",
-    /// "_minimumFileSize", "_maximumFileSize", "_outputFormat", "contentEncoding", "request"}`, all of them optional, or
-    /// `{"resourceTypes", "since"}`, which makes one file of all types.
+    /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter",
+    /// "includeAssociatedData", "lenient", "_minimumFileSize", "_maximumFileSize", "_outputFormat", "contentEncoding",
+    /// "request"}`, all of them optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
     /// P0002 for a Group that is not there; 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a
@@ -79,9 +91,13 @@ impl Kickoff {
         let file_bytes = request.positive("_maximumFileSize")?;
         let filters = request.string_or_strings("_typeFilter")?.unwrap_or_default();
         let lenient = request.boolean("lenient")?.unwrap_or(false);
+        let mut ignored = Vec::new();
+        let associated = request.names(associated::PARAMETER)?;
+        let associated =
+            associated.map(|values| Associated::parse(&values, lenient, &mut ignored)).transpose()?.flatten();
         request.end(
-            "level, group, patient, _type, _since, _until, _elements, _typeFilter, lenient, _minimumFileSize, \
-             _maximumFileSize, _outputFormat, contentEncoding and request",
+            "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, lenient, \
+             _minimumFileSize, _maximumFileSize, _outputFormat, contentEncoding and request",
         )?;
         if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
             return Err(Error::invalid_argument(format!("_outputFormat \"{format}\" is not known"))
@@ -94,10 +110,23 @@ impl Kickoff {
         let url = url.unwrap_or_else(|| "$export".to_owned());
         let all = types.is_none();
         let types = types.unwrap_or_default();
-        let kickoff =
-            Kickoff { types, all, since, until, elements, gzip, file_bytes, level, url, ..Kickoff::default() };
+        let kickoff = Kickoff {
+            types,
+            all,
+            since,
+            until,
+            elements,
+            gzip,
+            file_bytes,
+            level,
+            associated,
+            ignored,
+            url,
+            ..Kickoff::default()
+        };
         let mut kickoff = kickoff.with_tables()?;
         kickoff.left_out = kickoff.level.keep_types(&mut kickoff.types, all)?;
+        kickoff.add_associated()?;
         kickoff.add_extras()?;
         // Whether they are there is for the caller to hear now, not for the job.
         kickoff.level.check_code(|name| kickoff.names(name))?;
@@ -158,9 +187,31 @@ impl Kickoff {
         Ok(())
     }
 
+    /// Adds the type of associated data, if the role may read it.
+    fn add_associated(&mut self) -> Result<()> {
+        let is_there = self.types.iter().any(|name| name == provenance::TYPE);
+        let is_wanted = self.associated.is_some() && !self.all && !is_there;
+        if is_wanted && readable_types()?.iter().any(|known| known.as_str() == provenance::TYPE) {
+            self.types.push(provenance::TYPE.to_owned());
+            self.added.push(provenance::TYPE.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a type that is exported is there because the request wants it, and so trusts its table. Otherwise it is
+    /// exported only if reading it runs no code of other roles.
+    pub fn trusts(&self, exported: &str) -> bool {
+        !self.all && self.added.iter().all(|name| name != exported)
+    }
+
+    /// Whether other resources decide which resources of a type are exported.
+    pub fn is_linked(&self, resource_type: &str) -> bool {
+        resource_type == provenance::TYPE && (self.level.has_patients() || self.associated.is_some())
+    }
+
     /// Whether the request named a type, and so trusts its table.
     pub fn names(&self, resource_type: &str) -> bool {
-        !self.all && self.types.iter().chain(&self.left_out).any(|name| name == resource_type)
+        self.trusts(resource_type) && self.types.iter().chain(&self.left_out).any(|name| name == resource_type)
     }
 
     /// Whether the export includes deletions.

@@ -1,12 +1,15 @@
 //! Exports: `bulk_export` writes types into files in the background, as HL7's Bulk Data Access defines it;
 //! `bulk_export_identifiers` returns resources at once.
 
+mod associated;
+mod batches;
 mod deletions;
 mod download;
 mod extras;
 mod files;
 mod horizon;
 mod identifiers;
+mod ignored;
 mod kickoff;
 mod level;
 mod notes;

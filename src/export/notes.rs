@@ -1,9 +1,11 @@
 //! Tells the caller what an export left out or may miss: OperationOutcomes, which HL7's manifest lists as `error`.
 
+use super::associated;
 use super::files::{Files, Format, Written};
 use super::horizon::Open;
+use super::ignored::Ignored;
 use super::kickoff::Kickoff;
-use super::type_filters::{Ignored, TypeFilters};
+use super::provenance;
 use crate::sink::Draft;
 use crate::store::{ResourceTable, ResourceType, foreign_code, hidden_types, may_read_history};
 use fhir_bulk_pg::error::Result;
@@ -17,7 +19,7 @@ pub struct Note {
     code: String,
     diagnostics: String,
     /// The parameter of the request that it is about.
-    parameter: Option<&'static str>,
+    parameter: Option<String>,
 }
 
 impl Note {
@@ -26,29 +28,25 @@ impl Note {
     }
 }
 
-/// Removes types from an export of all types if reading them would run code of other roles: it could do anything with the
+/// Removes types that the request did not name if reading them would run code of other roles: it could do anything with the
 /// caller's rights. The caller has locked the tables.
 ///
 /// # Errors
 /// 42P01 for a table that no longer exists; 3F000.
 pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
-    let mut notes = Vec::new();
-    if !kickoff.all {
-        return Ok(notes);
+    let (mut notes, mut left_out) = (Vec::new(), Vec::new());
+    for name in kickoff.types.iter().chain(&kickoff.extras).filter(|name| !kickoff.trusts(name)) {
+        if let Some(what) = foreign_code_of_type(&ResourceType::new(name)?)? {
+            let diagnostics = format!(
+                "{name} is left out: reading it would run code of another role with your rights ({what}). If you trust it, \
+                 name {name} in _type."
+            );
+            notes.push(Note::new("suppressed", diagnostics));
+            left_out.push(name.clone());
+        }
     }
     for types in [&mut kickoff.types, &mut kickoff.extras] {
-        for name in std::mem::take(types) {
-            match foreign_code_of_type(&ResourceType::new(&name)?)? {
-                None => types.push(name),
-                Some(what) => notes.push(Note::new(
-                    "suppressed",
-                    format!(
-                        "{name} is left out: reading it would run code of another role with your rights ({what}). If \
-                         you trust it, name {name} in _type."
-                    ),
-                )),
-            }
-        }
+        types.retain(|name| !left_out.contains(name));
     }
     Ok(notes)
 }
@@ -63,14 +61,13 @@ fn foreign_code_of_type(resource_type: &ResourceType) -> Result<Option<String>> 
     Ok(history.and_then(|history| Some(format!("in its history: {}", foreign_code(&history)?))))
 }
 
-/// Notes which queries of `_typeFilter` were not applied.
-pub fn of_filters(filters: &TypeFilters) -> Vec<Note> {
-    let note = |ignored: &Ignored| Note {
-        code: ignored.code.clone(),
-        diagnostics: ignored.diagnostics.clone(),
-        parameter: Some("_typeFilter"),
+/// Notes what a lenient request asked for in vain, and what means nothing in its queries.
+pub fn of_ignored(kickoff: &Kickoff) -> Vec<Note> {
+    let note = |Ignored { parameter, code, diagnostics }: &Ignored| Note {
+        parameter: Some(parameter.clone()),
+        ..Note::new(code, diagnostics.clone())
     };
-    filters.ignored().iter().map(note).collect()
+    kickoff.ignored.iter().chain(kickoff.filters.ignored()).map(note).collect()
 }
 
 /// Notes deletions of which it is not known whether the export would have had the resource.
@@ -85,7 +82,7 @@ pub fn of_deletions(unknown: u64) -> Option<Note> {
 /// Notes types that the request named, and that belong to no patient.
 pub fn of_types(left_out: &[String]) -> Option<Note> {
     let diagnostics = format!("These types belong to no patient, and are left out: {}.", left_out.join(", "));
-    let note = Note { parameter: Some("_type"), ..Note::new("not-supported", diagnostics) };
+    let note = Note { parameter: Some("_type".to_owned()), ..Note::new("not-supported", diagnostics) };
     (!left_out.is_empty()).then_some(note)
 }
 
@@ -102,6 +99,11 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
         let diagnostics = format!("These types are left out, because you may not read them: {}.", names.join(", "));
         notes.push(Note::new("forbidden", diagnostics));
     }
+    if kickoff.associated.is_some() && !kickoff.all && is_hidden(provenance::TYPE)? {
+        let diagnostics = format!("{} is left out, because you may not read it.", provenance::TYPE);
+        let parameter = Some(associated::PARAMETER.to_owned());
+        notes.push(Note { parameter, ..Note::new("forbidden", diagnostics) });
+    }
     for name in kickoff.types.iter().filter(|_| kickoff.has_deletions()) {
         if !may_read_history(&ResourceType::new(name)?)? {
             let diagnostics = format!(
@@ -112,6 +114,11 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
         }
     }
     Ok(notes)
+}
+
+/// Whether a type has a table that the role may not read.
+fn is_hidden(name: &str) -> Result<bool> {
+    ResourceTable::find(&ResourceType::new(name)?)?.map_or(Ok(false), |table| Ok(!table.is_readable()?))
 }
 
 /// Notes what a later export with `transactionTime` as `_since` could miss.

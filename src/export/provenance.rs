@@ -1,11 +1,11 @@
 //! Provenance of what belongs to patients: of a patient, or of a resource in the compartment. Whether a target is in it only
 //! the target itself tells, so targets are looked up, many at a time.
 
+use super::batches::{Making, each_batch};
 use super::files::Files;
 use super::kickoff::Kickoff;
 use crate::settings;
 use crate::store::{Filter, Patients, Reader, ResourceTable, ResourceType, each_live, foreign_code};
-use crate::stream::More;
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_paths::search::{Compartment, Links};
 use fhir_bulk_pg::error::Result;
@@ -14,25 +14,57 @@ use std::ops::ControlFlow;
 
 /// The type that this file is about.
 pub const TYPE: &str = "Provenance";
-/// How many resources, or bytes of lines, are decided at a time.
-pub const BATCH: usize = 1000;
-const BATCH_BYTES: usize = 4 << 20;
+
+/// Type and id of a resource.
+pub type Target = (String, String);
+
+/// Finds the targets of Provenance.
+pub struct Targets {
+    links: Links,
+    bases: Vec<String>,
+}
+
+impl Targets {
+    pub fn new() -> Targets {
+        let links = Links::of(settings::fhir_version(), TYPE, "target").expect("every release has this parameter");
+        Targets { links, bases: settings::base_urls() }
+    }
+
+    /// The resources of ours that a Provenance is of.
+    pub fn of(&self, resource: Resource<'_>) -> Vec<Target> {
+        let mut targets = Vec::new();
+        let _ = self.links.each(resource, &self.bases, |name, id| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            targets.push((text(name), text(id)));
+            ControlFlow::Continue(())
+        });
+        targets
+    }
+}
+
+/// The ids of targets by their type, each once.
+pub fn by_type<'t>(targets: impl Iterator<Item = &'t Target>) -> BTreeMap<&'t str, BTreeSet<&'t str>> {
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, id) in targets {
+        found.entry(name).or_default().insert(id);
+    }
+    found
+}
 
 /// Decides which Provenance belongs to the patients of an export; without patients, to any.
 pub struct Linked<'a> {
     kickoff: &'a Kickoff,
     patients: Option<&'a Patients>,
     of_patients: Filter,
-    links: Links,
-    bases: Vec<String>,
+    targets: Targets,
 }
 
 /// A Provenance that is not decided yet.
 pub struct Candidate {
     /// Whether a patient is a target.
     is_wanted: bool,
-    /// The other targets, by type and id.
-    targets: Vec<(String, String)>,
+    /// The other targets.
+    targets: Vec<Target>,
 }
 
 impl<'a> Linked<'a> {
@@ -41,22 +73,14 @@ impl<'a> Linked<'a> {
         if resource_type != TYPE || !kickoff.level.has_patients() {
             return None;
         }
-        let links = Links::of(settings::fhir_version(), TYPE, "target")?;
         let of_patients = Filter::of_patients(None, TYPE, patients.cloned());
-        Some(Linked { kickoff, patients, of_patients, links, bases: settings::base_urls() })
+        Some(Linked { kickoff, patients, of_patients, targets: Targets::new() })
     }
 
     /// Takes what decides about a Provenance.
     pub fn candidate(&self, resource: Resource<'_>) -> Candidate {
         let is_wanted = self.of_patients.matches(resource);
-        let mut targets = Vec::new();
-        if !is_wanted {
-            let _ = self.links.each(resource, &self.bases, |name, id| {
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                targets.push((text(name), text(id)));
-                ControlFlow::Continue(())
-            });
-        }
+        let targets = if is_wanted { Vec::new() } else { self.targets.of(resource) };
         Candidate { is_wanted, targets }
     }
 
@@ -65,12 +89,8 @@ impl<'a> Linked<'a> {
     /// # Errors
     /// The errors of the targets' tables.
     pub fn decide<'c>(&self, candidates: impl Iterator<Item = &'c Candidate> + Clone) -> Result<Vec<bool>> {
-        let mut targets: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (name, id) in candidates.clone().flat_map(|candidate| &candidate.targets) {
-            targets.entry(name).or_default().insert(id);
-        }
         let mut found = HashSet::new();
-        for (name, ids) in targets {
+        for (name, ids) in by_type(candidates.clone().flat_map(|candidate| &candidate.targets)) {
             if Compartment::of(settings::fhir_version(), name).is_none() || !may_look_up(self.kickoff, name)? {
                 continue;
             }
@@ -82,7 +102,7 @@ impl<'a> Linked<'a> {
                 Ok(())
             })?;
         }
-        let is_found = |target: &(String, String)| found.contains(target);
+        let is_found = |target: &Target| found.contains(target);
         Ok(candidates.map(|candidate| candidate.is_wanted || candidate.targets.iter().any(is_found)).collect())
     }
 
@@ -92,33 +112,15 @@ impl<'a> Linked<'a> {
     /// # Errors
     /// The errors of the reader, of the targets' tables and of the sink.
     pub fn write_all(&self, reader: &mut Reader, files: &mut Files<'_>, mut progress: impl FnMut(u64)) -> Result<()> {
-        // Lines, and each with where it ends.
-        let (mut lines, mut pending) = (Vec::new(), Vec::new());
-        loop {
-            let more = reader.each(|stored| {
-                stored.write(&mut lines)?;
-                lines.push(b'\n');
-                pending.push((lines.len(), self.candidate(stored.as_resource())));
-                let is_full = pending.len() >= BATCH || lines.len() >= BATCH_BYTES;
-                Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?;
-            let decided = self.decide(pending.iter().map(|(_, candidate)| candidate))?;
-            let (mut wanted, mut count, mut start) = (Vec::new(), 0, 0);
-            for ((end, _), is_wanted) in pending.drain(..).zip(decided) {
-                if is_wanted {
-                    wanted.extend_from_slice(&lines[start..end]);
-                    count += 1;
-                }
-                start = end;
-            }
-            files.write(&wanted, count)?;
-            progress(count);
-            lines.clear();
-            lines.shrink_to(BATCH_BYTES);
-            if more == More::No {
-                return Ok(());
-            }
-        }
+        each_batch(
+            reader,
+            Making::Lines,
+            |resource| self.candidate(resource),
+            |batch| {
+                progress(batch.write(&self.decide(batch.candidates.iter())?, files)?);
+                Ok(())
+            },
+        )
     }
 }
 

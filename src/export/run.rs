@@ -1,5 +1,6 @@
 //! Runs an export in a worker, which shares the work with parallel workers (helpers).
 
+use super::associated::{OfExported, Queries};
 use super::deletions;
 use super::extras::Extras;
 use super::files::{Files, Format, Written};
@@ -122,7 +123,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             work.patients = work.kickoff.level.patients()?;
             let after = Open::now();
             let transaction_time = before.transaction_time(&after);
-            notes.extend(notes::of_filters(&work.kickoff.filters));
+            notes.extend(notes::of_ignored(&work.kickoff));
             notes.extend(notes::of_types(&work.kickoff.left_out));
             notes.extend(notes::of_rights(&work.kickoff)?);
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
@@ -271,6 +272,15 @@ impl Work {
     /// Writes the files of a unit.
     fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Written>> {
         let mut files = Files::new(draft, &unit.resource_type, self.target.format()).numbered(unit.numbers);
+        if let Some(associated) = OfExported::of(&self.kickoff, &unit.resource_type, |name| self.filter(name))? {
+            let open = |queries| {
+                let filter =
+                    if queries == Queries::OfRequest { self.kickoff.filters.of(&unit.resource_type)? } else { None };
+                self.open(&unit.resource_type, Rows::All, filter)
+            };
+            associated.write_all(open, &mut files, progress)?;
+            return files.finish();
+        }
         match Linked::of(&self.kickoff, self.patients.as_ref(), &unit.resource_type) {
             Some(linked) => {
                 let queries = self.kickoff.filters.of(&unit.resource_type)?;
@@ -301,7 +311,7 @@ impl Work {
         let resource_type = ResourceType::new(name)?;
         let table = ResourceTable::get(&resource_type)?;
         // Another role may have created an index or a cast since. Then the export starts again and leaves the type out.
-        if self.kickoff.all
+        if !self.kickoff.trusts(name)
             && let Some(what) = foreign_code(&table)
         {
             let message = format!("reading {name} would now run code of another role: {what}");

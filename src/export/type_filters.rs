@@ -1,10 +1,13 @@
 //! `_typeFilter`: search queries that decide which resources of a type are exported.
 
+use super::ignored::{Ignored, shown};
 use crate::store::Filter;
 use fhir_bulk_paths::search;
 use fhir_bulk_pg::error::{Error, Result};
-use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
+
+/// The parameter's name.
+const PARAMETER: &str = "_typeFilter";
 
 /// The most queries of a request.
 const MAX_QUERIES: usize = 100;
@@ -19,15 +22,6 @@ pub struct TypeFilters {
     queries: Vec<(String, String)>,
     /// What was left out.
     ignored: Vec<Ignored>,
-}
-
-/// A query, or a part of it, that was left out.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ignored {
-    /// A code of HL7's code system issue-type.
-    pub code: String,
-    /// What was left out, and why.
-    pub diagnostics: String,
 }
 
 impl TypeFilters {
@@ -70,7 +64,11 @@ impl TypeFilters {
         }
         let filter = Filter::new(conditions, known)?;
         for sentence in filter.ignored() {
-            self.ignored.push(Ignored { code: "informational".to_owned(), diagnostics: sentence.clone() });
+            self.ignored.push(Ignored {
+                parameter: PARAMETER.to_owned(),
+                code: "informational".to_owned(),
+                diagnostics: sentence.clone(),
+            });
         }
         self.queries.push((known.clone(), conditions.to_owned()));
         Ok(())
@@ -93,15 +91,5 @@ impl TypeFilters {
 }
 
 fn left_out(query: &str, error: &Error) -> Ignored {
-    let code = if error.code() == PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED { "not-supported" } else { "invalid" };
-    Ignored {
-        code: code.to_owned(),
-        diagnostics: format!("_typeFilter \"{}\" was not applied: {}.", shown(query), error.message()),
-    }
-}
-
-fn shown(text: &str) -> String {
-    let mut chars = text.chars();
-    let shown: String = chars.by_ref().take(200).collect();
-    if chars.next().is_some() { shown + "..." } else { shown }
+    Ignored::new(PARAMETER, &format!("_typeFilter \"{}\" was not applied", shown(query)), error)
 }

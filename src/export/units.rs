@@ -2,7 +2,6 @@
 
 use super::files::Numbers;
 use super::kickoff::Kickoff;
-use super::provenance;
 use crate::store::{Blocks, ResourceTable, ResourceType};
 use fhir_bulk_pg::error::Result;
 use serde::{Deserialize, Serialize};
@@ -46,8 +45,7 @@ pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Uni
     let (mut together, mut alone) = (Vec::new(), Vec::new());
     for name in &kickoff.types {
         // What Provenance is of is looked up in other tables.
-        let is_linked = name == provenance::TYPE && kickoff.level.has_patients();
-        match ResourceTable::get(&ResourceType::new(name)?)?.plain_bytes().filter(|_| !is_linked) {
+        match ResourceTable::get(&ResourceType::new(name)?)?.plain_bytes().filter(|_| !kickoff.is_linked(name)) {
             Some(bytes) => together.push((name, bytes)),
             None => alone.push(Unit::whole(name)),
         }

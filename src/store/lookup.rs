@@ -3,36 +3,67 @@
 use super::moment::check_moment;
 use super::statement::sql;
 use super::{ResourceTable, ResourceType};
+use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::cursor::Cursor;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::Parameter;
+use fhir_bulk_pg::value::INFINITE_TIMES;
 use std::ops::ControlFlow;
+
+/// When resources were last changed: at or after `from`, and before `until`, in microseconds since 2000-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changed {
+    pub from: Option<i64>,
+    pub until: Option<i64>,
+}
 
 /// Passes id and content (the jsonb after its length header) of the live resources of a type with these ids. Returns how
 /// many there are; none if the type has no table.
 ///
 /// # Errors
-/// 3F000; 40001 if the table was truncated or rewritten since the transaction's snapshot; the errors of `handle`. PostgreSQL
-/// raises its own errors.
+/// As for [`each_live_changed`].
 pub fn each_live<'a>(
     resource_type: &ResourceType,
     ids: impl Iterator<Item = &'a str>,
     mut handle: impl FnMut(&str, &[u8]) -> Result<()>,
 ) -> Result<usize> {
+    each_live_changed(resource_type, ids, Changed::default(), |resource| handle(resource.id, resource.json))
+}
+
+/// Passes the live resources of a type with these ids that were changed at a certain time. Returns how many there are; none
+/// if the type has no table.
+///
+/// # Errors
+/// 3F000; 40001 if the table was truncated or rewritten since the transaction's snapshot; the errors of `handle`. PostgreSQL
+/// raises its own errors.
+pub fn each_live_changed<'a>(
+    resource_type: &ResourceType,
+    ids: impl Iterator<Item = &'a str>,
+    Changed { from, until }: Changed,
+    mut handle: impl FnMut(Resource<'_>) -> Result<()>,
+) -> Result<usize> {
     let Some(table) = ResourceTable::find(resource_type)? else { return Ok(0) };
-    let query = format!(
-        "SELECT id::pg_catalog.text, resource::pg_catalog.jsonb FROM {} \
+    let mut query = format!(
+        "SELECT id::pg_catalog.text, ts::pg_catalog.timestamptz, resource::pg_catalog.jsonb FROM {} \
          WHERE {} OPERATOR(pg_catalog.<>) 'deleted' AND id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)",
         table.sql_name,
         table.status("")
     );
-    let mut cursor = Cursor::open(&sql(query), &[Parameter::strings(ids.map(str::as_bytes))]);
+    let mut parameters = vec![Parameter::strings(ids.map(str::as_bytes))];
+    for (at, operator) in [(from, ">="), (until, "<")] {
+        if let Some(at) = at {
+            parameters.push(Parameter::timestamptz(at));
+            query.push_str(&format!(" AND ts OPERATOR(pg_catalog.{operator}) ${}", parameters.len()));
+        }
+    }
+    let mut cursor = Cursor::open(&sql(query), &parameters);
     check_moment(&cursor)?;
     let mut count = 0;
     cursor.fetch(|row| {
-        if let (Some(id), Some(json)) = (row.text(0), row.jsonb(1)) {
+        if let (Some(id), Some(json)) = (row.text(0), row.jsonb(2)) {
             count += 1;
-            handle(id, json)?;
+            let last_updated = row.int8(1).filter(|at| !INFINITE_TIMES.contains(at));
+            handle(Resource { id, resource_type: resource_type.canonical(), last_updated, json })?;
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -22,7 +22,7 @@ mod write;
 pub use deleted::{Deletions, deleted, may_read_history};
 pub use filter::Filter;
 pub use foreign_code::foreign_code;
-pub use lookup::each_live;
+pub use lookup::{Changed, each_live, each_live_changed};
 pub use moment::written_anew;
 pub use name::ResourceType;
 pub use parameters::search_parameters;

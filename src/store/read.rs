@@ -204,6 +204,8 @@ impl Lines for Reader {
 /// A resource in its row.
 pub struct Stored<'a> {
     envelope: Envelope<'a>,
+    /// Column `ts`, if it is finite.
+    changed_at: Option<i64>,
     /// The jsonb after its length header.
     pub resource: &'a [u8],
     writer: &'a Writer,
@@ -213,7 +215,7 @@ impl Stored<'_> {
     /// The resource, for filters.
     pub fn as_resource(&self) -> Resource<'_> {
         let Envelope { id, resource_type, .. } = self.envelope;
-        Resource { id, resource_type, last_updated: None, json: self.resource }
+        Resource { id, resource_type, last_updated: self.changed_at, json: self.resource }
     }
 
     /// Appends its line, without a newline.
@@ -233,8 +235,13 @@ impl Stored<'_> {
 #[inline]
 fn is_wanted(filter: &Filter, row: &Row<'_>, resource_type: &str, json: &[u8]) -> bool {
     let Some(id) = row.text(0) else { return true };
-    let last_updated = row.int8(2).filter(|at| !INFINITE_TIMES.contains(at));
+    let last_updated = changed_at(row);
     filter.matches(Resource { id, resource_type: row.text(4).unwrap_or(resource_type), last_updated, json })
+}
+
+#[inline]
+fn changed_at(row: &Row<'_>) -> Option<i64> {
+    row.int8(2).filter(|at| !INFINITE_TIMES.contains(at))
 }
 
 fn stored<'a>(
@@ -258,7 +265,8 @@ fn stored<'a>(
         last_updated,
         created_at,
     };
-    Ok(Stored { envelope, resource: resource.ok_or_else(|| null("resource"))?, writer })
+    let resource = resource.ok_or_else(|| null("resource"))?;
+    Ok(Stored { envelope, changed_at: changed_at(row), resource, writer })
 }
 
 fn no_creation_time(table: &ResourceTable) -> Error {

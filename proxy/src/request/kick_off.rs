@@ -8,7 +8,7 @@ use crate::request::parameters::Parameters;
 use crate::request::parse::Object;
 
 /// Lists: HL7 allows a client to repeat the parameter or to separate values by commas.
-const LISTS: &[&str] = &["_type", "_elements"];
+const LISTS: &[&str] = &["_type", "_elements", "includeAssociatedData"];
 /// Search queries, which have commas of their own: each value of a repeated parameter is one by itself.
 const QUERIES: &str = "_typeFilter";
 /// Parameters of which each value of a repeated one is an element.
@@ -124,7 +124,10 @@ fn named(message: &str) -> Option<&str> {
     let text = unknown.or_else(|| message.strip_prefix('"')).unwrap_or(message);
     let length = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
     let name = &text[..length];
-    (unknown.is_some() || name.starts_with('_') || ["contentEncoding", "patient"].contains(&name)).then_some(name)
+    (unknown.is_some()
+        || name.starts_with('_')
+        || ["contentEncoding", "includeAssociatedData", "patient"].contains(&name))
+    .then_some(name)
 }
 
 #[cfg(test)]

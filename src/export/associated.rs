@@ -1,0 +1,188 @@
+//! Associated data (`includeAssociatedData`): the Provenance of the resources that an export has, all of it or the newest of
+//! each. It takes the place of the Provenance that an export has otherwise.
+
+use super::batches::{Making, each_batch};
+use super::files::Files;
+use super::ignored::{Ignored, shown};
+use super::kickoff::Kickoff;
+use super::provenance::{TYPE, Target, Targets, by_type};
+use crate::store::{Changed, Filter, Reader, ResourceType, each_live_changed};
+use fhir_bulk_codec::instant;
+use fhir_bulk_paths::item::Resource;
+use fhir_bulk_pg::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::BuildHasher as _;
+
+/// Which Provenance of each exported resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Associated {
+    /// The newest.
+    Latest,
+    /// All.
+    Relevant,
+}
+
+impl Associated {
+    /// Reads the values of `includeAssociatedData`. Of several, the one counts that exports most. A lenient request goes on
+    /// without those that are not known: they are added to `ignored`.
+    ///
+    /// # Errors
+    /// 0A000 for an unknown value; 22023 if there is none.
+    pub fn parse(values: &[String], lenient: bool, ignored: &mut Vec<Ignored>) -> Result<Option<Associated>> {
+        let mut most = None;
+        for value in values {
+            match Associated::known(value) {
+                Ok(known) => most = most.max(Some(known)),
+                Err(error) if lenient => {
+                    ignored.push(Ignored::new(PARAMETER, "A value was ignored", &error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if values.is_empty() {
+            return Err(Error::invalid_argument(format!("\"{PARAMETER}\" of the request names nothing")));
+        }
+        Ok(most)
+    }
+
+    fn known(value: &str) -> Result<Associated> {
+        match value {
+            "LatestProvenanceResources" => Ok(Associated::Latest),
+            "RelevantProvenanceResources" => Ok(Associated::Relevant),
+            _ => Err(Error::invalid_argument(format!("{PARAMETER} \"{}\" is not known", shown(value)))
+                .hint("It may be LatestProvenanceResources or RelevantProvenanceResources.")),
+        }
+    }
+}
+
+/// The parameter's name.
+pub const PARAMETER: &str = "includeAssociatedData";
+
+/// Decides which Provenance an export has because it is of other resources that it has.
+pub struct OfExported<'a> {
+    kickoff: &'a Kickoff,
+    which: Associated,
+    /// By type: which resources are exported; `None` for all.
+    filters: BTreeMap<&'a str, Option<Filter>>,
+    targets: Targets,
+}
+
+/// A Provenance that is not decided yet.
+struct Candidate {
+    targets: Vec<Target>,
+    age: Age,
+}
+
+/// How new a Provenance is: when it was recorded, then when it was stored, then a number made of its id, so that one of
+/// several is the newest. What is not known is oldest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Age(i64, i64, u64);
+
+impl<'a> OfExported<'a> {
+    /// `None` for another type, and if the request does not ask for it. `filter` makes the filter of a type.
+    ///
+    /// # Errors
+    /// The errors of `filter`.
+    pub fn of(
+        kickoff: &'a Kickoff,
+        resource_type: &str,
+        filter: impl Fn(&str) -> Result<Option<Filter>>,
+    ) -> Result<Option<OfExported<'a>>> {
+        let Some(which) = kickoff.associated.filter(|_| resource_type == TYPE) else { return Ok(None) };
+        let others = kickoff.types.iter().filter(|name| *name != TYPE);
+        let filters = others.map(|name| Ok((name.as_str(), filter(name)?))).collect::<Result<_>>()?;
+        Ok(Some(OfExported { kickoff, which, filters, targets: Targets::new() }))
+    }
+
+    /// Writes them. `open` opens the type: with the request's queries, or without. Calls `progress` with the number of
+    /// resources in each batch.
+    ///
+    /// # Errors
+    /// The errors of the readers, of the targets' tables and of the sink.
+    pub fn write_all(
+        &self,
+        open: impl Fn(Queries) -> Result<Reader>,
+        files: &mut Files<'_>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
+        let (hashes, mut newest) = (Hashes::default(), HashMap::new());
+        let candidate = |resource: Resource<'_>| Candidate {
+            targets: self.targets.of(resource),
+            age: Age(recorded(resource), resource.last_updated.unwrap_or(i64::MIN), hashes.first.hash_one(resource.id)),
+        };
+        if self.which == Associated::Latest {
+            // Which one is the newest only the last one tells. A target takes 40 bytes, whatever its id is.
+            each_batch(&mut open(Queries::None)?, Making::Nothing, candidate, |batch| {
+                let exported = self.exported(&batch.candidates)?;
+                for Candidate { targets, age } in &batch.candidates {
+                    for target in targets.iter().filter(|target| exported.contains(*target)) {
+                        let known = newest.entry(hashes.of(target)).or_insert(*age);
+                        *known = (*known).max(*age);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        each_batch(&mut open(Queries::OfRequest)?, Making::Lines, candidate, |batch| {
+            let wanted: Vec<bool> = if self.which == Associated::Latest {
+                let is_newest = |Candidate { targets, age }: &Candidate| {
+                    targets.iter().any(|target| newest.get(&hashes.of(target)) == Some(age))
+                };
+                batch.candidates.iter().map(is_newest).collect()
+            } else {
+                let exported = self.exported(&batch.candidates)?;
+                let is_of_one = |found: &Candidate| found.targets.iter().any(|target| exported.contains(target));
+                batch.candidates.iter().map(is_of_one).collect()
+            };
+            progress(batch.write(&wanted, files)?);
+            Ok(())
+        })
+    }
+
+    /// Those targets that the export has.
+    fn exported(&self, candidates: &[Candidate]) -> Result<HashSet<Target>> {
+        let mut found = HashSet::new();
+        let changed = Changed { from: self.kickoff.since, until: self.kickoff.until };
+        for (name, ids) in by_type(candidates.iter().flat_map(|candidate| &candidate.targets)) {
+            let Some(filter) = self.filters.get(name) else { continue };
+            each_live_changed(&ResourceType::new(name)?, ids.into_iter(), changed, |resource| {
+                if filter.as_ref().is_none_or(|filter| filter.matches(resource)) {
+                    found.insert((name.to_owned(), resource.id.to_owned()));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+/// Which Provenance is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Queries {
+    /// All.
+    None,
+    /// What the request's queries let through.
+    OfRequest,
+}
+
+/// Stand for targets in memory. Nobody knows the keys, so nobody can choose targets that have the same 128 bits.
+#[derive(Default)]
+struct Hashes {
+    first: RandomState,
+    second: RandomState,
+}
+
+impl Hashes {
+    fn of(&self, target: &Target) -> (u64, u64) {
+        (self.first.hash_one(target), self.second.hash_one(target))
+    }
+}
+
+/// When a Provenance was recorded: the beginning of what it says.
+fn recorded(resource: Resource<'_>) -> i64 {
+    let text = || resource.item().object()?.member(b"recorded")?.string();
+    let time = text().and_then(|text| instant::range(str::from_utf8(text).ok()?));
+    time.map_or(i64::MIN, |(from, _)| from)
+}

@@ -1,0 +1,82 @@
+//! Reads resources in batches, so that what decides about them can be looked up for many at a time.
+
+use super::files::Files;
+use crate::store::Reader;
+use crate::stream::More;
+use fhir_bulk_paths::item::Resource;
+use fhir_bulk_pg::error::Result;
+use std::ops::ControlFlow;
+
+/// How many resources are decided at a time.
+pub const BATCH: usize = 1000;
+/// How many bytes of them.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Whether the lines of resources are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Making {
+    Lines,
+    Nothing,
+}
+
+/// What decides about each resource of a batch, and their lines.
+pub struct Batch<C> {
+    pub candidates: Vec<C>,
+    lines: Vec<u8>,
+    /// Where each line ends.
+    ends: Vec<usize>,
+}
+
+impl<C> Batch<C> {
+    /// Writes the lines of the resources that are wanted. Returns how many they are.
+    ///
+    /// # Errors
+    /// The errors of the sink.
+    pub fn write(&self, wanted: &[bool], files: &mut Files<'_>) -> Result<u64> {
+        let (mut lines, mut count, mut start) = (Vec::new(), 0, 0);
+        for (end, is_wanted) in self.ends.iter().zip(wanted) {
+            if *is_wanted {
+                lines.extend_from_slice(&self.lines[start..*end]);
+                count += 1;
+            }
+            start = *end;
+        }
+        files.write(&lines, count)?;
+        Ok(count)
+    }
+}
+
+/// Reads all resources of a reader. `candidate` takes what decides about each, `handle` gets them batch by batch.
+///
+/// # Errors
+/// The errors of the reader and of `handle`.
+pub fn each_batch<C>(
+    reader: &mut Reader,
+    making: Making,
+    candidate: impl Fn(Resource<'_>) -> C,
+    mut handle: impl FnMut(&Batch<C>) -> Result<()>,
+) -> Result<()> {
+    let mut batch = Batch { candidates: Vec::new(), lines: Vec::new(), ends: Vec::new() };
+    loop {
+        let mut bytes = 0;
+        let more = reader.each(|stored| {
+            bytes += stored.resource.len();
+            if making == Making::Lines {
+                stored.write(&mut batch.lines)?;
+                batch.lines.push(b'\n');
+                batch.ends.push(batch.lines.len());
+            }
+            batch.candidates.push(candidate(stored.as_resource()));
+            let is_full = batch.candidates.len() >= BATCH || bytes.max(batch.lines.len()) >= BATCH_BYTES;
+            Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        handle(&batch)?;
+        if more == More::No {
+            return Ok(());
+        }
+        batch.candidates.clear();
+        batch.ends.clear();
+        batch.lines.clear();
+        batch.lines.shrink_to(BATCH_BYTES);
+    }
+}
