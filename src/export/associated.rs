@@ -6,6 +6,7 @@ use super::files::Files;
 use super::ignored::{Ignored, shown};
 use super::kickoff::Kickoff;
 use super::provenance::{TYPE, Target, Targets, by_type};
+use super::span::Span;
 use crate::store::{Changed, Filter, Reader, ResourceType, each_live_changed};
 use fhir_bulk_codec::instant;
 use fhir_bulk_paths::item::Resource;
@@ -62,10 +63,9 @@ pub const PARAMETER: &str = "includeAssociatedData";
 
 /// Decides which Provenance an export has because it is of other resources that it has.
 pub struct OfExported<'a> {
-    kickoff: &'a Kickoff,
     which: Associated,
-    /// By type: which resources are exported; `None` for all.
-    filters: BTreeMap<&'a str, Option<Filter>>,
+    /// For each span, by type: which resources are exported; `None` for all of the span.
+    filters: Vec<(Changed, BTreeMap<&'a str, Option<Filter>>)>,
     targets: Targets,
 }
 
@@ -81,19 +81,19 @@ struct Candidate {
 struct Age(i64, i64, u64);
 
 impl<'a> OfExported<'a> {
-    /// `None` for another type, and if the request does not ask for it. `filter` makes the filter of a type.
+    /// `None` for another type, and if the request does not ask for it.
     ///
     /// # Errors
-    /// The errors of `filter`.
-    pub fn of(
-        kickoff: &'a Kickoff,
-        resource_type: &str,
-        filter: impl Fn(&str) -> Result<Option<Filter>>,
-    ) -> Result<Option<OfExported<'a>>> {
+    /// The errors of the spans' filters.
+    pub fn of(kickoff: &'a Kickoff, resource_type: &str, spans: Vec<Span>) -> Result<Option<OfExported<'a>>> {
         let Some(which) = kickoff.associated.filter(|_| resource_type == TYPE) else { return Ok(None) };
-        let others = kickoff.types.iter().filter(|name| *name != TYPE);
-        let filters = others.map(|name| Ok((name.as_str(), filter(name)?))).collect::<Result<_>>()?;
-        Ok(Some(OfExported { kickoff, which, filters, targets: Targets::new() }))
+        let mut filters = Vec::new();
+        for span in spans {
+            let others = kickoff.types.iter().filter(|name| *name != TYPE);
+            let of_span = others.map(|name| Ok((name.as_str(), span.filter(kickoff, name)?)));
+            filters.push((span.changed, of_span.collect::<Result<_>>()?));
+        }
+        Ok(Some(OfExported { which, filters, targets: Targets::new() }))
     }
 
     /// Writes them. `open` opens the type: with the request's queries, or without. Calls `progress` with the number of
@@ -144,15 +144,16 @@ impl<'a> OfExported<'a> {
     /// Those targets that the export has.
     fn exported(&self, candidates: &[Candidate]) -> Result<HashSet<Target>> {
         let mut found = HashSet::new();
-        let changed = Changed { from: self.kickoff.since, until: self.kickoff.until };
         for (name, ids) in by_type(candidates.iter().flat_map(|candidate| &candidate.targets)) {
-            let Some(filter) = self.filters.get(name) else { continue };
-            each_live_changed(&ResourceType::new(name)?, ids.into_iter(), changed, |resource| {
-                if filter.as_ref().is_none_or(|filter| filter.matches(resource)) {
-                    found.insert((name.to_owned(), resource.id.to_owned()));
-                }
-                Ok(())
-            })?;
+            for (changed, filters) in &self.filters {
+                let Some(filter) = filters.get(name) else { continue };
+                each_live_changed(&ResourceType::new(name)?, ids.iter().copied(), *changed, |resource| {
+                    if filter.as_ref().is_none_or(|filter| filter.matches(resource)) {
+                        found.insert((name.to_owned(), resource.id.to_owned()));
+                    }
+                    Ok(())
+                })?;
+            }
         }
         Ok(found)
     }

@@ -4,8 +4,9 @@ use super::batches::BATCH;
 use super::files::{Files, Format, Written};
 use super::kickoff::Kickoff;
 use super::provenance::Linked;
+use super::span::Span;
 use crate::sink::Draft;
-use crate::store::{Deletions, Filter, Patients, ResourceTable, ResourceType, deleted, foreign_code};
+use crate::store::{Deletions, ResourceTable, ResourceType, deleted, foreign_code};
 use fhir_bulk_codec::jsonb::EMPTY_OBJECT;
 use fhir_bulk_codec::jsonb::text::write_string;
 use fhir_bulk_pg::error::{Error, Result};
@@ -15,18 +16,12 @@ use pgrx::PgSqlErrorCode;
 const ENTRIES: u64 = 1000;
 const START: &[u8] = br#"{"resourceType":"Bundle","type":"transaction","entry":["#;
 
-/// Writes the deletions of what the export would have had, if it has a `since`. `filter` makes the filter of a type. Returns
-/// the files, and how many deletions were left out because no content is kept of them, which would tell.
+/// Writes the deletions of what the export would have had, if it has a `since`. Returns the files, and how many
+/// deletions were left out because no content is kept of them, which would tell.
 ///
 /// # Errors
 /// The errors of the tables and of the sink.
-pub fn write(
-    kickoff: &Kickoff,
-    patients: Option<&Patients>,
-    draft: &Draft,
-    format: Format,
-    filter: impl Fn(&str) -> Result<Option<Filter>>,
-) -> Result<(Vec<Written>, u64)> {
+pub fn write(kickoff: &Kickoff, span: &Span, draft: &Draft, format: Format) -> Result<(Vec<Written>, u64)> {
     let Some(since) = kickoff.since.filter(|_| kickoff.has_deletions()) else { return Ok((Vec::new(), 0)) };
     let mut bundles = Bundles { files: Files::new(draft, "deleted", format), bundle: START.to_vec(), entries: 0 };
     let mut unknown = 0;
@@ -41,8 +36,8 @@ pub fn write(
             let message = format!("reading the history of {name} would now run code of another role: {what}");
             return Err(Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message));
         }
-        let linked = Linked::of(kickoff, patients, name);
-        let filter = if linked.is_some() { kickoff.filters.of(name)? } else { filter(name)? };
+        let linked = Linked::of(kickoff, span.patients.as_ref(), name);
+        let filter = if linked.is_some() { kickoff.filters.of(name)? } else { span.filter(kickoff, name)? };
         let with_content = filter.is_some() || linked.is_some();
         let mut candidates = Vec::new();
         deleted(&table, &resource_type, Deletions { since, until: kickoff.until, with_content }, |resource| {

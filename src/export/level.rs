@@ -135,6 +135,20 @@ impl Level {
         }
     }
 
+    /// The patients who are members of the Group only since an instant, if the setting says that all of theirs comes.
+    ///
+    /// # Errors
+    /// As for [`Level::patients`].
+    pub fn new_members(&self, since: Option<i64>) -> Result<Option<Patients>> {
+        let (Level::Group { id, only }, Some(since)) = (self, since) else { return Ok(None) };
+        if !settings::export::group_since_new_members() {
+            return Ok(None);
+        }
+        let new = Patients::new_in_group(id, since)?;
+        let new = if only.is_empty() { new } else { new.among(only) };
+        Ok(Some(new).filter(|new| !new.is_empty()))
+    }
+
     /// The filter for a type, of what the request's queries let through.
     pub fn filter(&self, queries: Option<Filter>, resource_type: &str, patients: Option<&Patients>) -> Option<Filter> {
         if self.has_patients() { Some(Filter::of_patients(queries, resource_type, patients.cloned())) } else { queries }

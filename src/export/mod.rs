@@ -18,6 +18,7 @@ mod provenance;
 mod request;
 mod run;
 mod signature;
+mod span;
 mod status;
 mod target;
 mod type_filters;

@@ -9,6 +9,7 @@ use super::kickoff::Kickoff;
 use super::notes::{self, Note};
 use super::outcome::Outcome;
 use super::provenance::Linked;
+use super::span::Span;
 use super::target::Target;
 use super::units::{self, Unit};
 use crate::extension::LIBRARY;
@@ -74,7 +75,7 @@ pub fn forget(input: &Value) -> Result<bool> {
 pub fn run(task: &Task) -> std::result::Result<(), String> {
     let target = Target::of(&task.row().input);
     let kickoff = Kickoff::deserialize(&task.row().request).expect("kept as it was made");
-    let work = Work { target, kickoff, patients: None };
+    let work = Work { target, kickoff, patients: None, new_members: None };
     let mut attempt = 1;
     while let Err(error) = export(task, &work) {
         if task.is_over() {
@@ -121,6 +122,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
                 return Err(written_anew(&table));
             }
             work.patients = work.kickoff.level.patients()?;
+            work.new_members = work.kickoff.level.new_members(work.kickoff.since)?;
             let after = Open::now();
             let transaction_time = before.transaction_time(&after);
             notes.extend(notes::of_ignored(&work.kickoff));
@@ -133,8 +135,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
                 if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
             output.extend(work.files_of_extras(&draft)?);
             let (kickoff, format) = (&work.kickoff, work.target.format());
-            let (deleted, unknown) =
-                deletions::write(kickoff, work.patients.as_ref(), &draft, format, |name| work.filter(name))?;
+            let (deleted, unknown) = deletions::write(kickoff, &work.spans()[0], &draft, format)?;
             notes.extend(notes::of_deletions(unknown));
             let error =
                 if work.kickoff.single { Vec::new() } else { notes::write(&notes, &draft, work.target.format())? };
@@ -180,6 +181,8 @@ struct Work {
     kickoff: Kickoff,
     /// The patients whose resources are exported, once the snapshot is taken; `None` for all.
     patients: Option<Patients>,
+    /// Those of them whose older resources are exported, too.
+    new_members: Option<Patients>,
 }
 
 /// The input of helpers.
@@ -197,7 +200,7 @@ impl Work {
         files.begin()?;
         let mut total = 0;
         for resource_type in &self.kickoff.types {
-            files.write_all(&mut self.reader(&Unit::whole(resource_type))?, |count| {
+            files.write_all(&mut self.reader(&Unit::whole(resource_type), &self.spans()[0])?, |count| {
                 total += count;
                 show(total);
             })?;
@@ -241,10 +244,12 @@ impl Work {
         }
         let mut extras = Extras::new(names);
         for name in &self.kickoff.types {
-            self.reader(&Unit::whole(name))?.each(|stored| {
-                extras.look_at(stored.as_resource());
-                Ok(ControlFlow::Continue(()))
-            })?;
+            for span in self.spans() {
+                self.reader(&Unit::whole(name), &span)?.each(|stored| {
+                    extras.look_at(stored.as_resource());
+                    Ok(ControlFlow::Continue(()))
+                })?;
+            }
         }
         let mut files: BTreeMap<&str, Files> =
             names.iter().map(|name| (name.as_str(), Files::new(draft, name, self.target.format()))).collect();
@@ -270,40 +275,37 @@ impl Work {
     }
 
     /// Writes the files of a unit.
-    fn write(&self, unit: &Unit, draft: &Draft, progress: impl FnMut(u64)) -> Result<Vec<Written>> {
-        let mut files = Files::new(draft, &unit.resource_type, self.target.format()).numbered(unit.numbers);
-        if let Some(associated) = OfExported::of(&self.kickoff, &unit.resource_type, |name| self.filter(name))? {
-            let open = |queries| {
-                let filter =
-                    if queries == Queries::OfRequest { self.kickoff.filters.of(&unit.resource_type)? } else { None };
-                self.open(&unit.resource_type, Rows::All, filter)
-            };
-            associated.write_all(open, &mut files, progress)?;
+    fn write(&self, unit: &Unit, draft: &Draft, mut progress: impl FnMut(u64)) -> Result<Vec<Written>> {
+        let (kickoff, name) = (&self.kickoff, &unit.resource_type);
+        let mut files = Files::new(draft, name, self.target.format()).numbered(unit.numbers);
+        if let Some(associated) = OfExported::of(kickoff, name, self.spans())? {
+            let queries = |queries| if queries == Queries::OfRequest { kickoff.filters.of(name) } else { Ok(None) };
+            associated.write_all(|which| self.open(name, Rows::All, queries(which)?), &mut files, progress)?;
             return files.finish();
         }
-        match Linked::of(&self.kickoff, self.patients.as_ref(), &unit.resource_type) {
-            Some(linked) => {
-                let queries = self.kickoff.filters.of(&unit.resource_type)?;
-                linked.write_all(&mut self.reader_with(unit, queries)?, &mut files, progress)?;
+        for span in self.spans() {
+            match Linked::of(kickoff, span.patients.as_ref(), name) {
+                Some(linked) => {
+                    let mut reader = self.reader_with(unit, &span, kickoff.filters.of(name)?)?;
+                    linked.write_all(&mut reader, &mut files, &mut progress)?;
+                }
+                None => files.write_all(&mut self.reader(unit, &span)?, &mut progress)?,
             }
-            None => files.write_all(&mut self.reader(unit)?, progress)?,
         }
         files.finish()
     }
 
-    /// Which resources of a type are exported; `None` for all.
-    fn filter(&self, name: &str) -> Result<Option<Filter>> {
-        let (level, queries) = (&self.kickoff.level, self.kickoff.filters.of(name)?);
-        Ok(level.filter(queries, ResourceType::new(name)?.canonical(), self.patients.as_ref()))
+    /// What is exported: the first span has all patients of the export.
+    fn spans(&self) -> Vec<Span> {
+        Span::of(&self.kickoff, self.patients.as_ref(), self.new_members.as_ref())
     }
 
-    fn reader(&self, unit: &Unit) -> Result<Reader> {
-        self.reader_with(unit, self.filter(&unit.resource_type)?)
+    fn reader(&self, unit: &Unit, span: &Span) -> Result<Reader> {
+        self.reader_with(unit, span, span.filter(&self.kickoff, &unit.resource_type)?)
     }
 
-    fn reader_with(&self, unit: &Unit, filter: Option<Filter>) -> Result<Reader> {
-        let Kickoff { since, until, .. } = self.kickoff;
-        let rows = unit.blocks.map_or(Rows::ChangedWithin { from: since, until }, Rows::Within);
+    fn reader_with(&self, unit: &Unit, span: &Span, filter: Option<Filter>) -> Result<Reader> {
+        let rows = unit.blocks.map_or(Rows::Changed(span.changed), Rows::Within);
         self.open(&unit.resource_type, rows, filter)
     }
 

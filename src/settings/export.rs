@@ -10,6 +10,7 @@ static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
 
 static EXTRAS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static GROUP_SINCE_NEW_MEMBERS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MOST_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(4);
 /// The smallest allowed file size, in kilobytes: the data kept about each file must be small beside it.
 const LEAST_FILE_KB: i32 = 64;
@@ -57,6 +58,14 @@ pub fn define() {
         c"The types, comma-separated, of resources that come with an export of patients because others refer to them.",
         c"For example Practitioner,Organization,Location,Medication. They belong to no patient, so without this they do not come.",
         &EXTRAS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"fhir_bulk.group_since_new_members",
+        c"Whether an export of a Group since an instant has everything of who became a member after it.",
+        c"Otherwise it has only what was changed since then, and a client has to ask for new members' older resources itself.",
+        &GROUP_SINCE_NEW_MEMBERS,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -112,6 +121,11 @@ pub fn extras() -> Vec<String> {
     let names = EXTRAS.get().unwrap_or_default();
     let names = names.to_string_lossy();
     names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// `fhir_bulk.group_since_new_members`.
+pub fn group_since_new_members() -> bool {
+    GROUP_SINCE_NEW_MEMBERS.get()
 }
 
 /// `fhir_bulk.max_exports_per_role`.

@@ -2,20 +2,13 @@
 
 use super::moment::check_moment;
 use super::statement::sql;
-use super::{ResourceTable, ResourceType};
+use super::{Changed, ResourceTable, ResourceType};
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::cursor::Cursor;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::spi::Parameter;
 use fhir_bulk_pg::value::INFINITE_TIMES;
 use std::ops::ControlFlow;
-
-/// When resources were last changed: at or after `from`, and before `until`, in microseconds since 2000-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Changed {
-    pub from: Option<i64>,
-    pub until: Option<i64>,
-}
 
 /// Passes id and content (the jsonb after its length header) of the live resources of a type with these ids. Returns how
 /// many there are; none if the type has no table.
@@ -27,7 +20,8 @@ pub fn each_live<'a>(
     ids: impl Iterator<Item = &'a str>,
     mut handle: impl FnMut(&str, &[u8]) -> Result<()>,
 ) -> Result<usize> {
-    each_live_changed(resource_type, ids, Changed::default(), |resource| handle(resource.id, resource.json))
+    let at_any_time = Changed::Within { from: None, until: None };
+    each_live_changed(resource_type, ids, at_any_time, |resource| handle(resource.id, resource.json))
 }
 
 /// Passes the live resources of a type with these ids that were changed at a certain time. Returns how many there are; none
@@ -39,7 +33,7 @@ pub fn each_live<'a>(
 pub fn each_live_changed<'a>(
     resource_type: &ResourceType,
     ids: impl Iterator<Item = &'a str>,
-    Changed { from, until }: Changed,
+    changed: Changed,
     mut handle: impl FnMut(Resource<'_>) -> Result<()>,
 ) -> Result<usize> {
     let Some(table) = ResourceTable::find(resource_type)? else { return Ok(0) };
@@ -50,12 +44,7 @@ pub fn each_live_changed<'a>(
         table.status("")
     );
     let mut parameters = vec![Parameter::strings(ids.map(str::as_bytes))];
-    for (at, operator) in [(from, ">="), (until, "<")] {
-        if let Some(at) = at {
-            parameters.push(Parameter::timestamptz(at));
-            query.push_str(&format!(" AND ts OPERATOR(pg_catalog.{operator}) ${}", parameters.len()));
-        }
-    }
+    changed.narrow(&mut query, &mut parameters);
     let mut cursor = Cursor::open(&sql(query), &parameters);
     check_moment(&cursor)?;
     let mut count = 0;

@@ -1,6 +1,7 @@
 //! Resource tables, with the layout of Aidbox and fhirbase: table `patient` has the Patients, `patient_history` their older
 //! versions. `id`, `resourceType` and the version in `meta` are columns; column `resource` has the rest.
 
+mod changed;
 mod deleted;
 mod filter;
 mod foreign_code;
@@ -19,10 +20,11 @@ mod table;
 mod types;
 mod write;
 
+pub use changed::Changed;
 pub use deleted::{Deletions, deleted, may_read_history};
 pub use filter::Filter;
 pub use foreign_code::foreign_code;
-pub use lookup::{Changed, each_live, each_live_changed};
+pub use lookup::{each_live, each_live_changed};
 pub use moment::written_anew;
 pub use name::ResourceType;
 pub use parameters::search_parameters;

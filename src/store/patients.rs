@@ -3,7 +3,7 @@
 use super::{ResourceType, each_live};
 use crate::settings;
 use fhir_bulk_paths::item::Resource;
-use fhir_bulk_paths::search::{Modified, members};
+use fhir_bulk_paths::search::{Member, Modified, members};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;
 use pgrx::PgSqlErrorCode;
@@ -44,6 +44,21 @@ impl Patients {
     /// # Errors
     /// P0002 if there is no such Group; 0A000 for a Group with a modifier extension; 3F000.
     pub fn of_group(id: &str) -> Result<Patients> {
+        Patients::reached(id, |_| true)
+    }
+
+    /// Those of them who are members only since an instant, by the start of their period or of that of a Group in between:
+    /// the start covers a time after it. Who was a member before, on any way, is none of them.
+    ///
+    /// # Errors
+    /// As for [`Patients::of_group`].
+    pub fn new_in_group(id: &str, since: i64) -> Result<Patients> {
+        let all = Patients::of_group(id)?;
+        let before = Patients::reached(id, |member| member.start.is_none_or(|(_, until)| until <= since))?;
+        Ok(Patients(Rc::new(all.0.difference(&before.0).cloned().collect())))
+    }
+
+    fn reached(id: &str, counts: impl Fn(&Member<'_>) -> bool) -> Result<Patients> {
         let (now, bases) = (session::transaction_start(), settings::base_urls());
         let (mut patients, mut seen) = (HashSet::new(), HashSet::from([id.to_owned()]));
         let mut groups = vec![id.to_owned()];
@@ -52,6 +67,9 @@ impl Patients {
             let found = each_live(&ResourceType::new("Group")?, groups.iter().map(String::as_str), |id, json| {
                 let group = Resource { id, resource_type: "Group", last_updated: None, json };
                 let modified = members(group, now, &bases, |member| {
+                    if !counts(&member) {
+                        return;
+                    }
                     let id = String::from_utf8_lossy(member.id).into_owned();
                     match member.resource_type {
                         b"Patient" => drop(patients.insert(id)),
@@ -87,6 +105,16 @@ impl Patients {
             Some(missing) => Err(Error::invalid_argument(format!("there is no Patient \"{}\"", shown(missing)))
                 .hint("Name patients that are there and that you may read.")),
         }
+    }
+
+    /// Those with these ids, as far as they are among them.
+    pub fn among(&self, ids: &[String]) -> Patients {
+        Patients(Rc::new(ids.iter().filter(|id| self.0.contains(*id)).cloned().collect()))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Those of these patients that are in both sets.

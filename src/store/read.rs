@@ -2,7 +2,7 @@
 
 use super::moment::check_moment;
 use super::statement::sql;
-use super::{Filter, ResourceTable, identifiers};
+use super::{Changed, Filter, ResourceTable, identifiers};
 use crate::stream::{Lines, More};
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::resource::{Envelope, Identifier, Writer};
@@ -23,8 +23,8 @@ pub enum Rows<'a> {
     All,
     /// Those created after an instant.
     CreatedAfter(i64),
-    /// Those last changed at or after `from` and before `until`.
-    ChangedWithin { from: Option<i64>, until: Option<i64> },
+    /// Those last changed at a certain time.
+    Changed(Changed),
     /// Those with these ids.
     WithIds(&'a [String]),
     /// Those in a range of its blocks.
@@ -97,14 +97,7 @@ impl Reader {
                 query.push_str(" AND cts OPERATOR(pg_catalog.>) $1");
                 parameters.push(Parameter::timestamptz(at));
             }
-            Rows::ChangedWithin { from, until } => {
-                for (at, operator) in [(from, ">="), (until, "<")] {
-                    if let Some(at) = at {
-                        parameters.push(Parameter::timestamptz(at));
-                        query.push_str(&format!(" AND ts OPERATOR(pg_catalog.{operator}) ${}", parameters.len()));
-                    }
-                }
-            }
+            Rows::Changed(changed) => changed.narrow(&mut query, &mut parameters),
             Rows::WithIds(ids) => {
                 query.push_str(" AND id::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1)");
                 parameters.push(Parameter::strings(ids.iter().map(String::as_bytes)));

@@ -13,6 +13,9 @@ pub struct Member<'j> {
     pub resource_type: &'j [u8],
     /// Its id.
     pub id: &'j [u8],
+    /// The time that the start of its period covers, if it has one: from the first microsecond to before the first one
+    /// after it.
+    pub start: Option<(Micros, Micros)>,
 }
 
 /// The url of a modifier extension in a Group: it may mean anything, also that the members are not what they seem to be.
@@ -38,12 +41,14 @@ pub fn members<'j>(
         let Some(member) = element.container().filter(Container::is_object) else { continue };
         check(&member)?;
         let inactive = member.clone().member(b"inactive").and_then(|value| value.boolean());
-        if inactive == Some(true) || !has(member.clone().member(b"period"), at) {
+        let (start, end) = bounds(member.clone().member(b"period"));
+        let has_begun = start.is_none_or(|(from, _)| from <= at);
+        if inactive == Some(true) || !has_begun || end.is_some_and(|(_, until)| until <= at) {
             continue;
         }
         let target = |value| Target::of(&Item { value: Value::Json(value), type_id: TypeId::UNKNOWN }, bases);
         if let Some(Target::Resource { resource_type, id }) = member.member(b"entity").and_then(target) {
-            sink(Member { resource_type, id });
+            sink(Member { resource_type, id, start });
         }
     }
     Ok(())
@@ -57,12 +62,12 @@ fn check(object: &Container<'_>) -> Result<(), Modified> {
     Err(Modified(url.map_or_else(String::new, |url| String::from_utf8_lossy(url).into_owned())))
 }
 
-/// Whether a time is in a Period. What is no date has no bound.
-fn has(period: Option<walk::Value<'_>>, at: Micros) -> bool {
-    let Some(period) = period.and_then(|period| period.container()).filter(Container::is_object) else { return true };
+/// What the start and the end of a Period cover. What is no date is no bound.
+fn bounds(period: Option<walk::Value<'_>>) -> (Option<(Micros, Micros)>, Option<(Micros, Micros)>) {
+    let period = period.and_then(|period| period.container()).filter(Container::is_object);
     let bound = |name: &[u8]| {
-        let text = period.clone().member(name)?.string()?;
+        let text = period.clone()?.member(name)?.string()?;
         str::from_utf8(text).ok().and_then(range)
     };
-    bound(b"start").is_none_or(|(from, _)| from <= at) && bound(b"end").is_none_or(|(_, until)| at < until)
+    (bound(b"start"), bound(b"end"))
 }

@@ -117,7 +117,8 @@ fn an_unknown_kind_of_associated_data_is_refused_and_a_lenient_request_goes_on_w
         assert!(error.message().contains("includeAssociatedData"), "{error:?}");
     }
     let associated = json!(["_custom", LATEST]);
-    let status = done(&mut client, &json!({"_type": "Observation", "lenient": true, "includeAssociatedData": associated}));
+    let status =
+        done(&mut client, &json!({"_type": "Observation", "lenient": true, "includeAssociatedData": associated}));
     assert_eq!(ids(&mut client, &status, "Provenance"), ["v-a2", "v-both"]);
     let line = String::from_utf8(download(&mut client, &status["error"][0]["url"])).unwrap();
     let issue = &serde_json::from_str::<Value>(&line).unwrap()["issue"][0];

@@ -14,6 +14,7 @@ mod job;
 mod levels;
 mod limits;
 mod manifest;
+mod new_members;
 mod rights;
 mod s3;
 mod snapshots;
