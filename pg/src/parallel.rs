@@ -11,13 +11,14 @@ const SHARED: u64 = 1;
 const INPUT: u64 = 2;
 const RESULTS: u64 = 3;
 /// The size of a helper's result in shared memory, with its length.
-pub const RESULT_BYTES: usize = 1 << 20;
+pub const RESULT_BYTES: usize = 4 << 20;
 
 /// The state that all participants share.
 #[repr(C)]
 struct Shared {
     next: AtomicU32,
     total: AtomicU64,
+    counter: AtomicU64,
     input_bytes: u64,
 }
 
@@ -45,6 +46,11 @@ impl<'a> Part<'a> {
         self.shared.next.fetch_add(1, Ordering::Relaxed) as usize
     }
 
+    /// Another number that all participants share, and that the work may use as it likes. It begins at 0.
+    pub fn counter(&self) -> &'a AtomicU64 {
+        &self.shared.counter
+    }
+
     /// Adds to the shared total, and returns the new total. Ends this process if the server has ended.
     pub fn add(&self, count: u64) -> u64 {
         worker::end_without_server();
@@ -66,7 +72,8 @@ pub struct Help {
 pub fn run<T>(help: Help, helpers: usize, input: &[u8], work: impl FnOnce(Part<'_>) -> T) -> (T, Vec<Vec<u8>>) {
     if helpers == 0 {
         // Not in parallel mode: the work may do what parallel queries may not do.
-        let shared = Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), input_bytes: 0 };
+        let shared =
+            Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), counter: AtomicU64::new(0), input_bytes: 0 };
         return (work(Part { shared: &shared, input, alone: true }), Vec::new());
     }
     // SAFETY: the sequence of src/backend/access/transam/README.parallel. The chunks have the requested size and are aligned
@@ -86,7 +93,12 @@ pub fn run<T>(help: Help, helpers: usize, input: &[u8], work: impl FnOnce(Part<'
         };
         let shared = allocate(SHARED, size_of::<Shared>()).cast::<Shared>();
         let input_bytes = input.len() as u64;
-        shared.write(Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), input_bytes });
+        shared.write(Shared {
+            next: AtomicU32::new(0),
+            total: AtomicU64::new(0),
+            counter: AtomicU64::new(0),
+            input_bytes,
+        });
         allocate(INPUT, input.len()).copy_from_nonoverlapping(input.as_ptr(), input.len());
         let results = allocate(RESULTS, helpers * RESULT_BYTES);
         results.write_bytes(0, helpers * RESULT_BYTES);

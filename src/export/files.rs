@@ -19,6 +19,9 @@ pub struct Written {
     pub name: String,
     /// How many lines it has.
     pub count: u64,
+    /// Its size, compressed if it is; `None` if an earlier version of the extension wrote it.
+    #[serde(default)]
+    pub bytes: Option<u64>,
 }
 
 /// How files are written.
@@ -56,17 +59,17 @@ impl Numbers {
 
 /// Writes files `<stem>.<number>.ndjson`. When one is full, it begins the next.
 pub struct Files<'a> {
-    draft: &'a Draft,
+    draft: &'a Draft<'a>,
     stem: &'a str,
     numbers: Numbers,
     format: Format,
-    open: Option<Open>,
+    open: Option<Open<'a>>,
     written: Vec<Written>,
 }
 
-struct Open {
+struct Open<'a> {
     name: String,
-    output: Output,
+    output: Output<'a>,
     compressor: Option<Compressor>,
     count: u64,
     /// Bytes written, compressed if the file is.
@@ -75,7 +78,7 @@ struct Open {
 
 impl<'a> Files<'a> {
     /// Creates no file before the first line.
-    pub fn new(draft: &'a Draft, stem: &'a str, format: Format) -> Files<'a> {
+    pub fn new(draft: &'a Draft<'a>, stem: &'a str, format: Format) -> Files<'a> {
         Files { draft, stem, numbers: Numbers::ALL, format, open: None, written: Vec::new() }
     }
 
@@ -131,7 +134,7 @@ impl<'a> Files<'a> {
         open.write(lines)
     }
 
-    fn current(&mut self) -> Result<&mut Open> {
+    fn current(&mut self) -> Result<&mut Open<'a>> {
         let open = match self.open.take() {
             Some(open) => open,
             None => Open::new(
@@ -165,8 +168,8 @@ impl<'a> Files<'a> {
     }
 }
 
-impl Open {
-    fn new(draft: &Draft, name: String, gzip: Option<u32>) -> Result<Open> {
+impl<'a> Open<'a> {
+    fn new(draft: &'a Draft<'a>, name: String, gzip: Option<u32>) -> Result<Open<'a>> {
         let output = draft.create(&name)?;
         Ok(Open { name, output, compressor: gzip.map(Compressor::new), count: 0, bytes: 0 })
     }
@@ -184,7 +187,7 @@ impl Open {
             self.put(&end)?;
         }
         self.output.finish()?;
-        Ok(Written { name: self.name, count: self.count })
+        Ok(Written { name: self.name, count: self.count, bytes: Some(self.bytes) })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {

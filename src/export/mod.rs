@@ -77,6 +77,7 @@ fn export(request: Value) -> Result<String> {
         owner: signer().owner(),
         folder: id.clone(),
         file_bytes: kickoff.file_bytes.map_or(settings::export::file_bytes(), settings::export::file_bytes_within),
+        max_bytes: settings::export::max_bytes(),
         gzip: kickoff.gzip.then(settings::gzip_level),
     };
     target.location()?;

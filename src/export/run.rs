@@ -29,6 +29,7 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often an export is tried when temporary errors stop it.
@@ -114,7 +115,9 @@ fn may_pass(error: &Error) -> bool {
 /// 4. publish the files
 /// 5. store the result
 fn export(task: &Task, work: &Work) -> Result<()> {
+    let spent = AtomicU64::new(0);
     let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
+    let draft = draft.within(work.target.budget(&spent));
     let outcome = task.frozen_transaction(
         || lock(work),
         |(mut work, mut notes, before)| {
@@ -131,8 +134,11 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
             let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
             show(0);
-            let mut output =
-                if work.kickoff.single { work.single_file(&draft, show)? } else { work.files_of_types(&draft, show)? };
+            let mut output = if work.kickoff.single {
+                work.single_file(&draft, show)?
+            } else {
+                work.files_of_types(&draft, &spent, show)?
+            };
             output.extend(work.files_of_extras(&draft)?);
             let (kickoff, format) = (&work.kickoff, work.target.format());
             let (deleted, unknown) = deletions::write(kickoff, &work.spans()[0], &draft, format)?;
@@ -209,7 +215,7 @@ impl Work {
     }
 
     /// Writes files of each type, with helpers where the tables allow it. Returns them in the order of the request.
-    fn files_of_types(&self, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
+    fn files_of_types(&self, draft: &Draft, spent: &AtomicU64, show: impl Fn(u64)) -> Result<Vec<Typed>> {
         let workers = settings::export::workers();
         let (together, alone) = units::divide(&self.kickoff, workers)?;
         let helpers = workers.min(together.len()).saturating_sub(1);
@@ -223,6 +229,8 @@ impl Work {
         }
         let mut written: Vec<Numbered> = counts.iter().flat_map(|counts| share.files(counts)).collect();
         let mut total = written.iter().map(|(_, _, file)| file.count).sum();
+        // All of them have counted together, from 0.
+        spent.fetch_add(written.iter().filter_map(|(_, _, file)| file.bytes).sum(), Ordering::Relaxed);
         for unit in alone {
             let files = self.write(&unit, draft, |count| {
                 total += count;
@@ -330,13 +338,14 @@ impl Work {
     }
 }
 
-/// What was written of a unit: its number, whether it was undivided, and the number of lines in each of its files. It is
+/// What was written of a unit: its number, whether it was undivided, and the number of lines and bytes of each of its files. It is
 /// short because the results of helpers have a size limit, and there may be many files.
-type Counts = (usize, bool, Vec<u64>);
+type Counts = (usize, bool, Vec<(u64, u64)>);
 
 impl Share {
     /// Writes units until none is left. Calls `show` with the total that all processes have written.
     fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Counts>> {
+        let draft = &draft.within(self.work.target.budget(part.counter()));
         let mut written = Vec::new();
         loop {
             let number = part.take();
@@ -345,7 +354,11 @@ impl Share {
             let unit = if is_whole { unit.undivided() } else { Some(unit.clone()) };
             if let Some(unit) = unit {
                 let files = self.work.write(&unit, draft, |count| show(part.add(count)))?;
-                written.push((number, is_whole, files.iter().map(|file| file.count).collect()));
+                written.push((
+                    number,
+                    is_whole,
+                    files.iter().map(|file| (file.count, file.bytes.unwrap_or(0))).collect(),
+                ));
             }
         }
     }
@@ -354,10 +367,10 @@ impl Share {
     fn files(&self, (number, is_whole, counts): &Counts) -> Vec<Numbered> {
         let unit = &self.units[*number];
         let unit = if *is_whole { unit.undivided().expect("it was written") } else { unit.clone() };
-        let file = |(before, count): (usize, &u64)| {
+        let file = |(before, &(count, bytes)): (usize, &(u64, u64))| {
             let number = unit.numbers.at(before);
             let name = self.work.target.format().name(&unit.resource_type, number);
-            (unit.resource_type.clone(), number, Written { name, count: *count })
+            (unit.resource_type.clone(), number, Written { name, count, bytes: Some(bytes) })
         };
         counts.iter().enumerate().map(file).collect()
     }

@@ -54,7 +54,11 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
         Ok(location.url(&outcome.folder, &file.name, valid)?.unwrap_or_else(|| signed(&file.name)))
     };
     let file = |resource_type: &str, file: &Written| -> Result<Value> {
-        Ok(json!({"type": resource_type, "url": url(file)?, "count": file.count}))
+        let mut item = json!({"type": resource_type, "url": url(file)?, "count": file.count});
+        if let Some(bytes) = file.bytes {
+            item["fileSize"] = bytes.into();
+        }
+        Ok(item)
     };
     answer["transactionTime"] = time(outcome.transaction_time).into();
     if kickoff.single {

@@ -10,10 +10,13 @@ static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(24 * 60);
 
 static EXTRAS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static MAX_BYTES: GucSetting<f64> = GucSetting::<f64>::new(0.0);
 static GROUP_SINCE_NEW_MEMBERS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MOST_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(4);
 /// The smallest allowed file size, in kilobytes: the data kept about each file must be small beside it.
 const LEAST_FILE_KB: i32 = 64;
+/// The largest limit of an export's bytes: all whole numbers up to it are exact.
+const MOST_BYTES: f64 = (1_u64 << 53) as f64;
 
 /// Defines the settings.
 pub fn define() {
@@ -79,6 +82,17 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    // Not an integer: those end at 2 GB.
+    GucRegistry::define_float_guc(
+        c"fhir_bulk.export_max_bytes",
+        c"How many bytes all files of an export may have; 0 means no limit.",
+        c"An export that grows beyond it fails, and leaves no files.",
+        &MAX_BYTES,
+        0.0,
+        MOST_BYTES,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
     GucRegistry::define_int_guc(
         c"fhir_bulk.export_retention",
         c"How long exports and their files are kept after they end.",
@@ -131,6 +145,13 @@ pub fn group_since_new_members() -> bool {
 /// `fhir_bulk.max_exports_per_role`.
 pub fn most_per_role() -> u32 {
     MOST_PER_ROLE.get().unsigned_abs()
+}
+
+/// `fhir_bulk.export_max_bytes`; `None` for no limit.
+pub fn max_bytes() -> Option<u64> {
+    let most = MAX_BYTES.get();
+    // Less than a byte is a limit, too.
+    (most > 0.0).then_some(most as u64)
 }
 
 /// `fhir_bulk.export_retention`.

@@ -1,16 +1,19 @@
 //! Writes the files of exports to a folder of the server or to an S3 service. The files of a job get URLs when all of them
 //! are complete.
 
+mod budget;
 mod errors;
 mod file;
 mod s3;
 
+pub use budget::Budget;
 pub use errors::gone;
 
 use crate::settings::s3::Address;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::fs::File;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// This database's part of `fhir_bulk.export_location`.
@@ -22,7 +25,13 @@ pub enum Location {
 }
 
 /// The files of a job that has not finished. They are removed if they are never published.
-pub enum Draft {
+pub struct Draft<'a> {
+    place: Rc<Place>,
+    budget: Option<Budget<'a>>,
+}
+
+/// Where the files of a draft are.
+enum Place {
     /// In a folder of the server.
     File(file::Draft),
     /// In an S3 service.
@@ -30,7 +39,13 @@ pub enum Draft {
 }
 
 /// A file of a draft.
-pub enum Output {
+pub struct Output<'a> {
+    to: To,
+    budget: Option<Budget<'a>>,
+}
+
+/// Where a file's bytes go.
+enum To {
     /// On the server.
     File(file::Output),
     /// In an S3 service.
@@ -65,22 +80,22 @@ impl Location {
     ///
     /// # Errors
     /// The errors of the file system: 42501, 53100, 58P01, 58030; those of the service: 42501, 58P01, 58030 and 08006.
-    pub fn begin(&self, job: &str) -> Result<Draft> {
-        Ok(match self {
-            Location::File(folder) => Draft::File(folder.begin(job)?),
-            Location::S3(prefix) => Draft::S3(prefix.begin(job)?),
-        })
+    pub fn begin(&self, job: &str) -> Result<Draft<'static>> {
+        Ok(Draft::new(match self {
+            Location::File(folder) => Place::File(folder.begin(job)?),
+            Location::S3(prefix) => Place::S3(prefix.begin(job)?),
+        }))
     }
 
     /// Joins the files of a job that another process has begun.
     ///
     /// # Errors
     /// 22023 for a job whose id cannot be part of a key.
-    pub fn join(&self, job: &str) -> Result<Draft> {
-        Ok(match self {
-            Location::File(folder) => Draft::File(folder.draft(job)),
-            Location::S3(prefix) => Draft::S3(prefix.draft(job)?),
-        })
+    pub fn join(&self, job: &str) -> Result<Draft<'static>> {
+        Ok(Draft::new(match self {
+            Location::File(folder) => Place::File(folder.draft(job)),
+            Location::S3(prefix) => Place::S3(prefix.draft(job)?),
+        }))
     }
 
     /// Removes the files of a job, published or not.
@@ -121,16 +136,26 @@ impl Location {
     }
 }
 
-impl Draft {
+impl Draft<'_> {
+    fn new(place: Place) -> Draft<'static> {
+        Draft { place: Rc::new(place), budget: None }
+    }
+
+    /// The same files, within a budget.
+    pub fn within<'a>(&self, budget: Option<Budget<'a>>) -> Draft<'a> {
+        Draft { place: self.place.clone(), budget }
+    }
+
     /// Creates a file.
     ///
     /// # Errors
     /// As for [`Location::begin`].
-    pub fn create(&self, name: &str) -> Result<Output> {
-        Ok(match self {
-            Draft::File(folder) => Output::File(folder.create(name)?),
-            Draft::S3(objects) => Output::S3(Box::new(objects.create(name)?)),
-        })
+    pub fn create(&self, name: &str) -> Result<Output<'_>> {
+        let to = match &*self.place {
+            Place::File(folder) => To::File(folder.create(name)?),
+            Place::S3(objects) => To::S3(Box::new(objects.create(name)?)),
+        };
+        Ok(Output { to, budget: self.budget })
     }
 
     /// Publishes all files at once under the job's name. Objects can be read as soon as each is complete.
@@ -138,22 +163,25 @@ impl Draft {
     /// # Errors
     /// As for [`Location::begin`].
     pub fn publish(&self) -> Result<()> {
-        match self {
-            Draft::File(folder) => folder.publish(),
-            Draft::S3(_) => Ok(()),
+        match &*self.place {
+            Place::File(folder) => folder.publish(),
+            Place::S3(_) => Ok(()),
         }
     }
 }
 
-impl Output {
+impl Output<'_> {
     /// Appends bytes.
     ///
     /// # Errors
-    /// As for [`Location::begin`].
+    /// 53100 if all files together would exceed the budget; as for [`Location::begin`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        match self {
-            Output::File(file) => file.write(bytes),
-            Output::S3(object) => object.write(bytes),
+        if let Some(budget) = &self.budget {
+            budget.spend(bytes.len() as u64)?;
+        }
+        match &mut self.to {
+            To::File(file) => file.write(bytes),
+            To::S3(object) => object.write(bytes),
         }
     }
 
@@ -162,9 +190,9 @@ impl Output {
     /// # Errors
     /// As for [`Location::begin`].
     pub fn finish(self) -> Result<()> {
-        match self {
-            Output::File(file) => file.finish(),
-            Output::S3(object) => object.finish(),
+        match self.to {
+            To::File(file) => file.finish(),
+            To::S3(object) => object.finish(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod job;
 mod levels;
 mod limits;
 mod manifest;
+mod max_bytes;
 mod new_members;
 mod rights;
 mod s3;

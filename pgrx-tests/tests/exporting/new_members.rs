@@ -19,8 +19,10 @@ fn hospital(groups: &[Value]) -> (Database, Client) {
         lines.push(json!({"resourceType": "Provenance", "id": format!("v-{id}"), "recorded": "2020-01-01",
             "target": [reference(&format!("Observation/o-{id}"))]}));
     }
-    lines.push(json!({"resourceType": "Observation", "id": "o-late", "status": "final", "subject": reference("Patient/a"),
-        "performer": [reference("Patient/b")]}));
+    lines.push(
+        json!({"resourceType": "Observation", "id": "o-late", "status": "final", "subject": reference("Patient/a"),
+        "performer": [reference("Patient/b")]}),
+    );
     lines.extend_from_slice(groups);
     let (database, mut client) = loaded(&lines);
     for table in ["patient", "observation", "practitioner", "provenance"] {

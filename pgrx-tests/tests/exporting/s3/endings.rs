@@ -251,3 +251,21 @@ fn a_service_that_is_gone_for_good_keeps_nothing_from_being_removed_elsewhere() 
     wait_until_empty(&new);
     assert_eq!(objects(&old, &first).len(), 2);
 }
+
+#[test]
+fn an_export_that_outgrows_its_limit_leaves_neither_objects_nor_parts() {
+    let service = S3Server::new();
+    let (_database, mut client) = with_service(&service.endpoint());
+    large_patients(&mut client, 30, 1024);
+    run(&mut client, "SET fhir_bulk.export_max_bytes = '20MB'");
+    // In the middle of an object, with parts behind it; and with whole objects behind it.
+    for request in [json!({"_type": "Patient"}), json!({"_type": "Patient", "_maximumFileSize": 1 << 20})] {
+        let id = export(&mut client, &request);
+        let status = finish(&mut client, &id);
+        assert_eq!(status["status"], "failed", "{status}");
+        assert!(status["error"].as_str().unwrap().contains("20971520 bytes"), "{status}");
+        wait_until_empty(&service);
+    }
+    run(&mut client, "SET fhir_bulk.export_max_bytes = '200MB'");
+    done(&mut client, &json!({"_type": "Patient"}));
+}
