@@ -7,7 +7,7 @@ use super::ignored::Ignored;
 use super::kickoff::Kickoff;
 use super::provenance;
 use crate::sink::Draft;
-use crate::store::{ResourceTable, ResourceType, foreign_code, hidden_types, may_read_history};
+use crate::store::{ResourceTable, ResourceType, Telling, foreign_code, hidden_types, may_read_history, telling};
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::{self, Parameter};
@@ -105,12 +105,20 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
         notes.push(Note { parameter, ..Note::new("forbidden", diagnostics) });
     }
     for name in kickoff.types.iter().filter(|_| kickoff.has_deletions()) {
-        if !may_read_history(&ResourceType::new(name)?)? {
+        let resource_type = ResourceType::new(name)?;
+        if !may_read_history(&resource_type)? {
             let diagnostics = format!(
                 "Deletions of {name} are incomplete, because you may not read its history table. \
                  A resource may be deleted although it is not in \"deleted\"."
             );
             notes.push(Note::new("forbidden", diagnostics));
+        } else if telling(&ResourceTable::get(&resource_type)?, &resource_type)? == Telling::Hidden {
+            let diagnostics = format!(
+                "Deletions of {name} are incomplete: its table has no row of what was deleted, and you may not see all of \
+                 its rows, so that it is not known whether a resource is deleted or hidden. A resource may be deleted \
+                 although it is not in \"deleted\"."
+            );
+            notes.push(Note::new("incomplete", diagnostics));
         }
     }
     Ok(notes)

@@ -19,6 +19,31 @@ pub fn may_read_history(resource_type: &ResourceType) -> Result<bool> {
     ResourceTable::find_history(resource_type)?.map_or(Ok(true), |history| history.is_readable())
 }
 
+/// How a table tells that a resource was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// By a row with status `deleted`, there or in the history, as Aidbox does.
+    Rows,
+    /// Also by having no row any more, while the history has some: fhirbase moves the row of a deleted resource there, and
+    /// adds one that tells when, with the status of the row.
+    Absence,
+    /// In both ways, but the current role may not see all rows of the table, so that only rows tell.
+    Hidden,
+}
+
+/// How a type's table tells of deletions. One without column `cts` is fhirbase's.
+///
+/// # Errors
+/// 3F000.
+pub fn telling(table: &ResourceTable, resource_type: &ResourceType) -> Result<Telling> {
+    let has_history = ResourceTable::find_history(resource_type)?.is_some();
+    Ok(match table.has_column(c"cts") || !has_history {
+        true => Telling::Rows,
+        false if table.shows_all_rows() => Telling::Absence,
+        false => Telling::Hidden,
+    })
+}
+
 /// Which deletions to find.
 #[derive(Clone, Copy)]
 pub struct Deletions {
@@ -31,9 +56,10 @@ pub struct Deletions {
 }
 
 /// Calls `handle` with each resource that was deleted and has not been created again. A deletion is a row with status
-/// `deleted`, in the resource table or, if the current role may read it, in the history table. The row has the last version's
-/// content; if it has none, the version before it in the history table counts, and without one the content is an empty
-/// object. If contents are not read, it is empty, too.
+/// `deleted`, in the resource table or, if the current role may read it, in the history table; or, if the table tells it by
+/// absence, the newest row in the history of a resource that is not in the table. The row has the last version's content; if
+/// it has none, the version before it in the history table counts, and without one the content is an empty object. If
+/// contents are not read, it is empty, too.
 ///
 /// # Errors
 /// 3F000; 40001 if a table was truncated or rewritten since the transaction's snapshot; the errors of `handle`. PostgreSQL
@@ -52,10 +78,8 @@ pub fn deleted(
         before = " AND ts OPERATOR(pg_catalog.<) $2";
         parameters.push(Parameter::timestamptz(until));
     }
-    let within = |table: &ResourceTable| {
-        let status = table.status("");
-        format!("{status} OPERATOR(pg_catalog.=) 'deleted' AND ts OPERATOR(pg_catalog.>=) $1{before}")
-    };
+    let in_time = format!("ts OPERATOR(pg_catalog.>=) $1{before}");
+    let within = |table: &ResourceTable| format!("{} OPERATOR(pg_catalog.=) 'deleted' AND {in_time}", table.status(""));
     // Without a history table, deleted rows leave no trace.
     let history = ResourceTable::find_history(resource_type)?;
     let history = match history {
@@ -92,6 +116,16 @@ pub fn deleted(
             within(history),
             table.status("l.")
         ));
+        if telling(table, resource_type)? == Telling::Absence {
+            // The newest row of all, not of those in time: it says when.
+            from.push_str(&format!(
+                " UNION ALL SELECT {} FROM {name} h WHERE {in_time} AND NOT EXISTS \
+                 (SELECT FROM {live} l WHERE l.id OPERATOR(pg_catalog.=) h.id) AND NOT EXISTS \
+                 (SELECT FROM {name} n WHERE n.id OPERATOR(pg_catalog.=) h.id AND n.txid OPERATOR(pg_catalog.>) h.txid)",
+                columns("h"),
+                name = history.sql_name
+            ));
+        }
     }
     let last = format!(
         "SELECT DISTINCT ON (d.id) d.id, d.ts, d.resource FROM ({from}) d \

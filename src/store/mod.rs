@@ -21,7 +21,7 @@ mod types;
 mod write;
 
 pub use changed::Changed;
-pub use deleted::{Deletions, deleted, may_read_history};
+pub use deleted::{Deletions, Telling, deleted, may_read_history, telling};
 pub use filter::Filter;
 pub use foreign_code::foreign_code;
 pub use lookup::{each_live, each_live_changed};

@@ -235,6 +235,13 @@ impl ResourceTable {
         !spi::catalog_texts(query, &[Parameter::oid(self.oid)]).is_empty()
     }
 
+    /// Whether a row that the current role does not see is none: it is a table of this server, without policies for the role.
+    pub fn shows_all_rows(&self) -> bool {
+        let query =
+            c"SELECT 'yes' FROM pg_class WHERE oid = $1 AND relkind IN ('r', 'p') AND NOT row_security_active(oid)";
+        !spi::catalog_texts(query, &[Parameter::oid(self.oid)]).is_empty()
+    }
+
     /// The size of a table that can be read without running other code: an ordinary table or materialized view, without
     /// policies for the current role. `None` for others.
     pub fn plain_bytes(&self) -> Option<u64> {

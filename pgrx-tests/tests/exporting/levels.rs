@@ -188,7 +188,7 @@ fn levels_that_do_not_go_together_with_the_rest_are_refused() {
 }
 
 /// The urls of an export's deletions.
-fn deletions(client: &mut Client, request: &Value) -> Vec<String> {
+pub fn deletions(client: &mut Client, request: &Value) -> Vec<String> {
     let status = done(client, request);
     let mut urls = Vec::new();
     for file in status["deleted"].as_array().unwrap() {

@@ -6,6 +6,7 @@ mod associated;
 mod downloads;
 mod endings;
 mod extras;
+mod fhirbase;
 mod filters;
 mod hijack;
 mod horizon;
