@@ -6,7 +6,6 @@ pub mod proxy;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -20,6 +19,7 @@ pub use postgres::error::DbError;
 pub mod disk;
 pub mod http;
 pub mod memory;
+pub mod port;
 pub mod s3;
 
 /// How long a test waits for a state that must come.
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server with a data folder, socket and port of its own; superuser `postgres`, no passwords on its socket.
 pub struct Cluster {
     folder: PathBuf,
-    port: u16,
+    port: port::Port,
     template: OnceLock<()>,
     /// Commands that a shell runs before it becomes the server.
     before: String,
@@ -85,7 +85,7 @@ impl Cluster {
         let standby = Cluster::new("");
         run(as_server_user(&bin("pg_basebackup"))
             .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--dbname"])
-            .arg(format!("host={} port={} user=postgres", self.folder.display(), self.port))
+            .arg(format!("host={} port={} user=postgres", self.folder.display(), self.port()))
             .arg("--pgdata")
             .arg(standby.data()));
         standby.configure(&[]);
@@ -99,8 +99,8 @@ impl Cluster {
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Cluster { folder, port, template: OnceLock::new(), before: before.to_owned() };
+        let cluster =
+            Cluster { folder, port: port::Port::take(), template: OnceLock::new(), before: before.to_owned() };
         cluster.watch();
         cluster
     }
@@ -109,7 +109,7 @@ impl Cluster {
         let mut text = format!(
             "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\n\
              shared_buffers = 256MB\nmax_wal_size = 4GB\nautovacuum = off\nlog_line_prefix = '%m [%p] %d '\n",
-            self.port,
+            self.port(),
             self.folder.display()
         );
         for setting in settings {
@@ -131,7 +131,7 @@ impl Cluster {
     /// Starts the server of this cluster and waits until it takes connections.
     pub fn start_server(&self) {
         let script = format!("{}\nexec \"$@\"", self.before);
-        run(as_server_user(Path::new("/bin/sh"))
+        let status = as_server_user(Path::new("/bin/sh"))
             .args(["-c", &script, "sh"])
             .arg(bin("pg_ctl"))
             // With it, errors would have stack traces as DETAIL, unlike on users' servers.
@@ -140,7 +140,10 @@ impl Cluster {
             .arg(self.data())
             .arg("-l")
             .arg(self.folder.join("log"))
-            .stdout(Stdio::null()));
+            .stdout(Stdio::null())
+            .status()
+            .expect("a shell");
+        assert!(status.success(), "the server did not start:\n{}", self.log());
     }
 
     /// Stops the server: `fast` or `immediate`.
@@ -186,7 +189,7 @@ impl Cluster {
             })
         });
         // If no process reaps dead children, a new server thinks that the old one's pid still runs.
-        let socket = self.folder.join(format!(".s.PGSQL.{}.lock", self.port));
+        let socket = self.folder.join(format!(".s.PGSQL.{}.lock", self.port()));
         run(as_server_user(Path::new("/bin/rm")).arg("-f").arg(self.data().join("postmaster.pid")).arg(socket));
     }
 
@@ -239,12 +242,12 @@ impl Cluster {
 
     /// The TCP port, on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// A connection string for the socket.
     pub fn dsn(&self, role: &str, database: &str) -> String {
-        format!("host={} port={} user={role} dbname={database}", self.folder.display(), self.port)
+        format!("host={} port={} user={role} dbname={database}", self.folder.display(), self.port())
     }
 
     /// A connection.

@@ -1,9 +1,10 @@
 //! Downloads from a server that fails in all the ways that pass, and in those that do not.
 
 use fhir_bulk_tests::http::{Request, Server, chunked, hold, ok, resetting, status, with_headers};
+use fhir_bulk_tests::port::Port;
 use fhir_bulk_transfer::{Authorities, Client, Download, Event, Limits, Origin, Policy, TransferError};
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -250,12 +251,13 @@ fn what_a_server_decided_is_asked_once() {
 
 #[test]
 fn a_server_that_is_not_there_yet_is_found_when_it_is() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("http://127.0.0.1:{port}/");
+    let port = Port::take();
+    let address = format!("127.0.0.1:{}", port.number());
+    let url = format!("http://{address}/");
     assert!(matches!(read(&url, 1), Err(TransferError::Network(_))));
     let later = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
-        Server::at(&format!("127.0.0.1:{port}"), |_, stream| {
+        Server::at(&address, |_, stream| {
             let _ = stream.write_all(&ok("fine\n"));
         })
     });

@@ -3,9 +3,9 @@
 use super::allowed;
 use crate::support::{assert_error, count, load, load_fails, patients, rows, run, value};
 use fhir_bulk_tests::http::{Server, chunked, hold, ok, resetting, status, with_headers};
+use fhir_bulk_tests::port::Port;
 use fhir_bulk_tests::{Client, DbError, gzip};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -181,8 +181,8 @@ fn a_status_that_is_not_200_is_told_in_the_detail() {
 #[test]
 fn a_server_that_is_not_there_or_goes_silent_is_an_error_in_time() {
     let (_database, mut client) = allowed();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    fails_to_connect(&mut client, &format!("http://127.0.0.1:{port}/data"));
+    let port = Port::take();
+    fails_to_connect(&mut client, &format!("http://127.0.0.1:{}/data", port.number()));
     run(&mut client, "SET fhir_bulk.idle_timeout = '300ms'");
     let silent = Server::new(|_, stream| hold(stream));
     fails_to_connect(&mut client, &silent.url("/data"));
