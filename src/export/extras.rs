@@ -1,10 +1,21 @@
 //! Resources that come with an export of patients because others refer to them (`fhir_bulk.export_extras`): practitioners,
 //! organizations, locations, medications.
 
+use super::by_type::Typed;
+use super::files::Files;
+use super::units::Unit;
+use super::work::Work;
 use crate::settings;
+use crate::sink::Draft;
+use crate::store::Rows;
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_paths::search::each_reference;
+use fhir_bulk_pg::error::Result;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+/// How many resources are looked up at a time because others refer to them.
+const AT_A_TIME: usize = 1000;
 
 /// The resources that were referred to.
 pub struct Extras {
@@ -39,4 +50,46 @@ impl Extras {
         let (name, (new, _)) = self.found.iter_mut().find(|(_, (new, _))| !new.is_empty())?;
         Some((name.clone(), std::mem::take(new).into_iter().collect()))
     }
+}
+
+/// Writes the files of what the exported resources refer to. They are read once more, because helpers may have written
+/// them; what they refer to may refer to more.
+///
+/// # Errors
+/// The errors of the tables and of the sink.
+pub fn write(work: &Work, draft: &Draft) -> Result<Vec<Typed>> {
+    let names = &work.kickoff.extras;
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut extras = Extras::new(names);
+    for name in &work.kickoff.types {
+        for span in work.spans() {
+            work.reader(&Unit::whole(name), &span)?.each(|stored| {
+                extras.look_at(stored.as_resource());
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+    }
+    let mut files: BTreeMap<&str, Files> =
+        names.iter().map(|name| (name.as_str(), Files::new(draft, name, work.target.format()))).collect();
+    while let Some((name, ids)) = extras.next() {
+        let of_type = files.get_mut(name.as_str()).expect("a file for each type");
+        for ids in ids.chunks(AT_A_TIME) {
+            let (mut lines, mut count) = (Vec::new(), 0);
+            work.open(&name, Rows::WithIds(ids), None)?.each(|stored| {
+                stored.write(&mut lines)?;
+                lines.push(b'\n');
+                count += 1;
+                extras.look_at(stored.as_resource());
+                Ok(ControlFlow::Continue(()))
+            })?;
+            of_type.write(&lines, count)?;
+        }
+    }
+    let mut written = Vec::new();
+    for (name, files) in files {
+        written.extend(files.finish()?.into_iter().map(|file| (name.to_owned(), file)));
+    }
+    Ok(written)
 }

@@ -3,6 +3,7 @@
 
 mod associated;
 mod batches;
+mod by_type;
 mod deletions;
 mod download;
 mod extras;
@@ -23,8 +24,9 @@ mod status;
 mod target;
 mod type_filters;
 mod units;
+mod work;
 
-pub use run::help;
+pub use by_type::help;
 
 use crate::arguments::required;
 use crate::jobs::{self, Job, Kind, NewJob};

@@ -1,35 +1,25 @@
 //! Runs an export in a worker, which shares the work with parallel workers (helpers).
 
-use super::associated::{OfExported, Queries};
-use super::deletions;
-use super::extras::Extras;
-use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
 use super::outcome::Outcome;
-use super::provenance::Linked;
-use super::span::Span;
 use super::target::Target;
-use super::units::{self, Unit};
-use crate::extension::LIBRARY;
+use super::work::Work;
+use super::{by_type, deletions, extras};
 use crate::jobs::Task;
-use crate::settings;
 use crate::settings::s3::Address;
-use crate::sink::{Draft, Location};
-use crate::store::{Filter, Patients, Reader, ResourceTable, ResourceType, Rows, foreign_code, written_anew};
-use fhir_bulk_codec::resource::{Form, Selection, Writer};
-use fhir_bulk_pg::error::{Error, Result, or_raise};
-use fhir_bulk_pg::parallel::{self, Help, Part};
+use crate::sink::Location;
+use crate::store::{ResourceTable, ResourceType, written_anew};
+use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::progress::Copying;
 use fhir_bulk_pg::{transaction, worker};
 use pgrx::PgSqlErrorCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// How often an export is tried when temporary errors stop it.
@@ -38,15 +28,6 @@ const TRIES: u32 = 5;
 const WAIT: Duration = Duration::from_secs(1);
 /// How long to wait before asking a service again that failed to remove files.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
-/// How many resources are looked up at a time because others refer to them.
-const EXTRAS_AT_A_TIME: usize = 1000;
-/// The exported function that calls [`help`] in a helper.
-const HELP: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_helper" };
-
-/// A file with its resource type.
-type Typed = (String, Written);
-/// A file with its resource type and number.
-type Numbered = (String, usize, Written);
 
 thread_local! {
     /// Locations whose service failed to remove files, and when that was.
@@ -135,11 +116,11 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
             show(0);
             let mut output = if work.kickoff.single {
-                work.single_file(&draft, show)?
+                by_type::single_file(&work, &draft, show)?
             } else {
-                work.files_of_types(&draft, &spent, show)?
+                by_type::write(&work, &draft, &spent, show)?
             };
-            output.extend(work.files_of_extras(&draft)?);
+            output.extend(extras::write(&work, &draft)?);
             let (kickoff, format) = (&work.kickoff, work.target.format());
             let (deleted, unknown) = deletions::write(kickoff, &work.spans()[0], &draft, format)?;
             notes.extend(notes::of_deletions(unknown));
@@ -178,209 +159,4 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     })?;
     let before = transaction::in_catalog_snapshot(Open::now);
     Ok((work, notes, before))
-}
-
-/// What the worker and its helpers need to know.
-#[derive(Clone, Serialize, Deserialize)]
-struct Work {
-    target: Target,
-    kickoff: Kickoff,
-    /// The patients whose resources are exported, once the snapshot is taken; `None` for all.
-    patients: Option<Patients>,
-    /// Those of them whose older resources are exported, too.
-    new_members: Option<Patients>,
-}
-
-/// The input of helpers.
-#[derive(Serialize, Deserialize)]
-struct Share {
-    work: Work,
-    /// In the order in which they are written.
-    units: Vec<Unit>,
-}
-
-impl Work {
-    /// Writes all types into one file. The file exists even if it is empty.
-    fn single_file(&self, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
-        let mut files = Files::new(draft, "export", Format { bytes: u64::MAX, ..self.target.format() });
-        files.begin()?;
-        let mut total = 0;
-        for resource_type in &self.kickoff.types {
-            files.write_all(&mut self.reader(&Unit::whole(resource_type), &self.spans()[0])?, |count| {
-                total += count;
-                show(total);
-            })?;
-        }
-        Ok(files.finish()?.into_iter().map(|file| (String::new(), file)).collect())
-    }
-
-    /// Writes files of each type, with helpers where the tables allow it. Returns them in the order of the request.
-    fn files_of_types(&self, draft: &Draft, spent: &AtomicU64, show: impl Fn(u64)) -> Result<Vec<Typed>> {
-        let workers = settings::export::workers();
-        let (together, alone) = units::divide(&self.kickoff, workers)?;
-        let helpers = workers.min(together.len()).saturating_sub(1);
-        let share = Share { work: self.clone(), units: together };
-        let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
-        let (mine, others) = parallel::run(HELP, helpers, &input, |part| share.write(draft, part, &show));
-        let mut counts = mine?;
-        for result in others {
-            let of_helper: Vec<Counts> = serde_json::from_slice(&result).expect("as help() makes it");
-            counts.extend(of_helper);
-        }
-        let mut written: Vec<Numbered> = counts.iter().flat_map(|counts| share.files(counts)).collect();
-        let mut total = written.iter().map(|(_, _, file)| file.count).sum();
-        // All of them have counted together, from 0.
-        spent.fetch_add(written.iter().filter_map(|(_, _, file)| file.bytes).sum(), Ordering::Relaxed);
-        for unit in alone {
-            let files = self.write(&unit, draft, |count| {
-                total += count;
-                show(total);
-            })?;
-            let numbered = files.into_iter().enumerate();
-            written.extend(numbered.map(|(before, file)| (unit.resource_type.clone(), unit.numbers.at(before), file)));
-        }
-        written.sort_by_key(|(name, number, _)| (self.kickoff.types.iter().position(|known| known == name), *number));
-        Ok(written.into_iter().map(|(name, _, file)| (name, file)).collect())
-    }
-
-    /// Writes the files of what the exported resources refer to. They are read once more, because helpers may have written
-    /// them; what they refer to may refer to more.
-    fn files_of_extras(&self, draft: &Draft) -> Result<Vec<Typed>> {
-        let names = &self.kickoff.extras;
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut extras = Extras::new(names);
-        for name in &self.kickoff.types {
-            for span in self.spans() {
-                self.reader(&Unit::whole(name), &span)?.each(|stored| {
-                    extras.look_at(stored.as_resource());
-                    Ok(ControlFlow::Continue(()))
-                })?;
-            }
-        }
-        let mut files: BTreeMap<&str, Files> =
-            names.iter().map(|name| (name.as_str(), Files::new(draft, name, self.target.format()))).collect();
-        while let Some((name, ids)) = extras.next() {
-            let of_type = files.get_mut(name.as_str()).expect("a file for each type");
-            for ids in ids.chunks(EXTRAS_AT_A_TIME) {
-                let (mut lines, mut count) = (Vec::new(), 0);
-                self.open(&name, Rows::WithIds(ids), None)?.each(|stored| {
-                    stored.write(&mut lines)?;
-                    lines.push(b'\n');
-                    count += 1;
-                    extras.look_at(stored.as_resource());
-                    Ok(ControlFlow::Continue(()))
-                })?;
-                of_type.write(&lines, count)?;
-            }
-        }
-        let mut written = Vec::new();
-        for (name, files) in files {
-            written.extend(files.finish()?.into_iter().map(|file| (name.to_owned(), file)));
-        }
-        Ok(written)
-    }
-
-    /// Writes the files of a unit.
-    fn write(&self, unit: &Unit, draft: &Draft, mut progress: impl FnMut(u64)) -> Result<Vec<Written>> {
-        let (kickoff, name) = (&self.kickoff, &unit.resource_type);
-        let mut files = Files::new(draft, name, self.target.format()).numbered(unit.numbers);
-        if let Some(associated) = OfExported::of(kickoff, name, self.spans())? {
-            let queries = |queries| if queries == Queries::OfRequest { kickoff.filters.of(name) } else { Ok(None) };
-            associated.write_all(|which| self.open(name, Rows::All, queries(which)?), &mut files, progress)?;
-            return files.finish();
-        }
-        for span in self.spans() {
-            match Linked::of(kickoff, span.patients.as_ref(), name) {
-                Some(linked) => {
-                    let mut reader = self.reader_with(unit, &span, kickoff.filters.of(name)?)?;
-                    linked.write_all(&mut reader, &mut files, &mut progress)?;
-                }
-                None => files.write_all(&mut self.reader(unit, &span)?, &mut progress)?,
-            }
-        }
-        files.finish()
-    }
-
-    /// What is exported: the first span has all patients of the export.
-    fn spans(&self) -> Vec<Span> {
-        Span::of(&self.kickoff, self.patients.as_ref(), self.new_members.as_ref())
-    }
-
-    fn reader(&self, unit: &Unit, span: &Span) -> Result<Reader> {
-        self.reader_with(unit, span, span.filter(&self.kickoff, &unit.resource_type)?)
-    }
-
-    fn reader_with(&self, unit: &Unit, span: &Span, filter: Option<Filter>) -> Result<Reader> {
-        let rows = unit.blocks.map_or(Rows::Changed(span.changed), Rows::Within);
-        self.open(&unit.resource_type, rows, filter)
-    }
-
-    fn open(&self, name: &str, rows: Rows<'_>, filter: Option<Filter>) -> Result<Reader> {
-        let resource_type = ResourceType::new(name)?;
-        let table = ResourceTable::get(&resource_type)?;
-        // Another role may have created an index or a cast since. Then the export starts again and leaves the type out.
-        if !self.kickoff.trusts(name)
-            && let Some(what) = foreign_code(&table)
-        {
-            let message = format!("reading {name} would now run code of another role: {what}");
-            return Err(Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message));
-        }
-        let mut writer = Writer::new(Form::Fhir(settings::fhir_version()), &settings::created_at_url(), true);
-        let elements = self.kickoff.elements_of(name);
-        if !elements.is_empty() {
-            let elements = Some(elements.into_iter().map(str::to_owned).collect());
-            let type_member = "resourceType";
-            writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
-        }
-        Reader::open(&table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
-    }
-}
-
-/// What was written of a unit: its number, whether it was undivided, and the number of lines and bytes of each of its files. It is
-/// short because the results of helpers have a size limit, and there may be many files.
-type Counts = (usize, bool, Vec<(u64, u64)>);
-
-impl Share {
-    /// Writes units until none is left. Calls `show` with the total that all processes have written.
-    fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Counts>> {
-        let draft = &draft.within(self.work.target.budget(part.counter()));
-        let mut written = Vec::new();
-        loop {
-            let number = part.take();
-            let Some(unit) = self.units.get(number) else { return Ok(written) };
-            let is_whole = part.is_alone();
-            let unit = if is_whole { unit.undivided() } else { Some(unit.clone()) };
-            if let Some(unit) = unit {
-                let files = self.work.write(&unit, draft, |count| show(part.add(count)))?;
-                written.push((
-                    number,
-                    is_whole,
-                    files.iter().map(|file| (file.count, file.bytes.unwrap_or(0))).collect(),
-                ));
-            }
-        }
-    }
-
-    /// The files of a unit that was written.
-    fn files(&self, (number, is_whole, counts): &Counts) -> Vec<Numbered> {
-        let unit = &self.units[*number];
-        let unit = if *is_whole { unit.undivided().expect("it was written") } else { unit.clone() };
-        let file = |(before, &(count, bytes)): (usize, &(u64, u64))| {
-            let number = unit.numbers.at(before);
-            let name = self.work.target.format().name(&unit.resource_type, number);
-            (unit.resource_type.clone(), number, Written { name, count, bytes: Some(bytes) })
-        };
-        counts.iter().enumerate().map(file).collect()
-    }
-}
-
-/// Runs in a helper: writes units, and returns what it wrote.
-pub fn help(part: Part<'_>) -> Vec<u8> {
-    let share: Share = serde_json::from_slice(part.input()).expect("as files_of_types() makes it");
-    let location = or_raise(share.work.target.location());
-    let draft = or_raise(location.join(&share.work.target.folder));
-    let written = or_raise(share.write(&draft, part, |_| ()));
-    serde_json::to_vec(&written).expect("numbers")
 }

@@ -1,0 +1,148 @@
+//! Writes files of each type; several processes share the work where the tables allow it.
+
+use super::associated::{OfExported, Queries};
+use super::files::{Files, Format, Written};
+use super::provenance::Linked;
+use super::units::{self, Unit};
+use super::work::Work;
+use crate::extension::LIBRARY;
+use crate::settings;
+use crate::sink::Draft;
+use crate::store::Rows;
+use fhir_bulk_pg::error::{Result, or_raise};
+use fhir_bulk_pg::parallel::{self, Help, Part};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The exported function that calls [`help`] in a helper.
+const HELP: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_helper" };
+
+/// A file with its resource type.
+pub type Typed = (String, Written);
+/// A file with its resource type and number.
+type Numbered = (String, usize, Written);
+
+/// The input of helpers.
+#[derive(Serialize, Deserialize)]
+struct Share {
+    work: Work,
+    /// In the order in which they are written.
+    units: Vec<Unit>,
+}
+
+/// Writes all types into one file. The file exists even if it is empty.
+///
+/// # Errors
+/// The errors of the tables and of the sink.
+pub fn single_file(work: &Work, draft: &Draft, show: impl Fn(u64)) -> Result<Vec<Typed>> {
+    let mut files = Files::new(draft, "export", Format { bytes: u64::MAX, ..work.target.format() });
+    files.begin()?;
+    let mut total = 0;
+    for resource_type in &work.kickoff.types {
+        files.write_all(&mut work.reader(&Unit::whole(resource_type), &work.spans()[0])?, |count| {
+            total += count;
+            show(total);
+        })?;
+    }
+    Ok(files.finish()?.into_iter().map(|file| (String::new(), file)).collect())
+}
+
+/// Writes files of each type, with helpers where the tables allow it. Returns them in the order of the request.
+///
+/// # Errors
+/// The errors of the tables and of the sink.
+pub fn write(work: &Work, draft: &Draft, spent: &AtomicU64, show: impl Fn(u64)) -> Result<Vec<Typed>> {
+    let workers = settings::export::workers();
+    let (together, alone) = units::divide(&work.kickoff, workers)?;
+    let helpers = workers.min(together.len()).saturating_sub(1);
+    let share = Share { work: work.clone(), units: together };
+    let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
+    let (mine, others) = parallel::run(HELP, helpers, &input, |part| share.write(draft, part, &show));
+    let mut counts = mine?;
+    for result in others {
+        let of_helper: Vec<Counts> = serde_json::from_slice(&result).expect("as help() makes it");
+        counts.extend(of_helper);
+    }
+    let mut written: Vec<Numbered> = counts.iter().flat_map(|counts| share.files(counts)).collect();
+    let mut total = written.iter().map(|(_, _, file)| file.count).sum();
+    // All of them have counted together, from 0.
+    spent.fetch_add(written.iter().filter_map(|(_, _, file)| file.bytes).sum(), Ordering::Relaxed);
+    for unit in alone {
+        let files = write_unit(work, &unit, draft, |count| {
+            total += count;
+            show(total);
+        })?;
+        let numbered = files.into_iter().enumerate();
+        written.extend(numbered.map(|(before, file)| (unit.resource_type.clone(), unit.numbers.at(before), file)));
+    }
+    written.sort_by_key(|(name, number, _)| (work.kickoff.types.iter().position(|known| known == name), *number));
+    Ok(written.into_iter().map(|(name, _, file)| (name, file)).collect())
+}
+
+/// Writes the files of a unit.
+fn write_unit(work: &Work, unit: &Unit, draft: &Draft, mut progress: impl FnMut(u64)) -> Result<Vec<Written>> {
+    let (kickoff, name) = (&work.kickoff, &unit.resource_type);
+    let mut files = Files::new(draft, name, work.target.format()).numbered(unit.numbers);
+    if let Some(associated) = OfExported::of(kickoff, name, work.spans())? {
+        let queries = |queries| if queries == Queries::OfRequest { kickoff.filters.of(name) } else { Ok(None) };
+        associated.write_all(|which| work.open(name, Rows::All, queries(which)?), &mut files, progress)?;
+        return files.finish();
+    }
+    for span in work.spans() {
+        match Linked::of(kickoff, span.patients.as_ref(), name) {
+            Some(linked) => {
+                let mut reader = work.reader_with(unit, &span, kickoff.filters.of(name)?)?;
+                linked.write_all(&mut reader, &mut files, &mut progress)?;
+            }
+            None => files.write_all(&mut work.reader(unit, &span)?, &mut progress)?,
+        }
+    }
+    files.finish()
+}
+
+/// What was written of a unit: its number, whether it was undivided, and the number of lines and bytes of each of its files. It is
+/// short because the results of helpers have a size limit, and there may be many files.
+type Counts = (usize, bool, Vec<(u64, u64)>);
+
+impl Share {
+    /// Writes units until none is left. Calls `show` with the total that all processes have written.
+    fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Counts>> {
+        let draft = &draft.within(self.work.target.budget(part.counter()));
+        let mut written = Vec::new();
+        loop {
+            let number = part.take();
+            let Some(unit) = self.units.get(number) else { return Ok(written) };
+            let is_whole = part.is_alone();
+            let unit = if is_whole { unit.undivided() } else { Some(unit.clone()) };
+            if let Some(unit) = unit {
+                let files = write_unit(&self.work, &unit, draft, |count| show(part.add(count)))?;
+                written.push((
+                    number,
+                    is_whole,
+                    files.iter().map(|file| (file.count, file.bytes.unwrap_or(0))).collect(),
+                ));
+            }
+        }
+    }
+
+    /// The files of a unit that was written.
+    fn files(&self, (number, is_whole, counts): &Counts) -> Vec<Numbered> {
+        let unit = &self.units[*number];
+        let unit = if *is_whole { unit.undivided().expect("it was written") } else { unit.clone() };
+        let file = |(before, &(count, bytes)): (usize, &(u64, u64))| {
+            let number = unit.numbers.at(before);
+            let name = self.work.target.format().name(&unit.resource_type, number);
+            (unit.resource_type.clone(), number, Written { name, count, bytes: Some(bytes) })
+        };
+        counts.iter().enumerate().map(file).collect()
+    }
+}
+
+/// Runs in a helper: writes units, and returns what it wrote.
+pub fn help(part: Part<'_>) -> Vec<u8> {
+    let share: Share = serde_json::from_slice(part.input()).expect("as write() makes it");
+    let location = or_raise(share.work.target.location());
+    let draft = or_raise(location.join(&share.work.target.folder));
+    let written = or_raise(share.write(&draft, part, |_| ()));
+    serde_json::to_vec(&written).expect("numbers")
+}
