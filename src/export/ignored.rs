@@ -15,7 +15,17 @@ pub struct Ignored {
     pub diagnostics: String,
 }
 
+/// The most that a request may ask for in vain.
+pub const MOST: usize = 100;
+
 impl Ignored {
+    /// A parameter that is not known.
+    pub fn unknown(parameter: &str) -> Ignored {
+        let parameter = shown(parameter);
+        let diagnostics = format!("The parameter \"{parameter}\" is not known, and was ignored.");
+        Ignored { parameter, code: "not-supported".to_owned(), diagnostics }
+    }
+
     /// Something that is refused with this error if the request is not lenient.
     pub fn new(parameter: &str, what: &str, error: &Error) -> Ignored {
         let code = match error.code() {

@@ -1,10 +1,10 @@
 //! Reads an export's request: HL7's kick-off request, or the short form with types and a point in time.
 
 use super::associated::{self, Associated};
-use super::ignored::Ignored;
+use super::ignored::{Ignored, shown};
 use super::level::Level;
 use super::provenance;
-use super::request::{Request, missing};
+use super::request::{Request, missing, not_too_much};
 use super::type_filters::TypeFilters;
 use crate::settings;
 use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
@@ -36,6 +36,9 @@ pub struct Kickoff {
     /// The largest size of a file that the request allows, in bytes.
     #[serde(default)]
     pub file_bytes: Option<u64>,
+    /// Whether the manifest tells the sizes of files.
+    #[serde(default)]
+    pub file_sizes: bool,
     /// Whether one file has all types; otherwise each type has its own files.
     pub single: bool,
     /// Whose resources.
@@ -65,47 +68,47 @@ pub struct Kickoff {
 
 impl Kickoff {
     /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter",
-    /// "includeAssociatedData", "lenient", "_minimumFileSize", "_maximumFileSize", "_outputFormat", "contentEncoding",
+    /// "includeAssociatedData", "lenient", "_minimumFileSize", "_maximumFileSize", "fileSizes", "_outputFormat", "contentEncoding",
     /// "request"}`, all of them optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
-    /// P0002 for a Group that is not there; 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a
-    /// `_typeFilter` that is not supported, unless the request is lenient; 42P01 for a type without a table; 42501 for a type
-    /// that the role may not read, or if reading the patients would run another role's code.
+    /// P0002 for a Group that is not there; 42501 for a type that the role may not read, or if reading the patients would run
+    /// another role's code; 22023 for a patient or a level that is none. Unless the request is lenient, 22023 and 22007 for
+    /// members that are unknown or have a wrong value; 0A000 for a `_typeFilter` that is not supported, and for types of which
+    /// none belongs to patients; 42P01 for a type without a table. 54000 if a lenient request has too much of that.
     pub fn parse(request: serde_json::Value) -> Result<Kickoff> {
         let mut request = Request::new(request)?;
         if request.has("resourceTypes") || request.has("since") {
             return Kickoff::single(request);
         }
-        let types = request.names("_type")?;
-        let elements = request.names("_elements")?.unwrap_or_default();
-        let since = instant_of(&mut request, "_since")?;
-        let until = instant_of(&mut request, "_until")?;
+        request.lenient = request.boolean("lenient")?.unwrap_or(false);
+        let lenient = request.lenient;
+        let types = request.leniently("_type", types_of)?;
+        let elements = request.leniently("_elements", Request::names)?.unwrap_or_default();
+        let since = request.leniently("_since", instant_of)?;
+        let until = request.leniently("_until", instant_of)?;
         // Decoding a URL often turns a plus into a space.
-        let format = request.string("_outputFormat")?.map(|format| format.replace(' ', "+"));
+        let format = request.leniently("_outputFormat", Request::string)?.map(|format| format.replace(' ', "+"));
         let gzip = encoding(&mut request)?;
         let url = request.string("request")?;
+        // Whose resources is never ignored.
         let level = Level::parse(&mut request)?;
         // A file ends where it is full or the type ends, so no file is smaller than need be.
-        request.positive("_minimumFileSize")?;
-        let file_bytes = request.positive("_maximumFileSize")?;
-        let filters = request.string_or_strings("_typeFilter")?.unwrap_or_default();
-        let lenient = request.boolean("lenient")?.unwrap_or(false);
-        let mut ignored = Vec::new();
-        let associated = request.names(associated::PARAMETER)?;
+        request.leniently("_minimumFileSize", Request::positive)?;
+        let file_bytes = request.leniently("_maximumFileSize", Request::positive)?;
+        let filters = request.leniently("_typeFilter", Request::string_or_strings)?.unwrap_or_default();
+        let file_sizes = request.leniently("fileSizes", Request::boolean)?.unwrap_or(false);
+        let associated = request.leniently(associated::PARAMETER, Request::names)?;
+        let mut ignored = request.end(
+            "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, lenient, \
+             _minimumFileSize, _maximumFileSize, fileSizes, _outputFormat, contentEncoding and request",
+        )?;
         let associated =
             associated.map(|values| Associated::parse(&values, lenient, &mut ignored)).transpose()?.flatten();
-        request.end(
-            "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, lenient, \
-             _minimumFileSize, _maximumFileSize, _outputFormat, contentEncoding and request",
-        )?;
+        // Who asks for another format cannot read this one.
         if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
-            return Err(Error::invalid_argument(format!("_outputFormat \"{format}\" is not known"))
+            return Err(Error::invalid_argument(format!("_outputFormat \"{}\" is not known", shown(&format)))
                 .hint(format!("It may be {}.", FORMATS.join(", "))));
-        }
-        if types.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::invalid_argument("\"_type\" of the request names no type")
-                .hint("Leave out _type to export all types that you may read."));
         }
         let url = url.unwrap_or_else(|| "$export".to_owned());
         let all = types.is_none();
@@ -118,14 +121,19 @@ impl Kickoff {
             elements,
             gzip,
             file_bytes,
+            file_sizes,
             level,
             associated,
             ignored,
             url,
             ..Kickoff::default()
         };
-        let mut kickoff = kickoff.with_tables()?;
-        kickoff.left_out = kickoff.level.keep_types(&mut kickoff.types, all)?;
+        let mut kickoff = kickoff.with_tables(lenient)?;
+        kickoff.left_out = kickoff.level.keep_types(&mut kickoff.types, all || lenient)?;
+        if all {
+            // Of all types, those that belong to patients were meant.
+            kickoff.left_out.clear();
+        }
         kickoff.add_associated()?;
         kickoff.add_extras()?;
         // Whether they are there is for the caller to hear now, not for the job.
@@ -143,19 +151,28 @@ impl Kickoff {
         if types.is_empty() {
             return Err(Error::invalid_argument("\"resourceTypes\" of the request is empty"));
         }
-        Kickoff { types, since, gzip, single: true, ..Kickoff::default() }.with_tables()
+        Kickoff { types, since, gzip, single: true, ..Kickoff::default() }.with_tables(false)
     }
 
-    /// Finds the spelling of each type and removes duplicates. If no type was named, takes all that the role may read.
-    fn with_tables(mut self) -> Result<Kickoff> {
+    /// Finds the spelling of each type and removes duplicates. If no type was named, takes all that the role may read. A
+    /// lenient request goes on without types that are not known.
+    fn with_tables(mut self, lenient: bool) -> Result<Kickoff> {
         let readable = readable_types()?;
         let spelt = |name: &str| readable.iter().find(|known| known.as_str().eq_ignore_ascii_case(name));
-        if self.types.is_empty() {
+        if self.all {
             self.types = readable.iter().map(|known| known.as_str().to_owned()).collect();
         }
         let mut types: Vec<String> = Vec::new();
         for name in &self.types {
-            let Some(known) = spelt(name) else { return Err(unreadable(name)) };
+            let Some(known) = spelt(name) else {
+                match unreadable(name) {
+                    error if lenient && error.code() == PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE => {
+                        self.ignored.push(Ignored::new("_type", "A type was ignored", &error));
+                    }
+                    error => return Err(error),
+                }
+                continue;
+            };
             // If FHIR and the table do not tell the spelling, the caller's is used.
             let is_told = known.as_str().bytes().any(|byte| byte.is_ascii_uppercase());
             let name = if is_told { known.as_str() } else { name };
@@ -164,6 +181,7 @@ impl Kickoff {
             }
         }
         self.types = types;
+        not_too_much(&self.ignored)?;
         Ok(self)
     }
 
@@ -250,6 +268,16 @@ fn encoding(request: &mut Request) -> Result<bool> {
         Some(other) => Err(Error::invalid_argument(format!("contentEncoding \"{other}\" is not known"))
             .hint("It may be gzip or plain.")),
     }
+}
+
+/// The types that a request names.
+fn types_of(request: &mut Request, name: &str) -> Result<Option<Vec<String>>> {
+    let types = request.names(name)?;
+    if types.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Error::invalid_argument(format!("\"{name}\" of the request names no type"))
+            .hint(format!("Leave out {name} to export all types that you may read.")));
+    }
+    Ok(types)
 }
 
 /// An instant, or a date: its midnight in the session's time zone.

@@ -69,23 +69,22 @@ impl Level {
     /// Removes the types that are not in the Patient compartment; returns them. At system level every type stays.
     ///
     /// # Errors
-    /// 0A000 if none is left of types that the request named.
-    pub fn keep_types(&self, types: &mut Vec<String>, all: bool) -> Result<Vec<String>> {
+    /// 0A000 if none is left, unless `may_be_none`.
+    pub fn keep_types(&self, types: &mut Vec<String>, may_be_none: bool) -> Result<Vec<String>> {
         if !self.has_patients() {
             return Ok(Vec::new());
         }
         let version = settings::fhir_version();
         let (kept, left_out): (Vec<_>, Vec<_>) =
             std::mem::take(types).into_iter().partition(|name| Compartment::of(version, name).is_some());
-        if kept.is_empty() && !all {
+        if kept.is_empty() && !may_be_none {
             let message = format!("_type has only types that belong to no patient: {}", left_out.join(", "));
             return Err(
                 Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message).hint("Export them at system level.")
             );
         }
         *types = kept;
-        // Of all types, those that belong to patients were meant.
-        Ok(if all { Vec::new() } else { left_out })
+        Ok(left_out)
     }
 
     /// The types besides the exported ones that are read to find the patients.

@@ -55,7 +55,7 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
     };
     let file = |resource_type: &str, file: &Written| -> Result<Value> {
         let mut item = json!({"type": resource_type, "url": url(file)?, "count": file.count});
-        if let Some(bytes) = file.bytes {
+        if let Some(bytes) = file.bytes.filter(|_| kickoff.file_sizes) {
             item["fileSize"] = bytes.into();
         }
         Ok(item)

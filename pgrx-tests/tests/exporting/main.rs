@@ -12,6 +12,7 @@ mod hijack;
 mod horizon;
 mod identifiers;
 mod job;
+mod lenient;
 mod levels;
 mod limits;
 mod manifest;

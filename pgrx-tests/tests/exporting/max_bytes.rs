@@ -29,12 +29,12 @@ fn an_export_may_have_as_many_bytes_as_the_limit_and_one_more_leaves_nothing() {
         "INSERT INTO observation (id, txid, ts, status, resource) VALUES ('gone', 9, now(), 'deleted', '{}')",
     );
     for (request, workers) in [
-        (json!({}), 1),
-        (json!({}), 2),
-        (json!({"contentEncoding": "gzip"}), 2),
+        (json!({"fileSizes": true}), 1),
+        (json!({"fileSizes": true}), 2),
+        (json!({"fileSizes": true, "contentEncoding": "gzip"}), 2),
         // One file of all types; deletions; what tells of queries that were left out.
         (json!({"resourceTypes": ["Patient", "Observation"]}), 2),
-        (json!({"_since": "2000-01-01", "lenient": true, "_typeFilter": ["Patient?nothing=1"]}), 2),
+        (json!({"fileSizes": true, "_since": "2000-01-01", "lenient": true, "_typeFilter": ["Patient?nothing=1"]}), 2),
     ] {
         run(&mut client, &format!("SET fhir_bulk.export_workers = {workers}; RESET fhir_bulk.export_max_bytes"));
         let status = done(&mut client, &request);
