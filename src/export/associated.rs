@@ -1,8 +1,7 @@
 //! Associated data (`includeAssociatedData`): the Provenance of the resources that an export has, all of it or the newest of
 //! each. It takes the place of the Provenance that an export has otherwise.
 
-use super::batches::{Making, each_batch};
-use super::files::Files;
+use super::batches::{Decider, Making, each_batch};
 use super::ignored::{Ignored, shown};
 use super::kickoff::Kickoff;
 use super::provenance::{TYPE, Target, Targets, by_type};
@@ -67,10 +66,13 @@ pub struct OfExported<'a> {
     /// For each span, by type: which resources are exported; `None` for all of the span.
     filters: Vec<(Changed, BTreeMap<&'a str, Option<Filter>>)>,
     targets: Targets,
+    hashes: Hashes,
+    /// The newest of each target, by its hashes.
+    newest: HashMap<(u64, u64), Age>,
 }
 
 /// A Provenance that is not decided yet.
-struct Candidate {
+pub struct Candidate {
     targets: Vec<Target>,
     age: Age,
 }
@@ -93,58 +95,48 @@ impl<'a> OfExported<'a> {
             let of_span = others.map(|name| Ok((name.as_str(), span.filter(kickoff, name)?)));
             filters.push((span.changed, of_span.collect::<Result<_>>()?));
         }
-        Ok(Some(OfExported { which, filters, targets: Targets::new() }))
+        Ok(Some(OfExported {
+            which,
+            filters,
+            targets: Targets::new(),
+            hashes: Hashes::default(),
+            newest: HashMap::new(),
+        }))
     }
 
-    /// Writes them. `open` opens the type: with the request's queries, or without. Calls `progress` with the number of
-    /// resources in each batch.
+    /// Reads all Provenance to find the newest, if only that is exported. Which one it is only the last one tells. A target
+    /// takes 40 bytes, whatever its id is.
     ///
     /// # Errors
-    /// The errors of the readers, of the targets' tables and of the sink.
-    pub fn write_all(
-        &self,
-        open: impl Fn(Queries) -> Result<Reader>,
-        files: &mut Files<'_>,
-        mut progress: impl FnMut(u64),
-    ) -> Result<()> {
-        let (hashes, mut newest) = (Hashes::default(), HashMap::new());
-        let candidate = |resource: Resource<'_>| Candidate {
-            targets: self.targets.of(resource),
-            age: Age(recorded(resource), resource.last_updated.unwrap_or(i64::MIN), hashes.first.hash_one(resource.id)),
-        };
-        if self.which == Associated::Latest {
-            // Which one is the newest only the last one tells. A target takes 40 bytes, whatever its id is.
-            each_batch(&mut open(Queries::None)?, Making::Nothing, candidate, |batch| {
-                let exported = self.exported(&batch.candidates)?;
+    /// The errors of the reader and of the targets' tables.
+    pub fn find_newest(&mut self, reader: impl FnOnce() -> Result<Reader>) -> Result<()> {
+        if self.which != Associated::Latest {
+            return Ok(());
+        }
+        let mut newest = HashMap::new();
+        each_batch(
+            &mut reader()?,
+            Making::Nothing,
+            |resource| self.candidate(resource),
+            |batch| {
+                let exported = self.exported(batch.candidates.iter())?;
                 for Candidate { targets, age } in &batch.candidates {
                     for target in targets.iter().filter(|target| exported.contains(*target)) {
-                        let known = newest.entry(hashes.of(target)).or_insert(*age);
+                        let known = newest.entry(self.hashes.of(target)).or_insert(*age);
                         *known = (*known).max(*age);
                     }
                 }
                 Ok(())
-            })?;
-        }
-        each_batch(&mut open(Queries::OfRequest)?, Making::Lines, candidate, |batch| {
-            let wanted: Vec<bool> = if self.which == Associated::Latest {
-                let is_newest = |Candidate { targets, age }: &Candidate| {
-                    targets.iter().any(|target| newest.get(&hashes.of(target)) == Some(age))
-                };
-                batch.candidates.iter().map(is_newest).collect()
-            } else {
-                let exported = self.exported(&batch.candidates)?;
-                let is_of_one = |found: &Candidate| found.targets.iter().any(|target| exported.contains(target));
-                batch.candidates.iter().map(is_of_one).collect()
-            };
-            progress(batch.write(&wanted, files)?);
-            Ok(())
-        })
+            },
+        )?;
+        self.newest = newest;
+        Ok(())
     }
 
     /// Those targets that the export has.
-    fn exported(&self, candidates: &[Candidate]) -> Result<HashSet<Target>> {
+    fn exported<'c>(&self, candidates: impl Iterator<Item = &'c Candidate>) -> Result<HashSet<Target>> {
         let mut found = HashSet::new();
-        for (name, ids) in by_type(candidates.iter().flat_map(|candidate| &candidate.targets)) {
+        for (name, ids) in by_type(candidates.flat_map(|candidate| &candidate.targets)) {
             for (changed, filters) in &self.filters {
                 let Some(filter) = filters.get(name) else { continue };
                 each_live_changed(&ResourceType::new(name)?, ids.iter().copied(), *changed, |resource| {
@@ -159,13 +151,25 @@ impl<'a> OfExported<'a> {
     }
 }
 
-/// Which Provenance is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Queries {
-    /// All.
-    None,
-    /// What the request's queries let through.
-    OfRequest,
+impl Decider for OfExported<'_> {
+    type Candidate = Candidate;
+
+    fn candidate(&self, resource: Resource<'_>) -> Candidate {
+        let number = self.hashes.first.hash_one(resource.id);
+        let age = Age(recorded(resource), resource.last_updated.unwrap_or(i64::MIN), number);
+        Candidate { targets: self.targets.of(resource), age }
+    }
+
+    fn decide<'c>(&self, candidates: impl Iterator<Item = &'c Candidate> + Clone) -> Result<Vec<bool>> {
+        if self.which == Associated::Latest {
+            let is_newest = |Candidate { targets, age }: &Candidate| {
+                targets.iter().any(|target| self.newest.get(&self.hashes.of(target)) == Some(age))
+            };
+            return Ok(candidates.map(is_newest).collect());
+        }
+        let exported = self.exported(candidates.clone())?;
+        Ok(candidates.map(|found| found.targets.iter().any(|target| exported.contains(target))).collect())
+    }
 }
 
 /// Stand for targets in memory. Nobody knows the keys, so nobody can choose targets that have the same 128 bits.

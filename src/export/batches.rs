@@ -12,6 +12,67 @@ pub const BATCH: usize = 1000;
 /// How many bytes of them.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// Decides which resources are wanted, many at a time.
+pub trait Decider {
+    /// What decides about a resource.
+    type Candidate;
+
+    /// Takes what decides about a resource.
+    fn candidate(&self, resource: Resource<'_>) -> Self::Candidate;
+
+    /// Whether they are wanted, in their order.
+    ///
+    /// # Errors
+    /// The errors of the tables in which this is looked up.
+    fn decide<'c>(&self, candidates: impl Iterator<Item = &'c Self::Candidate> + Clone) -> Result<Vec<bool>>
+    where
+        Self::Candidate: 'c;
+}
+
+/// Writes those resources of a reader that are wanted. Calls `progress` with the number of resources in each batch.
+///
+/// # Errors
+/// The errors of the reader, of the decider and of the sink.
+pub fn write_wanted(
+    decider: &impl Decider,
+    reader: &mut Reader,
+    files: &mut Files<'_>,
+    mut progress: impl FnMut(u64),
+) -> Result<()> {
+    each_batch(
+        reader,
+        Making::Lines,
+        |resource| decider.candidate(resource),
+        |batch| {
+            progress(batch.write(&decider.decide(batch.candidates.iter())?, files)?);
+            Ok(())
+        },
+    )
+}
+
+/// Passes to `handle` what `take` makes of those resources of a reader that are wanted.
+///
+/// # Errors
+/// The errors of the reader and of the decider.
+pub fn each_wanted<T>(
+    decider: &impl Decider,
+    reader: &mut Reader,
+    take: impl Fn(Resource<'_>) -> T,
+    mut handle: impl FnMut(&T),
+) -> Result<()> {
+    each_batch(
+        reader,
+        Making::Nothing,
+        |resource| (decider.candidate(resource), take(resource)),
+        |batch| {
+            let decided = decider.decide(batch.candidates.iter().map(|(candidate, _)| candidate))?;
+            let wanted = batch.candidates.iter().zip(decided).filter(|(_, is_wanted)| *is_wanted);
+            wanted.for_each(|((_, taken), _)| handle(taken));
+            Ok(())
+        },
+    )
+}
+
 /// Whether the lines of resources are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Making {
@@ -32,7 +93,7 @@ impl<C> Batch<C> {
     ///
     /// # Errors
     /// The errors of the sink.
-    pub fn write(&self, wanted: &[bool], files: &mut Files<'_>) -> Result<u64> {
+    fn write(&self, wanted: &[bool], files: &mut Files<'_>) -> Result<u64> {
         let (mut lines, mut count, mut start) = (Vec::new(), 0, 0);
         for (end, is_wanted) in self.ends.iter().zip(wanted) {
             if *is_wanted {

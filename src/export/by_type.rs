@@ -1,6 +1,7 @@
 //! Writes files of each type; several processes share the work where the tables allow it.
 
-use super::associated::{OfExported, Queries};
+use super::associated::OfExported;
+use super::batches::{each_wanted, write_wanted};
 use super::files::{Files, Format, Written};
 use super::provenance::Linked;
 use super::units::{self, Unit};
@@ -9,9 +10,11 @@ use crate::extension::LIBRARY;
 use crate::settings;
 use crate::sink::Draft;
 use crate::store::Rows;
+use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::parallel::{self, Help, Part};
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The exported function that calls [`help`] in a helper.
@@ -83,21 +86,58 @@ pub fn write(work: &Work, draft: &Draft, spent: &AtomicU64, show: impl Fn(u64)) 
 fn write_unit(work: &Work, unit: &Unit, draft: &Draft, mut progress: impl FnMut(u64)) -> Result<Vec<Written>> {
     let (kickoff, name) = (&work.kickoff, &unit.resource_type);
     let mut files = Files::new(draft, name, work.target.format()).numbered(unit.numbers);
-    if let Some(associated) = OfExported::of(kickoff, name, work.spans())? {
-        let queries = |queries| if queries == Queries::OfRequest { kickoff.filters.of(name) } else { Ok(None) };
-        associated.write_all(|which| work.open(name, Rows::All, queries(which)?), &mut files, progress)?;
+    if let Some(associated) = associated(work, name)? {
+        let mut reader = work.open(name, Rows::All, kickoff.filters.of(name)?)?;
+        write_wanted(&associated, &mut reader, &mut files, progress)?;
         return files.finish();
     }
     for span in work.spans() {
         match Linked::of(kickoff, span.patients.as_ref(), name) {
             Some(linked) => {
                 let mut reader = work.reader_with(unit, &span, kickoff.filters.of(name)?)?;
-                linked.write_all(&mut reader, &mut files, &mut progress)?;
+                write_wanted(&linked, &mut reader, &mut files, &mut progress)?;
             }
             None => files.write_all(&mut work.reader(unit, &span)?, &mut progress)?,
         }
     }
     files.finish()
+}
+
+/// Passes to `handle` what `take` makes of each resource of a type that is exported.
+///
+/// # Errors
+/// The errors of the tables.
+pub fn each_written<T>(
+    work: &Work,
+    name: &str,
+    take: impl Fn(Resource<'_>) -> T,
+    mut handle: impl FnMut(&T),
+) -> Result<()> {
+    let (kickoff, unit) = (&work.kickoff, Unit::whole(name));
+    if let Some(associated) = associated(work, name)? {
+        return each_wanted(&associated, &mut work.open(name, Rows::All, kickoff.filters.of(name)?)?, take, handle);
+    }
+    for span in work.spans() {
+        if let Some(linked) = Linked::of(kickoff, span.patients.as_ref(), name) {
+            let mut reader = work.reader_with(&unit, &span, kickoff.filters.of(name)?)?;
+            each_wanted(&linked, &mut reader, &take, &mut handle)?;
+            continue;
+        }
+        work.reader(&unit, &span)?.each(|stored| {
+            handle(&take(stored.as_resource()));
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// What decides which resources of a type are exported as associated data, if they are.
+fn associated<'a>(work: &'a Work, name: &str) -> Result<Option<OfExported<'a>>> {
+    let mut associated = OfExported::of(&work.kickoff, name, work.spans())?;
+    if let Some(associated) = &mut associated {
+        associated.find_newest(|| work.open(name, Rows::All, None))?;
+    }
+    Ok(associated)
 }
 
 /// What was written of a unit: its number, whether it was undivided, and the number of lines and bytes of each of its files. It is

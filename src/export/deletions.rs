@@ -1,6 +1,6 @@
 //! Writes the deletions since the last export, as Bundles of DELETE requests, which HL7's manifest lists.
 
-use super::batches::BATCH;
+use super::batches::{BATCH, Decider};
 use super::files::{Files, Format, Written};
 use super::kickoff::Kickoff;
 use super::provenance::Linked;

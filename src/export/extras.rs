@@ -1,9 +1,8 @@
 //! Resources that come with an export of patients because others refer to them (`fhir_bulk.export_extras`): practitioners,
 //! organizations, locations, medications.
 
-use super::by_type::Typed;
+use super::by_type::{self, Typed};
 use super::files::Files;
-use super::units::Unit;
 use super::work::Work;
 use crate::settings;
 use crate::sink::Draft;
@@ -11,6 +10,7 @@ use crate::store::Rows;
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_paths::search::each_reference;
 use fhir_bulk_pg::error::Result;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -31,18 +31,27 @@ impl Extras {
         Extras { found, bases: settings::base_urls() }
     }
 
-    /// Takes the references of a resource that is written.
-    pub fn look_at(&mut self, resource: Resource<'_>) {
-        let Extras { found, bases } = self;
-        each_reference(resource, bases, |name, id| {
+    /// The references of a resource that count.
+    pub fn of(&self, resource: Resource<'_>) -> Vec<(String, String)> {
+        let mut references = Vec::new();
+        each_reference(resource, &self.bases, |name, id| {
             let (Ok(name), Ok(id)) = (str::from_utf8(name), str::from_utf8(id)) else { return };
-            if let Some((new, all)) = found.get_mut(name)
-                && !all.contains(id)
-            {
-                all.insert(id.to_owned());
-                new.insert(id.to_owned());
+            if self.found.get(name).is_some_and(|(_, all)| !all.contains(id)) {
+                references.push((name.to_owned(), id.to_owned()));
             }
         });
+        references
+    }
+
+    /// Takes the references of a resource that is written.
+    pub fn add(&mut self, references: &[(String, String)]) {
+        for (name, id) in references {
+            if let Some((new, all)) = self.found.get_mut(name)
+                && all.insert(id.clone())
+            {
+                new.insert(id.clone());
+            }
+        }
     }
 
     /// The ids, of one type, that have been found since they were asked for; `None` if there are no more.
@@ -62,15 +71,12 @@ pub fn write(work: &Work, draft: &Draft) -> Result<Vec<Typed>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let mut extras = Extras::new(names);
+    let extras = RefCell::new(Extras::new(names));
     for name in &work.kickoff.types {
-        for span in work.spans() {
-            work.reader(&Unit::whole(name), &span)?.each(|stored| {
-                extras.look_at(stored.as_resource());
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
+        let take = |resource: Resource<'_>| extras.borrow().of(resource);
+        by_type::each_written(work, name, take, |references| extras.borrow_mut().add(references))?;
     }
+    let mut extras = extras.into_inner();
     let mut files: BTreeMap<&str, Files> =
         names.iter().map(|name| (name.as_str(), Files::new(draft, name, work.target.format()))).collect();
     while let Some((name, ids)) = extras.next() {
@@ -81,7 +87,8 @@ pub fn write(work: &Work, draft: &Draft) -> Result<Vec<Typed>> {
                 stored.write(&mut lines)?;
                 lines.push(b'\n');
                 count += 1;
-                extras.look_at(stored.as_resource());
+                let references = extras.of(stored.as_resource());
+                extras.add(&references);
                 Ok(ControlFlow::Continue(()))
             })?;
             of_type.write(&lines, count)?;

@@ -1,11 +1,10 @@
 //! Provenance of what belongs to patients: of a patient, or of a resource in the compartment. Whether a target is in it only
 //! the target itself tells, so targets are looked up, many at a time.
 
-use super::batches::{Making, each_batch};
-use super::files::Files;
+use super::batches::Decider;
 use super::kickoff::Kickoff;
 use crate::settings;
-use crate::store::{Filter, Patients, Reader, ResourceTable, ResourceType, each_live, foreign_code};
+use crate::store::{Filter, Patients, ResourceTable, ResourceType, each_live, foreign_code};
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_paths::search::{Compartment, Links};
 use fhir_bulk_pg::error::Result;
@@ -76,19 +75,18 @@ impl<'a> Linked<'a> {
         let of_patients = Filter::of_patients(None, TYPE, patients.cloned());
         Some(Linked { kickoff, patients, of_patients, targets: Targets::new() })
     }
+}
 
-    /// Takes what decides about a Provenance.
-    pub fn candidate(&self, resource: Resource<'_>) -> Candidate {
+impl Decider for Linked<'_> {
+    type Candidate = Candidate;
+
+    fn candidate(&self, resource: Resource<'_>) -> Candidate {
         let is_wanted = self.of_patients.matches(resource);
         let targets = if is_wanted { Vec::new() } else { self.targets.of(resource) };
         Candidate { is_wanted, targets }
     }
 
-    /// Whether they belong to the patients, in their order.
-    ///
-    /// # Errors
-    /// The errors of the targets' tables.
-    pub fn decide<'c>(&self, candidates: impl Iterator<Item = &'c Candidate> + Clone) -> Result<Vec<bool>> {
+    fn decide<'c>(&self, candidates: impl Iterator<Item = &'c Candidate> + Clone) -> Result<Vec<bool>> {
         let mut found = HashSet::new();
         for (name, ids) in by_type(candidates.clone().flat_map(|candidate| &candidate.targets)) {
             if Compartment::of(settings::fhir_version(), name).is_none() || !may_look_up(self.kickoff, name)? {
@@ -104,23 +102,6 @@ impl<'a> Linked<'a> {
         }
         let is_found = |target: &Target| found.contains(target);
         Ok(candidates.map(|candidate| candidate.is_wanted || candidate.targets.iter().any(is_found)).collect())
-    }
-
-    /// Writes those resources of a reader that belong to the patients. Calls `progress` with the number of resources in each
-    /// batch.
-    ///
-    /// # Errors
-    /// The errors of the reader, of the targets' tables and of the sink.
-    pub fn write_all(&self, reader: &mut Reader, files: &mut Files<'_>, mut progress: impl FnMut(u64)) -> Result<()> {
-        each_batch(
-            reader,
-            Making::Lines,
-            |resource| self.candidate(resource),
-            |batch| {
-                progress(batch.write(&self.decide(batch.candidates.iter())?, files)?);
-                Ok(())
-            },
-        )
     }
 }
 

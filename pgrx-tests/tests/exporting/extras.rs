@@ -95,3 +95,41 @@ fn extras_are_those_that_the_role_may_see() {
     let found: Vec<String> = TYPES.iter().flat_map(|name| ids(&mut nurse, &status, name)).collect();
     assert_eq!(found.join(" "), "e-a e-b e-v l-b a b d-a");
 }
+
+#[test]
+fn who_is_named_by_a_provenance_that_is_written_comes_too_and_who_is_named_by_another_does_not() {
+    let provenance = |id: &str, recorded: &str, target: &str, who: &str| {
+        json!({"resourceType": "Provenance", "id": id, "recorded": recorded, "target": [reference(target)],
+            "agent": [{"who": reference(&format!("Practitioner/{who}")), "onBehalfOf": reference(&format!("Organization/{who}"))}]})
+    };
+    let mut lines = vec![
+        patient("a"),
+        patient("b"),
+        json!({"resourceType": "Group", "id": "g", "member": [{"entity": reference("Patient/a")}]}),
+        json!({"resourceType": "Observation", "id": "o-a", "status": "final", "subject": reference("Patient/a")}),
+        provenance("v-patient", "2024-01-01", "Patient/a", "one"),
+        provenance("v-old", "2023-01-01", "Observation/o-a", "two"),
+        provenance("v-new", "2024-01-01", "Observation/o-a", "three"),
+        provenance("v-other", "2024-01-01", "Patient/b", "four"),
+    ];
+    for id in ["one", "two", "three", "four"] {
+        lines.push(json!({"resourceType": "Practitioner", "id": format!("{id}"), "extension": [
+            {"url": "urn:x", "valueReference": reference(&format!("Location/{id}"))}]}));
+        lines.push(json!({"resourceType": "Organization", "id": id}));
+        lines.push(json!({"resourceType": "Location", "id": id}));
+    }
+    let (_database, mut client) = loaded(&lines);
+    run(&mut client, "SET fhir_bulk.export_extras = 'Practitioner,Organization'");
+    let group = json!({"level": "group", "group": "g"});
+    let all = "one three two a one three two".to_owned();
+    assert_eq!(exported(&mut client, &group), (all, String::new()));
+    let mut latest = group.clone();
+    latest["includeAssociatedData"] = "LatestProvenanceResources".into();
+    assert_eq!(exported(&mut client, &latest).0, "one three a one three");
+    latest["_typeFilter"] = json!(["Provenance?agent=Practitioner/three"]);
+    assert_eq!(exported(&mut client, &latest).0, "three a three");
+    // With _type, only types that it names.
+    let some = json!({"level": "group", "group": "g", "_type": "Observation,Organization",
+        "includeAssociatedData": "RelevantProvenanceResources"});
+    assert_eq!(exported(&mut client, &some).0, "three two");
+}
