@@ -16,8 +16,8 @@ pub struct Problem {
     pub message: String,
     /// The parameter that is wrong, if that is known: the `expression` of the response.
     pub parameter: Option<String>,
-    /// Whether the request is understood, and asks for something that is not supported.
-    pub is_unsupported: bool,
+    /// The code of HL7's issue-type value set, if the status alone does not tell it.
+    pub issue: Option<&'static str>,
     /// The cause, only for the log.
     pub cause: Option<String>,
     /// After how many seconds the caller may try again, if that is known.
@@ -48,7 +48,7 @@ impl Problem {
     /// A problem with its status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Problem {
         let message = message.into();
-        Problem { status, message, parameter: None, is_unsupported: false, cause: None, retry_after: None }
+        Problem { status, message, parameter: None, issue: None, cause: None, retry_after: None }
     }
 
     /// A request that cannot be understood.
@@ -96,8 +96,10 @@ impl Problem {
 
     /// The code of HL7's issue-type value set that fits the status best.
     pub fn issue_type(&self) -> &'static str {
+        if let Some(issue) = self.issue {
+            return issue;
+        }
         match self.status.as_u16() {
-            400 if self.is_unsupported => "not-supported",
             400 => "invalid",
             401 => "login",
             403 => "forbidden",
@@ -138,9 +140,10 @@ impl Problem {
                 // A hint about a value goes to the caller; a hint about rights and settings goes to the log.
                 let takes_hint = blame == Blame::Query || parameter.is_some() || error.code().code().starts_with("22");
                 let hint = error.hint().filter(|_| !takes_hint).map(|hint| format!(": {hint}")).unwrap_or_default();
+                let is_unsupported = is_ours && error.code().code() == "0A000" && status == StatusCode::BAD_REQUEST;
                 Problem {
                     parameter: parameter.map(str::to_owned),
-                    is_unsupported: is_ours && error.code().code() == "0A000",
+                    issue: is_unsupported.then_some("not-supported"),
                     ..Problem::new(status, for_callers(error, takes_hint))
                 }
                 .because(format!("{}{hint}", error.code().code()))

@@ -3,6 +3,7 @@
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
 mod associated;
+mod complaints;
 mod downloads;
 mod endings;
 mod extras;
@@ -17,6 +18,7 @@ mod levels;
 mod limits;
 mod manifest;
 mod max_bytes;
+mod memory;
 mod new_members;
 mod rights;
 mod s3;

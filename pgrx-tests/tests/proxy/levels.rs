@@ -8,7 +8,7 @@ use crate::exports::{finished, ids, path};
 use crate::support::{Service, exporting, outcome};
 
 /// Two patients more, each with an observation, and Groups of them.
-fn hospital() -> Service {
+pub fn hospital() -> Service {
     let service = exporting();
     let reference = |to: &str| json!({"reference": to});
     let mut lines = Vec::new();
@@ -25,16 +25,16 @@ fn hospital() -> Service {
     service
 }
 
-fn get(service: &Service, path: &str) -> Response {
+pub fn get(service: &Service, path: &str) -> Response {
     service.send(Request::get(path).header("Prefer", "respond-async"))
 }
 
-fn post(service: &Service, path: &str, parameters: &Value) -> Response {
+pub fn post(service: &Service, path: &str, parameters: &Value) -> Response {
     let body = json!({"resourceType": "Parameters", "parameter": parameters}).to_string();
     service.send(Request::post(path, "application/fhir+json", body).header("Prefer", "respond-async"))
 }
 
-fn manifest(service: &Service, started: &Response) -> Value {
+pub fn manifest(service: &Service, started: &Response) -> Value {
     assert_eq!(started.status, 202, "{}", started.text());
     let done = finished(service, path(started.header("content-location").unwrap()));
     assert_eq!(done.status, 200, "{}", done.text());
@@ -86,7 +86,10 @@ fn patients_and_groups_are_exported_from_their_addresses() {
     for (name, operation) in [("Patient", "patient-export"), ("Group", "group-export")] {
         let resource = resources.iter().find(|resource| resource["type"] == name).unwrap();
         let definition = format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{operation}");
-        assert_eq!(resource["operation"], json!([{"name": "export", "definition": definition}]));
+        let of_v4 = format!("{definition}|4.0.0");
+        let operations =
+            json!([{"name": "export", "definition": definition}, {"name": "export-v4", "definition": of_v4}]);
+        assert_eq!(resource["operation"], operations);
         assert_eq!(resource["interaction"], json!([{"code": "read"}]));
         let parameters = resource["searchParam"].as_array().unwrap();
         let updated = json!({"name": "_lastUpdated", "type": "date",

@@ -5,11 +5,14 @@
 mod auth;
 mod dump;
 mod dump_sql;
+mod export_v4;
 mod exports;
 mod files;
 mod filters;
 mod identifiers;
+mod inferno;
 mod jobs;
+mod kick_offs;
 mod levels;
 mod load;
 mod operations;

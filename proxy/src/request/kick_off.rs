@@ -12,18 +12,42 @@ const LISTS: &[&str] = &["_type", "_elements", "includeAssociatedData"];
 /// Search queries, which have commas of their own: each value of a repeated parameter is one by itself.
 const QUERIES: &str = "_typeFilter";
 /// Parameters of which each value of a repeated one is an element.
-const REPEATED: &[&str] = &[QUERIES, "patient"];
-/// Members of the request that are not parameters: the address and the headers say them.
-const OWN: &[&str] = &["request", "lenient", "level", "group"];
+const REPEATED: &[&str] = &[QUERIES, PATIENT];
+/// Patients, whom only a Parameters resource can name.
+const PATIENT: &str = "patient";
+/// Members of the request that are not parameters: the address and the headers say them, or they are of another kind of
+/// export.
+const OWN: &[&str] = &["request", "lenient", "level", "group", "fileSizes", "resourceTypes", "since"];
+
+/// What becomes of parameters that are unknown or have a wrong value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// They are refused.
+    Strict,
+    /// They are passed on as they are: `bulk_export` ignores them, and says so in the files of `error`.
+    Lenient,
+}
+
+impl Handling {
+    /// What a request's Prefer header says.
+    pub fn of(preference: Option<&str>) -> Handling {
+        let is_lenient = preference.is_some_and(|handling| handling.eq_ignore_ascii_case("lenient"));
+        if is_lenient { Handling::Lenient } else { Handling::Strict }
+    }
+}
 
 /// The request of a query string.
 ///
 /// # Errors
-/// 400 for a parameter that is empty, and for a time that is none.
-pub fn of_query(parameters: &mut Parameters) -> Result<Object> {
+/// 400 for a parameter that is empty, and for a time that is none, unless it is lenient; for `patient`, which a URL cannot
+/// have, and those that are not for clients.
+pub fn of_query(parameters: &mut Parameters, handling: Handling) -> Result<Object> {
+    if !parameters.texts(PATIENT).is_empty() {
+        return Err(Problem::parameter(PATIENT, "needs POST and a Parameters resource"));
+    }
     let mut request = Object::default();
     let mut insert = |name: &str, texts: Vec<String>| {
-        if texts.iter().any(String::is_empty) {
+        if texts.iter().any(String::is_empty) && handling == Handling::Strict {
             return Err(Problem::parameter(name, "is empty"));
         }
         if !texts.is_empty() {
@@ -36,7 +60,11 @@ pub fn of_query(parameters: &mut Parameters) -> Result<Object> {
     }
     insert("_outputFormat", parameters.text("_outputFormat").into_iter().collect())?;
     for name in ["_since", "_until"] {
-        if let Some(text) = parameters.instant(name)? {
+        let text = match handling {
+            Handling::Strict => parameters.instant(name)?,
+            Handling::Lenient => parameters.instant_or_text(name),
+        };
+        if let Some(text) = text {
             request.insert(name, text);
         }
     }
@@ -44,15 +72,29 @@ pub fn of_query(parameters: &mut Parameters) -> Result<Object> {
     if !queries.is_empty() {
         request.insert(QUERIES, queries);
     }
+    if handling == Handling::Lenient {
+        for (name, texts) in parameters.rest() {
+            if OWN.contains(&name.as_str()) {
+                return Err(unknown(&name));
+            }
+            // A second one makes an array of a text, which is no value.
+            match <[String; 1]>::try_from(texts) {
+                Ok([text]) if !request.contains(&name) => request.insert(&name, text),
+                Ok(texts) => request.insert(&name, Vec::from(texts)),
+                Err(texts) => request.insert(&name, texts),
+            }
+        }
+    }
     Ok(request)
 }
 
 /// The request of a Parameters resource.
 ///
 /// # Errors
-/// 400 for another resource; for a parameter without a name or a value, with a value of a type that no parameter here has,
-/// and for one that is given twice and is no list.
-pub fn of_resource(resource: &Object) -> Result<Object> {
+/// 400 for another resource, for a parameter without a name, and for those that are not for clients; for a parameter without
+/// a value, with a value of a type that no parameter here has, and for one that is given twice and is no list, unless it is
+/// lenient.
+pub fn of_resource(resource: &Object, handling: Handling) -> Result<Object> {
     if resource.get("resourceType")? != Some(Value::from("Parameters")) {
         return Err(Problem::bad_request("the body is not a Parameters resource"));
     }
@@ -63,7 +105,11 @@ pub fn of_resource(resource: &Object) -> Result<Object> {
     };
     let mut values = Map::new();
     for part in &parts {
-        let (name, value) = named_value(part)?;
+        let name = name_of(part)?;
+        let value = match value_of(name, part) {
+            Err(_) if handling == Handling::Lenient => part.clone(),
+            value => value?,
+        };
         match (values.get_mut(name), value) {
             (Some(Value::Array(before)), value) if REPEATED.contains(&name) => before.push(value),
             (None, value) if REPEATED.contains(&name) => drop(values.insert(name.to_owned(), vec![value].into())),
@@ -72,6 +118,7 @@ pub fn of_resource(resource: &Object) -> Result<Object> {
                 before.push(',');
                 before.push_str(&value);
             }
+            (Some(before), value) if handling == Handling::Lenient => *before = vec![before.take(), value].into(),
             _ => return Err(Problem::parameter(name, "is given twice")),
         }
     }
@@ -80,15 +127,32 @@ pub fn of_resource(resource: &Object) -> Result<Object> {
     Ok(request)
 }
 
-/// The name and the value of a parameter in a Parameters resource. Of a Coding the value is its code, of a Reference the
-/// reference.
-fn named_value(part: &Value) -> Result<(&str, Value)> {
-    let Some(name) = part["name"].as_str() else {
-        return Err(Problem::bad_request("a parameter has no name"));
+/// Checks that no list of a Parameters resource is joined by commas, which version 4 does not allow: each value of a list is
+/// a parameter of its own.
+///
+/// # Errors
+/// 400, with the list.
+pub fn has_no_joined_lists(resource: &Object) -> Result<()> {
+    let Some(Value::Array(parts)) = resource.get("parameter")? else { return Ok(()) };
+    let is_joined = |name: &str, part: &Value| {
+        LISTS.contains(&name)
+            && value_of(name, part).is_ok_and(|value| value.as_str().is_some_and(|text| text.contains(',')))
     };
-    if OWN.contains(&name) {
-        return Err(Problem::bad_request(format!("unknown parameter {name}")).at(name));
+    let joined = parts.iter().find_map(|part| part["name"].as_str().filter(|name| is_joined(name, part)));
+    joined.map_or(Ok(()), |name| Err(Problem::parameter(name, "has a comma; repeat the parameter for each value")))
+}
+
+/// The name of a parameter in a Parameters resource.
+fn name_of(part: &Value) -> Result<&str> {
+    match part["name"].as_str() {
+        None => Err(Problem::bad_request("a parameter has no name")),
+        Some(name) if OWN.contains(&name) => Err(unknown(name)),
+        Some(name) => Ok(name),
     }
+}
+
+/// The value of a parameter in a Parameters resource. Of a Coding the value is its code, of a Reference the reference.
+fn value_of(name: &str, part: &Value) -> Result<Value> {
     let mut values = part.as_object().into_iter().flatten().filter(|(member, _)| member.starts_with("value"));
     let (Some((value_type, value)), None) = (values.next(), values.next()) else {
         return Err(Problem::parameter(name, "must have exactly one value"));
@@ -100,22 +164,36 @@ fn named_value(part: &Value) -> Result<(&str, Value)> {
     };
     match value {
         Value::String(text) if text.is_empty() => Err(Problem::parameter(name, "is empty")),
-        Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok((name, value.clone())),
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(value.clone()),
         _ => Err(Problem::parameter(name, &format!("has a {value_type}, which is not supported"))),
     }
 }
 
-/// Adds the parameter that an error of `bulk_export` is about.
+fn unknown(name: &str) -> Problem {
+    Problem::bad_request(format!("unknown parameter {name}")).at(name)
+}
+
+/// Adds what an error of a kick-off is about: the parameter, and the code of its issue. The Group is part of the address;
+/// everything else that is not there is a parameter's mistake.
 pub fn located(problem: Problem) -> Problem {
-    if problem.status != StatusCode::BAD_REQUEST {
+    let is_about = |beginning: &str| problem.message.starts_with(beginning);
+    let is_unknown_type = problem.status == StatusCode::NOT_FOUND && is_about("there is no table for resource type");
+    if problem.status != StatusCode::BAD_REQUEST && !is_unknown_type {
         return problem;
     }
-    let parameter = match problem.parameter {
+    let is_unknown_patient =
+        is_about("there is no Patient ") || problem.message.contains(" is not a member of the Group");
+    let (parameter, issue) = match &problem.parameter {
+        _ if is_unknown_type => (Some("_type".to_owned()), Some("not-found")),
+        _ if is_unknown_patient => (Some("patient".to_owned()), Some("not-found")),
         // A search parameter is named: it is in one of the queries.
-        Some(_) => Some(QUERIES.to_owned()),
-        None => named(&problem.message).map(str::to_owned),
+        Some(_) => (Some(QUERIES.to_owned()), problem.issue),
+        None if is_about("the request has the unknown member ") => {
+            (named(&problem.message).map(str::to_owned), Some("not-supported"))
+        }
+        None => (named(&problem.message).map(str::to_owned), problem.issue),
     };
-    Problem { parameter, ..problem }
+    Problem { status: StatusCode::BAD_REQUEST, parameter, issue, ..problem }
 }
 
 /// The parameter that a message begins with, or that it says is unknown.
@@ -142,7 +220,7 @@ mod tests {
 
     fn query(query: &str) -> std::result::Result<Value, String> {
         let mut parameters = Parameters::parse(query);
-        let request = of_query(&mut parameters);
+        let request = of_query(&mut parameters, Handling::Strict);
         read(request.and_then(|request| parameters.finish().map(|()| request)))
     }
 
@@ -150,7 +228,7 @@ mod tests {
         let mut resource = Object::default();
         resource.insert("resourceType", "Parameters");
         resource.insert("parameter", parameters);
-        read(of_resource(&resource))
+        read(of_resource(&resource, Handling::Strict))
     }
 
     #[test]
@@ -234,6 +312,38 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lenient_request_may_ignore_is_passed_on_as_it_is() {
+        let query = |query: &str| {
+            let mut parameters = Parameters::parse(query);
+            let request = of_query(&mut parameters, Handling::Lenient);
+            read(request.and_then(|request| parameters.finish().map(|()| request)))
+        };
+        assert_eq!(
+            query("_since=soon&_type=&x=1&y=2&y=3&_until=2024-01-01T00:00:00+01:00").unwrap(),
+            json!({"_since": "soon", "_type": "", "x": "1", "y": ["2", "3"], "_until": "2024-01-01T00:00:00+01:00"})
+        );
+        assert_eq!(query("_since=2024-01-01&_since=2024-01-02").unwrap(), json!({"_since": ["2024-01-02"]}));
+        for name in OWN {
+            assert_eq!(query(&format!("{name}=1")), Err(format!("unknown parameter {name}")));
+        }
+        assert!(query("patient=1").unwrap_err().contains("needs POST"));
+        let resource = |parts: Value| {
+            let mut resource = Object::default();
+            resource.insert("resourceType", "Parameters");
+            resource.insert("parameter", parts);
+            read(of_resource(&resource, Handling::Lenient))
+        };
+        let part = json!({"name": "_since", "valueQuantity": {"value": 1}});
+        assert_eq!(resource(json!([part])).unwrap(), json!({"_since": part}));
+        let twice = json!([{"name": "_since", "valueDate": "2024"}, {"name": "_since", "valueDate": "2025"}]);
+        assert_eq!(resource(twice).unwrap(), json!({"_since": ["2024", "2025"]}));
+        for name in OWN {
+            assert!(resource(json!([{"name": name, "valueString": "x"}])).is_err(), "{name}");
+        }
+        assert!(resource(json!([{"valueString": "x"}])).is_err());
+    }
+
+    #[test]
     fn errors_of_the_function_are_located_in_the_request() {
         let of = |message: &str| located(Problem::bad_request(message)).parameter;
         for (message, parameter) in [
@@ -246,6 +356,19 @@ mod tests {
         ] {
             assert_eq!(of(message).as_deref(), Some(parameter), "{message}");
         }
+        for (message, issue) in [
+            (r#"the request has the unknown member "x""#, "not-supported"),
+            (r#"there is no Patient "x""#, "not-found"),
+            (r#"Patient "x" is not a member of the Group"#, "not-found"),
+            (r#"_since "x" is neither an instant nor a date"#, "invalid"),
+        ] {
+            assert_eq!(located(Problem::bad_request(message)).issue_type(), issue, "{message}");
+        }
+        let nobody = located(Problem::new(StatusCode::NOT_FOUND, "there is no table for resource type \"x\""));
+        assert_eq!((nobody.status.as_u16(), nobody.issue_type()), (400, "not-found"));
+        assert_eq!(nobody.parameter.as_deref(), Some("_type"));
+        let group = located(Problem::new(StatusCode::NOT_FOUND, "there is no Group \"x\""));
+        assert_eq!((group.status.as_u16(), group.issue_type()), (404, "not-found"));
         assert_eq!(of("permission denied"), None);
         assert_eq!(located(Problem::bad_request("").at("code:in")).parameter.as_deref(), Some("_typeFilter"));
         assert_eq!(located(Problem::new(StatusCode::NOT_FOUND, "_type")).parameter, None);

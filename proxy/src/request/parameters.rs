@@ -81,6 +81,24 @@ impl Parameters {
         instant(&text).map(Some).ok_or_else(wrong)
     }
 
+    /// The same, but a text that is no point in time is taken as it is.
+    pub fn instant_or_text(&mut self, name: &str) -> Option<String> {
+        let text = self.text(name)?;
+        Some(instant(&text).unwrap_or(text))
+    }
+
+    /// Takes all that are left, with the texts of each.
+    pub fn rest(&mut self) -> Vec<(String, Vec<String>)> {
+        let mut rest: Vec<(String, Vec<String>)> = Vec::new();
+        for (name, value) in std::mem::take(&mut self.left) {
+            match rest.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, texts)) => texts.push(form(&value)),
+                None => rest.push((name, vec![form(&value)])),
+            }
+        }
+        rest
+    }
+
     /// Checks that no parameter is left.
     ///
     /// # Errors
@@ -88,7 +106,10 @@ impl Parameters {
     pub fn finish(self) -> Result<()> {
         match self.left.first() {
             Some((name, _)) if self.taken.contains(name) => Err(Problem::parameter(name, "is given twice")),
-            Some((name, _)) => Err(Problem::bad_request(format!("unknown parameter {name}")).at(name)),
+            Some((name, _)) => {
+                let unknown = Problem::bad_request(format!("unknown parameter {name}")).at(name);
+                Err(Problem { issue: Some("not-supported"), ..unknown })
+            }
             None => Ok(()),
         }
     }

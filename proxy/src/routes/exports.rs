@@ -7,21 +7,25 @@ use axum::extract::Path;
 use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use fhir_bulk_codec::fhir::Version;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio_postgres::types::Type;
 
 use crate::database::session::Access;
 use crate::error::{Blame, Problem, Result};
 use crate::limits::polls::Polls;
 use crate::request::call::{Call, Metadata};
-use crate::request::kick_off;
+use crate::request::kick_off::{self, Handling};
 use crate::request::parse::{JSON, Object};
 use crate::response::{meta, respond, timestamp};
+use crate::routes::manifests::{Shape, manifest};
 
 /// The media type of FHIR's JSON.
 const FHIR_JSON: &str = "application/fhir+json";
 /// The preference for a status of the export apart from the poll's, and the parameter of its address.
 const SEPARATE: &str = "separate-export-status";
+/// The parameter of a status's address that says which version of the manifest the kick-off asked for.
+const MANIFEST: &str = "manifest";
+const V4: &str = "v4";
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const EXPORT_STATUS: HeaderName = HeaderName::from_static("x-export-status");
 /// How long signed URLs are valid.
@@ -37,11 +41,23 @@ pub enum Level {
     Group(String),
 }
 
+impl Level {
+    /// The URL of an operation at this level.
+    fn url(&self, call: &Call, operation: &str) -> String {
+        match self {
+            Level::System => call.url(&["fhir", operation]),
+            Level::Patient => call.url(&["fhir", "Patient", operation]),
+            Level::Group(id) => call.url(&["fhir", "Group", id, operation]),
+        }
+    }
+}
+
 /// Starts an export with the parameters of a URL.
 pub async fn kick_off(mut call: Call, level: Level, uri: Uri) -> Result<Response> {
-    let request = kick_off::of_query(&mut call.parameters)?;
+    let handling = handling(&call);
+    let request = kick_off::of_query(&mut call.parameters, handling)?;
     let url = call.url(&[]) + uri.path_and_query().map_or("", |path| path.as_str());
-    start(call, level, request, url).await
+    start(call, level, request, url, Shape::Stu3).await
 }
 
 /// Refuses HEAD, which must not start an export.
@@ -52,16 +68,26 @@ pub async fn no_head() -> Response {
 
 /// Starts an export with a Parameters resource.
 pub async fn kick_off_by_parameters(call: Call, level: Level, body: Body) -> Result<Response> {
-    let request = kick_off::of_resource(&call.object(body).await?)?;
-    let url = match &level {
-        Level::System => call.url(&["fhir", "$export"]),
-        Level::Patient => call.url(&["fhir", "Patient", "$export"]),
-        Level::Group(id) => call.url(&["fhir", "Group", id, "$export"]),
-    };
-    start(call, level, request, url).await
+    let request = kick_off::of_resource(&call.object(body).await?, handling(&call))?;
+    let url = level.url(&call, "$export");
+    start(call, level, request, url, Shape::Stu3).await
 }
 
-async fn start(mut call: Call, level: Level, mut request: Object, url: String) -> Result<Response> {
+/// Starts an export with a Parameters resource, in the version of the ballot: a list is a repeated parameter.
+pub async fn kick_off_v4(call: Call, level: Level, body: Body) -> Result<Response> {
+    let resource = call.object(body).await?;
+    kick_off::has_no_joined_lists(&resource)?;
+    let mut request = kick_off::of_resource(&resource, handling(&call))?;
+    request.insert("fileSizes", true);
+    let url = level.url(&call, "$export-v4");
+    start(call, level, request, url, Shape::V4).await
+}
+
+fn handling(call: &Call) -> Handling {
+    Handling::of(call.preference("handling").as_deref())
+}
+
+async fn start(mut call: Call, level: Level, mut request: Object, url: String, shape: Shape) -> Result<Response> {
     call.answers(&[FHIR_JSON, JSON[0]])?;
     if call.preference("respond-async").is_none() {
         return Err(Problem::bad_request("an export runs in the background: send Prefer: respond-async"));
@@ -75,16 +101,21 @@ async fn start(mut call: Call, level: Level, mut request: Object, url: String) -
             request.insert("group", id);
         }
     }
-    if call.preference("handling").is_some_and(|handling| handling.eq_ignore_ascii_case("lenient")) {
+    if handling(&call) == Handling::Lenient {
         request.insert("lenient", true);
     }
     let id = export(&call, &request).await.map_err(kick_off::located)?;
-    let location = call.url(&["fhir", "$export-status", &id]);
-    if call.preference(SEPARATE).is_none() {
-        return Ok((StatusCode::ACCEPTED, [(header::CONTENT_LOCATION, location)]).into_response());
-    }
     // The address says what the status's polls were promised.
-    let location = (header::CONTENT_LOCATION, format!("{location}?{SEPARATE}=true"));
+    let is_separate = call.preference(SEPARATE).is_some();
+    let promised =
+        [(shape == Shape::V4).then(|| format!("{MANIFEST}={V4}")), is_separate.then(|| format!("{SEPARATE}=true"))];
+    let promised: Vec<String> = promised.into_iter().flatten().collect();
+    let question = if promised.is_empty() { "" } else { "?" };
+    let location = call.url(&["fhir", "$export-status", &id]) + question + &promised.join("&");
+    let location = (header::CONTENT_LOCATION, location);
+    if !is_separate {
+        return Ok((StatusCode::ACCEPTED, [location]).into_response());
+    }
     let applied = (PREFERENCE_APPLIED, format!("respond-async, {SEPARATE}"));
     Ok((StatusCode::ACCEPTED, [location, applied]).into_response())
 }
@@ -112,8 +143,13 @@ async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Va
 /// Returns 202 while the export runs, then the manifest. With a separate status, 200, and the status in a header.
 pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
     let is_separate = call.parameters.flag(SEPARATE)?;
+    let shape = match call.parameters.text(MANIFEST).as_deref() {
+        None => Shape::Stu3,
+        Some(V4) => Shape::V4,
+        Some(_) => return Err(Problem::parameter(MANIFEST, &format!("must be {V4}"))),
+    };
     call.answers(JSON)?;
-    let mut status = status_of(&call, &id, Some(&call.app.polls)).await?;
+    let status = status_of(&call, &id, Some(&call.app.polls)).await?;
     match status["status"].as_str() {
         // An export of `/v1` has a single file and no manifest; its status is at `/v1`.
         Some("completed") if status["output"].is_null() => {
@@ -142,10 +178,8 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
             return Ok(if is_separate { with_status(StatusCode::ACCEPTED, response) } else { response });
         }
     }
-    let members = ["transactionTime", "request", "requiresAccessToken", "output", "deleted", "error"];
-    let manifest: Map<_, _> = members.iter().map(|name| ((*name).to_owned(), status[*name].take())).collect();
     let expires = httpdate::fmt_http_date(SystemTime::now() + URL_LIFETIME);
-    let manifest = respond(StatusCode::OK, JSON[0], Value::Object(manifest).to_string());
+    let manifest = respond(StatusCode::OK, JSON[0], manifest(status, shape).to_string());
     let response = ([(header::EXPIRES, expires)], manifest).into_response();
     Ok(if is_separate { with_status(StatusCode::OK, response) } else { response })
 }
@@ -226,7 +260,8 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     session.commit().await?;
     let operation = |name: &str| {
         let definition = format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{name}");
-        json!([{"name": "export", "definition": definition}])
+        let of_v4 = format!("{definition}|4.0.0");
+        json!([{"name": "export", "definition": definition}, {"name": "export-v4", "definition": of_v4}])
     };
     // Custom types can be exported, too, but a CapabilityStatement may name only FHIR's types.
     let is_fhirs = |name: &&String| Version::of_number(&version).is_some_and(|fhir| fhir.has_resource_type(name));

@@ -5,6 +5,7 @@ mod exports;
 mod files;
 mod imports;
 mod loads;
+mod manifests;
 mod reads;
 mod service;
 mod upload;
@@ -57,6 +58,15 @@ pub fn router(app: Arc<App>) -> Router {
             get(|call: Call, Path(id), uri: Uri| exports::kick_off(call, Level::Group(id), uri))
                 .head(exports::no_head)
                 .post(|call: Call, Path(id), body: Body| exports::kick_off_by_parameters(call, Level::Group(id), body)),
+        )
+        .route("/fhir/$export-v4", post(|call: Call, body: Body| exports::kick_off_v4(call, Level::System, body)))
+        .route(
+            "/fhir/Patient/$export-v4",
+            post(|call: Call, body: Body| exports::kick_off_v4(call, Level::Patient, body)),
+        )
+        .route(
+            "/fhir/Group/{id}/$export-v4",
+            post(|call: Call, Path(id), body: Body| exports::kick_off_v4(call, Level::Group(id), body)),
         )
         .route("/fhir/$export-status/{id}", get(exports::status).delete(exports::delete))
         .route("/fhir/{type}/{id}", get(reads::read))
