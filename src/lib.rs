@@ -88,6 +88,28 @@ pub extern "C-unwind" fn fhir_bulk_export_helper(_segment: *mut pg_sys::dsm_segm
     fhir_bulk_pg::parallel::help(toc, export::help);
 }
 
+/// The main function of a parallel worker that reads tables for an export by patient.
+#[pg_guard]
+#[unsafe(no_mangle)]
+#[allow(unsafe_code, reason = "the server finds it by this name, and calls it with these arguments")]
+pub extern "C-unwind" fn fhir_bulk_export_sort_helper(
+    _segment: *mut pg_sys::dsm_segment,
+    toc: fhir_bulk_pg::parallel::Toc,
+) {
+    fhir_bulk_pg::parallel::help(toc, export::help_to_sort);
+}
+
+/// The main function of a parallel worker that writes files of an export by patient.
+#[pg_guard]
+#[unsafe(no_mangle)]
+#[allow(unsafe_code, reason = "the server finds it by this name, and calls it with these arguments")]
+pub extern "C-unwind" fn fhir_bulk_export_write_helper(
+    _segment: *mut pg_sys::dsm_segment,
+    toc: fhir_bulk_pg::parallel::Toc,
+) {
+    fhir_bulk_pg::parallel::help(toc, export::help_to_write);
+}
+
 /// The main function of the launcher, which continues jobs if the library is preloaded.
 #[pg_guard]
 #[unsafe(no_mangle)]

@@ -28,6 +28,7 @@ mod refused;
 pub mod replication;
 pub mod session;
 pub mod spi;
+pub mod spill;
 pub mod subtransaction;
 pub mod transaction;
 pub mod update;

@@ -89,6 +89,12 @@ pub struct Batch<C> {
 }
 
 impl<C> Batch<C> {
+    /// Their lines, each with its newline.
+    pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.lines[start..*end])
+    }
+
     /// Writes the lines of the resources that are wanted. Returns how many they are.
     ///
     /// # Errors

@@ -172,7 +172,7 @@ impl Share {
         let file = |(before, &(count, bytes)): (usize, &(u64, u64))| {
             let number = unit.numbers.at(before);
             let name = self.work.target.format().name(&unit.resource_type, number);
-            (unit.resource_type.clone(), number, Written { name, count, bytes: Some(bytes) })
+            (unit.resource_type.clone(), number, Written { name, count, bytes: Some(bytes), continues_in: None })
         };
         counts.iter().enumerate().map(file).collect()
     }

@@ -22,6 +22,9 @@ pub struct Written {
     /// Its size, compressed if it is; `None` if an earlier version of the extension wrote it.
     #[serde(default)]
     pub bytes: Option<u64>,
+    /// The file that has the rest of this one's last block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues_in: Option<String>,
 }
 
 /// How files are written.
@@ -134,6 +137,27 @@ impl<'a> Files<'a> {
         open.write(lines)
     }
 
+    /// Begins the next file if a block of so many bytes, which belong together, does not fit into this one.
+    ///
+    /// # Errors
+    /// The errors of the sink.
+    pub fn begin_block(&mut self, bytes: u64) -> Result<()> {
+        if bytes > self.room() { self.close() } else { Ok(()) }
+    }
+
+    /// Ends a file in the middle of a block.
+    ///
+    /// # Errors
+    /// The errors of the sink.
+    pub fn continue_in_next(&mut self) -> Result<()> {
+        self.close()?;
+        let next = self.format.name(self.stem, self.numbers.at(self.written.len()));
+        if let Some(last) = self.written.last_mut() {
+            last.continues_in = Some(next);
+        }
+        Ok(())
+    }
+
     fn current(&mut self) -> Result<&mut Open<'a>> {
         let open = match self.open.take() {
             Some(open) => open,
@@ -156,7 +180,7 @@ impl<'a> Files<'a> {
     }
 
     /// How many more bytes fit in the current file.
-    fn room(&self) -> u64 {
+    pub fn room(&self) -> u64 {
         self.format.bytes.saturating_sub(self.open.as_ref().map_or(0, |open| open.bytes))
     }
 
@@ -187,7 +211,7 @@ impl<'a> Open<'a> {
             self.put(&end)?;
         }
         self.output.finish()?;
-        Ok(Written { name: self.name, count: self.count, bytes: Some(self.bytes) })
+        Ok(Written { name: self.name, count: self.count, bytes: Some(self.bytes), continues_in: None })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {

@@ -39,6 +39,9 @@ pub struct Kickoff {
     /// Whether the manifest tells the sizes of files.
     #[serde(default)]
     pub file_sizes: bool,
+    /// Whether files have one patient after the other; otherwise they have types.
+    #[serde(default)]
+    pub by_patient: bool,
     /// Whether one file has all types; otherwise each type has its own files.
     pub single: bool,
     /// Whose resources.
@@ -68,7 +71,8 @@ pub struct Kickoff {
 
 impl Kickoff {
     /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter",
-    /// "includeAssociatedData", "lenient", "_minimumFileSize", "_maximumFileSize", "fileSizes", "_outputFormat", "contentEncoding",
+    /// "includeAssociatedData", "organizeOutputBy", "lenient", "_minimumFileSize", "_maximumFileSize", "fileSizes",
+    /// "_outputFormat", "contentEncoding",
     /// "request"}`, all of them optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
@@ -91,8 +95,11 @@ impl Kickoff {
         let format = request.leniently("_outputFormat", Request::string)?.map(|format| format.replace(' ', "+"));
         let gzip = encoding(&mut request)?;
         let url = request.string("request")?;
+        let by_patient = request.leniently("organizeOutputBy", organized_by)?.unwrap_or(false);
         // Whose resources is never ignored.
         let level = Level::parse(&mut request)?;
+        // What belongs to no patient has no place in files by patient.
+        let level = if by_patient { level.of_patients() } else { level };
         // A file ends where it is full or the type ends, so no file is smaller than need be.
         request.leniently("_minimumFileSize", Request::positive)?;
         let file_bytes = request.leniently("_maximumFileSize", Request::positive)?;
@@ -100,11 +107,13 @@ impl Kickoff {
         let file_sizes = request.leniently("fileSizes", Request::boolean)?.unwrap_or(false);
         let associated = request.leniently(associated::PARAMETER, Request::names)?;
         let mut ignored = request.end(
-            "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, lenient, \
+            "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, \
+             organizeOutputBy, lenient, \
              _minimumFileSize, _maximumFileSize, fileSizes, _outputFormat, contentEncoding and request",
         )?;
         let associated =
             associated.map(|values| Associated::parse(&values, lenient, &mut ignored)).transpose()?.flatten();
+        let associated = apart(associated, by_patient, lenient, &mut ignored)?;
         // Who asks for another format cannot read this one.
         if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
             return Err(Error::invalid_argument(format!("_outputFormat \"{}\" is not known", shown(&format)))
@@ -123,6 +132,7 @@ impl Kickoff {
             file_bytes,
             file_sizes,
             level,
+            by_patient,
             associated,
             ignored,
             url,
@@ -188,7 +198,7 @@ impl Kickoff {
     /// Chooses the types that come with patients if they are referred to: those of the setting that the role may read, and
     /// that the request did not leave out.
     fn add_extras(&mut self) -> Result<()> {
-        if !self.level.has_patients() {
+        if !self.level.has_patients() || self.by_patient {
             return Ok(());
         }
         let readable = readable_types()?;
@@ -258,6 +268,39 @@ fn unreadable(name: &str) -> Error {
         )
         .hint(format!("GRANT SELECT ON {} TO {};", table.sql_name, session::role_name().to_string_lossy())),
         Ok(Ok(None)) | Err(_) => unknown(name),
+    }
+}
+
+/// The associated data, which files by patient do not have: they have the Provenance of each patient's resources. A lenient
+/// request goes on without it.
+fn apart(
+    associated: Option<Associated>,
+    by_patient: bool,
+    lenient: bool,
+    ignored: &mut Vec<Ignored>,
+) -> Result<Option<Associated>> {
+    if associated.is_none() || !by_patient {
+        return Ok(associated);
+    }
+    let message = format!("{} does not go with organizeOutputBy", associated::PARAMETER);
+    let error = Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+        .hint("Without it, each patient's resources come with their Provenance.");
+    if !lenient {
+        return Err(error);
+    }
+    ignored.push(Ignored::new(associated::PARAMETER, "It was ignored", &error));
+    Ok(None)
+}
+
+/// Whether `organizeOutputBy` is Patient, the only value there is.
+fn organized_by(request: &mut Request, name: &str) -> Result<Option<bool>> {
+    match request.string(name)?.as_deref() {
+        None => Ok(None),
+        Some("Patient") => Ok(Some(true)),
+        Some(other) => {
+            let message = format!("{name} \"{}\" is not known", shown(other));
+            Err(Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message).hint("It may be Patient."))
+        }
     }
 }
 

@@ -61,6 +61,14 @@ impl Level {
         }
     }
 
+    /// The level that leaves out what belongs to no patient.
+    pub fn of_patients(self) -> Level {
+        match self {
+            Level::System => Level::Patient { only: Vec::new() },
+            level => level,
+        }
+    }
+
     /// Whether only what belongs to patients is exported.
     pub fn has_patients(&self) -> bool {
         !matches!(self, Level::System)
@@ -79,9 +87,8 @@ impl Level {
             std::mem::take(types).into_iter().partition(|name| Compartment::of(version, name).is_some());
         if kept.is_empty() && !may_be_none {
             let message = format!("_type has only types that belong to no patient: {}", left_out.join(", "));
-            return Err(
-                Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message).hint("Export them at system level.")
-            );
+            return Err(Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+                .hint("Export them at system level, not organized by patient."));
         }
         *types = kept;
         Ok(left_out)

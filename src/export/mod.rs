@@ -3,9 +3,11 @@
 
 mod associated;
 mod batches;
+mod by_patient;
 mod by_type;
 mod deletions;
 mod download;
+mod edges;
 mod extras;
 mod files;
 mod horizon;
@@ -26,6 +28,7 @@ mod type_filters;
 mod units;
 mod work;
 
+pub use by_patient::{help_to_sort, help_to_write};
 pub use by_type::help;
 
 use crate::arguments::required;

@@ -4,11 +4,11 @@
 use super::batches::Decider;
 use super::kickoff::Kickoff;
 use crate::settings;
-use crate::store::{Filter, Patients, ResourceTable, ResourceType, each_live, foreign_code};
+use crate::store::{Membership, Patients, ResourceTable, ResourceType, each_live, foreign_code};
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_paths::search::{Compartment, Links};
 use fhir_bulk_pg::error::Result;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 /// The type that this file is about.
@@ -54,15 +54,15 @@ pub fn by_type<'t>(targets: impl Iterator<Item = &'t Target>) -> BTreeMap<&'t st
 pub struct Linked<'a> {
     kickoff: &'a Kickoff,
     patients: Option<&'a Patients>,
-    of_patients: Filter,
+    of_patients: Membership,
     targets: Targets,
 }
 
 /// A Provenance that is not decided yet.
 pub struct Candidate {
-    /// Whether a patient is a target.
-    is_wanted: bool,
-    /// The other targets.
+    /// The patients that are targets themselves; if it does not matter which, one of them.
+    patients: Vec<String>,
+    /// The other targets, if they matter.
     targets: Vec<Target>,
 }
 
@@ -72,8 +72,47 @@ impl<'a> Linked<'a> {
         if resource_type != TYPE || !kickoff.level.has_patients() {
             return None;
         }
-        let of_patients = Filter::of_patients(None, TYPE, patients.cloned());
+        let of_patients = Membership::new(TYPE, patients.cloned());
         Some(Linked { kickoff, patients, of_patients, targets: Targets::new() })
+    }
+
+    /// The patients that each of them belongs to, in their order; if it does not matter which, one of them.
+    ///
+    /// # Errors
+    /// The errors of the targets' tables.
+    pub fn patients<'c>(
+        &self,
+        candidates: impl Iterator<Item = &'c Candidate> + Clone,
+    ) -> Result<Vec<BTreeSet<String>>> {
+        let mut found: HashMap<Target, Vec<String>> = HashMap::new();
+        for (name, ids) in by_type(candidates.clone().flat_map(|candidate| &candidate.targets)) {
+            if Compartment::of(settings::fhir_version(), name).is_none() || !may_look_up(self.kickoff, name)? {
+                continue;
+            }
+            let membership = Membership::new(name, self.patients.cloned());
+            each_live(&ResourceType::new(name)?, ids.into_iter(), |id, json| {
+                let target = Resource { id, resource_type: name, last_updated: None, json };
+                let patients = self.patients_of(&membership, target);
+                if !patients.is_empty() {
+                    found.insert((name.to_owned(), id.to_owned()), patients);
+                }
+                Ok(())
+            })?;
+        }
+        let of_candidate = |candidate: &Candidate| {
+            let of_targets = candidate.targets.iter().filter_map(|target| found.get(target)).flatten();
+            candidate.patients.iter().chain(of_targets).cloned().collect()
+        };
+        Ok(candidates.map(of_candidate).collect())
+    }
+
+    fn patients_of(&self, membership: &Membership, resource: Resource<'_>) -> Vec<String> {
+        let mut patients = Vec::new();
+        let _ = membership.each(resource, |id| {
+            patients.push(String::from_utf8_lossy(id).into_owned());
+            if self.kickoff.by_patient { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        patients
     }
 }
 
@@ -81,27 +120,13 @@ impl Decider for Linked<'_> {
     type Candidate = Candidate;
 
     fn candidate(&self, resource: Resource<'_>) -> Candidate {
-        let is_wanted = self.of_patients.matches(resource);
-        let targets = if is_wanted { Vec::new() } else { self.targets.of(resource) };
-        Candidate { is_wanted, targets }
+        let patients = self.patients_of(&self.of_patients, resource);
+        let is_decided = !patients.is_empty() && !self.kickoff.by_patient;
+        Candidate { patients, targets: if is_decided { Vec::new() } else { self.targets.of(resource) } }
     }
 
     fn decide<'c>(&self, candidates: impl Iterator<Item = &'c Candidate> + Clone) -> Result<Vec<bool>> {
-        let mut found = HashSet::new();
-        for (name, ids) in by_type(candidates.clone().flat_map(|candidate| &candidate.targets)) {
-            if Compartment::of(settings::fhir_version(), name).is_none() || !may_look_up(self.kickoff, name)? {
-                continue;
-            }
-            let filter = Filter::of_patients(None, name, self.patients.cloned());
-            each_live(&ResourceType::new(name)?, ids.into_iter(), |id, json| {
-                if filter.matches(Resource { id, resource_type: name, last_updated: None, json }) {
-                    found.insert((name.to_owned(), id.to_owned()));
-                }
-                Ok(())
-            })?;
-        }
-        let is_found = |target: &Target| found.contains(target);
-        Ok(candidates.map(|candidate| candidate.is_wanted || candidate.targets.iter().any(is_found)).collect())
+        Ok(self.patients(candidates)?.iter().map(|patients| !patients.is_empty()).collect())
     }
 }
 

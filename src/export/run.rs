@@ -1,12 +1,13 @@
 //! Runs an export in a worker, which shares the work with parallel workers (helpers).
 
+use super::by_type::Typed;
 use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
 use super::outcome::Outcome;
 use super::target::Target;
 use super::work::Work;
-use super::{by_type, deletions, extras};
+use super::{by_patient, by_type, deletions, extras};
 use crate::jobs::Task;
 use crate::settings::s3::Address;
 use crate::sink::Location;
@@ -99,7 +100,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
     let spent = AtomicU64::new(0);
     let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
     let draft = draft.within(work.target.budget(&spent));
-    let outcome = task.frozen_transaction(
+    let (outcome, total) = task.frozen_transaction(
         || lock(work),
         |(mut work, mut notes, before)| {
             if let Some(table) = ResourceTable::younger_than_snapshot() {
@@ -115,24 +116,33 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
             let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
             show(0);
-            let mut output = if work.kickoff.single {
-                by_type::single_file(&work, &draft, show)?
+            let (mut output, mut total) = if work.kickoff.single {
+                counted(by_type::single_file(&work, &draft, show)?)
+            } else if work.kickoff.by_patient {
+                by_patient::write(&work, &draft, &spent, show)?
             } else {
-                by_type::write(&work, &draft, &spent, show)?
+                counted(by_type::write(&work, &draft, &spent, show)?)
             };
-            output.extend(extras::write(&work, &draft)?);
+            let (files, of_extras) = counted(extras::write(&work, &draft)?);
+            output.extend(files);
+            total += of_extras;
             let (kickoff, format) = (&work.kickoff, work.target.format());
             let (deleted, unknown) = deletions::write(kickoff, &work.spans()[0], &draft, format)?;
             notes.extend(notes::of_deletions(unknown));
             let error =
                 if work.kickoff.single { Vec::new() } else { notes::write(&notes, &draft, work.target.format())? };
-            Ok(Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted, error })
+            Ok((Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted, error }, total))
         },
     )?;
     draft.publish()?;
-    let total = outcome.output.iter().map(|(_, file)| file.count).sum();
     let result = serde_json::to_value(&outcome).expect("an object of texts and numbers");
     task.transaction(|| task.finish(total, &result))
+}
+
+/// Files, and how many resources they have.
+fn counted(files: Vec<Typed>) -> (Vec<Typed>, u64) {
+    let total = files.iter().map(|(_, file)| file.count).sum();
+    (files, total)
 }
 
 /// Locks what an export reads. Returns the work without the types that are left out, the notes about these, and the open

@@ -50,11 +50,17 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
     let (location, valid) = (target.location()?, Duration::from_secs(VALID_SECONDS.unsigned_abs()));
     let (base, now) = (settings::export::url(), session::unix_time());
     let signed = |name: &str| signer.sign(&base, &SignedFile { job: &outcome.folder, name }, now);
-    let url = |file: &Written| -> Result<String> {
-        Ok(location.url(&outcome.folder, &file.name, valid)?.unwrap_or_else(|| signed(&file.name)))
+    let url = |name: &str| -> Result<String> {
+        Ok(location.url(&outcome.folder, name, valid)?.unwrap_or_else(|| signed(name)))
     };
     let file = |resource_type: &str, file: &Written| -> Result<Value> {
-        let mut item = json!({"type": resource_type, "url": url(file)?, "count": file.count});
+        let mut item = json!({"url": url(&file.name)?, "count": file.count});
+        if !resource_type.is_empty() {
+            item["type"] = resource_type.into();
+        }
+        if let Some(next) = &file.continues_in {
+            item["continuesInFile"] = url(next)?.into();
+        }
         if let Some(bytes) = file.bytes.filter(|_| kickoff.file_sizes) {
             item["fileSize"] = bytes.into();
         }
@@ -63,7 +69,7 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
     answer["transactionTime"] = time(outcome.transaction_time).into();
     if kickoff.single {
         if let Some((_, whole)) = outcome.output.first() {
-            answer["downloadUrl"] = url(whole)?.into();
+            answer["downloadUrl"] = url(&whole.name)?.into();
             answer["count"] = whole.count.into();
         }
         return Ok(());
@@ -73,6 +79,9 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
     let error = outcome.error.iter().map(|written| file("OperationOutcome", written));
     answer["request"] = kickoff.url.as_str().into();
     answer["requiresAccessToken"] = false.into();
+    if kickoff.by_patient {
+        answer["outputOrganizedBy"] = "Patient".into();
+    }
     answer["output"] = output.collect::<Result<Value>>()?;
     answer["deleted"] = deleted.collect::<Result<Value>>()?;
     answer["error"] = error.collect::<Result<Value>>()?;

@@ -3,30 +3,21 @@
 
 use super::identifiers::indexed_expressions;
 use super::parameters::own_parameters;
-use super::{Patients, ResourceTable};
+use super::{Membership, Patients, ResourceTable};
 use crate::settings;
 use fhir_bulk_paths::item::Resource;
-use fhir_bulk_paths::search::{self, Compartment, Necessary, Problem, Refused, Searched};
+use fhir_bulk_paths::search::{self, Necessary, Problem, Refused, Searched};
 use fhir_bulk_pg::datum;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::spi::Parameter;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::Value;
 use std::ffi::CString;
-use std::ops::ControlFlow;
 
 /// A filter for the resources of one type: a query, or the patients that they have to belong to, or both.
 pub struct Filter {
     query: Option<search::Filter>,
     membership: Option<Membership>,
-}
-
-/// Which patients resources have to belong to.
-struct Membership {
-    compartment: Compartment,
-    /// `None` for any patient.
-    patients: Option<Patients>,
-    bases: Vec<String>,
 }
 
 impl Filter {
@@ -49,11 +40,8 @@ impl Filter {
 
     /// What `filter` lets through, as far as it belongs to one of these patients; without patients, to any.
     pub fn of_patients(filter: Option<Filter>, resource_type: &str, patients: Option<Patients>) -> Filter {
-        let compartment = Compartment::of(settings::fhir_version(), resource_type);
-        // A type outside of the compartment belongs to nobody.
-        let compartment = compartment.unwrap_or_default();
-        let membership = Membership { compartment, patients, bases: settings::base_urls() };
-        Filter { query: filter.and_then(|filter| filter.query), membership: Some(membership) }
+        let membership = Some(Membership::new(resource_type, patients));
+        Filter { query: filter.and_then(|filter| filter.query), membership }
     }
 
     /// Warns of what the query has that means nothing.
@@ -111,17 +99,6 @@ impl Filter {
                 }
             }
         }
-    }
-}
-
-impl Membership {
-    #[inline]
-    fn has(&self, resource: Resource<'_>) -> bool {
-        let found = self.compartment.each_patient(resource, &self.bases, |id| match &self.patients {
-            Some(patients) if !patients.contains(id) => ControlFlow::Continue(()),
-            _ => ControlFlow::Break(()),
-        });
-        found.is_break()
     }
 }
 

@@ -250,6 +250,17 @@ impl ResourceTable {
         spi::catalog_texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
     }
 
+    /// About how many bytes it has, with its partitions and child tables; of what is no table nobody knows, and it counts as
+    /// 1 GB.
+    pub fn bytes(&self) -> u64 {
+        let query = c"WITH RECURSIVE parts (oid) AS (SELECT $1 UNION SELECT i.inhrelid FROM parts p \
+                JOIN pg_inherits i ON i.inhparent = p.oid) \
+            SELECT sum(CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_table_size(c.oid) ELSE 1 << 30 END) \
+            FROM parts p JOIN pg_class c ON c.oid = p.oid";
+        let sum = spi::catalog_texts(query, &[Parameter::oid(self.oid)]);
+        sum.first().and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+    }
+
     /// How many blocks a table has, if it can be read by ranges of blocks: if it is a single heap.
     pub fn blocks(&self) -> Option<u32> {
         let query = c"SELECT pg_relation_size(oid) / current_setting('block_size')::int8 FROM pg_class \

@@ -3,11 +3,11 @@
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
 mod associated;
+mod by_patient;
 mod complaints;
 mod downloads;
 mod endings;
 mod extras;
-mod fhirbase;
 mod filters;
 mod hijack;
 mod horizon;

@@ -168,3 +168,25 @@ fn a_resource_is_read_and_one_that_is_absent_deleted_or_hidden_is_not_found() {
     outcome(&service.send(Request::get("/fhir/Observation/o-b?_summary=true")), 400);
     outcome(&service.proxy.send(&Request::get("/fhir/Observation/o-b")), 401);
 }
+
+#[test]
+fn files_by_patient_have_no_types_and_begin_with_a_header() {
+    let service = hospital();
+    let parameters = json!([{"name": "organizeOutputBy", "valueString": "Patient"}]);
+    let got = get(&service, "/fhir/Group/one/$export?organizeOutputBy=Patient");
+    for started in [got, post(&service, "/fhir/Group/one/$export", &parameters)] {
+        let manifest = manifest(&service, &started);
+        assert_eq!(manifest["outputOrganizedBy"], "Patient");
+        let file = &manifest["output"][0];
+        assert_eq!((file.get("type"), &file["count"]), (None, &json!(4)), "{manifest}");
+        let lines = service.send(Request::get(path(file["url"].as_str().unwrap()))).text();
+        let header = r#"{"resourceType":"Parameters","parameter":[{"name":"header","valueReference":{"reference":"Patient/b"}}]}"#;
+        assert_eq!(lines.lines().next(), Some(header));
+        let ids: Vec<Value> =
+            lines.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+        assert_eq!(ids, ["b", "one", "o-b"]);
+    }
+    let refused = get(&service, "/fhir/$export?organizeOutputBy=Encounter");
+    assert!(outcome(&refused, 400).contains("organizeOutputBy \"Encounter\" is not known"), "{}", refused.text());
+    assert_eq!(refused.json()["issue"][0]["code"], "not-supported");
+}

@@ -58,7 +58,9 @@ pub fn of_query(parameters: &mut Parameters, handling: Handling) -> Result<Objec
     for name in LISTS {
         insert(name, parameters.texts(name))?;
     }
-    insert("_outputFormat", parameters.text("_outputFormat").into_iter().collect())?;
+    for name in ["_outputFormat", "organizeOutputBy"] {
+        insert(name, parameters.text(name).into_iter().collect())?;
+    }
     for name in ["_since", "_until"] {
         let text = match handling {
             Handling::Strict => parameters.instant(name)?,

@@ -99,6 +99,12 @@ pub(super) fn group(bench: &mut Bench) -> Outcome<f64> {
     export(bench, 2, r#"{"level": "group", "group": "bench"}"#)
 }
 
+/// Each patient's resources one after the other.
+pub(super) fn by_patient(bench: &mut Bench) -> Outcome<f64> {
+    tables(bench)?;
+    export(bench, 2, r#"{"organizeOutputBy": "Patient"}"#)
+}
+
 /// What a user runs for each type.
 pub(super) fn copy_to_files(bench: &mut Bench) -> Outcome<f64> {
     let tables = tables(bench)?;

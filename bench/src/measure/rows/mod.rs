@@ -113,6 +113,13 @@ pub(super) const ROWS: &[Row] = &[
         run_baseline: export::two_workers,
     },
     Row {
+        name: "export: all types, organized by patient, two workers",
+        baseline: "all types to files, two workers",
+        bound: 2.00,
+        run: export::by_patient,
+        run_baseline: export::two_workers,
+    },
+    Row {
         name: "load: bulk_load, FHIR file",
         baseline: "COPY t FROM prepared rows",
         bound: 0.65,
