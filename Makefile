@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-asserts bench picture profile fmt lint deny
+.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deny
 
 include_env := . scripts/env.sh &&
 
@@ -26,8 +26,11 @@ stop: ## stop the demo's cluster
 clean-demo: ## stop the demo's cluster and delete its folder
 	@scripts/stop.sh --remove
 
-test: ## all tests
+test: ## all tests; PG_MAJOR=18: those that another version may change, as `make setup` and `make install` are for that version
 	@scripts/test.sh
+
+test-versions: ## the same on PostgreSQL 16, 17 and 18
+	@scripts/test-versions.sh
 
 test-asserts: ## tests from outside and inside, on a PostgreSQL built with assertions (ARGS go to cargo test)
 	@scripts/asserts.sh $(ARGS)

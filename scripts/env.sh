@@ -1,8 +1,18 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by the scripts: the path of PostgreSQL, the versions of tools, the folder of the demo. Each can be set from
 # outside.
-PG_MAJOR=${PG_MAJOR:-15}
-PG_BIN=${PG_BIN:-/usr/lib/postgresql/$PG_MAJOR/bin}
+# The version that is built by default and with which everything is tested; the others are tested where they may differ.
+PG_FIRST=15
+PG_OTHERS=(16 17 18)
+PG_MAJOR=${PG_MAJOR:-$PG_FIRST}
+# Where scripts/server.sh puts the servers that the system does not have. User postgres must be able to enter it.
+FHIR_BULK_SERVERS=${FHIR_BULK_SERVERS:-$PWD/target/postgresql}
+if [ -z "${PG_BIN:-}" ] || [ ! -x "$PG_BIN/postgres" ]; then
+  PG_BIN=/usr/lib/postgresql/$PG_MAJOR/bin
+  if [ ! -x "$PG_BIN/postgres" ] && [ -x "$FHIR_BULK_SERVERS/$PG_MAJOR/server/pg/bin/postgres" ]; then
+    PG_BIN=$FHIR_BULK_SERVERS/$PG_MAJOR/server/pg/bin
+  fi
+fi
 PGRX_VERSION=0.18.1
 DENY_VERSION=0.20.2
 PGRX_HOME=${PGRX_HOME:-$PWD/target/pgrx}
@@ -15,4 +25,4 @@ BULK_CLIENT=(smart-fetch==1.0.3)
 FHIRPATH_JS=fhirpath@5.2.2
 # The private cluster, one for each user and checkout; not below a home directory, which the server's user may not enter.
 FHIR_BULK_DIR=${FHIR_BULK_DIR:-/var/tmp/fhir_bulk-$(id -u)-$(printf %s "$PWD" | sha256sum | cut -c1-8)}
-export PG_MAJOR PG_BIN PGRX_HOME FHIR_BULK_DIR
+export PG_MAJOR PG_BIN PGRX_HOME FHIR_BULK_DIR FHIR_BULK_SERVERS

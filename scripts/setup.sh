@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server and its headers,
-# clang (for bindgen), and cargo-pgrx; with --tests also what `make test` needs: valgrind, Node.js, the JDBC driver where
-# there is a JDK, and tools of PyPI and npm in folders of their own below target/. Says what it does; safe to run again;
-# touches no cluster.
+# Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server of PG_MAJOR and its headers (from the
+# system's archive or, if it has none, below target/: scripts/server.sh), clang (for bindgen), and cargo-pgrx; with --tests also
+# what `make test` needs: valgrind, Node.js, the JDBC driver where there is a JDK, and tools of PyPI and npm in folders of their
+# own below target/. Says what it does; safe to run again; touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -24,9 +24,12 @@ as_root() {
 # Inside sudo, because sudo keeps no environment.
 apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >/dev/null; }
 
+has_server() { [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/initdb" ]; }
+has_headers() { [ -f "$("$PG_BIN/pg_config" --includedir-server 2>/dev/null)/postgres.h" ]; }
+
 missing_packages() {
-  [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/initdb" ] || echo "postgresql-$PG_MAJOR"
-  [ -f "$("$PG_BIN/pg_config" --includedir-server 2>/dev/null)/postgres.h" ] || echo "postgresql-server-dev-$PG_MAJOR"
+  has_server || echo "postgresql-$PG_MAJOR"
+  has_headers || echo "postgresql-server-dev-$PG_MAJOR"
   command -v cc >/dev/null 2>&1 || echo gcc libc6-dev
   command -v clang >/dev/null 2>&1 || echo clang
   ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null 2>&1 || echo libclang-dev
@@ -42,6 +45,9 @@ missing_packages() {
   fi
 }
 
+# Set if no archive has the server.
+without_server=
+
 note_installed() { printf '%s\n' "$@" >>"$installed"; }
 
 install_packages() {
@@ -51,19 +57,22 @@ install_packages() {
   say "apt-get update"
   apt_get update
   if [[ " ${packages[*]} " == *" postgresql-$PG_MAJOR "* ]]; then
-    apt_get install -y --no-install-recommends postgresql-common
     if ! apt-cache show "postgresql-$PG_MAJOR" >/dev/null 2>&1; then
-      # The distribution has no such major version: postgresql-common has a script that adds PostgreSQL's own archive.
-      say "this release has no postgresql-$PG_MAJOR; adding the PostgreSQL project's package archive"
-      as_root /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y
+      without_server=1
+      mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -v "^postgresql-.*$PG_MAJOR\$"
+        # It makes the user that runs servers for root.
+        [ "$(id -u)" != 0 ] || id postgres >/dev/null 2>&1 || echo postgresql-common
+        python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+        [ -d /usr/share/zoneinfo ] || echo tzdata)
     fi
-    # Otherwise the server package would create and start a cluster named main on port 5432.
+    # Otherwise a server's package would create and start a cluster named main on port 5432.
     local no_main=/etc/postgresql-common/createcluster.d/fhir_bulk_setup.conf
     as_root mkdir -p "${no_main%/*}"
     printf 'create_main_cluster = false\n' | as_root tee "$no_main" >/dev/null
     # shellcheck disable=SC2064  # the path is local to this function
     trap "as_root rm -f '$no_main'" EXIT
   fi
+  if [ ${#packages[@]} = 0 ]; then return; fi
   say "installing ${packages[*]}"
   apt_get install -y --no-install-recommends "${packages[@]}"
   note_installed "${packages[@]}"
@@ -95,6 +104,13 @@ install_npm_package() { # FOLDER PACKAGE
 mkdir -p target
 mapfile -t packages < <(missing_packages | tr ' ' '\n')
 if [ ${#packages[@]} -gt 0 ]; then install_packages "${packages[@]}"; fi
+if [ -n "$without_server" ]; then
+  say "this release has no postgresql-$PG_MAJOR"
+  scripts/server.sh
+  . scripts/env.sh
+fi
+[[ "$("$PG_BIN/pg_config" --version)" =~ ^PostgreSQL\ $PG_MAJOR[^0-9] ]] ||
+  die "PG_MAJOR is $PG_MAJOR, and $PG_BIN has $("$PG_BIN/pg_config" --version): set both, or only PG_MAJOR"
 
 command -v cargo >/dev/null 2>&1 || die "cargo is not installed: install Rust (rustup) and run again"
 
@@ -111,9 +127,15 @@ if [ "$with_tests" = --tests ]; then
   install_npm_package target/fhirpath-js "$FHIRPATH_JS"
 fi
 
-# Writes what `cargo pgrx init` would write, without starting a server: pgrx only needs the path of pg_config.
+# Writes what `cargo pgrx init` would write, without starting a server: pgrx only needs the path of each version's pg_config.
 mkdir -p "$PGRX_HOME"
-printf '[configs]\npg%s = "%s"\n' "$PG_MAJOR" "$PG_BIN/pg_config" >"$PGRX_HOME/config.toml.new"
+{
+  printf '[configs]\n'
+  {
+    sed -n '/^pg[0-9]* = /p' "$PGRX_HOME/config.toml" 2>/dev/null | grep -v "^pg$PG_MAJOR = " || true
+    printf 'pg%s = "%s"\n' "$PG_MAJOR" "$PG_BIN/pg_config"
+  } | sort
+} >"$PGRX_HOME/config.toml.new"
 if cmp -s "$PGRX_HOME/config.toml.new" "$PGRX_HOME/config.toml"; then rm "$PGRX_HOME/config.toml.new"
 else mv "$PGRX_HOME/config.toml.new" "$PGRX_HOME/config.toml"; fi
 say "ready: $("$PG_BIN/postgres" --version), cargo-pgrx $PGRX_VERSION"

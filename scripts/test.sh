@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests, the quickest to fail first. Setup may use the network; the tests need neither the network nor files outside
-# the checkout.
+# Runs all tests, the quickest to fail first; on another PostgreSQL than $PG_FIRST those that it can make a difference to. Setup
+# may use the network; the tests need neither the network nor files outside the checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -13,6 +13,14 @@ run() { # TITLE COMMAND...
   printf '\n==> %s\n' "$1"
   "${@:2}" || { printf '==> FAILED: %s (after %d s)\n' "$1" $((SECONDS - start)) >&2; exit 1; }
   printf '==> ok: %s (%d s)\n' "$1" $((SECONDS - start))
+}
+
+# A step that runs for each version of PostgreSQL. The time of all of them tells how long another version will take.
+version_seconds=0
+run_for_version() { # TITLE COMMAND...
+  local start=$SECONDS
+  run "$1, PostgreSQL $PG_MAJOR" "${@:2}"
+  version_seconds=$((version_seconds + SECONDS - start))
 }
 
 # Checks the install script as the server will run it.
@@ -28,16 +36,24 @@ check_readme() {
   scripts/readme-test.sh
 }
 
-run "setup" scripts/setup.sh --tests
-run "formatting" cargo fmt --all --check
-run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
-# The extension itself can be linked only in a server, so it is tested there and from outside.
-run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg \
-  --exclude fhir_bulk_pg_tests --exclude fhir_bulk_tests
-run "tests inside a server" scripts/test-in-server.sh
-run "instructions of the hot loops, against those recorded" scripts/profile.sh --check
-run "install the release extension" scripts/install.sh
-run "tests from outside, on real servers" cargo test -p fhir_bulk_tests
-run "pgspot on the install script" check_install_script
-run "the commands of the README" check_readme
-printf '\nall tests passed in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+run_for_version "setup" scripts/setup.sh --tests
+. scripts/env.sh # setup may have brought the server
+if [ "$PG_MAJOR" != "$PG_FIRST" ]; then
+  run_for_version "clippy" cargo clippy -p fhir_bulk -p fhir_bulk_pg -p fhir_bulk_pg_tests --all-targets "${pg_feature[@]}" -- -D warnings
+else
+  run "formatting" cargo fmt --all --check
+  run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
+  # The extension itself can be linked only in a server, so it is tested there and from outside.
+  run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg \
+    --exclude fhir_bulk_pg_tests --exclude fhir_bulk_tests
+  run "instructions of the hot loops, against those recorded" scripts/profile.sh --check
+fi
+run_for_version "tests inside a server" scripts/test-in-server.sh
+run_for_version "install the release extension" scripts/install.sh
+run_for_version "tests from outside, on real servers" scripts/test-outside.sh
+if [ "$PG_MAJOR" = "$PG_FIRST" ]; then
+  run "pgspot on the install script" check_install_script
+  run "the commands of the README" check_readme
+fi
+printf '%d\n' "$version_seconds" >target/version-seconds
+printf '\nall tests passed on PostgreSQL %s in %d min %d s\n' "$PG_MAJOR" $((SECONDS / 60)) $((SECONDS % 60))

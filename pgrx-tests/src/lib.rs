@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use postgres::Client;
 pub use postgres::error::DbError;
 
+mod amcheck;
 pub mod disk;
 pub mod http;
 pub mod memory;
@@ -270,7 +271,8 @@ impl Cluster {
             let mut server = self.connect("postgres", "postgres");
             server.batch_execute("CREATE DATABASE with_extension").unwrap();
             let mut template = self.connect("postgres", "with_extension");
-            template.batch_execute("CREATE EXTENSION fhir_bulk; CREATE EXTENSION amcheck").unwrap();
+            template.batch_execute("CREATE EXTENSION fhir_bulk").unwrap();
+            amcheck::create(&mut template);
         });
         let mut server = self.connect("postgres", "postgres");
         server.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE with_extension")).unwrap();
