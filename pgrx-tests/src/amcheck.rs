@@ -4,7 +4,8 @@ use crate::Client;
 
 /// What the tests call of `amcheck`; here nothing is looked at.
 const STAND_IN: &str = "
-    CREATE FUNCTION bt_index_check(index regclass, heapallindexed boolean) RETURNS void LANGUAGE sql AS '';
+    CREATE FUNCTION bt_index_check(index regclass, heapallindexed boolean) RETURNS void LANGUAGE plpgsql
+        AS 'BEGIN END';
     CREATE FUNCTION verify_heapam(relation regclass, OUT msg text) RETURNS SETOF text LANGUAGE sql
         AS 'SELECT NULL::text WHERE false'";
 

@@ -171,14 +171,14 @@ fn planted(admin: &mut Client, database: &Database) -> Client {
             "CREATE FUNCTION evil(text) RETURNS boolean LANGUAGE plpgsql AS
                $$ BEGIN INSERT INTO public.sprung VALUES ($1, current_user); RETURN true; END $$;
              CREATE FUNCTION evil_fixed(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
-               $$ BEGIN PERFORM evil($1); RETURN $1; END $$;
+               $$ BEGIN PERFORM public.evil($1); RETURN $1; END $$;
              CREATE VIEW basic AS {of_patient} WHERE evil('view');
              CREATE TABLE account (LIKE patient); INSERT INTO account {of_patient};
              ALTER TABLE account ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
              CREATE POLICY p ON account USING (evil('policy'));
              CREATE TYPE hidden AS (resource jsonb);
              CREATE FUNCTION shown(hidden) RETURNS jsonb LANGUAGE plpgsql AS
-               $$ BEGIN PERFORM evil('cast'); RETURN $1.resource; END $$;
+               $$ BEGIN PERFORM public.evil('cast'); RETURN $1.resource; END $$;
              CREATE CAST (hidden AS jsonb) WITH FUNCTION shown(hidden);
              CREATE TABLE flag (LIKE patient); INSERT INTO flag {of_patient};
              ALTER TABLE flag ALTER COLUMN resource TYPE hidden USING ROW(resource)::hidden;

@@ -146,7 +146,8 @@ fn very_many_small_files_are_all_told_of() {
         ),
     );
     let bytes: u64 = value(&mut client, &format!("SELECT pg_table_size('{name}')")).parse().unwrap();
-    assert!((9 << 20..16 << 20).contains(&bytes), "{bytes}");
+    // Large enough for two parts. Without lz4, pages are fuller of rows that are larger.
+    assert!((9 << 20..32 << 20).contains(&bytes), "{bytes}");
     let refused = fails(&mut client, "SET fhir_bulk.export_file_size = '63kB'");
     assert_eq!(refused.code().code(), "22023");
     run(&mut client, "SET fhir_bulk.export_file_size = '64kB'; SET fhir_bulk.export_workers = 2");
