@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 pub use postgres::Client;
 pub use postgres::error::DbError;
 
-mod amcheck;
 pub mod disk;
 pub mod http;
 pub mod memory;
 pub mod port;
 pub mod s3;
+mod without;
+
+pub use without::is_without;
 
 /// How long a test waits for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -272,7 +274,7 @@ impl Cluster {
             server.batch_execute("CREATE DATABASE with_extension").unwrap();
             let mut template = self.connect("postgres", "with_extension");
             template.batch_execute("CREATE EXTENSION fhir_bulk").unwrap();
-            amcheck::create(&mut template);
+            without::create_amcheck(&mut template);
         });
         let mut server = self.connect("postgres", "postgres");
         server.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE with_extension")).unwrap();

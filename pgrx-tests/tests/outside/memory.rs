@@ -2,7 +2,7 @@
 
 use crate::support::{count, fails, load_fails, load_sql, patient, patients, rows, run};
 use fhir_bulk_tests::memory::{self, growth};
-use fhir_bulk_tests::{Client, Database, gzip};
+use fhir_bulk_tests::{Client, Database, gzip, is_without};
 use std::io::Read as _;
 
 /// How much a backend may grow.
@@ -61,6 +61,9 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
         // A query within the query, for each row.
         "dump_sql('SELECT id, query_to_xml(''SELECT 1'', true, true, '''')::text FROM patient')",
     ] {
+        if dump.contains("to_xml") && is_without("libxml") {
+            continue;
+        }
         let read = |client: &mut Client| {
             let mut body = client.copy_out(&format!("COPY (SELECT {dump}) TO STDOUT WITH (FORMAT binary)")).unwrap();
             let (mut piece, mut length) = (vec![0; 1 << 20], 0);

@@ -1,7 +1,7 @@
 //! A table with a column of every built-in type, and of every kind that types can be made of.
 
 use crate::support::{rows, run};
-use fhir_bulk_tests::{Client, Database};
+use fhir_bulk_tests::{Client, Database, is_without};
 
 /// Column, type, and its values in rows 1 and 2.
 const COLUMNS: &[(&str, &str, &str, &str)] = &[
@@ -118,8 +118,9 @@ pub fn database() -> (Database, Client) {
     let column = |(name, kind, ..): &(&str, &str, &str, &str)| format!("\"a {name}\" {kind}");
     let columns: Vec<_> = COLUMNS.iter().map(column).collect();
     run(&mut client, &format!("CREATE TABLE every_type (n integer, {})", columns.join(", ")));
-    let first: Vec<_> = COLUMNS.iter().map(|column| column.2).collect();
-    let second: Vec<_> = COLUMNS.iter().map(|column| column.3).collect();
+    let value = |kind: &str, value| if kind == "xml" && is_without("libxml") { "NULL" } else { value };
+    let first: Vec<_> = COLUMNS.iter().map(|column| value(column.1, column.2)).collect();
+    let second: Vec<_> = COLUMNS.iter().map(|column| value(column.1, column.3)).collect();
     run(&mut client, &format!("INSERT INTO every_type VALUES (1, {})", first.join(", ")));
     run(&mut client, &format!("INSERT INTO every_type VALUES (2, {})", second.join(", ")));
     run(&mut client, "INSERT INTO every_type (n) VALUES (3)");

@@ -2,7 +2,7 @@
 
 use super::{dump_sql, literal};
 use crate::support::{assert_error, count, fails, relations, rows, run, value};
-use fhir_bulk_tests::{Client, Database, DbError};
+use fhir_bulk_tests::{Client, Database, DbError, is_without};
 
 /// Tables to write to, of which one is temporary, and functions that run any SQL.
 pub(super) fn session() -> (Database, Client) {
@@ -259,6 +259,9 @@ fn what_only_reads_goes_on_working() {
         ("SELECT lo_get(0) FROM t WHERE a > 0", "none"),
         ("WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT sum(i) FROM n", "6"),
     ] {
+        if query.contains("to_xml") && is_without("libxml") {
+            continue;
+        }
         let mut answers = rows(&mut client, &format!("SELECT {}", dump_sql(query, "csv", "{}")));
         let expected = if answer.is_empty() { "\"\"" } else { answer };
         if answers.is_empty() {
