@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deny
+.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb deny
 
 include_env := . scripts/env.sh &&
 
@@ -51,6 +51,12 @@ lint: setup ## formatting and clippy, warnings denied
 	@cargo fmt --all --check
 	@$(include_env) cargo clippy --workspace --all-targets --no-default-features \
 	  --features fhir_bulk/pg$$PG_MAJOR,fhir_bulk_pg_tests/pg$$PG_MAJOR,fhir_bulk_pg_tests/pg_test -- -D warnings
+
+deb: ## Debian packages of the extension, for each PostgreSQL that is here, and of the proxy, in target/deb/
+	@scripts/deb.sh
+
+test-deb: ## install them into a clean Debian, use them, and remove them again
+	@scripts/test-deb.sh
 
 deny: ## hold the dependencies to deny.toml (OFFLINE=1: without their known flaws)
 	@scripts/deny.sh

@@ -15,6 +15,7 @@ if [ -z "${PG_BIN:-}" ] || [ ! -x "$PG_BIN/postgres" ]; then
 fi
 PGRX_VERSION=0.18.1
 DENY_VERSION=0.20.2
+DEB_VERSION=3.8.0
 PGRX_HOME=${PGRX_HOME:-$PWD/target/pgrx}
 # The tests' packages from PyPI: pgspot checks the install script, pandas and DuckDB read the output of dump_sql, and the
 # documents' examples use psycopg.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the release extension and installs it into the PostgreSQL of scripts/env.sh. Fast when nothing has
-# changed: then nothing is compiled and no file is written.
+# Builds the release extension and installs it into the PostgreSQL of scripts/env.sh; with --package it only puts together what
+# would be installed, in target/package-pgN. Fast when nothing has changed: then nothing is compiled and no file is written.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -68,4 +68,4 @@ complete_upgrades() {
 build
 add_released
 complete_upgrades
-install_files
+if [ "${1:-}" != --package ]; then install_files; fi

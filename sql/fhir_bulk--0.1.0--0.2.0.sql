@@ -1,6 +1,62 @@
 -- From 0.1.0, where the tables of the extension stood in its schema, within reach of GRANT … ON ALL TABLES.
 -- Jobs that run go on from their last commit, in workers with the new library. Lines with \ir are replaced by files of this folder (scripts/install.sh).
-DROP VIEW @extschema@.bulk_load_reject, @extschema@.bulk_jobs;
+-- What of users' own depends on what is dropped here, directly or through others. They are told before anything has changed.
+DO $$
+DECLARE
+    users_own CONSTANT pg_catalog.text := (
+        WITH RECURSIVE gone (class, object, part) AS (
+            SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid, p.oid, 0
+            FROM pg_catalog.pg_proc p
+            WHERE p.pronamespace OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+              AND p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
+                  '@extschema@.bulk_dump(text, timestamptz, boolean)'::pg_catalog.regprocedure,
+                  '@extschema@.bulk_dump_chunks(text, timestamptz, boolean, boolean, integer)'::pg_catalog.regprocedure,
+                  '@extschema@.bulk_load_stage(bytea)'::pg_catalog.regprocedure]::pg_catalog.oid[])
+            UNION ALL
+            -- Its type changes.
+            SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, a.attrelid, a.attnum
+            FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid OPERATOR(pg_catalog.=) '@extschema@.bulk_load_reject_row'::pg_catalog.regclass
+              AND a.attname OPERATOR(pg_catalog.=) 'id'
+        ), using_it (class, object, part) AS (
+            SELECT class, object, part FROM gone
+            UNION
+            -- What depends is the rule of a view, or the type of its rows: users know the view.
+            SELECT CASE WHEN r.oid IS NULL THEN d.classid ELSE 'pg_catalog.pg_class'::pg_catalog.regclass END,
+                   COALESCE(r.ev_class, d.objid), CASE WHEN r.oid IS NULL THEN d.objsubid ELSE 0 END
+            FROM using_it u
+            JOIN pg_catalog.pg_depend d ON d.refclassid OPERATOR(pg_catalog.=) u.class
+                AND d.refobjid OPERATOR(pg_catalog.=) u.object
+                AND (u.part OPERATOR(pg_catalog.=) 0 OR d.refobjsubid OPERATOR(pg_catalog.=) u.part)
+                AND (d.deptype OPERATOR(pg_catalog.=) 'n'
+                    OR d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass)
+            LEFT JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) d.objid
+                AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+            WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                WHERE e.classid OPERATOR(pg_catalog.=)
+                        CASE WHEN r.oid IS NULL THEN d.classid ELSE 'pg_catalog.pg_class'::pg_catalog.regclass END
+                  AND e.objid OPERATOR(pg_catalog.=) COALESCE(r.ev_class, d.objid)
+                  AND e.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+                  AND e.deptype OPERATOR(pg_catalog.=) 'e'
+                  AND e.refobjid OPERATOR(pg_catalog.=) (SELECT x.oid FROM pg_catalog.pg_extension x
+                      WHERE x.extname OPERATOR(pg_catalog.=) 'fhir_bulk'))
+        )
+        SELECT pg_catalog.string_agg(described, pg_catalog.chr(10) ORDER BY described)
+        FROM (SELECT DISTINCT pg_catalog.pg_describe_object(u.class, u.object, u.part) AS described
+              FROM using_it u LEFT JOIN gone g ON g.class OPERATOR(pg_catalog.=) u.class
+                  AND g.object OPERATOR(pg_catalog.=) u.object AND g.part OPERATOR(pg_catalog.=) u.part
+              WHERE g.object IS NULL
+                AND u.class OPERATOR(pg_catalog.<>) 'pg_catalog.pg_type'::pg_catalog.regclass) n);
+BEGIN
+    IF users_own IS NOT NULL THEN
+        RAISE EXCEPTION 'fhir_bulk cannot be updated, because objects of yours use functions that it replaces'
+            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = users_own,
+            HINT = 'Nothing has changed. Keep their definitions (pg_dump --schema-only, pg_get_viewdef), drop them, run '
+                'ALTER EXTENSION fhir_bulk UPDATE again, and create them again.';
+    END IF;
+END
+$$;
+
 LOCK TABLE @extschema@.bulk_job, @extschema@.bulk_job_task, @extschema@.bulk_load_reject_row, @extschema@.bulk_secret;
 
 DO $$
@@ -30,18 +86,18 @@ ALTER TABLE fhir_bulk_internal.bulk_load_reject_row
     ALTER COLUMN id TYPE uuid USING pg_catalog.gen_random_uuid(),
     ALTER COLUMN id SET DEFAULT pg_catalog.gen_random_uuid();
 
-CREATE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
+-- Their columns stay, and so do the grants on them and the views that use them.
+CREATE OR REPLACE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
     SELECT loaded_at, source, line_number, byte_offset, sqlstate, error, line
     FROM fhir_bulk_internal.bulk_load_reject_row
     WHERE role OPERATOR(pg_catalog.=)
         (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user);
-GRANT SELECT, DELETE ON @extschema@.bulk_load_reject TO PUBLIC;
 
 COMMENT ON VIEW @extschema@.bulk_load_reject IS
     'Lines that your loads with on_error "skip" passed over, with the reason; delete them when they are dealt with';
 
 -- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
-CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
+CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
     SELECT j.kind,
            j.id,
            pg_catalog.pg_get_userbyid(j.role) AS role,
@@ -87,7 +143,6 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
                    (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user)
                AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
                    @extschema@.bulk_job_subject() IS NULL)));
-GRANT SELECT ON @extschema@.bulk_jobs TO PUBLIC;
 COMMENT ON VIEW @extschema@.bulk_jobs IS
     'Background jobs of yours: how far they have come, how fast, and how long they may still take';
 COMMENT ON COLUMN @extschema@.bulk_jobs.subject IS 'The sub of the token that asked for it';

@@ -1,7 +1,9 @@
 //! Upgrades from every released version to this one.
 
-use crate::support::{assert_error, count, fails, load, patients, rows, run, value};
-use fhir_bulk_tests::{Client, Database};
+use crate::support::{
+    assert_error, assert_error_with_hint, count, fails, load, load_sql, patients, rows, run, value,
+};
+use fhir_bulk_tests::{Client, Database, wait_for};
 use ring::digest::{SHA256, digest};
 use std::path::Path;
 
@@ -151,5 +153,142 @@ fn default_privileges_give_nobody_what_an_upgrade_makes_for_the_extension_itself
                 AND relkind = 'r' AND has_table_privilege('{role}', c.oid, 'SELECT, INSERT, UPDATE, DELETE')"
         );
         assert_eq!(rows(&mut client, &given), [""; 0], "from {version}");
+    }
+}
+
+/// Puts the database back to a released version, with what it keeps now: its jobs, their tasks, rejected lines and the secret, in
+/// the columns that the version had. Requests of exports lose the members that it did not know.
+fn put_back(client: &mut Client, version: &str) {
+    run(
+        client,
+        &format!(
+            "CREATE TABLE old_secret AS TABLE fhir_bulk_internal.bulk_secret; CREATE TABLE old_job AS TABLE fhir_bulk_internal.bulk_job;
+             CREATE TABLE old_task AS TABLE fhir_bulk_internal.bulk_job_task;
+             CREATE TABLE old_reject AS TABLE fhir_bulk_internal.bulk_load_reject_row; DROP EXTENSION fhir_bulk;
+             CREATE EXTENSION fhir_bulk VERSION '{version}'; DELETE FROM bulk_secret;
+             INSERT INTO bulk_secret TABLE old_secret;
+             INSERT INTO bulk_job (number, database, kind, id, role, subject, request, settings, status, created_at, ended_at)
+                 OVERRIDING SYSTEM VALUE SELECT number, database, kind, id, role, subject,
+                 request - '{{file_bytes,level,left_out,extras,filters}}'::text[], settings, status, created_at, ended_at FROM old_job;
+             INSERT INTO bulk_job_task (job, number, input, status, total, lines, stream_bytes, stream_checksum, read_bytes,
+                     all_bytes, started_at, changed_at, ended_at, error, result)
+                 SELECT job, number, input, status, total, lines, stream_bytes, stream_checksum, read_bytes, all_bytes,
+                     started_at, changed_at, ended_at, error, result FROM old_task;
+             INSERT INTO bulk_load_reject_row (role, loaded_at, source, line_number, byte_offset, sqlstate, error, line)
+                 SELECT role, loaded_at, source, line_number, byte_offset, sqlstate, error, line FROM old_reject;
+             DROP TABLE old_secret, old_job, old_task, old_reject"
+        ),
+    );
+}
+
+#[test]
+fn a_queued_import_runs_after_an_upgrade_and_files_of_an_export_and_rejected_lines_are_still_there() {
+    for (version, _) in RELEASED {
+        let database = Database::new();
+        let location = format!("file://{}", database.path("exports").display());
+        run(
+            &mut database.connect(),
+            &format!("ALTER DATABASE {} SET fhir_bulk.export_location = '{location}'", database.name()),
+        );
+        let mut client = database.connect();
+        let bad = database.file("bad", patients(1..=3) + "bad\n");
+        let skip = "'Patient', options => '{\"on_error\": \"skip\"}'";
+        run(&mut client, &load_sql(&bad, skip));
+        let exported = value(&mut client, "SELECT bulk_export('{\"_type\": \"Patient\"}')");
+        let status = format!("SELECT bulk_export_status('{exported}') ->> 'status'");
+        wait_for("the export", || value(&mut client, &status) == "completed");
+        // No worker takes a job whose transaction is still open: it is put back while it waits.
+        let more = database.file("more", patients(1..=500));
+        run(
+            &mut client,
+            &format!(
+                "BEGIN; SELECT bulk_import('{{\"id\": \"queued\", \"inputs\": [{{\"resourceType\": \"Patient\", \"url\": \"{more}\"}}]}}')"
+            ),
+        );
+        put_back(&mut client, version);
+        run(&mut client, "COMMIT; ALTER EXTENSION fhir_bulk UPDATE");
+
+        let mut client = database.connect();
+        let rejected = "SELECT line_number, sqlstate, convert_from(line, 'UTF8') FROM bulk_load_reject";
+        assert_eq!(rows(&mut client, rejected), ["4|22P02|bad"]);
+        let import = "SELECT bulk_import_status('queued') ->> 'status'";
+        wait_for("the import", || value(&mut client, import) == "finished");
+        assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 500);
+        assert_eq!(value(&mut client, &status), "completed");
+        let files = format!("SELECT o ->> 'url' FROM jsonb_array_elements(bulk_export_status('{exported}') -> 'output') o");
+        let url = value(&mut client, &files);
+        let file = client.query("SELECT bulk_export_file($1)", &[&url]).unwrap();
+        let bytes: Vec<u8> = file.iter().flat_map(|row| row.get::<_, Vec<u8>>(0)).collect();
+        assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 3);
+        assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{exported}')")), "t");
+    }
+}
+
+#[test]
+fn objects_of_users_that_use_what_an_upgrade_replaces_stop_it_before_any_change() {
+    for (version, _) in RELEASED {
+        let database = Database::new();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "DROP EXTENSION fhir_bulk; CREATE EXTENSION fhir_bulk VERSION '{version}';
+                 CREATE VIEW running AS SELECT id FROM bulk_jobs WHERE status = 'active';
+                 CREATE VIEW rejected AS SELECT source, count(*) FROM bulk_load_reject GROUP BY 1"
+            ),
+        );
+        let before = members(&mut client);
+        run(
+            &mut client,
+            "CREATE VIEW patients AS SELECT bulk_dump('Patient') AS line;
+             CREATE MATERIALIZED VIEW \"first ones\" AS SELECT line FROM patients LIMIT 3 WITH NO DATA;
+             CREATE FUNCTION body(type text) RETURNS SETOF bytea BEGIN ATOMIC SELECT bulk_dump_chunks(type); END;
+             CREATE TABLE kept (at timestamptz, line text DEFAULT bulk_load_stage('')::text)",
+        );
+        let refused = fails(&mut client, "ALTER EXTENSION fhir_bulk UPDATE");
+        assert_error_with_hint(
+            &refused,
+            "2BP01",
+            &[
+                "view patients",
+                "materialized view \"first ones\"",
+                "function body(text)",
+                "default value for column line of table kept",
+                "ALTER EXTENSION fhir_bulk UPDATE",
+            ],
+        );
+        assert!(!format!("{refused:?}").contains("running"), "{refused:?}");
+        assert_eq!(refused.detail().unwrap().lines().count(), 4, "{refused:?}");
+        assert_eq!(members(&mut client), before);
+        // The way out that it tells.
+        run(
+            &mut client,
+            "DROP MATERIALIZED VIEW \"first ones\"; DROP VIEW patients; DROP FUNCTION body; DROP TABLE kept;
+             ALTER EXTENSION fhir_bulk UPDATE; CREATE VIEW patients AS SELECT bulk_dump('Patient') AS line",
+        );
+        // Views on views that stay were never in the way.
+        assert_eq!(rows(&mut client, "SELECT * FROM running"), [""; 0]);
+        assert_eq!(rows(&mut client, "SELECT * FROM rejected"), [""; 0]);
+    }
+}
+
+#[test]
+fn who_was_kept_from_a_view_or_given_it_still_is_after_an_upgrade() {
+    for (version, _) in RELEASED {
+        let database = Database::new();
+        let mut client = database.connect();
+        let role = database.role("reader");
+        run(
+            &mut client,
+            &format!(
+                "DROP EXTENSION fhir_bulk; CREATE EXTENSION fhir_bulk VERSION '{version}';
+                 REVOKE ALL ON bulk_jobs, bulk_load_reject FROM PUBLIC; GRANT SELECT ON bulk_jobs TO {role};
+                 ALTER EXTENSION fhir_bulk UPDATE"
+            ),
+        );
+        let may = |of: &str, view: &str| format!("SELECT has_table_privilege('{of}', '{view}', 'SELECT')");
+        assert_eq!(value(&mut client, &may(&role, "bulk_jobs")), "t");
+        assert_eq!(value(&mut client, &may(&role, "bulk_load_reject")), "f");
+        assert_eq!(value(&mut client, &may("public", "bulk_jobs")), "f");
     }
 }
