@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb deny
+.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb dist deny
 
 include_env := . scripts/env.sh &&
 
@@ -57,6 +57,9 @@ deb: ## Debian packages of the extension, for each PostgreSQL that is here, and 
 
 test-deb: ## install them into a clean Debian, use them, and remove them again
 	@scripts/test-deb.sh
+
+dist: ## the sources as PGXN takes them, in target/
+	@scripts/dist.sh
 
 deny: ## hold the dependencies to deny.toml (OFFLINE=1: without their known flaws)
 	@scripts/deny.sh

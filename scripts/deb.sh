@@ -13,7 +13,7 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 folder=$(realpath -ms "${CARGO_TARGET_DIR:-target}")/deb
 
 install_tool() {
-  if [ "$(cargo deb --version 2>/dev/null)" = "$DEB_VERSION" ]; then return; fi
+  if [ "$(cargo deb --version 2>/dev/null)" = "cargo-deb $DEB_VERSION" ]; then return; fi
   say "installing cargo-deb $DEB_VERSION (some minutes)"
   cargo install cargo-deb --version "$DEB_VERSION" --locked --quiet
 }
