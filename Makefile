@@ -1,12 +1,12 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb dist deny
+.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb test-pg-upgrade bom dist deny
 
 include_env := . scripts/env.sh &&
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is missing: PostgreSQL, clang, cargo-pgrx
 	@scripts/setup.sh
@@ -26,7 +26,7 @@ stop: ## stop the demo's cluster
 clean-demo: ## stop the demo's cluster and delete its folder
 	@scripts/stop.sh --remove
 
-test: ## all tests; PG_MAJOR=18: those that another version may change, as `make setup` and `make install` are for that version
+test: ## all tests; with PG_MAJOR=18 those that another version may change, as for `make setup` and `make install`
 	@scripts/test.sh
 
 test-versions: ## the same on PostgreSQL 16, 17 and 18
@@ -57,6 +57,13 @@ deb: ## Debian packages of the extension, for each PostgreSQL that is here, and 
 
 test-deb: ## install them into a clean Debian, use them, and remove them again
 	@scripts/test-deb.sh
+
+bom: ## the bills of materials of the extension and the proxy, in target/
+	@mkdir -p target && python3 scripts/bom.py fhir_bulk pg15 >target/fhir_bulk.cdx.json
+	@python3 scripts/bom.py fhir_bulk_proxy >target/fhir_bulk_proxy.cdx.json
+
+test-pg-upgrade: ## pg_upgrade from PostgreSQL 16 to 18, with jobs, files and rejected lines (make install both first)
+	@scripts/test-pg-upgrade.sh
 
 dist: ## the sources as PGXN takes them, in target/
 	@scripts/dist.sh

@@ -66,6 +66,22 @@ fn every_dependency_has_a_licence_that_the_policy_allows() {
     }
 }
 
+/// A version of Rust as numbers: 1.95 is 1.95.0.
+fn numbers(version: &str) -> [u32; 3] {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap());
+    [(); 3].map(|()| parts.next().unwrap_or(0))
+}
+
+#[test]
+fn no_dependency_needs_a_newer_rust_than_we_say_we_need() {
+    let packages = packages();
+    let needed = |package: &Value| package["rust_version"].as_str().map(numbers);
+    let ours = packages.iter().find(|package| package["name"] == "fhir_bulk").and_then(needed).unwrap();
+    for package in &packages {
+        assert!(needed(package) <= Some(ours), "{} needs Rust {}", package["name"], package["rust_version"]);
+    }
+}
+
 #[test]
 fn an_expression_is_met_by_one_of_each_or_and_all_of_each_and() {
     let allowed = ["MIT", "ISC"];

@@ -3,9 +3,10 @@
 use crate::support::{
     assert_error, assert_error_with_hint, count, fails, load, load_sql, patients, rows, run, value,
 };
-use fhir_bulk_tests::{Client, Database, wait_for};
+use fhir_bulk_tests::{Client, Database, bin, wait_for};
 use ring::digest::{SHA256, digest};
 use std::path::Path;
+use std::process::Command;
 
 /// What was released, and the SHA-256 of what CREATE EXTENSION ran then.
 const RELEASED: [(&str, &str); 1] = [("0.1.0", "43c877bb4d3f4b182fc12651cd077a37636009298e28eed1e44aeab31c024f9f")];
@@ -291,4 +292,41 @@ fn who_was_kept_from_a_view_or_given_it_still_is_after_an_upgrade() {
         assert_eq!(value(&mut client, &may(&role, "bulk_load_reject")), "f");
         assert_eq!(value(&mut client, &may("public", "bulk_jobs")), "f");
     }
+}
+
+#[test]
+fn a_parallel_dump_and_restore_brings_resources_and_makes_anew_what_the_extension_keeps_for_itself() {
+    let (database, copy) = (Database::new(), Database::new());
+    let mut client = database.connect();
+    let bad = database.file("bad", patients(1..=3000) + "bad\n");
+    run(&mut client, &load_sql(&bad, "'Patient', options => '{\"on_error\": \"skip\"}'"));
+    let url = database.file("good", patients(1..=10));
+    let update = "'Patient', options => '{\"update\": true}'";
+    load(&mut client, &url, update);
+    let request = format!("{{\"id\": \"done\", \"inputs\": [{{\"resourceType\": \"Patient\", \"url\": \"{url}\"}}]}}");
+    run(&mut client, &format!("SELECT bulk_import('{request}')"));
+    wait_for("the import", || value(&mut client, "SELECT status FROM bulk_jobs") == "finished");
+    run(&mut copy.connect(), "DROP EXTENSION fhir_bulk");
+
+    let folder = database.path("dump");
+    let programs: [(&str, &[&str], &Database); 2] = [("pg_dump", &["-Fd", "-f"], &database), ("pg_restore", &[], &copy)];
+    for (program, arguments, of) in programs {
+        let mut command = Command::new(bin(program));
+        command.args(["-j", "2", "-d", &of.cluster().dsn("postgres", of.name())]).args(arguments).arg(&folder);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    let mut restored = copy.connect();
+    for table in ["patient", "patient_history"] {
+        let content = format!("SELECT count(*), md5(string_agg(t::text, '' ORDER BY id, txid)) FROM {table} t");
+        assert_eq!(rows(&mut restored, &content), rows(&mut client, &content), "{table}");
+    }
+    assert_eq!(count(&mut restored, "SELECT count(*) FROM patient"), 3000);
+    assert_eq!(count(&mut restored, "SELECT count(*) FROM bulk_jobs"), 0);
+    assert_eq!(count(&mut restored, "SELECT count(*) FROM bulk_load_reject"), 0);
+    let secret = "SELECT secret FROM fhir_bulk_internal.bulk_secret";
+    assert_ne!(value(&mut restored, secret), value(&mut client, secret));
+    assert_eq!(load(&mut restored, &url, update), r#"{"total": 10}"#);
+    assert_eq!(members(&mut restored), members(&mut client));
 }
