@@ -23,10 +23,15 @@ run_for_version() { # TITLE COMMAND...
   version_seconds=$((version_seconds + SECONDS - start))
 }
 
-# Checks the install script as the server will run it.
+# Checks the scripts of the extension as the server will run them.
 check_install_script() {
-  local scripts=("$("$PG_BIN/pg_config" --sharedir)"/extension/fhir_bulk--*.sql)
-  target/venv/bin/python scripts/check-sql.py "${scripts[@]}"
+  local script arguments
+  for script in "$("$PG_BIN/pg_config" --sharedir)"/extension/fhir_bulk--*.sql; do
+    arguments=()
+    # An upgrade replaces the extension's views; PostgreSQL itself refuses to replace one that is not the extension's.
+    if [[ $script = *--*--* ]]; then arguments=(--ignore PS015); fi
+    target/venv/bin/python scripts/check-sql.py "${arguments[@]}" "$script"
+  done
 }
 
 # The README starts with the demo. It runs in a folder of its own, so that the tests do not touch a user's demo.
