@@ -67,6 +67,21 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_JWT_AUDIENCE", value_name = "NAME")]
     pub jwt_audience: Option<String>,
 
+    /// Clients that log in with SMART Backend Services: a YAML list of {id: …, jwks: {…} or jwks-url: …, role: …, scopes: …}.
+    /// It needs --public-url
+    #[arg(long, env = "FHIR_BULK_CLIENTS_FILE", value_name = "FILE")]
+    pub clients_file: Option<PathBuf>,
+
+    /// A file with the secret that signs the tokens of these clients, at least 32 bytes, for several proxies at one address;
+    /// without it each proxy makes its own
+    #[arg(long, env = "FHIR_BULK_TOKEN_SECRET_FILE", value_name = "FILE")]
+    pub token_secret_file: Option<PathBuf>,
+
+    /// A PEM file of certificate authorities that the proxy trusts when it reads a client's keys from its jwks-url, in
+    /// addition to the well-known ones
+    #[arg(long, env = "FHIR_BULK_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
     /// API keys: a YAML list of {sha256: the key's digest in hex, role: …, claims: {…}}
     #[arg(long, env = "FHIR_BULK_API_KEYS_FILE", value_name = "FILE")]
     pub api_keys_file: Option<PathBuf>,
@@ -140,6 +155,8 @@ pub struct Config {
     pub log: String,
 }
 
+/// The shortest HS256 secret: it must be as long as the hash (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
 /// The most bytes of JSON that a YAML settings file may make.
 pub const MOST_YAML: usize = 64 << 20;
 
@@ -211,6 +228,11 @@ impl Config {
     pub fn read_database_password(&self) -> Result<Option<String>, Box<dyn Error>> {
         self.database_password_file.as_deref().map(read_secret).transpose()
     }
+
+    /// `public_url` without a slash at its end.
+    pub fn base_url(&self) -> Option<&str> {
+        self.public_url.as_deref().map(|url| url.trim_end_matches('/'))
+    }
 }
 
 /// The message for bad flags: that of clap, unless it could contain a password.
@@ -260,6 +282,18 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
 pub fn read_secret(path: &Path) -> Result<String, Box<dyn Error>> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The secret of HS256 signatures in a file.
+///
+/// # Errors
+/// The file cannot be read; the secret is too short.
+pub fn read_hmac_secret(path: &Path) -> Result<String, Box<dyn Error>> {
+    let secret = read_secret(path)?;
+    if secret.len() < MIN_SECRET_BYTES {
+        return Err(format!("{}: the secret has fewer than {MIN_SECRET_BYTES} bytes", path.display()).into());
+    }
+    Ok(secret)
 }
 
 /// `500ms`, `30s`, `5m`, `1h`.

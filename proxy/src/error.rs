@@ -14,6 +14,8 @@ pub struct Problem {
     pub status: StatusCode,
     /// The message for the caller.
     pub message: String,
+    /// The code of the error in OAuth's terms, where it is one of these.
+    pub code: Option<&'static str>,
     /// The parameter that is wrong, if that is known: the `expression` of the response.
     pub parameter: Option<String>,
     /// The code of HL7's issue-type value set, if the status alone does not tell it.
@@ -48,7 +50,7 @@ impl Problem {
     /// A problem with its status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Problem {
         let message = message.into();
-        Problem { status, message, parameter: None, issue: None, cause: None, retry_after: None }
+        Problem { status, message, code: None, parameter: None, issue: None, cause: None, retry_after: None }
     }
 
     /// A request that cannot be understood.

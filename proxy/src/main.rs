@@ -5,8 +5,10 @@
 //! | [`routes`] | the endpoints; each calls one SQL function |
 //! | [`request`], [`response`] | reading requests; making responses |
 //! | [`caller`] | the caller of a request, and its address |
+//! | [`smart`] | clients that log in with signed assertions, their tokens and scopes |
+//! | [`jose`] | keys and signatures of tokens |
 //! | [`database`] | the request's transaction, on a connection of its role |
-//! | [`limits`] | limits of wrong passwords, downloads, polls |
+//! | [`limits`] | limits of wrong passwords, used assertions, downloads, polls |
 //! | [`error`], [`observe`], [`metrics`] | errors for callers, the log, the metrics |
 //! | [`app`], [`config`], [`serve`] | shared state; settings; listening and stopping |
 //!
@@ -19,6 +21,7 @@ mod caller;
 mod config;
 mod database;
 mod error;
+mod jose;
 mod limits;
 mod metrics;
 mod observe;
@@ -26,6 +29,7 @@ mod request;
 mod response;
 mod routes;
 mod serve;
+mod smart;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -22,16 +22,16 @@ use crate::error::{Problem, printable};
 use crate::metrics;
 use crate::request::id::{REQUEST_ID, RequestId};
 use crate::response::{Said, meta};
+use crate::smart::login;
 
 /// Gives the request an id, runs it, writes its problem if there is one, and counts the response until its end.
 pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let path = request.uri().path().to_owned();
     let shown = printable(&path);
-    let span =
-        tracing::info_span!("request", id = id.as_str(), method = %request.method(), path = shown, role = field::Empty);
+    let span = tracing::info_span!("request", id = id.as_str(), method = %request.method(), path = shown, role = field::Empty, client = field::Empty);
     request.extensions_mut().insert(id.clone());
-    let takes_basic = app.config.basic == Switch::On && !peer::is_browser(request.headers());
+    let takes_basic = app.config.basic == Switch::On && path != login::PATH && !peer::is_browser(request.headers());
     let mut record = Record::new(app, &request, span.clone());
 
     let mut response = match check_host(&request).and_then(|()| check_coding(request.headers())) {
@@ -120,11 +120,14 @@ fn problem_of(response: &Response) -> Option<Problem> {
     }))
 }
 
-/// A problem in the form of the API that was called: FHIR's, or that of the `/v1` endpoints.
+/// A problem in the form of the API that was called: FHIR's, OAuth's, or that of the `/v1` endpoints.
 fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Response {
     let (content_type, body) = if path.starts_with("/v1/") {
         let error = json!({"code": problem.issue_type(), "message": problem.message});
         ("application/json", json!({"error": error, "meta": meta(id, problem.status)}))
+    } else if path == login::PATH {
+        let code = problem.code.unwrap_or("invalid_request");
+        ("application/json", json!({"error": code, "error_description": problem.message}))
     } else {
         let mut issue = json!({"severity": "error", "code": problem.issue_type(), "diagnostics": problem.message});
         if let Some(parameter) = &problem.parameter {

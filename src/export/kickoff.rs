@@ -25,6 +25,9 @@ pub struct Kickoff {
     /// Whether these are all types that the role may read, because the request named none.
     #[serde(default)]
     pub all: bool,
+    /// The only types that the caller may have, whatever its role may read; `None` for no such limit.
+    #[serde(default)]
+    pub allowed: Option<Vec<String>>,
     /// Resources changed at or after this, in microseconds since 2000-01-01T00:00:00Z.
     pub since: Option<i64>,
     /// Resources changed before this.
@@ -72,14 +75,15 @@ pub struct Kickoff {
 impl Kickoff {
     /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter",
     /// "includeAssociatedData", "organizeOutputBy", "lenient", "_minimumFileSize", "_maximumFileSize", "fileSizes",
-    /// "_outputFormat", "contentEncoding",
-    /// "request"}`, all of them optional, or `{"resourceTypes", "since"}`, which makes one file of all types.
+    /// "_outputFormat", "contentEncoding", "request", "allowedTypes"}`, all of them optional, or `{"resourceTypes",
+    /// "since"}`, which makes one file of all types.
     ///
     /// # Errors
-    /// P0002 for a Group that is not there; 42501 for a type that the role may not read, or if reading the patients would run
-    /// another role's code; 22023 for a patient or a level that is none. Unless the request is lenient, 22023 and 22007 for
-    /// members that are unknown or have a wrong value; 0A000 for a `_typeFilter` that is not supported, and for types of which
-    /// none belongs to patients; 42P01 for a type without a table. 54000 if a lenient request has too much of that.
+    /// P0002 for a Group that is not there; 42501 for a type that the role may not read, or that is not among
+    /// `allowedTypes`, or if reading the patients would run another role's code; 22023 for a patient or a level that is none.
+    /// Unless the request is lenient, 22023 and 22007 for members that are unknown or have a wrong value; 0A000 for a
+    /// `_typeFilter` that is not supported, and for types of which none belongs to patients; 42P01 for a type without a table.
+    /// 54000 if a lenient request has too much of that.
     pub fn parse(request: serde_json::Value) -> Result<Kickoff> {
         let mut request = Request::new(request)?;
         if request.has("resourceTypes") || request.has("since") {
@@ -106,10 +110,11 @@ impl Kickoff {
         let filters = request.leniently("_typeFilter", Request::string_or_strings)?.unwrap_or_default();
         let file_sizes = request.leniently("fileSizes", Request::boolean)?.unwrap_or(false);
         let associated = request.leniently(associated::PARAMETER, Request::names)?;
+        let allowed = request.strings("allowedTypes")?;
         let mut ignored = request.end(
             "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, \
-             organizeOutputBy, lenient, \
-             _minimumFileSize, _maximumFileSize, fileSizes, _outputFormat, contentEncoding and request",
+             organizeOutputBy, lenient, _minimumFileSize, _maximumFileSize, fileSizes, _outputFormat, contentEncoding, \
+             request and allowedTypes",
         )?;
         let associated =
             associated.map(|values| Associated::parse(&values, lenient, &mut ignored)).transpose()?.flatten();
@@ -125,6 +130,7 @@ impl Kickoff {
         let kickoff = Kickoff {
             types,
             all,
+            allowed,
             since,
             until,
             elements,
@@ -149,7 +155,7 @@ impl Kickoff {
         // Whether they are there is for the caller to hear now, not for the job.
         kickoff.level.check_code(|name| kickoff.names(name))?;
         kickoff.level.patients()?;
-        let filters = TypeFilters::parse(&filters, &kickoff.types, lenient)?;
+        let filters = TypeFilters::parse(&filters, &kickoff.types, lenient, |name| kickoff.check_allowed(name))?;
         Ok(Kickoff { filters, ..kickoff })
     }
 
@@ -170,10 +176,12 @@ impl Kickoff {
         let readable = readable_types()?;
         let spelt = |name: &str| readable.iter().find(|known| known.as_str().eq_ignore_ascii_case(name));
         if self.all {
-            self.types = readable.iter().map(|known| known.as_str().to_owned()).collect();
+            let all = readable.iter().map(ResourceType::as_str);
+            self.types = all.filter(|name| self.allows(name)).map(str::to_owned).collect();
         }
         let mut types: Vec<String> = Vec::new();
         for name in &self.types {
+            self.check_allowed(name)?;
             let Some(known) = spelt(name) else {
                 match unreadable(name) {
                     error if lenient && error.code() == PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE => {
@@ -206,6 +214,9 @@ impl Kickoff {
             let Some(known) = readable.iter().find(|known| known.as_str().eq_ignore_ascii_case(&name)) else {
                 continue;
             };
+            if !self.allows(known.as_str()) {
+                continue;
+            }
             let is_wanted = self.all || self.left_out.iter().any(|left| left == known.as_str());
             if is_wanted && !self.types.iter().chain(&self.extras).any(|other| other == known.as_str()) {
                 self.extras.push(known.as_str().to_owned());
@@ -218,7 +229,7 @@ impl Kickoff {
     /// Adds the type of associated data, if the role may read it.
     fn add_associated(&mut self) -> Result<()> {
         let is_there = self.types.iter().any(|name| name == provenance::TYPE);
-        let is_wanted = self.associated.is_some() && !self.all && !is_there;
+        let is_wanted = self.associated.is_some() && !self.all && !is_there && self.allows(provenance::TYPE);
         if is_wanted && readable_types()?.iter().any(|known| known.as_str() == provenance::TYPE) {
             self.types.push(provenance::TYPE.to_owned());
             self.added.push(provenance::TYPE.to_owned());
@@ -235,6 +246,23 @@ impl Kickoff {
     /// Whether other resources decide which resources of a type are exported.
     pub fn is_linked(&self, resource_type: &str) -> bool {
         resource_type == provenance::TYPE && (self.level.has_patients() || self.associated.is_some())
+    }
+
+    /// Whether the caller may have a type at all.
+    pub fn allows(&self, name: &str) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|known| known.eq_ignore_ascii_case(name)))
+    }
+
+    /// # Errors
+    /// 42501 for a type that the caller may not have.
+    fn check_allowed(&self, name: &str) -> Result<()> {
+        if self.allows(name) {
+            return Ok(());
+        }
+        let shown: String = name.chars().take(80).collect();
+        let message = format!("type \"{shown}\" is not among those that this request may export");
+        Err(Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
+            .hint("\"allowedTypes\" of the request has these; over HTTP they are the scopes of the token."))
     }
 
     /// Whether the request named a type, and so trusts its table.

@@ -93,7 +93,8 @@ pub fn of_types(left_out: &[String]) -> Option<Note> {
 /// 42P01 for a table that no longer exists; 3F000.
 pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
-    let hidden = if kickoff.all { hidden_types()? } else { Vec::new() };
+    let mut hidden = if kickoff.all { hidden_types()? } else { Vec::new() };
+    hidden.retain(|name| kickoff.allows(name.as_str()));
     if !hidden.is_empty() {
         let names: Vec<&str> = hidden.iter().map(ResourceType::as_str).collect();
         let diagnostics = format!("These types are left out, because you may not read them: {}.", names.join(", "));

@@ -26,11 +26,16 @@ pub struct TypeFilters {
 
 impl TypeFilters {
     /// Reads the values of `_typeFilter`, each one query (`Type?query`) or several joined by commas, for an export of `types`.
-    /// A lenient request is exported without the queries that are refused.
+    /// A lenient request is exported without the queries that are refused. `check` refuses types that the caller may not have.
     ///
     /// # Errors
-    /// 22023 and 0A000, with the query as DETAIL.
-    pub fn parse(values: &[String], types: &[String], lenient: bool) -> Result<TypeFilters> {
+    /// 22023 and 0A000, with the query as DETAIL; those of `check`, also for a lenient request.
+    pub fn parse(
+        values: &[String],
+        types: &[String],
+        lenient: bool,
+        check: impl Fn(&str) -> Result<()>,
+    ) -> Result<TypeFilters> {
         let mut filters = TypeFilters::default();
         // A value without any is a query that is refused: without it, all resources would be exported.
         let queries_in = |value| Some(search::type_filters(value)).filter(|queries| !queries.is_empty());
@@ -40,6 +45,9 @@ impl TypeFilters {
             return Err(Error::invalid_argument(message));
         }
         for query in queries {
+            if let Some((name, _)) = query.split_once('?') {
+                check(name)?;
+            }
             match filters.add(query, types) {
                 Ok(()) => {}
                 Err(error) if lenient => filters.ignored.push(left_out(query, &error)),

@@ -4,12 +4,14 @@
 //! takes the bytes. [`Policy`] decides which servers its [`Client`] may use. It checks the address that is then connected,
 //! again at each redirect. Temporary failures are retried, and a broken body is continued where it broke. [`Upload`] writes
 //! an object of a [`Folder`] in the same way, and makes [`Upload::wake_fd`] readable when there is something new. A [`Call`]
-//! only waits for answers.
+//! only waits for answers, and a
+//! [`Document`] is read whole.
 #![forbid(unsafe_code)]
 
 mod body;
 mod call;
 mod connect;
+mod document;
 mod download;
 mod error;
 mod failure;
@@ -23,6 +25,7 @@ mod tls;
 mod upload;
 
 pub use call::Call;
+pub use document::Document;
 pub use download::Download;
 pub use error::TransferError;
 pub use folder::Folder;

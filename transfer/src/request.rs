@@ -71,7 +71,7 @@ impl Client {
     }
 
     /// Another client with the same rules, for cleaning up after this one is shut down.
-    pub(crate) fn renewed(&self) -> Client {
+    pub fn renewed(&self) -> Client {
         Client::new(self.policy.clone(), self.limits, self.authorities.clone())
     }
 

@@ -1,8 +1,6 @@
 //! Upgrades from every released version to this one.
 
-use crate::support::{
-    assert_error, assert_error_with_hint, count, fails, load, load_sql, patients, rows, run, value,
-};
+use crate::support::{assert_error, assert_error_with_hint, count, fails, load, load_sql, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database, bin, wait_for};
 use ring::digest::{SHA256, digest};
 use std::path::Path;
@@ -216,7 +214,8 @@ fn a_queued_import_runs_after_an_upgrade_and_files_of_an_export_and_rejected_lin
         wait_for("the import", || value(&mut client, import) == "finished");
         assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 500);
         assert_eq!(value(&mut client, &status), "completed");
-        let files = format!("SELECT o ->> 'url' FROM jsonb_array_elements(bulk_export_status('{exported}') -> 'output') o");
+        let files =
+            format!("SELECT o ->> 'url' FROM jsonb_array_elements(bulk_export_status('{exported}') -> 'output') o");
         let url = value(&mut client, &files);
         let file = client.query("SELECT bulk_export_file($1)", &[&url]).unwrap();
         let bytes: Vec<u8> = file.iter().flat_map(|row| row.get::<_, Vec<u8>>(0)).collect();
@@ -309,7 +308,8 @@ fn a_parallel_dump_and_restore_brings_resources_and_makes_anew_what_the_extensio
     run(&mut copy.connect(), "DROP EXTENSION fhir_bulk");
 
     let folder = database.path("dump");
-    let programs: [(&str, &[&str], &Database); 2] = [("pg_dump", &["-Fd", "-f"], &database), ("pg_restore", &[], &copy)];
+    let programs: [(&str, &[&str], &Database); 2] =
+        [("pg_dump", &["-Fd", "-f"], &database), ("pg_restore", &[], &copy)];
     for (program, arguments, of) in programs {
         let mut command = Command::new(bin(program));
         command.args(["-j", "2", "-d", &of.cluster().dsn("postgres", of.name())]).args(arguments).arg(&folder);

@@ -19,6 +19,9 @@ use crate::caller::peer::{self, Network, Peer};
 use crate::config::{self, Config, Switch};
 use crate::error::{Problem, Result, WRONG_PASSWORD};
 use crate::request::yaml;
+use crate::smart::login::Smart;
+use crate::smart::scopes::Scopes;
+use crate::smart::tokens::Secret;
 
 /// The caller of a request.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,9 +53,24 @@ impl Caller {
     }
 }
 
+/// A caller, and how far its token opens what its role may do.
+pub struct Admitted {
+    /// The caller.
+    pub caller: Caller,
+    /// The scopes of its token, if the proxy issued it. What tokens of other issuers say about scopes narrows nothing.
+    pub scopes: Option<Scopes>,
+}
+
+impl From<Caller> for Admitted {
+    fn from(caller: Caller) -> Admitted {
+        Admitted { caller, scopes: None }
+    }
+}
+
 /// The keys and rules with which credentials are checked.
 pub struct Authenticator {
     tokens: Keys,
+    smart: Option<Smart>,
     api_keys: HashMap<[u8; 32], ApiKey>,
     anonymous_role: Option<String>,
     metadata_role: Option<String>,
@@ -73,22 +91,24 @@ struct ApiKey {
 }
 
 impl Authenticator {
-    /// Reads the files of keys.
+    /// Reads the files of keys. `own_secret` signs tokens if no file has a secret for it.
     ///
     /// # Errors
     /// An error in a file; keys without a user in --database who can switch to their roles.
-    pub fn read(config: &Config) -> std::result::Result<Authenticator, Box<dyn Error>> {
+    pub fn read(config: &Config, own_secret: &Secret) -> std::result::Result<Authenticator, Box<dyn Error>> {
         let api_keys = config.api_keys_file.as_deref().map(read_api_keys).transpose()?.unwrap_or_default();
         let tokens = Keys::read(config)?;
+        let smart = Smart::read(config, own_secret)?;
         let anonymous_role = config.anonymous_role.clone();
         let metadata_role = config.metadata_role.clone();
         let own_user = config.database.get_user().map(str::to_owned);
         let has_roles = anonymous_role.is_some() || metadata_role.is_some();
-        if own_user.is_none() && (has_roles || !tokens.is_empty() || !api_keys.is_empty()) {
-            return Err("tokens, API keys and callers without credentials need a user in --database".into());
+        if own_user.is_none() && (has_roles || !tokens.is_empty() || !api_keys.is_empty() || smart.is_some()) {
+            return Err("tokens, clients, API keys and callers without credentials need a user in --database".into());
         }
         Ok(Authenticator {
             tokens,
+            smart,
             api_keys,
             anonymous_role,
             metadata_role,
@@ -100,31 +120,48 @@ impl Authenticator {
         })
     }
 
+    /// The clients that may log in, unless that is off.
+    pub fn smart(&self) -> Option<&Smart> {
+        self.smart.as_ref()
+    }
+
+    /// Checks that no page of another site made a browser send a request.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn check_site(&self, headers: &HeaderMap) -> Result<()> {
+        if peer::is_foreign(headers, self.public_url.as_deref()) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "a page of another site may not send this request"));
+        }
+        Ok(())
+    }
+
     /// The caller of a request.
     ///
     /// # Errors
     /// 401 for missing or bad credentials, 403 if a page of another site made a browser send them. A role's password is
     /// checked later, when the role logs in.
-    pub fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller> {
-        if (has_credentials(headers) || self.anonymous_role.is_none())
-            && peer::is_foreign(headers, self.public_url.as_deref())
-        {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "a page of another site may not send this request"));
+    pub fn caller(&self, headers: &HeaderMap, peer: Peer) -> Result<Admitted> {
+        if has_credentials(headers) || self.anonymous_role.is_none() {
+            self.check_site(headers)?;
         }
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let value = value.to_str().map_err(|_| Problem::unauthorized("the Authorization header is not ASCII"))?;
             let (scheme, credentials) = value.split_once(' ').unwrap_or((value, ""));
             return match scheme.to_ascii_lowercase().as_str() {
-                "basic" => self.basic(credentials.trim(), peer::address(peer.0, headers, &self.trusted_proxies)),
+                "basic" => {
+                    let from = peer::address(peer.0, headers, &self.trusted_proxies);
+                    self.basic(credentials.trim(), from).map(Admitted::from)
+                }
                 "bearer" => self.bearer(credentials.trim()),
                 _ => Err(Problem::unauthorized("the Authorization header is neither Basic nor Bearer")),
             };
         }
         if let Some(key) = headers.get("x-api-key") {
-            return self.api_key(key.as_bytes());
+            return self.api_key(key.as_bytes()).map(Admitted::from);
         }
         match &self.anonymous_role {
-            Some(role) => Ok(assume(role, Map::new())),
+            Some(role) => Ok(assume(role, Map::new()).into()),
             None if self.basic == Switch::Off => {
                 Err(Problem::unauthorized("this needs credentials: Bearer or x-api-key"))
             }
@@ -136,11 +173,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// 401 for bad credentials; also without credentials, if no role is set and the proxy has no user of its own.
-    pub fn reader_of_metadata(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller> {
+    pub fn reader_of_metadata(&self, headers: &HeaderMap, peer: Peer) -> Result<Admitted> {
         let has_credentials = has_credentials(headers);
         match (&self.metadata_role, &self.own_user) {
-            (Some(role), _) if !has_credentials => Ok(assume(role, Map::new())),
-            (None, Some(user)) if !has_credentials && self.anonymous_role.is_none() => Ok(Caller::Own(user.clone())),
+            (Some(role), _) if !has_credentials => Ok(assume(role, Map::new()).into()),
+            (None, Some(user)) if !has_credentials && self.anonymous_role.is_none() => {
+                Ok(Caller::Own(user.clone()).into())
+            }
             _ => self.caller(headers, peer),
         }
     }
@@ -156,10 +195,17 @@ impl Authenticator {
         Ok(Caller::Login { role, password, from })
     }
 
-    fn bearer(&self, token: &str) -> Result<Caller> {
-        if self.tokens.is_empty() {
+    fn bearer(&self, token: &str) -> Result<Admitted> {
+        if let Some(holder) = self.smart.as_ref().and_then(|smart| smart.holder(token)) {
+            return Ok(Admitted { caller: assume(&holder.role, holder.claims), scopes: Some(holder.scopes) });
+        }
+        if self.tokens.is_empty() && self.smart.is_none() {
             return Err(Problem::unauthorized("this server accepts no bearer tokens"));
         }
+        self.token_of_others(token).map(Admitted::from)
+    }
+
+    fn token_of_others(&self, token: &str) -> Result<Caller> {
         let refused =
             |why: &dyn ToString| Problem::unauthorized("the bearer token is not valid").because(why.to_string());
         let claims = self.tokens.claims(token).map_err(|error| refused(&error))?;

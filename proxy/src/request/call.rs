@@ -4,18 +4,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Version, header};
 
 use crate::app::App;
-use crate::caller::auth::Caller;
+use crate::caller::auth::{Admitted, Caller};
 use crate::caller::peer::{self, Peer};
 use crate::database::session::{Access, Session};
 use crate::error::{Blame, Problem, Result, printable};
 use crate::request::id::RequestId;
+use crate::request::need::{Narrowing, Need};
 use crate::request::parameters::Parameters;
 use crate::request::parse::{self, Object};
+use crate::smart::scopes::Scopes;
 
 /// A request, as handlers use it.
 pub struct Call {
@@ -24,6 +26,7 @@ pub struct Call {
     pub parameters: Parameters,
     pub id: RequestId,
     caller: Caller,
+    narrowing: Narrowing,
     version: Version,
 }
 
@@ -31,9 +34,14 @@ impl FromRequestParts<Arc<App>> for Call {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Call> {
-        let caller = app.authenticator().caller(&parts.headers, peer(parts)?)?;
+        let Admitted { caller, scopes } = app.authenticator().caller(&parts.headers, peer(parts)?)?;
         tracing::Span::current().record("role", printable(caller.role()));
-        Call::of(parts, app, caller)
+        let Some(scopes) = scopes else { return Call::of(parts, app, caller, Narrowing::Done) };
+        let need = parts.extensions.get().copied().unwrap_or(Need::Closed);
+        let path = RawPathParams::from_request_parts(parts, app).await;
+        let path = path.map_err(|error| Problem::bad_request("the path is not UTF-8").because(error))?;
+        let resource_type = path.iter().find_map(|(name, value)| (name == "type").then_some(value));
+        Call::of(parts, app, caller, need.check(scopes, resource_type)?)
     }
 }
 
@@ -47,7 +55,7 @@ impl FromRequestParts<Arc<App>> for Download {
         let why = "signed URLs need a user in --database, who may EXECUTE bulk_export_file";
         let user = app.pool.own_user().ok_or_else(|| Problem::unavailable(why))?;
         let address = peer::address(peer(parts)?.0, &parts.headers, &app.config.trusted_proxies);
-        Ok(Download(Call::of(parts, app, Caller::Download(user.to_owned()))?, address))
+        Ok(Download(Call::of(parts, app, Caller::Download(user.to_owned()), Narrowing::Done)?, address))
     }
 }
 
@@ -58,23 +66,28 @@ impl FromRequestParts<Arc<App>> for Metadata {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Metadata> {
-        let caller = app.authenticator().reader_of_metadata(&parts.headers, peer(parts)?)?;
-        Call::of(parts, app, caller).map(Metadata)
+        let Admitted { caller, scopes } = app.authenticator().reader_of_metadata(&parts.headers, peer(parts)?)?;
+        Call::of(parts, app, caller, scopes.map_or(Narrowing::Done, Narrowing::Due)).map(Metadata)
     }
 }
 
-fn peer(parts: &Parts) -> Result<Peer> {
+/// The other end of a request's connection.
+///
+/// # Errors
+/// 503 if it is not known.
+pub fn peer(parts: &Parts) -> Result<Peer> {
     parts.extensions.get().copied().ok_or_else(|| Problem::unavailable("a connection without an address"))
 }
 
 impl Call {
-    fn of(parts: &Parts, app: &Arc<App>, caller: Caller) -> Result<Call> {
+    fn of(parts: &Parts, app: &Arc<App>, caller: Caller, narrowing: Narrowing) -> Result<Call> {
         Ok(Call {
             app: app.clone(),
             headers: parts.headers.clone(),
             parameters: Parameters::parse(parts.uri.query().unwrap_or_default()),
             id: parts.extensions.get().cloned().unwrap_or_default(),
             caller,
+            narrowing,
             version: parts.version,
         })
     }
@@ -110,11 +123,25 @@ impl Call {
         tokio::time::timeout(self.app.config.idle_timeout, object).await.map_err(too_slow)?
     }
 
+    /// The scopes to which the handler must narrow its work; `None` if there are none, or if they have been checked already.
+    pub fn narrow(&mut self) -> Option<Scopes> {
+        match std::mem::replace(&mut self.narrowing, Narrowing::Done) {
+            Narrowing::Done => None,
+            Narrowing::Due(scopes) => Some(scopes),
+        }
+    }
+
     /// Begins a transaction of the caller.
     ///
     /// # Errors
     /// 401, 403, 429, 503.
     pub async fn begin(&self, access: Access, blame: Blame) -> Result<Session> {
+        if matches!(self.narrowing, Narrowing::Due(_)) {
+            let why = "a token with scopes does not open this address";
+            return Err(
+                Problem::new(StatusCode::FORBIDDEN, why).because("the handler does not narrow its work to them")
+            );
+        }
         let connection = self.app.pool.get(&self.caller).await?;
         Session::begin(connection, &self.caller, access, blame, self.id.as_str(), &self.url(&["export"])).await
     }
@@ -131,8 +158,8 @@ impl Call {
 
     /// The URL with which this caller reaches a path of the proxy.
     pub fn url(&self, path: &[&str]) -> String {
-        let base = match &self.app.config.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
+        let base = match self.app.config.base_url() {
+            Some(url) => url.to_owned(),
             None => {
                 let scheme = if self.app.config.tls_cert.is_some() { "https" } else { "http" };
                 let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());

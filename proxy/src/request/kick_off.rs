@@ -17,7 +17,7 @@ const REPEATED: &[&str] = &[QUERIES, PATIENT];
 const PATIENT: &str = "patient";
 /// Members of the request that are not parameters: the address and the headers say them, or they are of another kind of
 /// export.
-const OWN: &[&str] = &["request", "lenient", "level", "group", "fileSizes", "resourceTypes", "since"];
+const OWN: &[&str] = &["request", "lenient", "level", "group", "fileSizes", "allowedTypes", "resourceTypes", "since"];
 
 /// What becomes of parameters that are unknown or have a wrong value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

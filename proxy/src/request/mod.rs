@@ -3,6 +3,7 @@
 pub mod call;
 pub mod id;
 pub mod kick_off;
+pub mod need;
 pub mod parameters;
 pub mod parse;
 pub mod yaml;

@@ -153,6 +153,12 @@ fn has_shape(text: &str, shape: &str) -> bool {
         && text.bytes().zip(shape.bytes()).all(|(t, s)| if s == b'0' { t.is_ascii_digit() } else { t == s })
 }
 
+/// The names and values of a form, in order.
+pub fn form_values(text: &str) -> impl Iterator<Item = (String, String)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (form(name), form(value)))
+}
+
 /// A text of a form, in which `+` is a space.
 fn form(text: &str) -> String {
     percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()

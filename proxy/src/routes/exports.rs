@@ -10,14 +10,17 @@ use fhir_bulk_codec::fhir::Version;
 use serde_json::{Value, json};
 use tokio_postgres::types::Type;
 
+use super::smart;
 use crate::database::session::Access;
 use crate::error::{Blame, Problem, Result};
 use crate::limits::polls::Polls;
 use crate::request::call::{Call, Metadata};
 use crate::request::kick_off::{self, Handling};
+use crate::request::need;
 use crate::request::parse::{JSON, Object};
 use crate::response::{meta, respond, timestamp};
 use crate::routes::manifests::{Shape, manifest};
+use crate::smart::scopes::{Permissions, Scopes};
 
 /// The media type of FHIR's JSON.
 const FHIR_JSON: &str = "application/fhir+json";
@@ -93,6 +96,9 @@ async fn start(mut call: Call, level: Level, mut request: Object, url: String, s
         return Err(Problem::bad_request("an export runs in the background: send Prefer: respond-async"));
     }
     request.insert("request", url);
+    if let Some(scopes) = call.narrow() {
+        narrow(&scopes, &level, &mut request)?;
+    }
     match level {
         Level::System => {}
         Level::Patient => request.insert("level", "patient"),
@@ -118,6 +124,20 @@ async fn start(mut call: Call, level: Level, mut request: Object, url: String, s
     }
     let applied = (PREFERENCE_APPLIED, format!("respond-async, {SEPARATE}"));
     Ok((StatusCode::ACCEPTED, [location, applied]).into_response())
+}
+
+/// Narrows an export to the types that a token's scopes permit. The Group, and patients that are named, are read, too.
+fn narrow(scopes: &Scopes, level: &Level, request: &mut Object) -> Result<()> {
+    if matches!(level, Level::Group(_)) {
+        need::require(scopes, "Group", Permissions::READ)?;
+    }
+    if request.contains("patient") {
+        need::require(scopes, "Patient", Permissions::READ)?;
+    }
+    if let Some(types) = scopes.types(Permissions::READ_ALL) {
+        request.insert("allowedTypes", types);
+    }
+    Ok(())
 }
 
 async fn export(call: &Call, request: &Object) -> Result<String> {
@@ -253,8 +273,10 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
         Some(_) => return Err(Problem::bad_request("the parameter mode must be full, normative or terminology")),
     }
     call.answers(JSON)?;
+    let scopes = call.narrow();
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
-    let types = session.values("bulk_resource_types()").await?;
+    let mut types = session.values("bulk_resource_types()").await?;
+    types.retain(|name| scopes.as_ref().is_none_or(|scopes| scopes.permit(name, Permissions::READ)));
     let version = session.setting("fhir_bulk.fhir_version").await?;
     let parameters = session.objects("bulk_search_parameters()").await?;
     session.commit().await?;
@@ -289,7 +311,12 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
         "implementation": {"description": "Bulk FHIR from PostgreSQL", "url": call.url(&["fhir"])},
         "fhirVersion": version,
         "format": ["json"],
-        "rest": [{"mode": "server", "resource": resources, "operation": operation("export")}],
+        "rest": [{
+            "mode": "server",
+            "security": smart::security(&call.app),
+            "resource": resources,
+            "operation": operation("export"),
+        }],
     });
     Ok(respond(StatusCode::OK, FHIR_JSON, statement.to_string()))
 }

@@ -4,17 +4,24 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use crate::database::session::Access;
 use crate::error::{Blame, Problem, Result};
 use crate::request::call::Call;
-use crate::request::parse::JSON;
+use crate::request::need;
+use crate::request::parse::{JSON, Object};
 use crate::response::respond;
+use crate::smart::scopes::{Permissions, Scopes};
 
 /// Starts an import.
 pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
-    let request = call.object(body).await?.text();
+    let request = call.object(body).await?;
+    if let Some(scopes) = call.narrow() {
+        check(&scopes, &request)?;
+    }
+    let request = request.text();
     call.answers(JSON)?;
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     let id =
@@ -25,6 +32,17 @@ pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> 
     let code = if call.preference("respond-async").is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok(([(header::CONTENT_LOCATION, call.url(&["BulkImportStatus", &id]))], respond(code, JSON[0], status))
         .into_response())
+}
+
+/// Checks that a token's scopes permit the types of all inputs. One that names no type may have any.
+fn check(scopes: &Scopes, request: &Object) -> Result<()> {
+    let Some(Value::Array(inputs)) = request.get("inputs")? else {
+        return need::require_all(scopes, Permissions::LOAD);
+    };
+    inputs.iter().try_for_each(|input| match input["resourceType"].as_str() {
+        Some(name) => need::require(scopes, name, Permissions::LOAD),
+        None => need::require_all(scopes, Permissions::LOAD),
+    })
 }
 
 /// Returns the status of an import.

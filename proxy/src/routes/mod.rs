@@ -8,73 +8,111 @@ mod loads;
 mod manifests;
 mod reads;
 mod service;
+mod smart;
 mod upload;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::http::Uri;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router};
 
 use crate::app::App;
 use crate::observe;
 use crate::request::call::Call;
+use crate::request::need::Need::{self, Closed, OfAll, OfSome, OfType, Open, OwnJob};
+use crate::smart::scopes::Permissions;
 use exports::Level;
+
+/// Routes, each with what it asks of tokens with scopes.
+struct Routes(Router<Arc<App>>);
+
+impl Routes {
+    fn route(self, path: &str, need: Need, methods: MethodRouter<Arc<App>>) -> Routes {
+        // The layer tells the request, before its handler is called.
+        Routes(self.0.route(path, methods.layer(Extension(need))))
+    }
+}
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/{type}/$dump", get(dumps::dump))
-        .route("/$dump-sql", post(dumps::dump_sql))
-        .route("/$load", post(|call: Call, body: Body| loads::load(call, None, false, body)))
-        .route("/fhir/$load", post(|call: Call, body: Body| loads::load(call, None, true, body)))
-        .route("/{type}/$load", post(|call: Call, Path(name), body: Body| loads::load(call, Some(name), false, body)))
+    Routes(Router::new())
+        .route("/{type}/$dump", OfType(Permissions::READ_ALL), get(dumps::dump))
+        .route("/$dump-sql", Closed, post(dumps::dump_sql))
+        .route("/$load", OfAll(Permissions::LOAD), post(|call: Call, body: Body| loads::load(call, None, false, body)))
+        .route(
+            "/fhir/$load",
+            OfAll(Permissions::LOAD),
+            post(|call: Call, body: Body| loads::load(call, None, true, body)),
+        )
+        .route(
+            "/{type}/$load",
+            OfType(Permissions::LOAD),
+            post(|call: Call, Path(name), body: Body| loads::load(call, Some(name), false, body)),
+        )
         .route(
             "/fhir/{type}/$load",
+            OfType(Permissions::LOAD),
             post(|call: Call, Path(name), body: Body| loads::load(call, Some(name), true, body)),
         )
-        .route("/$import", post(|call: Call, body: Body| imports::import(call, false, body)))
-        .route("/fhir/$import", post(|call: Call, body: Body| imports::import(call, true, body)))
-        .route("/BulkImportStatus/{id}", get(imports::status).delete(imports::cancel))
-        .route("/$bulk/export", post(exports::identifiers))
-        .route("/api/v2/spp/$bulk/export", post(exports::identifiers))
-        .route("/fhir/metadata", get(exports::metadata))
+        .route("/$import", OfSome(Permissions::LOAD), post(|call: Call, body: Body| imports::import(call, false, body)))
+        .route(
+            "/fhir/$import",
+            OfSome(Permissions::LOAD),
+            post(|call: Call, body: Body| imports::import(call, true, body)),
+        )
+        .route("/BulkImportStatus/{id}", OwnJob, get(imports::status).delete(imports::cancel))
+        .route("/$bulk/export", Closed, post(exports::identifiers))
+        .route("/api/v2/spp/$bulk/export", Closed, post(exports::identifiers))
+        .route("/fhir/metadata", Open, get(exports::metadata))
+        .route("/fhir/.well-known/smart-configuration", Open, get(smart::configuration))
+        .route("/auth/token", Open, post(smart::token))
         .route(
             "/fhir/$export",
+            OfSome(Permissions::READ_ALL),
             get(|call: Call, uri: Uri| exports::kick_off(call, Level::System, uri))
                 .head(exports::no_head)
                 .post(|call: Call, body: Body| exports::kick_off_by_parameters(call, Level::System, body)),
         )
         .route(
             "/fhir/Patient/$export",
+            OfSome(Permissions::READ_ALL),
             get(|call: Call, uri: Uri| exports::kick_off(call, Level::Patient, uri))
                 .head(exports::no_head)
                 .post(|call: Call, body: Body| exports::kick_off_by_parameters(call, Level::Patient, body)),
         )
         .route(
             "/fhir/Group/{id}/$export",
+            OfSome(Permissions::READ_ALL),
             get(|call: Call, Path(id), uri: Uri| exports::kick_off(call, Level::Group(id), uri))
                 .head(exports::no_head)
                 .post(|call: Call, Path(id), body: Body| exports::kick_off_by_parameters(call, Level::Group(id), body)),
         )
-        .route("/fhir/$export-v4", post(|call: Call, body: Body| exports::kick_off_v4(call, Level::System, body)))
+        .route(
+            "/fhir/$export-v4",
+            OfSome(Permissions::READ_ALL),
+            post(|call: Call, body: Body| exports::kick_off_v4(call, Level::System, body)),
+        )
         .route(
             "/fhir/Patient/$export-v4",
+            OfSome(Permissions::READ_ALL),
             post(|call: Call, body: Body| exports::kick_off_v4(call, Level::Patient, body)),
         )
         .route(
             "/fhir/Group/{id}/$export-v4",
+            OfSome(Permissions::READ_ALL),
             post(|call: Call, Path(id), body: Body| exports::kick_off_v4(call, Level::Group(id), body)),
         )
-        .route("/fhir/$export-status/{id}", get(exports::status).delete(exports::delete))
-        .route("/fhir/{type}/{id}", get(reads::read))
-        .route("/v1/bulk/export", post(exports::start_single))
-        .route("/v1/bulk/jobs/{id}", get(exports::job))
-        .route("/export/{job}/{file}", get(files::file))
-        .route("/health", get(service::health))
-        .route("/metrics", get(service::metrics))
+        .route("/fhir/$export-status/{id}", OwnJob, get(exports::status).delete(exports::delete))
+        .route("/fhir/{type}/{id}", OfType(Permissions::READ), get(reads::read))
+        .route("/v1/bulk/export", Closed, post(exports::start_single))
+        .route("/v1/bulk/jobs/{id}", Closed, get(exports::job))
+        .route("/export/{job}/{file}", Open, get(files::file))
+        .route("/health", Open, get(service::health))
+        .route("/metrics", Open, get(service::metrics))
+        .0
         .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))
         .with_state(app)
 }
@@ -86,7 +124,7 @@ mod tests {
     /// `GET /health` and so on, read from the calls in this file's own text.
     fn served() -> BTreeSet<String> {
         let source = include_str!("mod.rs");
-        let router = source.split("#[cfg(test)]").next().unwrap();
+        let router = source.split("pub fn router").nth(1).unwrap().split("#[cfg(test)]").next().unwrap();
         let calls = router.split(".route(").skip(1);
         let routes = calls.flat_map(|call| {
             let path = call.split('"').nth(1).unwrap().to_owned();
