@@ -2,101 +2,15 @@
 
 use crate::support::{assert_error, assert_error_with_hint, load, load_fails, patients, run, value};
 use fhir_bulk_tests::http::{Server, ok, status};
+use fhir_bulk_tests::tls::Authority;
 use fhir_bulk_tests::{Client, Database, DbError};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
-};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::thread;
 
-/// A certificate authority of a test.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// A server on 127.0.0.1 with a certificate for `host`, as changed.
-    fn server(&self, host: &str, answer: Vec<u8>, change: impl FnOnce(&mut CertificateParams)) -> TlsServer {
-        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        TlsServer::new(
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate.der().clone()], key)
-                .unwrap(),
-            answer,
-        )
-    }
-}
-
-/// Answers all requests alike, over TLS.
-struct TlsServer {
-    port: u16,
-    /// Says at the end of an answer that this is the end.
-    ends_well: Arc<AtomicBool>,
-}
-
-impl TlsServer {
-    fn new(config: ServerConfig, answer: Vec<u8>) -> TlsServer {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (config, ends_well) = (Arc::new(config), Arc::new(AtomicBool::new(true)));
-        let server = TlsServer { port, ends_well: ends_well.clone() };
-        // It ends with the process, as all threads do.
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // Clients that do not trust it hang up.
-                let _ = answer_over_tls(stream, config.clone(), &answer, ends_well.load(Ordering::SeqCst));
-            }
-        });
-        server
-    }
-
-    fn url(&self, host: &str) -> String {
-        format!("https://{host}:{}/Patient.ndjson", self.port)
-    }
-}
-
-fn answer_over_tls(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
-    answer: &[u8],
-    ends_well: bool,
-) -> std::io::Result<()> {
-    let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
-    let mut stream = BufReader::new(StreamOwned::new(connection, stream));
-    let mut line = String::new();
-    while stream.read_line(&mut line)? > 2 {
-        line.clear();
-    }
-    let stream = stream.get_mut();
-    stream.write_all(answer)?;
-    if ends_well {
-        stream.conn.send_close_notify();
-    }
-    stream.flush()
-}
+/// What the servers have.
+const PATH: &str = "/Patient.ndjson";
 
 /// A database and a superuser's session that may read from localhost and trusts an authority.
 fn trusting(authority: &Authority) -> (Database, Client) {
@@ -127,15 +41,15 @@ fn servers_of_an_own_authority_are_read_once_it_is_named() {
     let (database, mut client) = trusting(&authority);
     let by_name = authority.server("localhost", ok(patients(1..=3000)), |_| {});
     let by_address = authority.server("127.0.0.1", ok(patients(1..=3000)), |_| {});
-    for url in [by_name.url("localhost"), by_address.url("127.0.0.1")] {
+    for url in [by_name.url("localhost", PATH), by_address.url("127.0.0.1", PATH)] {
         assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 3000}"#);
     }
     // Among others, with text between them.
     let other = Authority::new("Hospital B");
     trusted_file(&database, &format!("# ours\n{}\n{}", other.pem, authority.pem));
-    assert_eq!(load(&mut client, &by_name.url("localhost"), "'Patient'"), r#"{"total": 3000}"#);
+    assert_eq!(load(&mut client, &by_name.url("localhost", PATH), "'Patient'"), r#"{"total": 3000}"#);
     let second = other.server("localhost", ok(patients(1..=3)), |_| {});
-    assert_eq!(load(&mut client, &second.url("localhost"), "'Patient'"), r#"{"total": 3}"#);
+    assert_eq!(load(&mut client, &second.url("localhost", PATH), "'Patient'"), r#"{"total": 3}"#);
 }
 
 #[test]
@@ -145,25 +59,25 @@ fn servers_that_are_not_who_they_say_are_not_read_and_the_error_says_why() {
     let answer = || ok(patients(1..=3));
     for name in ["Hospital A", "Hospital B"] {
         let stranger = Authority::new(name).server("localhost", answer(), |_| {});
-        let error = refused(&mut client, &stranger.url("localhost"), "authority that is not trusted");
+        let error = refused(&mut client, &stranger.url("localhost", PATH), "authority that is not trusted");
         assert!(error.hint().unwrap().contains("fhir_bulk.ca_file"), "{error:?}");
     }
     let expired = authority.server("localhost", answer(), |params| params.not_after = date_time_ymd(2020, 1, 1));
-    refused(&mut client, &expired.url("localhost"), "certificate has expired");
+    refused(&mut client, &expired.url("localhost", PATH), "certificate has expired");
     let early = authority.server("localhost", answer(), |params| params.not_before = date_time_ymd(2990, 1, 1));
-    refused(&mut client, &early.url("localhost"), "certificate is not valid yet");
+    refused(&mut client, &early.url("localhost", PATH), "certificate is not valid yet");
     let other = authority.server("other.example", answer(), |_| {});
-    refused(&mut client, &other.url("localhost"), "is not for host \"localhost\" but for other.example");
-    refused(&mut client, &other.url("127.0.0.1"), "is not for host \"127.0.0.1\" but for other.example");
+    refused(&mut client, &other.url("localhost", PATH), "is not for host \"localhost\" but for other.example");
+    refused(&mut client, &other.url("127.0.0.1", PATH), "is not for host \"127.0.0.1\" but for other.example");
     let for_clients = authority.server("localhost", answer(), |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     });
-    refused(&mut client, &for_clients.url("localhost"), "certificate is not valid");
+    refused(&mut client, &for_clients.url("localhost", PATH), "certificate is not valid");
     refused(&mut client, &plain_text(), "does not speak TLS");
     // Without the setting, the authority is a stranger too.
     run(&mut client, "RESET fhir_bulk.ca_file");
     let good = authority.server("localhost", answer(), |_| {});
-    refused(&mut client, &good.url("localhost"), "authority that is not trusted");
+    refused(&mut client, &good.url("localhost", PATH), "authority that is not trusted");
 }
 
 /// The https URL of a server that answers whatever comes with HTTP.
@@ -185,14 +99,14 @@ fn a_body_that_ends_in_the_middle_of_tls_is_an_error() {
     let (_database, mut client) = trusting(&authority);
     let whole = ok(patients(1..=3000));
     let cut = authority.server("localhost", whole[..whole.len() / 2].to_vec(), |_| {});
-    refused(&mut client, &cut.url("localhost"), "the connection broke");
+    refused(&mut client, &cut.url("localhost", PATH), "the connection broke");
     // Without a length, what says that it is whole is the end of TLS, not that of the connection.
     let until_end = [&b"HTTP/1.0 200 OK\r\n\r\n"[..], patients(1..=3000).as_bytes()].concat();
     let mut cut = authority.server("localhost", until_end.clone(), |_| {});
-    cut.ends_well.store(false, Ordering::SeqCst);
-    refused(&mut client, &cut.url("localhost"), "the connection broke");
+    cut.break_off();
+    refused(&mut client, &cut.url("localhost", PATH), "the connection broke");
     cut = authority.server("localhost", until_end, |_| {});
-    assert_eq!(load(&mut client, &cut.url("localhost"), "'Patient'"), r#"{"total": 3000}"#);
+    assert_eq!(load(&mut client, &cut.url("localhost", PATH), "'Patient'"), r#"{"total": 3000}"#);
 }
 
 #[test]
@@ -202,15 +116,15 @@ fn redirects_between_http_and_https_go_where_the_list_allows() {
     let redirect = |to: &str| status("302 Found", &format!("Location: {to}\r\n"));
     let secure = authority.server("localhost", ok(patients(1..=3)), |_| {});
     let plain = Server::answering(ok(patients(1..=3)));
-    let up = Server::answering(redirect(&secure.url("localhost")));
+    let up = Server::answering(redirect(&secure.url("localhost", PATH)));
     let down = authority.server("localhost", redirect(&plain.url("/")), |_| {});
-    for url in [up.url("/"), down.url("localhost")] {
+    for url in [up.url("/"), down.url("localhost", PATH)] {
         assert_eq!(load(&mut client, &url, "'Patient'"), r#"{"total": 3}"#, "{url}");
     }
     // A rule for https allows no way down.
-    let only = format!("https://localhost:{}, http://127.0.0.1:{}", down.port, up.port());
+    let only = format!("https://localhost:{}, http://127.0.0.1:{}", down.port(), up.port());
     run(&mut client, &format!("SET fhir_bulk.allowed_sources = '{only}'"));
-    for url in [up.url("/"), down.url("localhost")] {
+    for url in [up.url("/"), down.url("localhost", PATH)] {
         assert_error(&load_fails(&mut client, &url, "'Patient'"), "42501", &["permission denied"]);
     }
     assert_eq!(plain.seen().len(), 1);
@@ -223,7 +137,7 @@ fn a_file_of_authorities_that_cannot_be_used_is_named() {
     let server = authority.server("localhost", ok(patients(1..=3)), |_| {});
     let mut fails = |setting: &str, state: &str, why: &str| {
         run(&mut client, &format!("SET fhir_bulk.ca_file = '{setting}'"));
-        let error = load_fails(&mut client, &server.url("localhost"), "'Patient'");
+        let error = load_fails(&mut client, &server.url("localhost", PATH), "'Patient'");
         assert_error_with_hint(&error, state, &["fhir_bulk.ca_file", setting, why]);
     };
     fails("/nowhere/ca.pem", "58P01", "No such file");
