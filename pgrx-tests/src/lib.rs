@@ -21,9 +21,9 @@ pub mod http;
 pub mod memory;
 pub mod port;
 pub mod s3;
-
-mod without;
 pub mod tls;
+mod without;
+
 pub use without::is_without;
 
 /// How long a test waits for a state that must come.

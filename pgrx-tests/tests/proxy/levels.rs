@@ -190,3 +190,29 @@ fn files_by_patient_have_no_types_and_begin_with_a_header() {
     assert!(outcome(&refused, 400).contains("organizeOutputBy \"Encounter\" is not known"), "{}", refused.text());
     assert_eq!(refused.json()["issue"][0]["code"], "not-supported");
 }
+
+#[test]
+fn a_binary_is_a_resource_or_its_content_as_the_caller_accepts_it() {
+    let service = hospital();
+    let lines = r#"{"resourceType": "Binary", "id": "page", "contentType": "text/html; charset=utf-8", "data": "PGI+SGk8L2I+"}"#;
+    assert_eq!(service.send(Request::post("/fhir/Binary/$load", "application/ndjson", lines)).status, 200);
+    let read = |accept: &str| service.send(Request::get("/fhir/Binary/page").header("Accept", accept));
+    // Browsers accept everything, and must not get a page of this server.
+    for accept in ["*/*", "application/fhir+json", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"] {
+        let resource = read(accept);
+        assert_eq!(resource.header("content-type"), Some("application/fhir+json"), "{accept}");
+        assert_eq!(resource.json()["data"], "PGI+SGk8L2I+");
+    }
+    for accept in ["text/html", "text/*"] {
+        let content = read(accept);
+        assert_eq!((content.status, content.text().as_str()), (200, "<b>Hi</b>"), "{accept}");
+        assert_eq!(content.header("content-type"), Some("text/html; charset=utf-8"));
+        assert_eq!(content.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(content.header("content-security-policy"), Some("sandbox"));
+        assert!(content.header("etag").is_some_and(|tag| tag.starts_with("W/\"")), "{content:?}");
+    }
+    outcome(&read("application/pdf"), 406);
+    outcome(&service.send(Request::get("/fhir/Binary/none").header("Accept", "text/html")), 404);
+    outcome(&service.send(Request::get("/fhir/Patient/a").header("Accept", "text/html")), 406);
+    outcome(&service.proxy.send(&Request::get("/fhir/Binary/page").header("Accept", "text/html")), 401);
+}
