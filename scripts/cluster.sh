@@ -7,8 +7,9 @@
 #   cluster.sh status [DIR]   exit code 0: runs, 3: doesn't
 #   cluster.sh remove [DIR]   stop it and delete the folder with everything in it
 #
-# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). The folder has data/ socket/ log/ of the server; `pgpass`, the superuser's
-# password, readable by the owner only; `env.sh`, to be sourced before psql or any libpq program.
+# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). The folder has data/ socket/ log/ of the server, and exports/, where it
+# writes the files of exports; `pgpass`, the superuser's password, readable by the owner only; `env.sh`, to be sourced before
+# psql or any libpq program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -87,27 +88,23 @@ listen_addresses = '127.0.0.1'
 port = $1
 unix_socket_directories = '$dir/socket'
 shared_buffers = 256MB
+fhir_bulk.export_location = 'file://$dir/exports'
 CONF
 }
 
-# The port of last time if it is free, else any port below those that the system assigns itself.
-free_port() {
-  local port=${1:-}
-  for _ in {1..100}; do
-    if [ -n "$port" ] && ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-      echo "$port"
-      return
-    fi
-    port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
-  done
-  die "no free port found"
+# A folder of the server's user, where one is missing.
+make_exports_folder() {
+  if [ -d "$dir/exports" ]; then return; fi
+  mkdir -m 700 "$dir/exports"
+  if [ "$(id -u)" = 0 ]; then chown "$server_user:" "$dir/exports"; fi
 }
 
 start_cluster() {
   local last
   last=$(port)
   for _ in 1 2 3; do
-    write_settings "$(free_port "$last")"
+    # The port of last time, if it is free.
+    write_settings "$(scripts/free-port.sh "$last")"
     if pg pg_ctl start -D "$dir/data" -w -t 120 -l "$dir/log/server.log" </dev/null >/dev/null 2>&1; then
       return
     fi
@@ -136,6 +133,7 @@ start() {
   [ -x "$PG_BIN/initdb" ] || die "no PostgreSQL $PG_MAJOR in $PG_BIN: run scripts/setup.sh"
   make_folder
   make_cluster
+  make_exports_folder
   is_running || start_cluster
   write_environment
   status

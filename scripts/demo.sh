@@ -176,18 +176,24 @@ dump_chunks() {
   note "Observation with gzip: $(size "$zipped"), $((zipped * 100 / bytes)) %"
 }
 
-# Creates a role with the rights of a client that reads and writes.
-make_client() {
-  password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-  sql -c "SET client_min_messages = warning" -c "DROP ROLE IF EXISTS client" \
+random_password() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# Creates a role with the rights of a client that reads, writes and exports, and the proxy's own user, who may switch to it.
+make_roles() {
+  local own_password
+  password=$(random_password) own_password=$(random_password)
+  sql -c "SET client_min_messages = warning" -c "DROP ROLE IF EXISTS proxy, client" \
     -c "CREATE ROLE client LOGIN PASSWORD '$password'" -c "GRANT ALL ON SCHEMA public TO client" \
     -c "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO client" \
     -c "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO client" \
-    -c "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO client" -c "GRANT pg_read_server_files TO client"
+    -c "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO client" -c "GRANT pg_read_server_files TO client" \
+    -c "CREATE ROLE proxy LOGIN NOINHERIT PASSWORD '$own_password'" -c "GRANT client TO proxy" \
+    -c "GRANT EXECUTE ON FUNCTION bulk_export_file(text) TO proxy"
+  (umask 077 && printf '%s\n' "$own_password" >"$dir/proxy.password")
 }
 
 serve() {
-  make_client
+  make_roles
   scripts/proxy.sh start | indent
   printf 'export FHIR_USER=client:%s\n' "$password" >>"$dir/http.sh"
   . "$dir/http.sh"

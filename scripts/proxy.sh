@@ -28,11 +28,19 @@ stop() {
 }
 
 start() {
-  local program=${CARGO_TARGET_DIR:-target}/release/fhir_bulk_proxy address=
+  local program=${CARGO_TARGET_DIR:-target}/release/fhir_bulk_proxy address= port
   [ -x "$program" ] || die "no $program: cargo build --release -p fhir_bulk_proxy"
   stop
   . "$dir/env.sh"
-  printf 'listen: 127.0.0.1:0\ndatabase: host=127.0.0.1 port=%s dbname=fhir\n' "$PGPORT" >"$dir/proxy.yaml"
+  port=$(scripts/free-port.sh)
+  cat >"$dir/proxy.yaml" <<CONF
+# Written by scripts/proxy.sh at each start.
+listen: 127.0.0.1:$port
+public-url: http://127.0.0.1:$port
+database: host=127.0.0.1 port=$PGPORT dbname=fhir user=proxy
+database-password-file: $dir/proxy.password
+metadata-role: client
+CONF
   # It must be there before the loop below reads it, which may be sooner than the new process begins.
   : >"$dir/proxy.log"
   setsid "$program" --config "$dir/proxy.yaml" >"$dir/proxy.log" 2>&1 </dev/null &

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Runs every command of the README and of docs/, in order: each sh block in a shell, each sql block in psql on the demo's
 # database. If a text block follows a block, it is the expected output. The README's /srv/fhir is the demo's sample here, its
-# `loader` is a role of this test, and its python3 is the one with the tests' packages.
+# `loader` is a role of this test, its python3 is the one with the tests' packages, and the clients are those of the tests.
+#
+#   readme-test.sh [PAGE...]   only these pages, with a demo that runs already
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -9,7 +11,11 @@ cd "$(dirname "$0")/.."
 folder=${FHIR_BULK_DIR:?the demo folder}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export PATH=$PWD/target/venv/bin:$PATH PGTZ=UTC
+export PATH=$PWD/target/venv/bin:$PATH:$PWD/target/venv-smart-fetch/bin PGTZ=UTC
+# As if the reader had installed it there.
+ln -s "$PWD/target/fhir-kit-client/node_modules" "$work/node_modules"
+pages=("$@")
+if [ $# = 0 ]; then pages=(README.md docs/*.md); fi
 
 # Writes each block to a file 01001.sh, 01002.sql, …, and its expected output to 01002.sql.expected. The first two digits are
 # the number of the document.
@@ -19,7 +25,7 @@ awk -v dir="$work" '
   /^```text$/     { file = block ".expected"; next }
   /^```/          { file = ""; next }
   file            { print > file }
-' README.md docs/*.md
+' "${pages[@]}"
 
 # Reads the address of the demo's server, if there is a demo.
 connect() {
@@ -45,6 +51,7 @@ run_sql() { # FILE
 }
 
 count=0
+if [ $# -gt 0 ]; then connect; fi
 for block in "$work"/*.sh "$work"/*.sql; do printf '%s\n' "$block"; done | sort >"$work/blocks"
 while IFS= read -r block <&3; do
   case $block in
@@ -56,7 +63,8 @@ while IFS= read -r block <&3; do
     cat "$block"
     exit 1
   fi
-  if [ "$count" = 0 ]; then connect; fi
+  # The README's first block makes the demo.
+  if [ "$count" = 0 ] && [ $# = 0 ]; then connect; fi
   count=$((count + 1))
   printf '.'
 done 3<"$work/blocks"

@@ -125,6 +125,7 @@ if [ "$with_tests" = --tests ]; then
   install_python_tools target/venv "${PYTHON_TOOLS[@]}"
   install_python_tools target/venv-smart-fetch "${BULK_CLIENT[@]}"
   install_npm_package target/fhirpath-js "$FHIRPATH_JS"
+  install_npm_package target/fhir-kit-client "$FHIR_CLIENT_JS"
 fi
 
 # Writes what `cargo pgrx init` would write, without starting a server: pgrx only needs the path of each version's pg_config.

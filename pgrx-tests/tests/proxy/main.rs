@@ -3,6 +3,7 @@
 //! A test's name says what would break for whom. All share one server; each has a database and a proxy of its own.
 
 mod auth;
+mod clients;
 mod dump;
 mod dump_sql;
 mod export_v4;
@@ -21,7 +22,6 @@ mod pool;
 mod refusals;
 mod reload;
 mod smart;
-mod smart_fetch;
 mod smart_keys;
 mod smart_login;
 mod smart_scopes;
