@@ -74,9 +74,9 @@ pub struct Kickoff {
 
 impl Kickoff {
     /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter",
-    /// "includeAssociatedData", "organizeOutputBy", "lenient", "_minimumFileSize", "_maximumFileSize", "fileSizes",
-    /// "_outputFormat", "contentEncoding", "request", "allowedTypes"}`, all of them optional, or `{"resourceTypes",
-    /// "since"}`, which makes one file of all types.
+    /// "includeAssociatedData", "organizeOutputBy", "allowPartialManifests", "lenient", "_minimumFileSize",
+    /// "_maximumFileSize", "fileSizes", "_outputFormat", "contentEncoding", "request", "allowedTypes"}`, all of them optional,
+    /// or `{"resourceTypes", "since"}`, which makes one file of all types.
     ///
     /// # Errors
     /// P0002 for a Group that is not there; 42501 for a type that the role may not read, or that is not among
@@ -108,12 +108,14 @@ impl Kickoff {
         request.leniently("_minimumFileSize", Request::positive)?;
         let file_bytes = request.leniently("_maximumFileSize", Request::positive)?;
         let filters = request.leniently("_typeFilter", Request::string_or_strings)?.unwrap_or_default();
+        // A manifest comes when all of an export's files can be trusted, which a client that would take less allows, too.
+        request.leniently("allowPartialManifests", Request::boolean)?;
         let file_sizes = request.leniently("fileSizes", Request::boolean)?.unwrap_or(false);
         let associated = request.leniently(associated::PARAMETER, Request::names)?;
         let allowed = request.strings("allowedTypes")?;
         let mut ignored = request.end(
             "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, \
-             organizeOutputBy, lenient, _minimumFileSize, _maximumFileSize, fileSizes, _outputFormat, contentEncoding, \
+             organizeOutputBy, allowPartialManifests, lenient, _minimumFileSize, _maximumFileSize, fileSizes, _outputFormat, contentEncoding, \
              request and allowedTypes",
         )?;
         let associated =

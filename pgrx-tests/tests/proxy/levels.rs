@@ -186,6 +186,10 @@ fn files_by_patient_have_no_types_and_begin_with_a_header() {
             lines.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
         assert_eq!(ids, ["b", "one", "o-b"]);
     }
+    // A client that would take less than a whole manifest gets the whole one.
+    let whole = get(&service, "/fhir/$export?_type=Patient&allowPartialManifests=true");
+    assert_eq!(manifest(&service, &whole)["output"].as_array().map(Vec::len), Some(1));
+    assert!(outcome(&get(&service, "/fhir/$export?allowPartialManifests=2"), 400).contains("allowPartialManifests"));
     let refused = get(&service, "/fhir/$export?organizeOutputBy=Encounter");
     assert!(outcome(&refused, 400).contains("organizeOutputBy \"Encounter\" is not known"), "{}", refused.text());
     assert_eq!(refused.json()["issue"][0]["code"], "not-supported");

@@ -19,6 +19,9 @@ const PATIENT: &str = "patient";
 /// export.
 const OWN: &[&str] = &["request", "lenient", "level", "group", "fileSizes", "allowedTypes", "resourceTypes", "since"];
 
+/// A flag; `bulk_export` says what is wrong with another value.
+const PARTIAL: &str = "allowPartialManifests";
+
 /// What becomes of parameters that are unknown or have a wrong value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handling {
@@ -69,6 +72,10 @@ pub fn of_query(parameters: &mut Parameters, handling: Handling) -> Result<Objec
         if let Some(text) = text {
             request.insert(name, text);
         }
+    }
+    if let Some(text) = parameters.text(PARTIAL) {
+        let value = text.parse::<bool>().map_or(Value::String(text), Value::Bool);
+        request.insert(PARTIAL, value);
     }
     let queries = parameters.queries(QUERIES)?;
     if !queries.is_empty() {
