@@ -59,12 +59,12 @@ fn the_same_job_is_told_in_the_shape_of_version_4() {
     }
     // The address of the status says the shape: without that, it is the one of STU3.
     let (bare, _) = status.split_once('?').unwrap();
-    let stu3 = service.send(Request::get(bare)).json();
+    let stu3 = finished(&service, bare).json();
     assert!(stu3["request"].as_str().unwrap().ends_with(PATHS[2]), "{stu3}");
     assert_eq!((&stu3["output"][0]["fileSize"], stu3["error"].as_array().unwrap().len()), (&Value::Null, 1), "{stu3}");
     outcome(&service.send(Request::get(&format!("{bare}?manifest=v9"))), 400);
     assert_eq!(service.send(Request::new("DELETE", &status)).status, 202);
-    outcome(&service.send(Request::get(&status)), 404);
+    outcome(&finished(&service, &status), 404);
 }
 
 #[test]

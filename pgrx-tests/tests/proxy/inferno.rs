@@ -40,7 +40,7 @@ fn every_spelling_of_the_format_starts_an_export_that_can_be_deleted() {
         for format in ["application/fhir%2Bndjson", "application/fhir+ndjson", "application/ndjson", "ndjson"] {
             let status = status_of(&kick_off(&service, &format!("{level}?_outputFormat={format}")));
             assert_eq!(service.send(Request::new("DELETE", &status)).status, 202, "{level} {format}");
-            outcome(&service.send(Request::get(&status)), 404);
+            outcome(&finished(&service, &status), 404);
         }
     }
 }
@@ -113,7 +113,7 @@ fn a_deleted_export_is_gone_and_says_so() {
         let status = status_of(&kick_off(&service, level));
         finished(&service, &status);
         assert_eq!(service.send(Request::new("DELETE", &status)).status, 202);
-        outcome(&service.send(Request::get(&status)), 404);
+        outcome(&finished(&service, &status), 404);
         outcome(&service.send(Request::new("DELETE", &status)), 404);
     }
 }

@@ -182,6 +182,12 @@ fn unknown(name: &str) -> Problem {
     Problem::bad_request(format!("unknown parameter {name}")).at(name)
 }
 
+/// Adds to the error of a parameter that no kick-off has that it is not supported.
+pub fn unsupported(problem: Problem) -> Problem {
+    let is_unknown = problem.message.starts_with("unknown parameter ");
+    Problem { issue: if is_unknown { Some("not-supported") } else { problem.issue }, ..problem }
+}
+
 /// Adds what an error of a kick-off is about: the parameter, and the code of its issue. The Group is part of the address;
 /// everything else that is not there is a parameter's mistake.
 pub fn located(problem: Problem) -> Problem {

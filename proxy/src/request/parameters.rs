@@ -106,10 +106,7 @@ impl Parameters {
     pub fn finish(self) -> Result<()> {
         match self.left.first() {
             Some((name, _)) if self.taken.contains(name) => Err(Problem::parameter(name, "is given twice")),
-            Some((name, _)) => {
-                let unknown = Problem::bad_request(format!("unknown parameter {name}")).at(name);
-                Err(Problem { issue: Some("not-supported"), ..unknown })
-            }
+            Some((name, _)) => Err(Problem::bad_request(format!("unknown parameter {name}")).at(name)),
             None => Ok(()),
         }
     }

@@ -91,7 +91,7 @@ fn handling(call: &Call) -> Handling {
 }
 
 async fn start(mut call: Call, level: Level, mut request: Object, url: String, shape: Shape) -> Result<Response> {
-    call.answers(&[FHIR_JSON, JSON[0]])?;
+    call.answers(&[FHIR_JSON, JSON[0]]).map_err(kick_off::unsupported)?;
     if call.preference("respond-async").is_none() {
         return Err(Problem::bad_request("an export runs in the background: send Prefer: respond-async"));
     }
