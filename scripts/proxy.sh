@@ -4,7 +4,8 @@
 #   proxy.sh start [DIR]   start it, and stop an earlier one
 #   proxy.sh stop  [DIR]
 #
-# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). `http.sh` in it has the proxy's address, `proxy.log` its log.
+# DIR defaults to $FHIR_BULK_DIR (scripts/env.sh). `http.sh` in it has the proxy's address and process, and the path of its
+# file of clients; `proxy.log` is its log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -40,7 +41,9 @@ public-url: http://127.0.0.1:$port
 database: host=127.0.0.1 port=$PGPORT dbname=fhir user=proxy
 database-password-file: $dir/proxy.password
 metadata-role: client
+clients-file: $dir/clients.yaml
 CONF
+  if [ ! -e "$dir/clients.yaml" ]; then echo '[]' >"$dir/clients.yaml"; fi
   # It must be there before the loop below reads it, which may be sooner than the new process begins.
   : >"$dir/proxy.log"
   setsid "$program" --config "$dir/proxy.yaml" >"$dir/proxy.log" 2>&1 </dev/null &
@@ -52,7 +55,8 @@ CONF
     sleep 0.1
   done
   [ -n "$address" ] || { cat "$dir/proxy.log" >&2; die "it didn't start"; }
-  printf 'export FHIR_URL=%s\n' "$address" >"$dir/http.sh"
+  printf 'export FHIR_URL=%s FHIR_CLIENTS=%s FHIR_PROXY=%s\n' "$address" "$dir/clients.yaml" "$(cat "$dir/proxy.pid")" \
+    >"$dir/http.sh"
   echo "running: $address"
 }
 

@@ -52,7 +52,7 @@ run_sql() { # FILE
 
 count=0
 if [ $# -gt 0 ]; then connect; fi
-for block in "$work"/*.sh "$work"/*.sql; do printf '%s\n' "$block"; done | sort >"$work/blocks"
+find "$work" -name '*.sh' -o -name '*.sql' | sort >"$work/blocks"
 while IFS= read -r block <&3; do
   case $block in
     *.sh) run_sh "$block" ;;

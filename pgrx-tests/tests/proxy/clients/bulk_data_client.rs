@@ -5,12 +5,15 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-use fhir_bulk_tests::proxy::{Request, Response};
+use fhir_bulk_tests::proxy::{Request, Response, base64};
 use serde_json::{Value, json};
 
-use super::{Resources, TYPES, command, fetched, filled, is_of_group, load, load_group, number, run, same, stored};
+use super::page::{blocks, follow};
+use super::{
+    Resources, TYPES, command, fetched, filled, is_of_group, load, load_group, number, run, same, stored, with_login,
+};
 use crate::exports::{finished, path};
-use crate::support::{PASSWORD, Service};
+use crate::support::{PASSWORD, Service, file};
 
 /// What the client says of itself, and how it asks for a status.
 fn as_client(request: Request) -> Request {
@@ -114,24 +117,29 @@ fn what_bulk_data_client_sends_leads_to_files_that_it_accepts() {
     assert_eq!(got.keys().filter(|(of, _)| of == "OperationOutcome").count(), 1, "{got:?}");
 }
 
-/// Runs the client with options on a new folder; what came.
+/// Runs the client with a configuration, which has its own destination, and options.
+#[track_caller]
+fn client(service: &Service, config: &Path, options: &[&str]) {
+    let of = |variable: &str| env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set"));
+    let (checkout, node) = (of("BULK_DATA_CLIENT"), of("BULK_DATA_CLIENT_NODE"));
+    // Its path is relative to the checkout.
+    let config = format!("{}{}", "../".repeat(Path::new(&checkout).components().count()), config.display());
+    let mut command = command(Path::new(&node));
+    command.arg(".").args(["--config", &config]).args(options).current_dir(&checkout);
+    run(command.env("FHIR_URL", service.proxy.url()).env("SHOW_ERRORS", "y"));
+}
+
+/// Runs the client with options on a new folder, with a password; what came.
 #[track_caller]
 fn fetch(service: &Service, name: &str, options: &[&str]) -> Resources {
-    let folder = |variable: &str| env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set"));
-    let (checkout, node) = (folder("BULK_DATA_CLIENT"), folder("BULK_DATA_CLIENT_NODE"));
     let files = service.database.path(name);
     fs::create_dir(&files).unwrap();
-    let basic = fhir_bulk_tests::proxy::base64(format!("{}:{PASSWORD}", service.client).as_bytes(), true);
+    let basic = base64(format!("{}:{PASSWORD}", service.client).as_bytes(), true);
     let config = json!({"fhirUrl": format!("{}/fhir", service.proxy.url()), "tokenUrl": "none", "reporter": "text",
         "destination": files, "requests": {"headers": {"authorization": format!("Basic {basic}")}}});
-    let path = service.database.path(&format!("{name}.js"));
-    fs::write(&path, format!("module.exports = {config}")).unwrap();
-    let mut command = command(Path::new(&node));
-    // Its path is relative to the checkout.
-    let config = format!("{}{}", "../".repeat(Path::new(&checkout).components().count()), path.display());
-    let told =
-        run(command.arg(".").args(["--config", &config]).args(options).current_dir(&checkout).env("SHOW_ERRORS", "y"));
-    assert!(!files.join("error").exists(), "{told}");
+    let config = file(&service.database, &format!("{name}.js"), &format!("module.exports = {config}"));
+    client(service, Path::new(&config), options);
+    assert!(!files.join("error").exists(), "{name}");
     fetched(&files)
 }
 
@@ -178,4 +186,15 @@ fn bulk_data_client_downloads_attachments() {
     let attachments: Vec<_> = fs::read_dir(service.database.path("documents/attachments")).unwrap().collect();
     assert_eq!(attachments.len(), 1);
     assert_eq!(fs::read_to_string(attachments[0].as_ref().unwrap().path()).unwrap(), "Hello\n");
+}
+
+#[test]
+#[ignore = "as above"]
+fn bulk_data_client_finds_where_to_log_in_with_a_key() {
+    let service = with_login();
+    let (folder, _) = follow(&service, &["Logging in with a key"]);
+    fs::write(folder.join("reader.js"), &blocks("bulk-data-client", "js")[0]).unwrap();
+    fs::create_dir(folder.join("downloads")).unwrap();
+    client(&service, &folder.join("reader.js"), &["--global", "--_type", "Patient,Condition"]);
+    same(&fetched(&folder.join("downloads")), &stored(&service, &["Patient", "Condition"]), "");
 }

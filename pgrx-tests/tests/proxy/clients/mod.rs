@@ -7,14 +7,15 @@ mod smart_fetch;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fhir_bulk_tests::proxy::Request;
+use fhir_bulk_tests::proxy::{Proxy, Request, program};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
-use crate::support::{Service, exporting};
+use crate::support::{Service, exporting, file};
 
 /// Resources by type and id.
 type Resources = BTreeMap<(String, String), Value>;
@@ -126,6 +127,21 @@ fn is_usual(id: &str) -> bool {
 /// The number in an id of [`filled`].
 fn number(id: &str) -> usize {
     id.strip_prefix("x-").unwrap().parse().unwrap()
+}
+
+/// The same with a proxy that knows its own address, and has a file of clients, who have none of its keys yet.
+fn with_login() -> Service {
+    let mut service = filled();
+    let clients = file(&service.database, "clients.yaml", "[]");
+    // Free until somebody else takes it; the server's ports are chosen in the same way.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let url = format!("http://{listen}");
+    service.flags.extend(["--clients-file", &clients, "--public-url", &url].map(str::to_owned));
+    service.proxy = Proxy::spawn(Command::new(program(false)).args(["--listen", &listen]).args(&service.flags));
+    let grant = format!("GRANT {} TO {}_authenticator", service.client, service.database.name());
+    service.database.connect().batch_execute(&grant).unwrap();
+    service
 }
 
 /// Loads resources of a type, and lets clients that have not logged in see it in the metadata.
