@@ -126,7 +126,8 @@ fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Res
         let error = json!({"code": problem.issue_type(), "message": problem.message});
         ("application/json", json!({"error": error, "meta": meta(id, problem.status)}))
     } else if path == login::PATH {
-        let code = problem.code.unwrap_or("invalid_request");
+        let is_ours = problem.status.is_server_error();
+        let code = problem.code.unwrap_or(if is_ours { "server_error" } else { "invalid_request" });
         ("application/json", json!({"error": code, "error_description": problem.message}))
     } else {
         let mut issue = json!({"severity": "error", "code": problem.issue_type(), "diagnostics": problem.message});

@@ -2,6 +2,7 @@
 //!
 //! A test's name says what would break for whom. Each test has a database of its own, most on one shared server.
 
+mod allowed;
 mod associated;
 mod by_patient;
 mod complaints;

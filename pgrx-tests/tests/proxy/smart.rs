@@ -20,7 +20,7 @@ pub const ENDPOINT: &str = "https://fhir.example.org/auth/token";
 /// A client's private key.
 pub enum Signer {
     Rsa(Box<RsaKeyPair>),
-    Elliptic(EcdsaKeyPair),
+    Elliptic(Box<EcdsaKeyPair>),
 }
 
 impl Signer {
@@ -29,7 +29,7 @@ impl Signer {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, pkcs8.as_ref(), &random);
-        Signer::Elliptic(pair.unwrap())
+        Signer::Elliptic(Box::new(pair.unwrap()))
     }
 
     /// A new key for RS384.

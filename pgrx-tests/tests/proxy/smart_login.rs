@@ -34,6 +34,10 @@ fn a_client_finds_the_endpoint_logs_in_with_either_algorithm_and_reads() {
         |reader| {
             line("by-rsa", &rsa.jwks("a"), reader, "system/*.rs")
                 + &line("by-ec", &json!({"keys": [rsa.jwk("a"), elliptic.jwk("b")]}), reader, "system/Patient.cruds")
+                + &format!(
+                    "- {{id: by-text, jwks: '{}', role: {reader}, scopes: [system/*.r, system/*.s]}}\n",
+                    rsa.jwks("a")
+                )
         },
         &[],
     );
@@ -64,6 +68,7 @@ fn a_client_finds_the_endpoint_logs_in_with_either_algorithm_and_reads() {
     for (client, signer, id, asked, granted) in [
         ("by-rsa", &rsa, "a", "system/*.read", "system/*.read"),
         ("by-rsa", &rsa, "a", "system/*.cruds openid", "system/*.rs"),
+        ("by-text", &rsa, "a", "system/*.rs", "system/*.rs"),
         ("by-ec", &elliptic, "b", "system/*.rs", "system/Patient.rs"),
         ("by-ec", &rsa, "a", "system/Patient.* system/Group.*", "system/Patient.*"),
     ] {
@@ -159,7 +164,7 @@ fn an_assertion_that_is_not_the_clients_own_for_now_and_here_is_refused() {
         parts[1] = base64(claims("nightly").to_string().as_bytes(), false);
         parts.join(".")
     };
-    // Nobody learns which part was wrong, nor which clients there are.
+    // No answer says which part was wrong, nor which clients there are.
     let unproved = [
         ("no token", "x".to_owned()),
         ("dots", "..".to_owned()),

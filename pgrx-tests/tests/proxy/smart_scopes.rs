@@ -74,9 +74,6 @@ fn opens(scopes: &[(&str, &str)], route: &Route) -> bool {
         "OfAll" => permits(scopes, "*", letters),
         // The request of an import names patients.
         "OfSome" if route.path.ends_with("$import") => permits(scopes, "Patient", letters),
-        "OfSome" if route.path.contains("Group") => {
-            permits(scopes, "Group", "r") && scopes.iter().any(|(of, _)| permits(scopes, of, letters))
-        }
         "OfSome" => scopes.iter().any(|(of, _)| permits(scopes, of, letters)),
         other => panic!("{other}: what does {} need?", route.path),
     }
@@ -270,15 +267,15 @@ fn exports_leave_out_types_out_of_scope_and_refuse_those_that_are_named() {
 }
 
 #[test]
-fn a_group_and_patients_that_are_named_must_be_in_scope_to_be_read() {
+fn a_group_chooses_patients_for_whatever_scopes_and_patients_that_are_named_must_be_in_scope() {
     let (service, signer) = hospital();
     let of = |scopes: &str| token(&service, &signer, scopes);
     let some = of("system/Observation.rs");
-    assert!(outcome(&start(&service, &some, "/fhir/Group/g/$export"), 403).contains("system/Group.r"));
-    // Whether it is there is not told either.
-    assert!(outcome(&start(&service, &some, "/fhir/Group/none/$export"), 403).contains("system/Group.r"));
-    let with_group = of("system/Observation.rs system/Group.r");
-    assert_eq!(exported(&service, &with_group, "/fhir/Group/g/$export").0, "Observation");
+    assert_eq!(exported(&service, &some, "/fhir/Group/g/$export").0, "Observation");
+    assert_eq!(exported(&service, &some, "/fhir/Patient/$export").0, "Observation");
+    // That is all that it is good for.
+    outcome(&start(&service, &some, "/fhir/Group/g/$export?_type=Group"), 403);
+    outcome(&start(&service, &some, "/fhir/Group/g"), 403);
     let named = |token: &str, path: &str| {
         let patient = json!({"name": "patient", "valueReference": {"reference": "Patient/a"}});
         let body = json!({"resourceType": "Parameters", "parameter": [patient]}).to_string();
@@ -286,9 +283,8 @@ fn a_group_and_patients_that_are_named_must_be_in_scope_to_be_read() {
         service.proxy.send(&with(token, request))
     };
     assert!(outcome(&named(&some, "/fhir/Patient/$export"), 403).contains("system/Patient.r"));
-    assert!(outcome(&named(&with_group, "/fhir/Group/g/$export"), 403).contains("system/Patient.r"));
+    assert!(outcome(&named(&some, "/fhir/Group/g/$export"), 403).contains("system/Patient.r"));
     assert_eq!(named(&of("system/Observation.rs system/Patient.r"), "/fhir/Patient/$export").status, 202);
-    assert_eq!(exported(&service, &some, "/fhir/Patient/$export").0, "Observation");
 }
 
 #[test]

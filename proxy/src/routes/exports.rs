@@ -97,7 +97,7 @@ async fn start(mut call: Call, level: Level, mut request: Object, url: String, s
     }
     request.insert("request", url);
     if let Some(scopes) = call.narrow() {
-        narrow(&scopes, &level, &mut request)?;
+        narrow(&scopes, &mut request)?;
     }
     match level {
         Level::System => {}
@@ -126,11 +126,9 @@ async fn start(mut call: Call, level: Level, mut request: Object, url: String, s
     Ok((StatusCode::ACCEPTED, [location, applied]).into_response())
 }
 
-/// Narrows an export to the types that a token's scopes permit. The Group, and patients that are named, are read, too.
-fn narrow(scopes: &Scopes, level: &Level, request: &mut Object) -> Result<()> {
-    if matches!(level, Level::Group(_)) {
-        need::require(scopes, "Group", Permissions::READ)?;
-    }
+/// Narrows an export to the types that a token's scopes permit. A Group needs no scope of its own: it chooses patients and is
+/// not exported, and clients ask for scopes of what they want to get.
+fn narrow(scopes: &Scopes, request: &mut Object) -> Result<()> {
     if request.contains("patient") {
         need::require(scopes, "Patient", Permissions::READ)?;
     }

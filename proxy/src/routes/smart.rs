@@ -102,12 +102,14 @@ pub async fn token(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     let from = peer::address(call::peer(&parts)?.0, &parts.headers, &app.config.trusted_proxies);
     // A task of its own, which goes on if the client disconnects: a failure counts.
     let login = tokio::spawn(log_in(app.clone(), authenticator.clone(), assertion, named, from));
-    let client = login.await.map_err(Problem::unavailable)??;
+    let ended = |why| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the login was interrupted").because(why);
+    let client = login.await.map_err(ended)??;
     tracing::Span::current().record("client", printable(&client));
 
     let scopes = scopes.filter(|scopes| scopes.len() <= MOST_SCOPES);
     let scopes = scopes.ok_or_else(|| refused("invalid_scope", "scope is missing or too long"))?;
-    let issued = on(&authenticator)?.issue(&client, &scopes).map_err(Problem::unavailable)?;
+    let failed = |why| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no token can be made").because(why);
+    let issued = on(&authenticator)?.issue(&client, &scopes).map_err(failed)?;
     let (token, granted) =
         issued.ok_or_else(|| refused("invalid_scope", "the client may have none of these scopes"))?;
     let answer = json!({"access_token": token, "token_type": "bearer", "expires_in": LIFETIME, "scope": granted});

@@ -87,7 +87,9 @@ fn client(line: &Line, authorities: &Authorities) -> Result<Client, Box<dyn Erro
     }
     let keys = match (&line.jwks, &line.jwks_url) {
         (Some(set), None) => {
-            KeySet::Fixed(Key::of_set(set.get(), &ALGORITHMS).map_err(|error| format!("jwks: {error}"))?)
+            // Perhaps as a text, in which it is JSON.
+            let text = serde_json::from_str::<String>(set.get()).unwrap_or_else(|_| set.get().to_owned());
+            KeySet::Fixed(Key::of_set(&text, &ALGORITHMS).map_err(|error| format!("jwks: {error}"))?)
         }
         (None, Some(url)) => {
             let remote = Remote::new(url, authorities.clone()).map_err(|error| format!("jwks-url: {error}"))?;
