@@ -100,7 +100,8 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
         let diagnostics = format!("These types are left out, because you may not read them: {}.", names.join(", "));
         notes.push(Note::new("forbidden", diagnostics));
     }
-    if kickoff.associated.is_some() && !kickoff.all && is_hidden(provenance::TYPE)? {
+    let may_have = |name| -> Result<bool> { Ok(kickoff.allows(name) && (kickoff.all || !is_hidden(name)?)) };
+    if kickoff.associated.is_some() && !may_have(provenance::TYPE)? {
         let diagnostics = format!("{} is left out, because you may not read it.", provenance::TYPE);
         let parameter = Some(associated::PARAMETER.to_owned());
         notes.push(Note { parameter, ..Note::new("forbidden", diagnostics) });
