@@ -32,6 +32,11 @@ fn an_export_has_allowed_types_only_and_refuses_to_be_asked_for_others() {
     assert_eq!(exported(group.clone(), &types), "g o-a o a d p");
     assert_eq!(exported(group.clone(), &["Patient", "Practitioner"]), "a d");
     assert_eq!(exported(group, &["Provenance"]), "p");
+    let associated = json!({"_type": "Patient", "includeAssociatedData": "RelevantProvenanceResources"});
+    assert_eq!(exported(associated.clone(), &["Patient", "Provenance"]), "a b p");
+    assert_eq!(exported(associated, &["Patient"]), "a b");
+    let by_patient =
+        json!({"_type": "Patient,Observation", "organizeOutputBy": "Patient", "allowedTypes": ["Patient"]});
     let mut refused = |request: serde_json::Value, state: &str, names: &str| {
         assert_error(&fails(&mut client, &export_sql(&request)), state, &[names]);
     };
@@ -46,7 +51,9 @@ fn an_export_has_allowed_types_only_and_refuses_to_be_asked_for_others() {
             refused(request, "42501", named);
         }
     }
+    refused(by_patient, "42501", "\"Observation\"");
     refused(json!({"allowedTypes": "Patient"}), "22023", "allowedTypes");
+    refused(json!({"allowedTypes": "Patient", "lenient": true}), "22023", "allowedTypes");
     refused(json!({"allowedTypes": [1]}), "22023", "allowedTypes");
     refused(json!({"resourceTypes": ["Patient"], "allowedTypes": ["Patient"]}), "22023", "allowedTypes");
 }
