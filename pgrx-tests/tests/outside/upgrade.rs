@@ -84,7 +84,11 @@ fn an_upgraded_extension_is_the_one_that_is_made_now_and_keeps_what_it_had() {
             ),
         );
         let secret = value(&mut client, "SELECT secret FROM bulk_secret");
-        run(&mut client, "ALTER EXTENSION fhir_bulk UPDATE");
+        // What was granted on views stays; it is nothing of the extension's own.
+        run(
+            &mut client,
+            &format!("ALTER EXTENSION fhir_bulk UPDATE; REVOKE ALL ON bulk_jobs, bulk_load_reject FROM {role}"),
+        );
         let found = members(&mut client);
         for (found, expected) in found.iter().zip(&expected) {
             assert_eq!(found, expected, "from {version}");
@@ -246,19 +250,16 @@ fn objects_of_users_that_use_what_an_upgrade_replaces_stop_it_before_any_change(
              CREATE TABLE kept (at timestamptz, line text DEFAULT bulk_load_stage('')::text)",
         );
         let refused = fails(&mut client, "ALTER EXTENSION fhir_bulk UPDATE");
-        assert_error_with_hint(
-            &refused,
-            "2BP01",
-            &[
-                "view patients",
-                "materialized view \"first ones\"",
-                "function body(text)",
+        assert_error_with_hint(&refused, "2BP01", &["fhir_bulk", "objects of yours"]);
+        assert_eq!(
+            refused.detail().unwrap().lines().collect::<Vec<_>>(),
+            [
                 "default value for column line of table kept",
-                "ALTER EXTENSION fhir_bulk UPDATE",
-            ],
+                "function body(text)",
+                "materialized view \"first ones\"",
+                "view patients"
+            ]
         );
-        assert!(!format!("{refused:?}").contains("running"), "{refused:?}");
-        assert_eq!(refused.detail().unwrap().lines().count(), 4, "{refused:?}");
         assert_eq!(members(&mut client), before);
         // The way out that it tells.
         run(
