@@ -40,6 +40,7 @@ lay_files() { # MAJOR
     strip --strip-unneeded "$files/usr/lib/postgresql/$1/lib/fhir_bulk.so"
     cp "$package$("$PG_BIN/pg_config" --sharedir)"/extension/fhir_bulk* "$files/usr/share/postgresql/$1/extension/"
     cp README.md CHANGELOG.md "$files/usr/share/doc/postgresql-$1-fhir-bulk/"
+    python3 scripts/bom.py fhir_bulk "pg$1" >"$files/usr/share/doc/postgresql-$1-fhir-bulk/fhir_bulk.cdx.json"
   )
 }
 
@@ -54,8 +55,10 @@ make_extension() { # MAJOR
 
 make_proxy() {
   cargo build --quiet --release --locked -p fhir_bulk_proxy
+  python3 scripts/bom.py fhir_bulk_proxy >"$folder/fhir_bulk_proxy.cdx.json"
   rm -f "$folder/fhir-bulk-proxy_"*.deb
   cargo deb --quiet --no-build -p fhir_bulk_proxy --output "$folder/"
+  rm -f "$folder/fhir_bulk_proxy.cdx.json"
 }
 
 mkdir -p "$folder"
