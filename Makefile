@@ -26,7 +26,7 @@ stop: ## stop the demo's cluster
 clean-demo: ## stop the demo's cluster and delete its folder
 	@scripts/stop.sh --remove
 
-test: ## all tests; with PG_MAJOR=18 those that another version may change, as for `make setup` and `make install`
+test: ## all tests; with PG_MAJOR=18 those from outside, as `make setup` and `make install` are for that version
 	@scripts/test.sh
 
 test-versions: ## the same on PostgreSQL 16, 17 and 18

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests, the quickest to fail first; on another PostgreSQL than $PG_FIRST those that it can make a difference to. Setup
-# may use the network; the tests need neither the network nor files outside the checkout.
+# Runs all tests, the quickest to fail first; on another PostgreSQL than $PG_FIRST those from outside. Setup may use the
+# network; the tests need neither the network nor files outside the checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -43,17 +43,15 @@ check_readme() {
 
 run_for_version "setup" scripts/setup.sh --tests
 . scripts/env.sh # setup may have brought the server
-if [ "$PG_MAJOR" != "$PG_FIRST" ]; then
-  run_for_version "clippy" cargo clippy -p fhir_bulk -p fhir_bulk_pg -p fhir_bulk_pg_tests --all-targets "${pg_feature[@]}" -- -D warnings
-else
+if [ "$PG_MAJOR" = "$PG_FIRST" ]; then
   run "formatting" cargo fmt --all --check
   run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
   # The extension itself can be linked only in a server, so it is tested there and from outside.
   run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg \
     --exclude fhir_bulk_pg_tests --exclude fhir_bulk_tests
+  run "tests inside a server" scripts/test-in-server.sh
   run "instructions of the hot loops, against those recorded" scripts/profile.sh --check
 fi
-run_for_version "tests inside a server" scripts/test-in-server.sh
 run_for_version "install the release extension" scripts/install.sh
 run_for_version "tests from outside, on real servers" scripts/test-outside.sh
 if [ "$PG_MAJOR" = "$PG_FIRST" ]; then
