@@ -41,7 +41,8 @@ pub fn members<'j>(
         let Some(member) = element.container().filter(Container::is_object) else { continue };
         check(&member)?;
         let inactive = member.clone().member(b"inactive").and_then(|value| value.boolean());
-        let (start, end) = bounds(member.clone().member(b"period"));
+        let period = member.clone().member(b"period");
+        let (start, end) = (bound(period, b"start"), bound(period, b"end"));
         let has_begun = start.is_none_or(|(from, _)| from <= at);
         if inactive == Some(true) || !has_begun || end.is_some_and(|(_, until)| until <= at) {
             continue;
@@ -62,12 +63,8 @@ fn check(object: &Container<'_>) -> Result<(), Modified> {
     Err(Modified(url.map_or_else(String::new, |url| String::from_utf8_lossy(url).into_owned())))
 }
 
-/// What the start and the end of a Period cover. What is no date is no bound.
-fn bounds(period: Option<walk::Value<'_>>) -> (Option<(Micros, Micros)>, Option<(Micros, Micros)>) {
-    let period = period.and_then(|period| period.container()).filter(Container::is_object);
-    let bound = |name: &[u8]| {
-        let text = period.clone()?.member(name)?.string()?;
-        str::from_utf8(text).ok().and_then(range)
-    };
-    (bound(b"start"), bound(b"end"))
+/// What a bound of a Period covers: from its first moment to the end of it. What is no date is no bound.
+fn bound(period: Option<walk::Value<'_>>, name: &[u8]) -> Option<(Micros, Micros)> {
+    let text = period?.container().filter(Container::is_object)?.member(name)?.string()?;
+    str::from_utf8(text).ok().and_then(range)
 }
