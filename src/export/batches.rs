@@ -5,6 +5,7 @@ use crate::store::Reader;
 use crate::stream::More;
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::memory;
 use std::ops::ControlFlow;
 
 /// How many resources are decided at a time.
@@ -137,7 +138,8 @@ pub fn each_batch<C>(
             let is_full = batch.candidates.len() >= BATCH || bytes.max(batch.lines.len()) >= BATCH_BYTES;
             Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        handle(&batch)?;
+        // What lookups leave in PostgreSQL's memory is freed now: there may be thousands of batches in one transaction.
+        memory::with_scratch(|| handle(&batch))?;
         if more == More::No {
             return Ok(());
         }

@@ -14,19 +14,22 @@ pub enum Shape {
 /// The members of a manifest of STU3.
 const MEMBERS: [&str; 6] = ["transactionTime", "request", "requiresAccessToken", "output", "deleted", "error"];
 const TYPE_OF_V4: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkDataManifest";
+/// A member that both have if the files are organized by something.
+const ORGANIZED_BY: &str = "outputOrganizedBy";
 /// What STU3 has not, of each file.
 const ONLY_V4: [&str; 1] = ["fileSize"];
 
 /// The manifest of a status that `bulk_export_status` returned for a complete export.
 pub fn manifest(mut status: Value, shape: Shape) -> Value {
-    match shape {
+    let organized_by = status[ORGANIZED_BY].take();
+    let mut manifest = match shape {
         Shape::Stu3 => {
             let mut manifest: Map<String, Value> =
                 MEMBERS.iter().map(|name| ((*name).to_owned(), status[*name].take())).collect();
             manifest
                 .values_mut()
                 .for_each(|files| each(files, |file| ONLY_V4.iter().for_each(|name| drop(file.remove(*name)))));
-            Value::Object(manifest)
+            manifest
         }
         Shape::V4 => {
             let (mut deleted, mut outcome) = (status["deleted"].take(), status["error"].take());
@@ -38,17 +41,22 @@ pub fn manifest(mut status: Value, shape: Shape) -> Value {
                 let count = file.get("count").cloned().unwrap_or_default();
                 file.insert("countSeverity".to_owned(), json!([{"code": "warning", "count": count}]));
             });
-            json!({
-                "manifestType": TYPE_OF_V4,
-                "transactionTime": status["transactionTime"].take(),
-                "requiresAccessToken": status["requiresAccessToken"].take(),
-                "outputFormat": "application/fhir+ndjson",
-                "output": status["output"].take(),
-                "deleted": deleted,
-                "outcome": outcome,
-            })
+            let members = [
+                ("manifestType", TYPE_OF_V4.into()),
+                ("transactionTime", status["transactionTime"].take()),
+                ("requiresAccessToken", status["requiresAccessToken"].take()),
+                ("outputFormat", "application/fhir+ndjson".into()),
+                ("output", status["output"].take()),
+                ("deleted", deleted),
+                ("outcome", outcome),
+            ];
+            members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
         }
+    };
+    if !organized_by.is_null() {
+        manifest.insert(ORGANIZED_BY.to_owned(), organized_by);
     }
+    Value::Object(manifest)
 }
 
 /// Changes each file of a list; nothing if it is no list.
@@ -64,6 +72,18 @@ mod tests {
         let file = |name: &str| json!({"type": name, "url": format!("u-{name}"), "count": 2, "fileSize": 7});
         json!({"jobId": "j", "status": "completed", "transactionTime": "t", "request": "r", "requiresAccessToken": false,
             "output": [file("Patient")], "deleted": [file("Bundle")], "error": [file("OperationOutcome")]})
+    }
+
+    #[test]
+    fn files_that_are_organized_say_by_what_and_where_they_continue() {
+        for shape in [Shape::Stu3, Shape::V4] {
+            assert!(manifest(status(), shape).get(ORGANIZED_BY).is_none());
+            let mut organized = status();
+            organized[ORGANIZED_BY] = "Patient".into();
+            organized["output"] = json!([{"url": "a", "continuesInFile": "b"}, {"url": "b"}]);
+            let found = manifest(organized.clone(), shape);
+            assert_eq!((&found[ORGANIZED_BY], &found["output"]), (&json!("Patient"), &organized["output"]));
+        }
     }
 
     #[test]
