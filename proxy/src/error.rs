@@ -21,7 +21,7 @@ pub struct Problem {
     /// The code of HL7's issue-type value set, if the status alone does not tell it.
     pub issue: Option<&'static str>,
     /// The cause, only for the log.
-    pub cause: Option<String>,
+    pub cause: Option<Box<str>>,
     /// After how many seconds the caller may try again, if that is known.
     pub retry_after: Option<u64>,
 }
@@ -92,7 +92,7 @@ impl Problem {
 
     /// Adds the cause for the log.
     pub fn because(mut self, cause: impl ToString) -> Problem {
-        self.cause = Some(printable(&cause.to_string()));
+        self.cause = Some(printable(&cause.to_string()).into());
         self
     }
 

@@ -166,7 +166,7 @@ struct Record {
     /// The length in the response's head.
     length: Option<u64>,
     is_whole: bool,
-    cause: Option<String>,
+    cause: Option<Box<str>>,
 }
 
 impl Record {
@@ -216,7 +216,7 @@ impl HttpBody for Observed {
         let frame = std::task::ready!(Pin::new(&mut *body).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Some(Err(error)) => record.cause = Some(printable(&error.to_string())),
+            Some(Err(error)) => record.cause = Some(printable(&error.to_string()).into()),
             None => record.is_whole = true,
         }
         record.is_whole |= body.is_end_stream() || record.length.is_some_and(|length| record.bytes >= length);
