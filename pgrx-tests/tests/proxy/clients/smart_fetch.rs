@@ -156,16 +156,19 @@ fn smart_fetch_inlines_the_content_of_documents() {
 #[test]
 fn smart_fetch_hydrates_what_resources_refer_to() {
     let service = filled();
-    let medication = |n: usize| {
+    let request = |n: usize| {
         json!({"resourceType": "MedicationRequest", "id": format!("m-{n}"),
-        "subject": {"reference": "Patient/pt-1"}, "medicationReference": {"reference": format!("Medication/d-{n}")}})
+            "subject": {"reference": "Patient/pt-1"}, "requester": {"reference": "Practitioner/p"},
+            "medicationReference": {"reference": format!("Medication/d-{n}")}})
     };
-    load(&service, "MedicationRequest", &format!("{}\n{}", medication(1), medication(2)));
+    load(&service, "MedicationRequest", &format!("{}\n{}", request(1), request(2)));
     load(&service, "Medication", r#"{"resourceType": "Medication", "id": "d-1", "status": "active"}"#);
+    load(&service, "Practitioner", r#"{"resourceType": "Practitioner", "id": "p", "name": [{"family": "Watson"}]}"#);
     let folder = service.database.path("fetched");
     smart_fetch(&service, "bulk", &["--type", "MedicationRequest"], &folder);
     let told = smart_fetch(&service, "hydrate", &[], &folder);
-    same(&fetched(&folder), &stored(&service, &["MedicationRequest", "Medication"]), &told);
-    // The other one is not there, which is no reason to stop.
-    assert!(told.contains("[404] there is no such resource") && told.contains("Done"), "{told}");
+    same(&fetched(&folder), &stored(&service, &["MedicationRequest", "Medication", "Practitioner"]), &told);
+    // Neither a resource that is not there nor a search is a reason to stop.
+    assert!(told.contains("there is no such resource") && told.contains("Done"), "{told}");
+    assert!(service.proxy.log().contains("path=\"/fhir/PractitionerRole\""), "{}", service.proxy.log());
 }
