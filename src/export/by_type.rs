@@ -1,7 +1,7 @@
 //! Writes files of each type; several processes share the work where the tables allow it.
 
-use super::associated::OfExported;
 use super::batches::{each_wanted, write_wanted};
+use super::exported::OfExported;
 use super::files::{Files, Format, Written};
 use super::provenance::Linked;
 use super::units::{self, Unit};

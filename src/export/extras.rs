@@ -10,6 +10,7 @@ use crate::store::Rows;
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_paths::search::each_reference;
 use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::memory::with_scratch;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -83,13 +84,16 @@ pub fn write(work: &Work, draft: &Draft) -> Result<Vec<Typed>> {
         let of_type = files.get_mut(name.as_str()).expect("a file for each type");
         for ids in ids.chunks(AT_A_TIME) {
             let (mut lines, mut count) = (Vec::new(), 0);
-            work.open(&name, Rows::WithIds(ids), None)?.each(|stored| {
-                stored.write(&mut lines)?;
-                lines.push(b'\n');
-                count += 1;
-                let references = extras.of(stored.as_resource());
-                extras.add(&references);
-                Ok(ControlFlow::Continue(()))
+            // What a query needs goes with it: there may be many.
+            with_scratch(|| {
+                work.open(&name, Rows::WithIds(ids), None)?.each(|stored| {
+                    stored.write(&mut lines)?;
+                    lines.push(b'\n');
+                    count += 1;
+                    let references = extras.of(stored.as_resource());
+                    extras.add(&references);
+                    Ok(ControlFlow::Continue(()))
+                })
             })?;
             of_type.write(&lines, count)?;
         }

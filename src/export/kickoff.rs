@@ -3,7 +3,6 @@
 use super::associated::{self, Associated};
 use super::ignored::{Ignored, shown};
 use super::level::Level;
-use super::provenance;
 use super::request::{Request, missing, not_too_much};
 use super::type_filters::TypeFilters;
 use crate::settings;
@@ -115,12 +114,13 @@ impl Kickoff {
         let allowed = request.strings("allowedTypes")?;
         let mut ignored = request.end(
             "level, group, patient, _type, _since, _until, _elements, _typeFilter, includeAssociatedData, \
-             organizeOutputBy, allowPartialManifests, lenient, _minimumFileSize, _maximumFileSize, fileSizes, _outputFormat, contentEncoding, \
-             request and allowedTypes",
+             organizeOutputBy, allowPartialManifests, lenient, _minimumFileSize, _maximumFileSize, fileSizes, \
+             _outputFormat, contentEncoding, request and allowedTypes",
         )?;
-        let associated =
-            associated.map(|values| Associated::parse(&values, lenient, &mut ignored)).transpose()?.flatten();
-        let associated = apart(associated, by_patient, lenient, &mut ignored)?;
+        let associated = associated
+            .map(|values| Associated::parse(&values, by_patient, lenient, &mut ignored))
+            .transpose()?
+            .flatten();
         // Who asks for another format cannot read this one.
         if let Some(format) = format.filter(|format| !FORMATS.contains(&format.as_str())) {
             return Err(Error::invalid_argument(format!("_outputFormat \"{}\" is not known", shown(&format)))
@@ -230,11 +230,11 @@ impl Kickoff {
 
     /// Adds the type of associated data, if the role may read it.
     fn add_associated(&mut self) -> Result<()> {
-        let is_there = self.types.iter().any(|name| name == provenance::TYPE);
-        let is_wanted = self.associated.is_some() && !self.all && !is_there && self.allows(provenance::TYPE);
-        if is_wanted && readable_types()?.iter().any(|known| known.as_str() == provenance::TYPE) {
-            self.types.push(provenance::TYPE.to_owned());
-            self.added.push(provenance::TYPE.to_owned());
+        let is_there = self.types.iter().any(|name| name == associated::TYPE);
+        let is_wanted = self.associated.is_some() && !self.all && !is_there && self.allows(associated::TYPE);
+        if is_wanted && readable_types()?.iter().any(|known| known.as_str() == associated::TYPE) {
+            self.types.push(associated::TYPE.to_owned());
+            self.added.push(associated::TYPE.to_owned());
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ impl Kickoff {
 
     /// Whether other resources decide which resources of a type are exported.
     pub fn is_linked(&self, resource_type: &str) -> bool {
-        resource_type == provenance::TYPE && (self.level.has_patients() || self.associated.is_some())
+        resource_type == associated::TYPE && (self.level.has_patients() || self.associated.is_some())
     }
 
     /// Whether the caller may have a type at all.
@@ -299,27 +299,6 @@ fn unreadable(name: &str) -> Error {
         .hint(format!("GRANT SELECT ON {} TO {};", table.sql_name, session::role_name().to_string_lossy())),
         Ok(Ok(None)) | Err(_) => unknown(name),
     }
-}
-
-/// The associated data, which files by patient do not have: they have the Provenance of each patient's resources. A lenient
-/// request goes on without it.
-fn apart(
-    associated: Option<Associated>,
-    by_patient: bool,
-    lenient: bool,
-    ignored: &mut Vec<Ignored>,
-) -> Result<Option<Associated>> {
-    if associated.is_none() || !by_patient {
-        return Ok(associated);
-    }
-    let message = format!("{} does not go with organizeOutputBy", associated::PARAMETER);
-    let error = Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-        .hint("Without it, each patient's resources come with their Provenance.");
-    if !lenient {
-        return Err(error);
-    }
-    ignored.push(Ignored::new(associated::PARAMETER, "It was ignored", &error));
-    Ok(None)
 }
 
 /// Whether `organizeOutputBy` is Patient, the only value there is.

@@ -8,6 +8,7 @@ mod by_type;
 mod deletions;
 mod download;
 mod edges;
+mod exported;
 mod extras;
 mod files;
 mod horizon;

@@ -5,7 +5,6 @@ use super::files::{Files, Format, Written};
 use super::horizon::Open;
 use super::ignored::Ignored;
 use super::kickoff::Kickoff;
-use super::provenance;
 use crate::sink::Draft;
 use crate::store::{ResourceTable, ResourceType, Telling, foreign_code, hidden_types, may_read_history, telling};
 use fhir_bulk_pg::error::Result;
@@ -101,8 +100,8 @@ pub fn of_rights(kickoff: &Kickoff) -> Result<Vec<Note>> {
         notes.push(Note::new("forbidden", diagnostics));
     }
     let may_have = |name| -> Result<bool> { Ok(kickoff.allows(name) && (kickoff.all || !is_hidden(name)?)) };
-    if kickoff.associated.is_some() && !may_have(provenance::TYPE)? {
-        let diagnostics = format!("{} is left out, because you may not read it.", provenance::TYPE);
+    if kickoff.associated.is_some() && !may_have(associated::TYPE)? {
+        let diagnostics = format!("{} is left out, because you may not read it.", associated::TYPE);
         let parameter = Some(associated::PARAMETER.to_owned());
         notes.push(Note { parameter, ..Note::new("forbidden", diagnostics) });
     }

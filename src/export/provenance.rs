@@ -1,6 +1,7 @@
 //! Provenance of what belongs to patients: of a patient, or of a resource in the compartment. Whether a target is in it only
 //! the target itself tells, so targets are looked up, many at a time.
 
+use super::associated::TYPE;
 use super::batches::Decider;
 use super::kickoff::Kickoff;
 use crate::settings;
@@ -10,9 +11,6 @@ use fhir_bulk_paths::search::{Compartment, Links};
 use fhir_bulk_pg::error::Result;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
-
-/// The type that this file is about.
-pub const TYPE: &str = "Provenance";
 
 /// Type and id of a resource.
 pub type Target = (String, String);
