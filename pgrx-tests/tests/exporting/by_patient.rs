@@ -223,6 +223,13 @@ fn many_processes_and_partitions_lose_and_repeat_nothing_and_leave_no_temporary_
     }
     // Resources, not lines: a resource of two patients counts once, and a header not at all.
     assert_eq!(count(&mut client, "SELECT sum(resources)::int8 FROM bulk_jobs"), 3 * (4000 + 12_000 + 6000));
+    // All files together count, whoever writes them.
+    run(&mut client, "SET fhir_bulk.export_max_bytes = '4MB'");
+    let id = export(&mut client, &by_patient(json!({})));
+    let ended = finish(&mut client, &id);
+    assert!(ended["error"].as_str().unwrap_or_default().contains("more than 4194304 bytes"), "{ended}");
+    assert_eq!(temporary_files(&mut client), 0);
+    run(&mut client, "RESET fhir_bulk.export_max_bytes");
     // Policies allow no other process to read, but the files are shared all the same.
     run(
         &mut client,

@@ -384,10 +384,11 @@ fn proxies_with_one_secret_know_each_others_tokens_and_others_do_not() {
     assert_eq!(dump(&service, &token).status, 200);
 }
 
-/// The blocks of shell in a section of a page.
+/// The commands in a section of a page: blocks of shell, and those of no language, which the tests of pages leave out.
 fn blocks(page: &str, heading: &str) -> Vec<String> {
     let section = page.split(heading).nth(1).unwrap().split("\n### ").next().unwrap();
-    section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap().to_owned()).collect()
+    let blocks = section.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'));
+    blocks.filter(|(language, _)| ["", "sh"].contains(language)).map(|(_, text)| text.to_owned()).collect()
 }
 
 #[test]
