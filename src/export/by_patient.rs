@@ -3,8 +3,9 @@
 //! partition by partition. Both take memory for one partition's keys, however many resources there are.
 
 use super::batches::{BATCH, Decider as _, Making, each_batch};
+use super::blocks::Blocks;
 use super::by_type::Typed;
-use super::edges::{Edge, EdgeLines, EdgeWriter, Partition, partitions};
+use super::edges::{EdgeWriter, Partition, partitions};
 use super::files::{Files, Numbers, Written};
 use super::provenance::Linked;
 use super::target::Target;
@@ -15,7 +16,6 @@ use crate::settings;
 use crate::sink::Draft;
 use crate::store::{Membership, ResourceTable, ResourceType};
 use crate::stream::More;
-use fhir_bulk_codec::jsonb::text::write_string;
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::parallel::{self, Help, Part};
@@ -31,8 +31,6 @@ const WRITE: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_write_
 
 /// The names of the files begin with this.
 const STEM: &str = "by-patient";
-/// How many bytes of lines are collected before they are written.
-const WRITE_BYTES: usize = 256 << 10;
 
 /// What the processes do that read the tables.
 #[derive(Serialize, Deserialize)]
@@ -177,20 +175,20 @@ impl Writing {
         let draft = draft.within(self.target.budget(part.counter()));
         let first = part.take() as u32;
         let numbers = Numbers { first: first as usize + 1, step: self.partitions as usize };
-        let mut files = Files::new(&draft, STEM, self.target.format()).numbered(numbers);
+        let mut blocks = Blocks::new(Files::new(&draft, STEM, self.target.format()).numbered(numbers));
         let mut partition = first;
         while partition < self.partitions {
             let mut read = Partition::read(set, partition, &self.writers)?;
             let mut lines = read.lines();
             for (patient, edges) in read.blocks() {
-                write_block(&mut files, patient, edges, &mut lines)?;
+                blocks.write(patient, edges, &mut lines)?;
                 session::check_for_interrupts();
             }
             lines.close();
             partition = part.take() as u32;
         }
         let counts = |file: &Written| (file.count, file.bytes.unwrap_or(0), file.continues_in.is_some());
-        Ok((first, files.finish()?.iter().map(counts).collect()))
+        Ok((first, blocks.finish()?.iter().map(counts).collect()))
     }
 
     /// The files of a process, with their numbers.
@@ -203,37 +201,6 @@ impl Writing {
             (numbers.at(before), Written { name: name(before), count, bytes: Some(bytes), continues_in })
         })
     }
-}
-
-/// Writes a patient's header and resources. They are in one file unless they are larger than a file may be.
-fn write_block(files: &mut Files<'_>, patient: &[u8], edges: &[Edge], lines: &mut EdgeLines) -> Result<()> {
-    let header = header(patient);
-    let of_edges: u64 = edges.iter().map(|edge| u64::from(edge.bytes)).sum();
-    files.begin_block(header.len() as u64 + of_edges)?;
-    let (mut out, mut count) = (header.clone(), 1);
-    for (number, edge) in edges.iter().enumerate() {
-        lines.read(edge, &mut out)?;
-        count += 1;
-        if out.len() < WRITE_BYTES && (out.len() as u64) < files.room() {
-            continue;
-        }
-        files.write(&out, count)?;
-        (out, count) = (Vec::new(), 0);
-        if files.room() == 0 && number + 1 < edges.len() {
-            files.continue_in_next()?;
-            (out, count) = (header.clone(), 1);
-        }
-    }
-    files.write(&out, count)
-}
-
-/// The line that begins a patient's resources, as HL7 has it.
-fn header(patient: &[u8]) -> Vec<u8> {
-    let mut line =
-        br#"{"resourceType":"Parameters","parameter":[{"name":"header","valueReference":{"reference":"#.to_vec();
-    write_string(&[b"Patient/", patient].concat(), &mut line);
-    line.extend_from_slice(b"}}]}\n");
-    line
 }
 
 /// Runs in a helper: reads units, and returns its name and how many resources of patients they had.

@@ -140,8 +140,8 @@ fn associated<'a>(work: &'a Work, name: &str) -> Result<Option<OfExported<'a>>> 
     Ok(associated)
 }
 
-/// What was written of a unit: its number, whether it was undivided, and the number of lines and bytes of each of its files. It is
-/// short because the results of helpers have a size limit, and there may be many files.
+/// What was written of a unit: its number, whether it was undivided, and the number of lines and bytes of each of its files.
+/// It is short because the results of helpers have a size limit, and there may be many files.
 type Counts = (usize, bool, Vec<(u64, u64)>);
 
 impl Share {

@@ -3,6 +3,7 @@
 
 mod associated;
 mod batches;
+mod blocks;
 mod by_patient;
 mod by_type;
 mod deletions;

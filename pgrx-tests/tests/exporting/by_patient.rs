@@ -221,8 +221,13 @@ fn many_processes_and_partitions_lose_and_repeat_nothing_and_leave_no_temporary_
         assert!(blocks(&mut client, &status) == expected, "with {workers} workers");
         assert_eq!(temporary_files(&mut client), 0);
     }
+    // Blocks that fit into small files are whole, however many are written at once.
+    let status = done(&mut client, &by_patient(json!({"_maximumFileSize": 100 << 10})));
+    assert!(blocks(&mut client, &status) == expected);
+    let files = status["output"].as_array().unwrap();
+    assert!(files.len() > 400 && files.iter().all(|file| file["continuesInFile"].is_null()), "{} files", files.len());
     // Resources, not lines: a resource of two patients counts once, and a header not at all.
-    assert_eq!(count(&mut client, "SELECT sum(resources)::int8 FROM bulk_jobs"), 3 * (4000 + 12_000 + 6000));
+    assert_eq!(count(&mut client, "SELECT sum(resources)::int8 FROM bulk_jobs"), 4 * (4000 + 12_000 + 6000));
     // All files together count, whoever writes them.
     run(&mut client, "SET fhir_bulk.export_max_bytes = '4MB'");
     let id = export(&mut client, &by_patient(json!({})));
@@ -233,7 +238,9 @@ fn many_processes_and_partitions_lose_and_repeat_nothing_and_leave_no_temporary_
     // Policies allow no other process to read, but the files are shared all the same.
     run(
         &mut client,
-        "ALTER TABLE account ENABLE ROW LEVEL SECURITY; CREATE ROLE reader; GRANT USAGE ON SCHEMA public TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; GRANT EXECUTE ON FUNCTION bulk_export(jsonb) TO reader; CREATE POLICY all_of_it ON account USING (true)",
+        "CREATE ROLE reader; GRANT USAGE ON SCHEMA public TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;
+         GRANT EXECUTE ON FUNCTION bulk_export(jsonb) TO reader;
+         ALTER TABLE account ENABLE ROW LEVEL SECURITY; CREATE POLICY all_of_it ON account USING (true)",
     );
     run(&mut client, "SET ROLE reader");
     let status = done(&mut client, &by_patient(json!({})));
