@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 const SHARED: u64 = 1;
 const INPUT: u64 = 2;
 const RESULTS: u64 = 3;
+/// How many numbers participants share for their own use.
+pub const COUNTERS: usize = 2;
 /// The size of a helper's result in shared memory, with its length.
 pub const RESULT_BYTES: usize = 4 << 20;
 
@@ -18,8 +20,14 @@ pub const RESULT_BYTES: usize = 4 << 20;
 struct Shared {
     next: AtomicU32,
     total: AtomicU64,
-    counter: AtomicU64,
+    counters: [AtomicU64; COUNTERS],
     input_bytes: u64,
+}
+
+impl Shared {
+    fn new(input_bytes: u64) -> Shared {
+        Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), counters: Default::default(), input_bytes }
+    }
 }
 
 /// One participant's view of the work.
@@ -46,9 +54,9 @@ impl<'a> Part<'a> {
         self.shared.next.fetch_add(1, Ordering::Relaxed) as usize
     }
 
-    /// Another number that all participants share, and that the work may use as it likes. It begins at 0.
-    pub fn counter(&self) -> &'a AtomicU64 {
-        &self.shared.counter
+    /// Other numbers that all participants share, and that the work may use as it likes. They begin at 0.
+    pub fn counters(&self) -> &'a [AtomicU64; COUNTERS] {
+        &self.shared.counters
     }
 
     /// Adds to the shared total, and returns the new total. Ends this process if the server has ended.
@@ -72,8 +80,7 @@ pub struct Help {
 pub fn run<T>(help: Help, helpers: usize, input: &[u8], work: impl FnOnce(Part<'_>) -> T) -> (T, Vec<Vec<u8>>) {
     if helpers == 0 {
         // Not in parallel mode: the work may do what parallel queries may not do.
-        let shared =
-            Shared { next: AtomicU32::new(0), total: AtomicU64::new(0), counter: AtomicU64::new(0), input_bytes: 0 };
+        let shared = Shared::new(0);
         return (work(Part { shared: &shared, input, alone: true }), Vec::new());
     }
     // SAFETY: the sequence of src/backend/access/transam/README.parallel. The chunks have the requested size and are aligned
@@ -92,13 +99,7 @@ pub fn run<T>(help: Help, helpers: usize, input: &[u8], work: impl FnOnce(Part<'
             chunk.cast::<u8>()
         };
         let shared = allocate(SHARED, size_of::<Shared>()).cast::<Shared>();
-        let input_bytes = input.len() as u64;
-        shared.write(Shared {
-            next: AtomicU32::new(0),
-            total: AtomicU64::new(0),
-            counter: AtomicU64::new(0),
-            input_bytes,
-        });
+        shared.write(Shared::new(input.len() as u64));
         allocate(INPUT, input.len()).copy_from_nonoverlapping(input.as_ptr(), input.len());
         let results = allocate(RESULTS, helpers * RESULT_BYTES);
         results.write_bytes(0, helpers * RESULT_BYTES);

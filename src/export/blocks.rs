@@ -1,7 +1,8 @@
 //! Writes blocks: a header that names a patient, and the patient's resources.
 
 use super::edges::{Edge, EdgeLines};
-use super::files::{Files, Written};
+use super::files::Files;
+use super::written::Written;
 use fhir_bulk_codec::jsonb::text::write_string;
 use fhir_bulk_pg::error::Result;
 

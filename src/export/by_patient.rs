@@ -6,11 +6,12 @@ use super::batches::{BATCH, Decider as _, Making, each_batch};
 use super::blocks::Blocks;
 use super::by_type::Typed;
 use super::edges::{EdgeWriter, Partition, partitions};
-use super::files::{Files, Numbers, Written};
+use super::files::{Files, Numbers};
 use super::provenance::Linked;
-use super::target::Target;
+use super::target::{Counters, Target};
 use super::units::{self, Unit};
 use super::work::Work;
+use super::written::Written;
 use crate::extension::LIBRARY;
 use crate::settings;
 use crate::sink::Draft;
@@ -23,7 +24,6 @@ use fhir_bulk_pg::session;
 use fhir_bulk_pg::spill::SpillSet;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The exported functions that call [`help_to_sort`] and [`help_to_write`] in a helper.
 const SORT: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_sort_helper" };
@@ -61,7 +61,7 @@ type FileCounts = (u64, u64, bool);
 ///
 /// # Errors
 /// The errors of the tables and of the sink.
-pub fn write(work: &Work, draft: &Draft<'_>, spent: &AtomicU64, show: impl Fn(u64)) -> Result<(Vec<Typed>, u64)> {
+pub fn write(work: &Work, draft: &Draft<'_>, counters: &Counters, show: impl Fn(u64)) -> Result<(Vec<Typed>, u64)> {
     let workers = settings::export::workers();
     let set = SpillSet::new();
     let (together, alone) = units::divide(&work.kickoff, workers)?;
@@ -91,7 +91,7 @@ pub fn write(work: &Work, draft: &Draft<'_>, spent: &AtomicU64, show: impl Fn(u6
     counts.extend(others.iter().map(|result| serde_json::from_slice(result).expect("as help_to_write() makes it")));
     set.close();
     let mut written: Vec<(usize, Written)> = counts.iter().flat_map(|counts| writing.files(counts)).collect();
-    spent.fetch_add(written.iter().filter_map(|(_, file)| file.bytes).sum(), Ordering::Relaxed);
+    Target::add(counters, written.iter().map(|(_, file)| file));
     written.sort_by_key(|(number, _)| *number);
     Ok((written.into_iter().map(|(_, file)| (String::new(), file)).collect(), total))
 }
@@ -172,7 +172,7 @@ fn add(work: &Work, unit: &Unit, edges: &mut EdgeWriter, mut progress: impl FnMu
 impl Writing {
     /// Writes partitions until none is left.
     fn run(&self, set: SpillSet, draft: &Draft<'_>, part: Part<'_>) -> Result<Counts> {
-        let draft = draft.within(self.target.budget(part.counter()));
+        let draft = self.target.draft(draft, part.counters());
         let first = part.take() as u32;
         let numbers = Numbers { first: first as usize + 1, step: self.partitions as usize };
         let mut blocks = Blocks::new(Files::new(&draft, STEM, self.target.format()).numbered(numbers));

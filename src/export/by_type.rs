@@ -2,10 +2,12 @@
 
 use super::batches::{each_wanted, write_wanted};
 use super::exported::OfExported;
-use super::files::{Files, Format, Written};
+use super::files::{Files, Format};
 use super::provenance::Linked;
+use super::target::{Counters, Target};
 use super::units::{self, Unit};
 use super::work::Work;
+use super::written::Written;
 use crate::extension::LIBRARY;
 use crate::settings;
 use crate::sink::Draft;
@@ -15,7 +17,6 @@ use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::parallel::{self, Help, Part};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The exported function that calls [`help`] in a helper.
 const HELP: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_helper" };
@@ -54,7 +55,7 @@ pub fn single_file(work: &Work, draft: &Draft, show: impl Fn(u64)) -> Result<Vec
 ///
 /// # Errors
 /// The errors of the tables and of the sink.
-pub fn write(work: &Work, draft: &Draft, spent: &AtomicU64, show: impl Fn(u64)) -> Result<Vec<Typed>> {
+pub fn write(work: &Work, draft: &Draft, counters: &Counters, show: impl Fn(u64)) -> Result<Vec<Typed>> {
     let workers = settings::export::workers();
     let (together, alone) = units::divide(&work.kickoff, workers)?;
     let helpers = workers.min(together.len()).saturating_sub(1);
@@ -68,8 +69,7 @@ pub fn write(work: &Work, draft: &Draft, spent: &AtomicU64, show: impl Fn(u64)) 
     }
     let mut written: Vec<Numbered> = counts.iter().flat_map(|counts| share.files(counts)).collect();
     let mut total = written.iter().map(|(_, _, file)| file.count).sum();
-    // All of them have counted together, from 0.
-    spent.fetch_add(written.iter().filter_map(|(_, _, file)| file.bytes).sum(), Ordering::Relaxed);
+    Target::add(counters, written.iter().map(|(_, _, file)| file));
     for unit in alone {
         let files = write_unit(work, &unit, draft, |count| {
             total += count;
@@ -147,7 +147,7 @@ type Counts = (usize, bool, Vec<(u64, u64)>);
 impl Share {
     /// Writes units until none is left. Calls `show` with the total that all processes have written.
     fn write(&self, draft: &Draft, part: Part<'_>, show: impl Fn(u64)) -> Result<Vec<Counts>> {
-        let draft = &draft.within(self.work.target.budget(part.counter()));
+        let draft = &self.work.target.draft(draft, part.counters());
         let mut written = Vec::new();
         loop {
             let number = part.take();

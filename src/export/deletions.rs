@@ -1,10 +1,11 @@
 //! Writes the deletions since the last export, as Bundles of DELETE requests, which HL7's manifest lists.
 
 use super::batches::{BATCH, Decider};
-use super::files::{Files, Format, Written};
+use super::files::{Files, Format};
 use super::kickoff::Kickoff;
 use super::provenance::Linked;
 use super::span::Span;
+use super::written::Written;
 use crate::sink::Draft;
 use crate::store::{Deletions, ResourceTable, ResourceType, deleted, foreign_code};
 use fhir_bulk_codec::jsonb::EMPTY_OBJECT;

@@ -1,5 +1,6 @@
 //! Writes lines into the files of a draft, one file after the other.
 
+use super::written::Written;
 use crate::sink::{Draft, Output};
 use crate::store::Reader;
 use crate::stream::{Lines, More};
@@ -12,20 +13,6 @@ use serde::{Deserialize, Serialize};
 const BATCH_BYTES: u64 = 256 << 10;
 /// A buffer that a huge resource made larger than this is shrunk to this size.
 const KEEP_BYTES: usize = 4 << 20;
-
-/// A finished file.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Written {
-    pub name: String,
-    /// How many lines it has.
-    pub count: u64,
-    /// Its size, compressed if it is; `None` if an earlier version of the extension wrote it.
-    #[serde(default)]
-    pub bytes: Option<u64>,
-    /// The file that has the rest of this one's last block.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub continues_in: Option<String>,
-}
 
 /// How files are written.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +55,8 @@ pub struct Files<'a> {
     format: Format,
     open: Option<Open<'a>>,
     written: Vec<Written>,
+    /// How many of them are announced.
+    announced: usize,
 }
 
 struct Open<'a> {
@@ -82,7 +71,7 @@ struct Open<'a> {
 impl<'a> Files<'a> {
     /// Creates no file before the first line.
     pub fn new(draft: &'a Draft<'a>, stem: &'a str, format: Format) -> Files<'a> {
-        Files { draft, stem, numbers: Numbers::ALL, format, open: None, written: Vec::new() }
+        Files { draft, stem, numbers: Numbers::ALL, format, open: None, written: Vec::new(), announced: 0 }
     }
 
     /// Uses these numbers instead of 1, 2, 3, …
@@ -130,7 +119,7 @@ impl<'a> Files<'a> {
             return Ok(());
         }
         if self.room() == 0 {
-            self.close()?;
+            self.close(None)?;
         }
         let open = self.current()?;
         open.count += count;
@@ -142,7 +131,7 @@ impl<'a> Files<'a> {
     /// # Errors
     /// The errors of the sink.
     pub fn begin_block(&mut self, bytes: u64) -> Result<()> {
-        if bytes > self.room() { self.close() } else { Ok(()) }
+        if bytes > self.room() { self.close(None) } else { Ok(()) }
     }
 
     /// Ends a file in the middle of a block.
@@ -150,12 +139,8 @@ impl<'a> Files<'a> {
     /// # Errors
     /// The errors of the sink.
     pub fn continue_in_next(&mut self) -> Result<()> {
-        self.close()?;
-        let next = self.format.name(self.stem, self.numbers.at(self.written.len()));
-        if let Some(last) = self.written.last_mut() {
-            last.continues_in = Some(next);
-        }
-        Ok(())
+        let next = self.format.name(self.stem, self.numbers.at(self.written.len() + 1));
+        self.close(Some(next))
     }
 
     fn current(&mut self) -> Result<&mut Open<'a>> {
@@ -175,7 +160,7 @@ impl<'a> Files<'a> {
     /// # Errors
     /// The errors of the sink.
     pub fn finish(mut self) -> Result<Vec<Written>> {
-        self.close()?;
+        self.close(None)?;
         Ok(self.written)
     }
 
@@ -184,9 +169,15 @@ impl<'a> Files<'a> {
         self.format.bytes.saturating_sub(self.open.as_ref().map_or(0, |open| open.bytes))
     }
 
-    fn close(&mut self) -> Result<()> {
+    fn close(&mut self, continues_in: Option<String>) -> Result<()> {
         if let Some(open) = self.open.take() {
-            self.written.push(open.finish()?);
+            let goes_on = continues_in.is_some();
+            self.written.push(open.finish(continues_in)?);
+            // A file that goes on in another one is not announced before that one is final, too.
+            while !goes_on && self.announced < self.written.len() {
+                self.draft.announce(|number| self.written[self.announced].announcement(number))?;
+                self.announced += 1;
+            }
         }
         Ok(())
     }
@@ -205,13 +196,13 @@ impl<'a> Open<'a> {
         self.put(&pending)
     }
 
-    fn finish(mut self) -> Result<Written> {
+    fn finish(mut self, continues_in: Option<String>) -> Result<Written> {
         if let Some(compressor) = self.compressor.take() {
             let end = compressor.finish().map_err(|error| compression_failed(&error))?;
             self.put(&end)?;
         }
         self.output.finish()?;
-        Ok(Written { name: self.name, count: self.count, bytes: Some(self.bytes), continues_in: None })
+        Ok(Written { name: self.name, count: self.count, bytes: Some(self.bytes), continues_in })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {

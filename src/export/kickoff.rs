@@ -41,6 +41,9 @@ pub struct Kickoff {
     /// Whether the manifest tells the sizes of files.
     #[serde(default)]
     pub file_sizes: bool,
+    /// Whether the status shows files as soon as they are final.
+    #[serde(default)]
+    pub partial: bool,
     /// Whether files have one patient after the other; otherwise they have types.
     #[serde(default)]
     pub by_patient: bool,
@@ -107,8 +110,7 @@ impl Kickoff {
         request.leniently("_minimumFileSize", Request::positive)?;
         let file_bytes = request.leniently("_maximumFileSize", Request::positive)?;
         let filters = request.leniently("_typeFilter", Request::string_or_strings)?.unwrap_or_default();
-        // A manifest comes when all of an export's files can be trusted, which a client that would take less allows, too.
-        request.leniently("allowPartialManifests", Request::boolean)?;
+        let partial = request.leniently("allowPartialManifests", Request::boolean)?.unwrap_or(false);
         let file_sizes = request.leniently("fileSizes", Request::boolean)?.unwrap_or(false);
         let associated = request.leniently(associated::PARAMETER, Request::names)?;
         let allowed = request.strings("allowedTypes")?;
@@ -139,6 +141,7 @@ impl Kickoff {
             gzip,
             file_bytes,
             file_sizes,
+            partial,
             level,
             by_patient,
             associated,

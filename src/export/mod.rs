@@ -1,6 +1,7 @@
 //! Exports: `bulk_export` writes types into files in the background, as HL7's Bulk Data Access defines it;
 //! `bulk_export_identifiers` returns resources at once.
 
+mod announced;
 mod associated;
 mod batches;
 mod blocks;
@@ -29,6 +30,7 @@ mod target;
 mod type_filters;
 mod units;
 mod work;
+mod written;
 
 pub use by_patient::{help_to_sort, help_to_write};
 pub use by_type::help;
@@ -86,6 +88,7 @@ fn export(request: Value) -> Result<String> {
         file_bytes: kickoff.file_bytes.map_or(settings::export::file_bytes(), settings::export::file_bytes_within),
         max_bytes: settings::export::max_bytes(),
         gzip: kickoff.gzip.then(settings::gzip_level),
+        announces: kickoff.partial,
     };
     target.location()?;
     jobs::add(&NewJob { kind: NAME, id: &id, request: &json!(kickoff), inputs: &[json!(target)] })?;

@@ -1,10 +1,11 @@
 //! Tells the caller what an export left out or may miss: OperationOutcomes, which HL7's manifest lists as `error`.
 
 use super::associated;
-use super::files::{Files, Format, Written};
+use super::files::{Files, Format};
 use super::horizon::Open;
 use super::ignored::Ignored;
 use super::kickoff::Kickoff;
+use super::written::Written;
 use crate::sink::Draft;
 use crate::store::{ResourceTable, ResourceType, Telling, foreign_code, hidden_types, may_read_history, telling};
 use fhir_bulk_pg::error::Result;

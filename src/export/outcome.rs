@@ -1,6 +1,6 @@
 //! The result of an export, which the queue stores with its task.
 
-use super::files::Written;
+use super::written::Written;
 use serde::{Deserialize, Serialize};
 
 /// The result of an export.

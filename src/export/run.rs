@@ -1,16 +1,17 @@
 //! Runs an export in a worker, which shares the work with parallel workers (helpers).
 
+use super::announced::{self, Announced};
 use super::by_type::Typed;
 use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
 use super::outcome::Outcome;
-use super::target::Target;
+use super::target::{Counters, Target};
 use super::work::Work;
 use super::{by_patient, by_type, deletions, extras};
 use crate::jobs::Task;
 use crate::settings::s3::Address;
-use crate::sink::Location;
+use crate::sink::{Location, Patience};
 use crate::store::{ResourceTable, ResourceType, written_anew};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::progress::Copying;
@@ -20,7 +21,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// How often an export is tried when temporary errors stop it.
@@ -90,16 +90,20 @@ fn may_pass(error: &Error) -> bool {
     )
 }
 
-/// 1. begin a draft, and remove what an earlier attempt left
+/// 1. begin a draft, and remove what an earlier attempt left, if nobody was told of it
 /// 2. in one transaction: lock everything that will be read, leave out types whose reading would run code of other roles,
 ///    and read which transactions are open
 /// 3. under the transaction's snapshot: write the files of each type, of deletions, and of notes
 /// 4. publish the files
 /// 5. store the result
 fn export(task: &Task, work: &Work) -> Result<()> {
-    let spent = AtomicU64::new(0);
-    let draft = transaction::between(|| work.target.location()?.begin(&work.target.folder))?;
-    let draft = draft.within(work.target.budget(&spent));
+    let counters = Counters::default();
+    let draft = transaction::between(|| {
+        Announced::check_none(&work.target)?;
+        work.target.location()?.begin(&work.target.folder)
+    })?;
+    let announcing = work.target.draft(&draft, &counters);
+    let draft = announcing.silent();
     let (outcome, total) = task.frozen_transaction(
         || lock(work),
         |(mut work, mut notes, before)| {
@@ -110,6 +114,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             work.new_members = work.kickoff.level.new_members(work.kickoff.since)?;
             let after = Open::now();
             let transaction_time = before.transaction_time(&after);
+            announcing.announce_unnumbered(|| announced::of_time(transaction_time))?;
             notes.extend(notes::of_ignored(&work.kickoff));
             notes.extend(notes::of_types(&work.kickoff.left_out));
             notes.extend(notes::of_rights(&work.kickoff)?);
@@ -119,13 +124,16 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             let (mut output, mut total) = if work.kickoff.single {
                 counted(by_type::single_file(&work, &draft, show)?)
             } else if work.kickoff.by_patient {
-                by_patient::write(&work, &draft, &spent, show)?
+                by_patient::write(&work, &announcing, &counters, show)?
             } else {
-                counted(by_type::write(&work, &draft, &spent, show)?)
+                counted(by_type::write(&work, &announcing, &counters, show)?)
             };
-            let (files, of_extras) = counted(extras::write(&work, &draft)?);
+            let (files, of_extras) = counted(extras::write(&work, &announcing)?);
             output.extend(files);
             total += of_extras;
+            if let Some(announced) = Announced::of(&work.target, Patience::Some)? {
+                announced.sort(&mut output);
+            }
             let (kickoff, format) = (&work.kickoff, work.target.format());
             let (deleted, unknown) = deletions::write(kickoff, &work.spans()[0], &draft, format)?;
             notes.extend(notes::of_deletions(unknown));
@@ -136,7 +144,14 @@ fn export(task: &Task, work: &Work) -> Result<()> {
     )?;
     draft.publish()?;
     let result = serde_json::to_value(&outcome).expect("an object of texts and numbers");
-    task.transaction(|| task.finish(total, &result))
+    task.transaction(|| task.finish(total, &result))?;
+    if work.target.announces
+        && let Err(error) = transaction::between(|| draft.remove_announcements())
+    {
+        // They are in nobody's way, and go with the files.
+        worker::log(&format!("{}: {}", task.title(), error.message()));
+    }
+    Ok(())
 }
 
 /// Files, and how many resources they have.

@@ -1,12 +1,14 @@
 //! The status of an export, and the manifest when it is complete.
 
-use super::files::Written;
+use super::announced::Announced;
 use super::kickoff::Kickoff;
 use super::outcome::Outcome;
 use super::signature::{SignedFile, Signer, VALID_SECONDS};
 use super::target::Target;
+use super::written::Written;
 use crate::jobs::Job;
 use crate::settings;
+use crate::sink::Patience;
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::session;
@@ -31,18 +33,36 @@ pub fn of(id: &str, job: &Job, signer: &Signer) -> Result<Value> {
         answer["completedAt"] = time(at).into();
     }
     match status {
-        "processing" => answer["progress"] = json!({"resources": task.map(|task| task.seen)}),
+        "processing" => {
+            answer["progress"] = json!({"resources": task.map(|task| task.seen)});
+            if let Some(task) = task {
+                partial(&mut answer, &kickoff_of(job), &Target::of(&task.input), signer)?;
+            }
+        }
         "failed" => answer["error"] = task.and_then(|task| task.error.as_deref()).into(),
         "completed" => {
             if let Some((task, outcome)) = task.and_then(|task| Some((task, task.result.as_ref()?))) {
-                let kickoff = Kickoff::deserialize(&job.request).expect("kept as it was made");
                 let target = Target::of(&task.input);
-                complete(&mut answer, &kickoff, &target, &outcome_of(outcome), signer)?;
+                complete(&mut answer, &kickoff_of(job), &target, &outcome_of(outcome), signer)?;
             }
         }
         _ => {}
     }
     Ok(answer)
+}
+
+/// The files that are final while the export runs. A location that does not answer now may answer the next poll.
+fn partial(answer: &mut Value, kickoff: &Kickoff, target: &Target, signer: &Signer) -> Result<()> {
+    let announced = Announced::of(target, Patience::Once).unwrap_or_else(|error| {
+        pgrx::warning!("the files that are ready are not shown: {}", error.reason());
+        None
+    });
+    let Some(Announced { transaction_time, files }) = announced else { return Ok(()) };
+    let type_of = |file: &Written| if kickoff.by_patient { String::new() } else { file.stem().to_owned() };
+    let output = files.into_iter().map(|file| (type_of(&file), file)).collect();
+    let folder = target.folder.clone();
+    let outcome = Outcome { folder, transaction_time, output, deleted: Vec::new(), error: Vec::new() };
+    complete(answer, kickoff, target, &outcome, signer)
 }
 
 fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Outcome, signer: &Signer) -> Result<()> {
@@ -79,6 +99,9 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
     let error = outcome.error.iter().map(|written| file("OperationOutcome", written));
     answer["request"] = kickoff.url.as_str().into();
     answer["requiresAccessToken"] = false.into();
+    if kickoff.partial {
+        answer["allowPartialManifests"] = true.into();
+    }
     if kickoff.by_patient {
         answer["outputOrganizedBy"] = "Patient".into();
     }
@@ -86,6 +109,10 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
     answer["deleted"] = deleted.collect::<Result<Value>>()?;
     answer["error"] = error.collect::<Result<Value>>()?;
     Ok(())
+}
+
+fn kickoff_of(job: &Job) -> Kickoff {
+    Kickoff::deserialize(&job.request).expect("kept as it was made")
 }
 
 fn outcome_of(result: &Value) -> Outcome {

@@ -1,12 +1,14 @@
 //! Where and how an export's files are written.
 
 use super::files::Format;
+use super::written::Written;
 use crate::settings::s3::Address;
-use crate::sink::{Budget, Location};
+use crate::sink::{Budget, Draft, Location};
 use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::parallel;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where and how an export's files are written. The queue stores it in this form.
 #[derive(Clone, Serialize, Deserialize)]
@@ -26,7 +28,13 @@ pub struct Target {
     pub max_bytes: Option<u64>,
     /// The gzip level, if files are compressed.
     pub gzip: Option<u32>,
+    /// Whether a file is announced as soon as it is final.
+    #[serde(default)]
+    pub announces: bool,
 }
+
+/// What the processes of an export count together: bytes, and files that are announced.
+pub type Counters = [AtomicU64; parallel::COUNTERS];
 
 impl Target {
     /// # Errors
@@ -40,9 +48,16 @@ impl Target {
         Target::deserialize(input).expect("kept as it was made")
     }
 
-    /// The budget of all files together, of which so many bytes are spent.
-    pub fn budget<'a>(&self, spent: &'a AtomicU64) -> Option<Budget<'a>> {
-        self.max_bytes.map(|most| Budget::new(most, spent))
+    /// The draft for processes that count together.
+    pub fn draft<'a>(&self, draft: &Draft<'_>, [bytes, files]: &'a Counters) -> Draft<'a> {
+        let budget = self.max_bytes.map(|most| Budget::new(most, bytes));
+        draft.within(budget, self.announces.then_some(files))
+    }
+
+    /// Adds files that other processes have counted, from 0.
+    pub fn add<'w>([bytes, files]: &Counters, written: impl Iterator<Item = &'w Written> + Clone) {
+        bytes.fetch_add(written.clone().filter_map(|file| file.bytes).sum(), Ordering::Relaxed);
+        files.fetch_add(written.count() as u64, Ordering::Relaxed);
     }
 
     /// The format of the files.

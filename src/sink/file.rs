@@ -17,6 +17,8 @@ const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// The prefix of folders whose files are not complete yet.
 const DRAFT: &str = ".draft-";
+/// The folder of announcements, in a job's folder. Each is the name of an empty file.
+const ANNOUNCED: &str = ".announced";
 
 /// This database's folder in the location.
 pub struct Folder(PathBuf);
@@ -64,21 +66,36 @@ impl Folder {
 
     pub fn remove(&self, job: &str) -> Result<()> {
         let Draft { draft, published } = self.draft(job);
-        for folder in [draft, published] {
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("remove", &folder, &error)),
-                _ => {}
+        [draft, published].iter().try_for_each(|folder| remove_folder(folder))
+    }
+
+    pub fn announced(&self, job: &str) -> Result<Vec<String>> {
+        let Draft { draft, published } = self.draft(job);
+        // It may be published between the first two looks.
+        for folder in [&draft, &published, &draft].map(|folder| folder.join(ANNOUNCED)) {
+            match names(&folder) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(failed("read", &folder, &error)),
+                Ok(names) => {
+                    // What is told now is still announced after a crash: the note, the file, and the folder of both.
+                    folder.ancestors().take(3).try_for_each(sync_folder)?;
+                    return Ok(names);
+                }
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     pub fn open(&self, job: &str, name: &str) -> Result<File> {
-        let path = self.draft(job).published.join(name);
-        OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(&path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => gone(job, name),
-            _ => failed("open", &path, &error),
-        })
+        let Draft { draft, published } = self.draft(job);
+        // It may be published between the first two looks.
+        for path in [&published, &draft, &published].map(|folder| folder.join(name)) {
+            match OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                opened => return opened.map_err(|error| failed("open", &path, &error)),
+            }
+        }
+        Err(gone(job, name))
     }
 }
 
@@ -87,6 +104,18 @@ impl Draft {
         let path = self.draft.join(name);
         let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
         Ok(Output { file: file.map_err(|error| failed("create", &path, &error))?, path })
+    }
+
+    pub fn announce(&self, text: &str) -> Result<()> {
+        let folder = self.draft.join(ANNOUNCED);
+        make_folder(&folder)?;
+        let path = folder.join(text);
+        let made = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path);
+        made.map(|_| ()).map_err(|error| failed("create", &path, &error))
+    }
+
+    pub fn remove_announcements(&self) -> Result<()> {
+        remove_folder(&self.published.join(ANNOUNCED))
     }
 
     pub fn publish(&self) -> Result<()> {
@@ -116,6 +145,23 @@ fn make_folder(path: &Path) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed("create", path, &error)),
         _ => Ok(()),
     }
+}
+
+/// Removes a folder with all that is in it, if it exists.
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// The names in a folder that are text.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
 }
 
 fn sync_folder(path: &Path) -> Result<()> {

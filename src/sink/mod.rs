@@ -4,16 +4,19 @@
 mod budget;
 mod errors;
 mod file;
+mod patience;
 mod s3;
 
 pub use budget::Budget;
 pub use errors::gone;
+pub use patience::Patience;
 
 use crate::settings::s3::Address;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::fs::File;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// This database's part of `fhir_bulk.export_location`.
@@ -28,6 +31,8 @@ pub enum Location {
 pub struct Draft<'a> {
     place: Rc<Place>,
     budget: Option<Budget<'a>>,
+    /// How many announcements there are, if there are any.
+    announced: Option<&'a AtomicU64>,
 }
 
 /// Where the files of a draft are.
@@ -120,7 +125,19 @@ impl Location {
         }
     }
 
-    /// Opens a published file of a job.
+    /// What a job has announced in its draft, or what is still with its published files; in no order. It survives a crash of
+    /// the machine.
+    ///
+    /// # Errors
+    /// As for [`Location::begin`].
+    pub fn announced(&self, job: &str, patience: Patience) -> Result<Vec<String>> {
+        match self {
+            Location::File(folder) => folder.announced(job),
+            Location::S3(prefix) => prefix.announced(job, patience),
+        }
+    }
+
+    /// Opens a file of a job: a published one, or one that was announced.
     ///
     /// # Errors
     /// 58P01 if there is no such file, and if files are objects; the errors of the file system.
@@ -138,12 +155,17 @@ impl Location {
 
 impl Draft<'_> {
     fn new(place: Place) -> Draft<'static> {
-        Draft { place: Rc::new(place), budget: None }
+        Draft { place: Rc::new(place), budget: None, announced: None }
     }
 
-    /// The same files, within a budget.
-    pub fn within<'a>(&self, budget: Option<Budget<'a>>) -> Draft<'a> {
-        Draft { place: self.place.clone(), budget }
+    /// The same files, within a budget; with announcements if there is a count of them, which several processes may share.
+    pub fn within<'a>(&self, budget: Option<Budget<'a>>, announced: Option<&'a AtomicU64>) -> Draft<'a> {
+        Draft { place: self.place.clone(), budget, announced }
+    }
+
+    /// The same files, within the same budget, without announcements.
+    pub fn silent(&self) -> Draft<'_> {
+        Draft { place: self.place.clone(), budget: self.budget, announced: None }
     }
 
     /// Creates a file.
@@ -156,6 +178,42 @@ impl Draft<'_> {
             Place::S3(objects) => To::S3(Box::new(objects.create(name)?)),
         };
         Ok(Output { to, budget: self.budget })
+    }
+
+    /// Announces something to those who ask [`Location::announced`], if this draft has announcements. `text` makes it with
+    /// its number, from 1. It becomes a name: letters, digits, full stops, hyphens, commas.
+    ///
+    /// # Errors
+    /// As for [`Location::begin`].
+    pub fn announce(&self, text: impl FnOnce(u64) -> String) -> Result<()> {
+        let Some(announced) = self.announced else { return Ok(()) };
+        self.tell(&text(announced.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    /// Announces something that has no number, as [`Draft::announce`].
+    ///
+    /// # Errors
+    /// As for [`Location::begin`].
+    pub fn announce_unnumbered(&self, text: impl FnOnce() -> String) -> Result<()> {
+        if self.announced.is_some() { self.tell(&text()) } else { Ok(()) }
+    }
+
+    fn tell(&self, text: &str) -> Result<()> {
+        match &*self.place {
+            Place::File(folder) => folder.announce(text),
+            Place::S3(objects) => objects.announce(text),
+        }
+    }
+
+    /// Removes the announcements that are with published files.
+    ///
+    /// # Errors
+    /// As for [`Location::begin`].
+    pub fn remove_announcements(&self) -> Result<()> {
+        match &*self.place {
+            Place::File(folder) => folder.remove_announcements(),
+            Place::S3(objects) => objects.remove_announcements(),
+        }
     }
 
     /// Publishes all files at once under the job's name. Objects can be read as soon as each is complete.

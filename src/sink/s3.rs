@@ -1,16 +1,19 @@
 //! `s3://bucket/prefix`: writes objects `prefix/<database>/<job>/<name>` of an S3 service with the server's key. An object
 //! appears when it is complete. The status shows a job's objects only after the job has finished.
 
+use super::patience::Patience;
 use crate::settings;
 use crate::settings::s3::Address;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session::{self, Waiting};
-use fhir_bulk_transfer::{Client, Folder, Limits, ObjectName, Piece, Policy, Service, TransferError, Upload};
+use fhir_bulk_transfer::{Call, Client, Folder, Limits, ObjectName, Piece, Policy, Service, TransferError, Upload};
 use pgrx::PgSqlErrorCode;
 use std::time::Duration;
 
 /// How many bytes the upload's thread gets at once.
 const PIECE_BYTES: usize = 256 << 10;
+/// The prefix of announcements below a job's. Each is the name of an empty object.
+const ANNOUNCED: &str = ".announced";
 /// How many times a request is retried after a temporary failure, with a longer wait each time.
 const RETRIES: u32 = 5;
 
@@ -73,6 +76,13 @@ impl Prefix {
         }
     }
 
+    pub fn announced(&self, job: &str, patience: Patience) -> Result<Vec<String>> {
+        let draft = self.draft(job)?;
+        let retries = if patience == Patience::Once { 0 } else { RETRIES };
+        let call = draft.folder.below(ANNOUNCED).names(draft.client(retries)?);
+        draft.wait("list", call)?.map_err(|error| failed("list", &draft.name, &error))
+    }
+
     /// A URL with which an object can be read for the time `valid`, without a key.
     pub fn url(&self, job: &str, name: &str, valid: Duration) -> Result<String> {
         Ok(self.draft(job)?.folder.object(name).presigned_get(valid))
@@ -92,10 +102,28 @@ impl Draft {
         Ok(Output { upload, piece: Vec::with_capacity(PIECE_BYTES), name })
     }
 
+    pub fn announce(&self, text: &str) -> Result<()> {
+        self.create(&format!("{ANNOUNCED}/{text}"))?.finish()
+    }
+
+    pub fn remove_announcements(&self) -> Result<()> {
+        let call = self.folder.below(ANNOUNCED).clear(self.client(RETRIES)?);
+        self.wait("clear", call)?.map_err(|error| failed("clear", &self.name, &error))
+    }
+
     /// Removes the objects and the parts of unfinished ones. Returns the service's answer.
     fn clear(&self, retries: u32) -> Result<std::result::Result<(), TransferError>> {
         let call = self.folder.clone().clear(self.client(retries)?);
-        let mut call = call.map_err(|error| no_thread("clear", &self.name, &error))?;
+        self.wait("clear", call)
+    }
+
+    /// Waits for the service's answer.
+    fn wait<T: Send + 'static>(
+        &self,
+        to: &str,
+        call: std::io::Result<Call<T>>,
+    ) -> Result<std::result::Result<T, TransferError>> {
+        let mut call = call.map_err(|error| no_thread(to, &self.name, &error))?;
         loop {
             if let Some(answer) = call.take() {
                 return Ok(answer);

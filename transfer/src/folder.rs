@@ -43,6 +43,22 @@ impl Folder {
         self.with_key(format!("{}{name}", self.prefix))
     }
 
+    /// A folder in the folder.
+    pub fn below(&self, name: &str) -> Folder {
+        Folder { prefix: format!("{}{name}/", self.prefix), ..self.clone() }
+    }
+
+    /// The names of all objects in the folder, in the service's order.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn names(self, client: Client) -> io::Result<Call<Vec<String>>> {
+        Call::start(client, move |asker| {
+            let names = self.keys(asker)?.into_iter().map(|key| key[self.prefix.len()..].to_owned());
+            Ok(names.collect())
+        })
+    }
+
     /// Removes all objects and the parts of unfinished ones. It succeeds if there are none, but fails with S3's code
     /// `NoSuchBucket` if the bucket does not exist.
     ///

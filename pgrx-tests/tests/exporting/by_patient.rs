@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Each patient's resources, as `Type/id` in the order of the files. A block that goes on in another file is put together.
 type Blocks = Vec<(String, Vec<String>)>;
 
-fn by_patient(mut request: Value) -> Value {
+pub fn by_patient(mut request: Value) -> Value {
     request["organizeOutputBy"] = json!("Patient");
     request["fileSizes"] = json!(true);
     request

@@ -21,6 +21,7 @@ mod manifest;
 mod max_bytes;
 mod memory;
 mod new_members;
+mod partial;
 mod rights;
 mod s3;
 mod snapshots;

@@ -17,6 +17,7 @@ mod kick_offs;
 mod levels;
 mod load;
 mod operations;
+mod partial;
 mod passwords;
 mod pool;
 mod refusals;

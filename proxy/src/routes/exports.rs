@@ -20,6 +20,7 @@ use crate::request::need;
 use crate::request::parse::{JSON, Object};
 use crate::response::{meta, respond, timestamp};
 use crate::routes::manifests::{Shape, manifest};
+use crate::routes::pages;
 use crate::smart::scopes::{Permissions, Scopes};
 
 /// The media type of FHIR's JSON.
@@ -29,6 +30,8 @@ const SEPARATE: &str = "separate-export-status";
 /// The parameter of a status's address that says which version of the manifest the kick-off asked for.
 const MANIFEST: &str = "manifest";
 const V4: &str = "v4";
+/// The parameter of a status's address that says which page of the manifest it has; without it the first.
+const PAGE: &str = "page";
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const EXPORT_STATUS: HeaderName = HeaderName::from_static("x-export-status");
 /// How long signed URLs are valid.
@@ -111,19 +114,24 @@ async fn start(mut call: Call, level: Level, mut request: Object, url: String, s
         request.insert("lenient", true);
     }
     let id = export(&call, &request).await.map_err(kick_off::located)?;
-    // The address says what the status's polls were promised.
     let is_separate = call.preference(SEPARATE).is_some();
-    let promised =
-        [(shape == Shape::V4).then(|| format!("{MANIFEST}={V4}")), is_separate.then(|| format!("{SEPARATE}=true"))];
-    let promised: Vec<String> = promised.into_iter().flatten().collect();
-    let question = if promised.is_empty() { "" } else { "?" };
-    let location = call.url(&["fhir", "$export-status", &id]) + question + &promised.join("&");
-    let location = (header::CONTENT_LOCATION, location);
+    let location = (header::CONTENT_LOCATION, status_url(&call, &id, shape, is_separate, 1));
     if !is_separate {
         return Ok((StatusCode::ACCEPTED, [location]).into_response());
     }
     let applied = (PREFERENCE_APPLIED, format!("respond-async, {SEPARATE}"));
     Ok((StatusCode::ACCEPTED, [location, applied]).into_response())
+}
+
+/// The address of a status, which says what its polls were promised.
+fn status_url(call: &Call, id: &str, shape: Shape, is_separate: bool, page: usize) -> String {
+    let said = [
+        (shape == Shape::V4).then(|| format!("{MANIFEST}={V4}")),
+        is_separate.then(|| format!("{SEPARATE}=true")),
+        (page > 1).then(|| format!("{PAGE}={page}")),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    call.url(&["fhir", "$export-status", id]) + if said.is_empty() { "" } else { "?" } + &said.join("&")
 }
 
 /// Narrows an export to the types that a token's scopes permit. A Group needs no scope of its own: it chooses patients and is
@@ -161,19 +169,25 @@ async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Va
 /// Returns 202 while the export runs, then the manifest. With a separate status, 200, and the status in a header.
 pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
     let is_separate = call.parameters.flag(SEPARATE)?;
+    let number = page_number(&mut call)?;
     let shape = match call.parameters.text(MANIFEST).as_deref() {
         None => Shape::Stu3,
         Some(V4) => Shape::V4,
         Some(_) => return Err(Problem::parameter(MANIFEST, &format!("must be {V4}"))),
     };
     call.answers(JSON)?;
-    let status = status_of(&call, &id, Some(&call.app.polls)).await?;
+    let mut status = status_of(&call, &id, Some(&call.app.polls)).await?;
+    let next = || status_url(&call, &id, shape, is_separate, number + 1);
     match status["status"].as_str() {
         // An export of `/v1` has a single file and no manifest; its status is at `/v1`.
         Some("completed") if status["output"].is_null() => {
             return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such export here"));
         }
-        Some("completed") => {}
+        Some("completed") => {
+            if !pages::keep(&mut status, number, true, next) {
+                return Err(Problem::new(StatusCode::NOT_FOUND, "this export's manifest has no such page"));
+            }
+        }
         Some("failed") => {
             let why = status["error"].as_str().unwrap_or("the export failed").to_owned();
             if is_separate {
@@ -192,7 +206,11 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
             };
             let headers = [("x-progress", progress.as_str()), ("retry-after", RETRY_AFTER)];
             let code = if is_separate { StatusCode::OK } else { StatusCode::ACCEPTED };
-            let response = (code, headers).into_response();
+            let response = if pages::keep(&mut status, number, false, next) {
+                (headers, respond(code, JSON[0], manifest(status, shape).to_string())).into_response()
+            } else {
+                (code, headers).into_response()
+            };
             return Ok(if is_separate { with_status(StatusCode::ACCEPTED, response) } else { response });
         }
     }
@@ -200,6 +218,12 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
     let manifest = respond(StatusCode::OK, JSON[0], manifest(status, shape).to_string());
     let response = ([(header::EXPIRES, expires)], manifest).into_response();
     Ok(if is_separate { with_status(StatusCode::OK, response) } else { response })
+}
+
+fn page_number(call: &mut Call) -> Result<usize> {
+    let Some(text) = call.parameters.text(PAGE) else { return Ok(1) };
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| Problem::parameter(PAGE, "must be a number from 1"))
 }
 
 /// A response with the export's own status in a header.

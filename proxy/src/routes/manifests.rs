@@ -14,14 +14,15 @@ pub enum Shape {
 /// The members of a manifest of STU3.
 const MEMBERS: [&str; 6] = ["transactionTime", "request", "requiresAccessToken", "output", "deleted", "error"];
 const TYPE_OF_V4: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkDataManifest";
-/// A member that both have if the files are organized by something.
+/// Members that both have if the files are organized by something, and if more files are on another page.
 const ORGANIZED_BY: &str = "outputOrganizedBy";
+const LINK: &str = "link";
 /// What STU3 has not, of each file.
 const ONLY_V4: [&str; 1] = ["fileSize"];
 
 /// The manifest of a status that `bulk_export_status` returned for a complete export.
 pub fn manifest(mut status: Value, shape: Shape) -> Value {
-    let organized_by = status[ORGANIZED_BY].take();
+    let more = [ORGANIZED_BY, LINK].map(|name| (name, status[name].take()));
     let mut manifest = match shape {
         Shape::Stu3 => {
             let mut manifest: Map<String, Value> =
@@ -53,9 +54,8 @@ pub fn manifest(mut status: Value, shape: Shape) -> Value {
             members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
         }
     };
-    if !organized_by.is_null() {
-        manifest.insert(ORGANIZED_BY.to_owned(), organized_by);
-    }
+    manifest
+        .extend(more.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)));
     Value::Object(manifest)
 }
 

@@ -6,6 +6,7 @@ mod files;
 mod imports;
 mod loads;
 mod manifests;
+mod pages;
 mod reads;
 mod service;
 mod smart;

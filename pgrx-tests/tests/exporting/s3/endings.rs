@@ -4,7 +4,8 @@ use super::{
     assert_empty, downloaded, dump, large_patients, objects, server_with_key, set, wait_until_empty, with_service,
     with_service_on,
 };
-use crate::job::{done, export, finish, gated, patients_and_observations, wait_for_readers};
+use crate::job::{close_gate, done, export, finish, gated, patients_and_observations, wait_for_readers};
+use crate::partial::{names, shown};
 use crate::support::{assert_error, count, fails, rows, run, value};
 use fhir_bulk_tests::s3::{Fault, S3Server};
 use fhir_bulk_tests::{Client, Cluster, Database, wait_for};
@@ -39,6 +40,32 @@ fn a_cancelled_export_leaves_neither_objects_nor_parts() {
         assert_eq!(finish(&mut client, &id)["status"], "cancelled");
     }
     gate.open();
+}
+
+#[test]
+fn objects_are_shown_before_the_export_has_ended_if_the_request_allows_it_and_removed_if_it_is_cancelled() {
+    let service = S3Server::new();
+    let (database, mut client) = with_service(&service.endpoint());
+    patients_and_observations(&mut client, 1000);
+    run(&mut client, "SET fhir_bulk.export_workers = 1");
+    let request = json!({"_type": "Patient,Observation", "allowPartialManifests": true, "_maximumFileSize": 65536});
+    let gate = gated(&mut client, &database, "Observation");
+    let id = export(&mut client, &request);
+    let early = shown(&mut client, &id, 3);
+    let first = downloaded(&early["output"][0]["url"]);
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    wait_until_empty(&service);
+    gate.open();
+
+    let gate = close_gate(&database);
+    let id = export(&mut client, &request);
+    let early = shown(&mut client, &id, 3);
+    assert_eq!(downloaded(&early["output"][0]["url"]), first);
+    gate.open();
+    let whole = finish(&mut client, &id);
+    assert_eq!(names(&whole)[..3], names(&early)[..3]);
+    assert_eq!(downloaded(&whole["output"][0]["url"]), first);
+    wait_for("nothing but files to be left", || objects(&service, &id).len() == names(&whole).len());
 }
 
 #[test]
