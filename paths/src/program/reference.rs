@@ -1,0 +1,67 @@
+//! What references refer to, as far as they and the resource around them tell.
+
+use super::Scope;
+use super::run::member;
+use crate::item::Item;
+use crate::model::TypeId;
+use std::ops::ControlFlow::{Break, Continue};
+
+/// Whether an item, a resource within another one, has a type.
+pub(super) fn is_resource(item: &Item<'_>, name: &str) -> bool {
+    let found = item.object().and_then(|object| object.member(b"resourceType"));
+    found.and_then(|found| found.string()) == Some(name.as_bytes())
+}
+
+/// Whether an item is a reference to a resource of a type, as far as the reference and the resource around it tell.
+pub(super) fn refers_to(scope: &Scope<'_, '_>, item: &Item<'_>, name: &str) -> bool {
+    let Some(object) = item.object() else { return false };
+    let name = name.as_bytes();
+    let text = |member: &[u8]| object.clone().member(member).and_then(|value| value.string());
+    if let Some(found) = text(b"resourceType") {
+        return found == name;
+    }
+    if let Some(id) = text(b"localRef") {
+        return contained_type(scope, id) == Some(name);
+    }
+    let Some(uri) = text(b"uri").or_else(|| text(b"reference")) else { return text(b"type") == Some(name) };
+    type_of_url(uri, scope.bases).or_else(|| text(b"type")) == Some(name)
+}
+
+/// The type that an absolute or relative url names: `Patient/1`, `https://example.org/fhir/Patient/1/_history/2`. Whether the
+/// resource is ours is not asked.
+fn type_of_url<'u>(url: &'u [u8], bases: &[String]) -> Option<&'u [u8]> {
+    let path = without_base(url, bases);
+    if path.starts_with(b"urn:") || path.starts_with(b"#") {
+        return None;
+    }
+    let mut parts = path.rsplit(|byte| *byte == b'/');
+    let mut id = parts.next()?;
+    let mut name = parts.next()?;
+    if name == b"_history" {
+        (id, name) = (parts.next()?, parts.next()?);
+    }
+    let is_type = name.first().is_some_and(u8::is_ascii_uppercase) && name.iter().all(u8::is_ascii_alphanumeric);
+    (is_type && !id.is_empty()).then_some(name)
+}
+
+/// A url relative to our server, if it is below one of its urls.
+pub(crate) fn without_base<'u>(url: &'u [u8], bases: &[String]) -> &'u [u8] {
+    let below = |base: &String| url.strip_prefix(base.as_bytes())?.strip_prefix(b"/");
+    // One of ours may be below another one of ours.
+    bases.iter().filter_map(below).min_by_key(|path| path.len()).unwrap_or(url)
+}
+
+/// The type of a contained resource.
+fn contained_type<'j>(scope: &Scope<'_, 'j>, id: &[u8]) -> Option<&'j [u8]> {
+    let mut found = None;
+    let _ = member(scope.resource.item(), "contained", Some(true), TypeId::RESOURCE, &mut |item| {
+        scope.look()?;
+        let text = |name: &[u8]| item.object().and_then(|object| object.member(name)).and_then(|value| value.string());
+        if text(b"id") == Some(id) {
+            found = text(b"resourceType");
+            return Break(());
+        }
+        Continue(())
+    });
+    found
+}
