@@ -246,6 +246,25 @@ CREATE FUNCTION @extschema@.bulk_search_parameters()
     STABLE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_search_parameters_wrapper';
 COMMENT ON FUNCTION @extschema@.bulk_search_parameters() IS
     'The search parameters that filters may have, of the types with a table that the current role may SELECT from';
+CREATE FUNCTION @extschema@.dump_view(view jsonb, format text DEFAULT 'csv', options jsonb DEFAULT '{}') RETURNS SETOF text
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'dump_view_wrapper';
+CREATE FUNCTION @extschema@.dump_view_chunks(view jsonb, format text DEFAULT 'csv', gzip boolean DEFAULT false,
+    options jsonb DEFAULT '{}', chunk_bytes integer DEFAULT 65536) RETURNS SETOF bytea
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'dump_view_chunks_wrapper';
+CREATE FUNCTION @extschema@.bulk_create_view(name text, view jsonb, materialized boolean DEFAULT false) RETURNS regclass
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_create_view_wrapper';
+REVOKE ALL ON FUNCTION @extschema@.bulk_create_view(text, jsonb, boolean) FROM PUBLIC;
+CREATE FUNCTION @extschema@.bulk_view_rows(view text, fhir_version text, id text, txid bigint, ts timestamptz,
+    resource_type text, resource jsonb) RETURNS SETOF text[]
+    STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_view_rows_wrapper';
+COMMENT ON FUNCTION @extschema@.dump_view(jsonb, text, jsonb) IS
+    'The rows that a ViewDefinition of SQL on FHIR makes of stored resources, as csv, tsv, ndjson, json or sql, one a row. Call it in the target list: SELECT dump_view(''{…}'')';
+COMMENT ON FUNCTION @extschema@.dump_view_chunks(jsonb, text, boolean, jsonb, integer) IS
+    'The rows that a ViewDefinition of SQL on FHIR makes of stored resources, as csv, tsv, ndjson, json or sql in pieces of chunk_bytes, gzipped on request';
+COMMENT ON FUNCTION @extschema@.bulk_create_view(text, jsonb, boolean) IS
+    'Makes a view, or a materialized view, with the typed columns of a ViewDefinition of SQL on FHIR';
+COMMENT ON FUNCTION @extschema@.bulk_view_rows(text, text, text, bigint, timestamptz, text, jsonb) IS
+    'The rows that a ViewDefinition makes of one resource, for views that bulk_create_view has made; it reads nothing but its arguments';
 COMMENT ON FUNCTION @extschema@.bulk_dump(text, timestamptz, boolean, text) IS
     'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
 COMMENT ON FUNCTION @extschema@.bulk_dump_chunks(text, timestamptz, boolean, boolean, integer, text) IS

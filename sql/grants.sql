@@ -45,6 +45,8 @@ $$;
 -- from outside, a hundred at a time, and without an index each reads the whole table: granted to those who serve them.
 REVOKE ALL ON FUNCTION bulk_load(text, text, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_create_table(text) FROM PUBLIC;
+-- A view takes a name in the schema, too. Whoever reads it calls bulk_view_rows, which only computes.
+REVOKE ALL ON FUNCTION bulk_create_view(text, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_write_path(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_export_identifiers(jsonb) FROM PUBLIC;
 -- Exports take the server's disk, and whoever serves files of theirs asks for them by signed URLs.
@@ -65,6 +67,14 @@ COMMENT ON FUNCTION dump_sql(text, text, jsonb) IS
     'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk, one a row; the query only reads. Call it in the target list: SELECT dump_sql(''SELECT …'')';
 COMMENT ON FUNCTION dump_sql_chunks(text, text, boolean, jsonb, integer) IS
     'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk in pieces of chunk_bytes, gzipped on request; the query only reads';
+COMMENT ON FUNCTION dump_view(jsonb, text, jsonb) IS
+    'The rows that a ViewDefinition of SQL on FHIR makes of stored resources, as csv, tsv, ndjson, json or sql, one a row. Call it in the target list: SELECT dump_view(''{…}'')';
+COMMENT ON FUNCTION dump_view_chunks(jsonb, text, boolean, jsonb, integer) IS
+    'The rows that a ViewDefinition of SQL on FHIR makes of stored resources, as csv, tsv, ndjson, json or sql in pieces of chunk_bytes, gzipped on request';
+COMMENT ON FUNCTION bulk_create_view(text, jsonb, boolean) IS
+    'Makes a view, or a materialized view, with the typed columns of a ViewDefinition of SQL on FHIR';
+COMMENT ON FUNCTION bulk_view_rows(text, text, text, bigint, timestamptz, text, jsonb) IS
+    'The rows that a ViewDefinition makes of one resource, for views that bulk_create_view has made; it reads nothing but its arguments';
 COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
     'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
 COMMENT ON FUNCTION bulk_load_result() IS

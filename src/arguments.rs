@@ -1,8 +1,11 @@
 //! Checks that all SQL functions make on their arguments.
 
+use fhir_bulk_codec::rows::sql::write_identifier;
+use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde_json::{Map, Value};
+use std::ffi::CString;
 use std::ops::RangeInclusive;
 
 /// Returns an argument that must not be NULL.
@@ -101,4 +104,24 @@ impl Options {
 /// The error for an option whose value is not what `expected` says (22023).
 pub fn wrong(name: &str, expected: &str) -> Error {
     Error::invalid_argument(format!("option {name} is not {expected}"))
+}
+
+/// Quotes each part of a relation's name. `what` is the argument or option that has it.
+///
+/// # Errors
+/// 42602 if it is not a name.
+pub fn quoted_name(what: &str, name: &str) -> Result<String> {
+    let parts = CString::new(name).ok().and_then(|name| catalog::split_name(&name));
+    let parts = parts.filter(|parts| (1..=3).contains(&parts.len())).ok_or_else(|| {
+        Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("{what} is not a table name: {name}"))
+            .hint(r#"Write it as in SQL: patient_copy, public.patient_copy, "Patient Copy"."#)
+    })?;
+    let mut out = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        write_identifier(part, &mut out);
+    }
+    Ok(String::from_utf8(out).expect("made of strings"))
 }

@@ -2,7 +2,7 @@
 //!
 //! | floor | contents |
 //! |---|---|
-//! | [`copy`], [`dump`], [`read`], [`sql_dump`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`copy`], [`dump`], [`read`], [`sql_dump`], [`views`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`], [`sink`] | the sources of loads, the targets of exports |
 //! | [`store`] | resource tables: name, create, read, write |
@@ -12,6 +12,7 @@
 //! | `fhir_bulk_pg` | safe wrappers of PostgreSQL, errors as users see them; the only `unsafe` |
 //! | `fhir_bulk_feed` | makes rows of a source's bytes, on a thread of its own; no PostgreSQL |
 //! | `fhir_bulk_paths` | FHIRPath and search over stored resources; no PostgreSQL |
+//! | `fhir_bulk_views` | views of SQL on FHIR over stored resources; no PostgreSQL |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
 //! | `fhir_bulk_transfer` | reads URLs and S3 objects, writes S3 objects; no PostgreSQL |
 //!
@@ -39,6 +40,7 @@ mod sql_dump;
 mod store;
 mod stream;
 mod tables;
+mod views;
 
 ::pgrx::pg_module_magic!(name, version);
 

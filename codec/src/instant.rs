@@ -107,6 +107,54 @@ pub fn format(at: Micros, offset: i64) -> String {
     text
 }
 
+/// The text of an instant in UTC, with six fraction digits, as [`format`] writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Utc {
+    text: [u8; 31],
+    length: u8,
+}
+
+impl Utc {
+    /// The text.
+    pub fn new(at: Micros) -> Utc {
+        let (seconds, micros) = (at.div_euclid(PER_SECOND), at.rem_euclid(PER_SECOND));
+        let (days, of_day) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
+        let (year, month, day) = civil_from_days(days);
+        let mut out = Utc { text: [0; 31], length: 0 };
+        if year < 0 {
+            out.put(b'-');
+        }
+        let digits = year.unsigned_abs().max(1).ilog10() + 1;
+        out.number(year.abs(), digits.max(4));
+        for (sign, value) in
+            [(b'-', month), (b'-', day), (b'T', of_day / 3600), (b':', of_day / 60 % 60), (b':', of_day % 60)]
+        {
+            out.put(sign);
+            out.number(value, 2);
+        }
+        out.put(b'.');
+        out.number(micros, 6);
+        out.put(b'Z');
+        out
+    }
+
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.text[usize::from(self.length)] = byte;
+        self.length += 1;
+    }
+
+    fn number(&mut self, value: i64, digits: u32) {
+        for at in (0..digits).rev() {
+            self.put(b'0' + (value / 10i64.pow(at) % 10) as u8);
+        }
+    }
+}
+
 /// The text of a timestamp as PostgreSQL's `to_json` writes it, in ISO 8601, without trailing zeros in the fraction.
 /// `offset` is in seconds east of UTC, for a type with time zone. Years before 1 are those of ISO 8601: 0 is 1 BC.
 pub fn format_timestamp(at: Micros, offset: Option<i64>) -> String {
@@ -155,7 +203,8 @@ fn put_offset(offset: i64, text: &mut String) {
     }
 }
 
-fn days_in_month(year: i64, month: i64) -> i64 {
+/// How many days a month has, which is 1 to 12.
+pub fn days_in_month(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
@@ -164,15 +213,16 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since 2000-01-01. Years start in March here, so that the leap day is the last day of a year.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+/// Days since 2000-01-01 of a date. Years start in March here, so that the leap day is the last day of a year.
+pub fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let from_march = (month + 9) % 12;
     let of_year = (153 * from_march + 2) / 5 + day - 1;
     year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - EPOCH_DAYS
 }
 
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+/// Year, month and day of so many days since 2000-01-01.
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
     const ERA_DAYS: i64 = 146_097;
     let days = days + EPOCH_DAYS;
     let (era, of_era) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));
@@ -256,6 +306,13 @@ mod tests {
             ("294276-12-31T23:59:59.999999Z", 9_223_371_331_199_999_999),
         ] {
             assert_eq!(parse(text), Some(micros), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_instant_in_utc_is_written_the_same_without_memory() {
+        for at in [0, 1, -1, 676_628_770_707_454, MIN, END - 1, -63_082_281_600_000_000, -63_150_000_000_000_000] {
+            assert_eq!(str::from_utf8(Utc::new(at).as_bytes()).unwrap(), format(at, 0));
         }
     }
 

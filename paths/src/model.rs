@@ -34,14 +34,34 @@ impl TypeId {
     /// `Coding`.
     pub const CODING: TypeId = TypeId(11);
 
-    /// Whether it is one of the types above whose values are objects.
+    /// `Meta`, parts of which are columns.
+    pub const META: TypeId = TypeId(12);
+    /// FHIRPath's and FHIR's integer.
+    pub const INTEGER: TypeId = TypeId(13);
+    /// FHIRPath's and FHIR's decimal.
+    pub const DECIMAL: TypeId = TypeId(14);
+    /// FHIR's `date`.
+    pub const DATE: TypeId = TypeId(15);
+    /// FHIR's `dateTime`.
+    pub const DATE_TIME: TypeId = TypeId(16);
+    /// FHIR's `time`.
+    pub const TIME: TypeId = TypeId(17);
+    /// FHIR's `id`.
+    pub const ID: TypeId = TypeId(18);
+
+    /// Whether its values are compared by their precision.
+    pub fn is_temporal(self) -> bool {
+        matches!(self, TypeId::INSTANT | TypeId::DATE | TypeId::DATE_TIME | TypeId::TIME)
+    }
+
+    /// Whether it is one of the types with a name here whose values are objects, `Meta` aside.
     pub fn is_structure(self) -> bool {
         (TypeId::EXTENSION.0..=TypeId::CODING.0).contains(&self.0)
     }
 }
 
 /// The names of [`TypeId`]'s constants, by their numbers.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 19] = [
     "",
     "boolean",
     "string",
@@ -54,6 +74,13 @@ const KNOWN: [&str; 12] = [
     "CodeableConcept",
     "CodeableReference",
     "Coding",
+    "Meta",
+    "integer",
+    "decimal",
+    "date",
+    "dateTime",
+    "time",
+    "id",
 ];
 
 /// The types of a release.

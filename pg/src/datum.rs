@@ -1,7 +1,7 @@
 //! Datums: reads a column's bytes in place, and returns results to PostgreSQL with one copy.
 
 use crate::error::{Error, or_raise};
-use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::Datum;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
@@ -37,6 +37,25 @@ ready_datum!(Text, "text", "A `text` result.");
 ready_datum!(Bytea, "bytea", "A `bytea` result.");
 ready_datum!(Jsonb, "jsonb", "A `jsonb` result.");
 ready_datum!(Regclass, "regclass", "A `regclass` result.");
+
+/// A `jsonb` argument: its bytes after the length header, not read as JSON.
+pub struct JsonbBytes<'a>(pub &'a [u8]);
+
+// SAFETY: the name is that of PostgreSQL's own type.
+unsafe impl SqlTranslatable for JsonbBytes<'_> {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(JsonbBytes);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+}
+
+// SAFETY: jsonb is stored as bytea is; pgrx detoasts both in the same way. Its readers do not ask for alignment in memory.
+unsafe impl<'fcx> ArgAbi<'fcx> for JsonbBytes<'fcx> {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> JsonbBytes<'fcx> {
+        // SAFETY: the caller guarantees it.
+        JsonbBytes(unsafe { <&[u8]>::unbox_arg_unchecked(arg) })
+    }
+}
 
 impl Text {
     /// Copies `line` into a new datum of the current memory context.

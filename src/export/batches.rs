@@ -128,13 +128,13 @@ pub fn each_batch<C>(
     loop {
         let mut bytes = 0;
         let more = reader.each(|stored| {
-            bytes += stored.resource.len();
+            bytes += stored.resource.json.len();
             if making == Making::Lines {
                 stored.write(&mut batch.lines)?;
                 batch.lines.push(b'\n');
                 batch.ends.push(batch.lines.len());
             }
-            batch.candidates.push(candidate(stored.as_resource()));
+            batch.candidates.push(candidate(stored.resource));
             let is_full = batch.candidates.len() >= BATCH || bytes.max(batch.lines.len()) >= BATCH_BYTES;
             Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

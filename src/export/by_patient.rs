@@ -144,7 +144,7 @@ fn add(work: &Work, unit: &Unit, edges: &mut EdgeWriter, mut progress: impl FnMu
         while more == More::Yes {
             let mut read = 0;
             more = reader.each(|stored| {
-                let (resource, mut patients) = (stored.as_resource(), Vec::new());
+                let (resource, mut patients) = (stored.resource, Vec::new());
                 let _ = membership.each(resource, |id| {
                     if !patients.contains(&id) {
                         patients.push(id);

@@ -124,7 +124,7 @@ pub fn each_written<T>(
             continue;
         }
         work.reader(&unit, &span)?.each(|stored| {
-            handle(&take(stored.as_resource()));
+            handle(&take(stored.resource));
             Ok(ControlFlow::Continue(()))
         })?;
     }

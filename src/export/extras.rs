@@ -90,7 +90,7 @@ pub fn write(work: &Work, draft: &Draft) -> Result<Vec<Typed>> {
                     stored.write(&mut lines)?;
                     lines.push(b'\n');
                     count += 1;
-                    let references = extras.of(stored.as_resource());
+                    let references = extras.of(stored.resource);
                     extras.add(&references);
                     Ok(ControlFlow::Continue(()))
                 })

@@ -135,7 +135,7 @@ impl<'a> Search<'a> {
         let mut row = 0;
         reader.each(|stored| {
             row += 1;
-            if self.find(row, stored.resource) {
+            if self.find(row, stored.resource.json) {
                 let mut line = Vec::new();
                 stored.write(&mut line)?;
                 self.bytes += line.len();

@@ -89,7 +89,7 @@ impl<'a> Linked<'a> {
             }
             let membership = Membership::new(name, self.patients.cloned());
             each_live(&ResourceType::new(name)?, ids.into_iter(), |id, json| {
-                let target = Resource { id, resource_type: name, last_updated: None, json };
+                let target = Resource { id, resource_type: name, last_updated: None, version_id: None, json };
                 let patients = self.patients_of(&membership, target);
                 if !patients.is_empty() {
                     found.insert((name.to_owned(), id.to_owned()), patients);

@@ -5,16 +5,14 @@ use super::json::{BulkWriter, JsonWriter, Objects};
 use super::sql::SqlWriter;
 use super::writer::Writer;
 use super::writer::different;
-use crate::arguments::Options;
+use crate::arguments::{Options, quoted_name};
 use fhir_bulk_codec::rows::bulk::{Action, Actions};
 use fhir_bulk_codec::rows::csv::Csv;
-use fhir_bulk_codec::rows::sql::{Inserts, write_identifier};
-use fhir_bulk_pg::catalog;
+use fhir_bulk_codec::rows::sql::Inserts;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::query::Settings;
 use pgrx::PgSqlErrorCode;
 use serde_json::Value;
-use std::ffi::CString;
 
 const KNOWN: &str = "csv, tsv, ndjson, json, sql, elastic-bulk";
 const ROWS_PER_INSERT: u64 = 100;
@@ -106,24 +104,7 @@ fn csv(options: &mut Options, delimiter: &str) -> Result<Format> {
 fn sql(options: &mut Options) -> Result<Format> {
     let name = options.needed("table", "format sql", r#"{"table": "public.patient_copy"}"#)?;
     let rows = options.count("rows_per_insert", 1..=MAX_ROWS_PER_INSERT)?.unwrap_or(ROWS_PER_INSERT);
-    Ok(Format::Sql { table: quoted(&name)?, rows_per_insert: rows as usize })
-}
-
-/// Quotes each part of a table name.
-fn quoted(name: &str) -> Result<String> {
-    let parts = CString::new(name).ok().and_then(|name| catalog::split_name(&name));
-    let parts = parts.filter(|parts| (1..=3).contains(&parts.len())).ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("option table is not a table name: {name}"))
-            .hint(r#"Write it as in SQL: patient_copy, public.patient_copy, "Patient Copy"."#)
-    })?;
-    let mut out = Vec::new();
-    for (at, part) in parts.iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        write_identifier(part, &mut out);
-    }
-    Ok(String::from_utf8(out).expect("made of strings"))
+    Ok(Format::Sql { table: quoted_name("option table", &name)?, rows_per_insert: rows as usize })
 }
 
 fn elastic_bulk(options: &mut Options) -> Result<Format> {

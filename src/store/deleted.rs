@@ -138,6 +138,7 @@ pub fn deleted(
             id: row.text(0).unwrap_or_default(),
             resource_type: resource_type.canonical(),
             last_updated: row.int8(1).filter(|at| !INFINITE_TIMES.contains(at)),
+            version_id: None,
             json: row.jsonb(2).unwrap_or(EMPTY),
         })?;
         Ok(ControlFlow::Continue(()))

@@ -24,8 +24,8 @@ pub fn each_live<'a>(
     each_live_changed(resource_type, ids, at_any_time, |resource| handle(resource.id, resource.json))
 }
 
-/// Passes the live resources of a type with these ids that were changed at a certain time. Returns how many there are; none
-/// if the type has no table.
+/// Passes the live resources of a type with these ids that were changed at a certain time, without their versions. Returns how
+/// many there are; none if the type has no table.
 ///
 /// # Errors
 /// 3F000; 40001 if the table was truncated or rewritten since the transaction's snapshot; the errors of `handle`. PostgreSQL
@@ -52,7 +52,7 @@ pub fn each_live_changed<'a>(
         if let (Some(id), Some(json)) = (row.text(0), row.jsonb(2)) {
             count += 1;
             let last_updated = row.int8(1).filter(|at| !INFINITE_TIMES.contains(at));
-            handle(Resource { id, resource_type: resource_type.canonical(), last_updated, json })?;
+            handle(Resource { id, resource_type: resource_type.canonical(), last_updated, version_id: None, json })?;
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -65,7 +65,7 @@ impl Patients {
         for depth in 0..MAX_DEPTH {
             let mut inner = Vec::new();
             let found = each_live(&ResourceType::new("Group")?, groups.iter().map(String::as_str), |id, json| {
-                let group = Resource { id, resource_type: "Group", last_updated: None, json };
+                let group = Resource { id, resource_type: "Group", last_updated: None, version_id: None, json };
                 let modified = members(group, now, &bases, |member| {
                     if !counts(&member) {
                         return;

@@ -40,6 +40,32 @@ pub fn compare(a: &[u8], b: &[u8]) -> Option<Ordering> {
     })
 }
 
+/// A numeric without length header as a whole number and how many of its decimal digits are behind the point. `None` if it
+/// is NaN, infinite, or has too many digits.
+pub fn scaled(bytes: &[u8]) -> Option<(i128, u16)> {
+    let Parts { negative, scale, weight, digits } = Parts::of(bytes)?;
+    let (digits, _) = digits.as_chunks();
+    let groups_behind = scale.div_ceil(4) as i32;
+    let mut whole: i128 = 0;
+    for exponent in (-groups_behind..=weight).rev() {
+        let digit = digits.get((weight - exponent) as usize).copied().map_or(0, u16::from_le_bytes);
+        whole = whole.checked_mul(10_000)?.checked_add(digit.into())?;
+    }
+    whole /= [1, 10, 100, 1000][groups_behind as usize * 4 - scale];
+    Some((if negative { -whole } else { whole }, scale as u16))
+}
+
+/// Appends the text of a numeric without length header, as `numeric_out` writes it.
+pub fn write_text(bytes: &[u8], text: &mut Vec<u8>) {
+    let written = Out::new(text, bytes.len() * 2).and_then(|mut out| {
+        write(bytes, &mut out)?;
+        out.finish(text);
+        Ok(())
+    });
+    // As for other text: an error of the statement, not the end of the process.
+    written.unwrap_or_else(|_| panic!("out of memory for the text of a number"))
+}
+
 /// A numeric's parts. The digits are of base 10000, in two bytes each, without zeros at either end.
 struct Parts<'n> {
     negative: bool,
@@ -302,4 +328,38 @@ fn put_first_group(group: u16, out: &mut Out) {
     };
     out.put(&(text >> (8 * (4 - digits))).to_le_bytes());
     out.truncate(out.len() - (4 - digits));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_its_digits_as_a_whole_number_and_as_text() {
+        for (negative, digits, exponent, text, whole, scale) in [
+            (false, "0", 0, "0", 0, 0),
+            (false, "0", -2, "0.00", 0, 2),
+            (false, "150", -2, "1.50", 150, 2),
+            (true, "15", 3, "-15000", -15_000, 0),
+            (false, "123456789", -4, "12345.6789", 123_456_789, 4),
+            (true, "1", -9, "-0.000000001", -1, 9),
+            (false, "10000", 0, "10000", 10_000, 0),
+            (
+                false,
+                "9999999999999999999999999999999999",
+                -5,
+                "99999999999999999999999999999.99999",
+                10i128.pow(34) - 1,
+                5,
+            ),
+        ] {
+            let number = of_decimal(negative, digits.as_bytes(), exponent).unwrap();
+            assert_eq!(scaled(&number), Some((whole, scale)), "{text}");
+            let mut out = b"x".to_vec();
+            write_text(&number, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("x{text}"));
+        }
+        assert_eq!(scaled(&of_decimal(false, &[b'9'; 40], 0).unwrap()), None);
+        assert_eq!(scaled(&of_decimal(false, b"1", 200).unwrap()), None);
+    }
 }

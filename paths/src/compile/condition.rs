@@ -7,20 +7,33 @@ use fhir_bulk_codec::jsonb::numeric;
 
 impl Compiler<'_> {
     /// `None` if it is about other resource types.
-    pub(super) fn condition(&self, expression: &Expression, this: Option<&Compiled>) -> Result<Option<Condition>, Mistake> {
+    pub(super) fn condition(
+        &self,
+        expression: &Expression,
+        this: Option<&Compiled>,
+    ) -> Result<Option<Condition>, Mistake> {
+        self.placed(self.condition_of(expression, this), expression)
+    }
+
+    fn condition_of(&self, expression: &Expression, this: Option<&Compiled>) -> Result<Option<Condition>, Mistake> {
+        if let Some(view) = &self.view
+            && let Some(found) = self.comparison(view, expression, this)?
+        {
+            return Ok(Some(found));
+        }
         let pair = |left: &Expression, right: &Expression| -> Result<_, Mistake> {
             let (left, right) = (self.condition(left, this)?, self.condition(right, this)?);
             Ok(left.zip(right).map(|(left, right)| (Box::new(left), Box::new(right))))
         };
         Ok(match expression {
-            Expression::Binary(left, Operator::And, right) => {
+            Expression::Binary(left, Operator::And, right, _) => {
                 pair(left, right)?.map(|(left, right)| Condition::And(left, right))
             }
-            Expression::Binary(left, Operator::Or, right) => {
+            Expression::Binary(left, Operator::Or, right, _) => {
                 pair(left, right)?.map(|(left, right)| Condition::Or(left, right))
             }
-            Expression::Binary(left, operator @ (Operator::Equal | Operator::NotEqual), right) => {
-                let Expression::Literal(right) = &**right else {
+            Expression::Binary(left, operator @ (Operator::Equal | Operator::NotEqual), right, _) => {
+                let Expression::Literal(right, _) = &**right else {
                     return Err(unsupported("a comparison with what is not a constant"));
                 };
                 let right = constant(right)?;
@@ -29,8 +42,8 @@ impl Compiler<'_> {
                     _ => Condition::Differs(left.program, right),
                 })
             }
-            Expression::Is(of, name) => match &**of {
-                Expression::Call(of, call, none) if call == "resolve" && none.is_empty() => {
+            Expression::Is(of, name, _) => match &**of {
+                Expression::Call(of, call, none, _) if call == "resolve" && none.is_empty() => {
                     self.items(of, this)?.map(|of| Condition::RefersTo(of.program, name.as_str().into()))
                 }
                 _ => {
@@ -38,7 +51,7 @@ impl Compiler<'_> {
                     self.items(of, this)?.map(|of| self.is_of_type(of, wanted))
                 }
             },
-            Expression::Call(of, name, arguments) if name == "exists" || name == "empty" => {
+            Expression::Call(of, name, arguments, _) if name == "exists" || name == "empty" => {
                 let of = match arguments.as_slice() {
                     [] => self.items(of, this)?,
                     [_] if name == "exists" => self.call(of, "where", arguments, this)?,
@@ -47,13 +60,13 @@ impl Compiler<'_> {
                 let exists = of.map(|of| Condition::Exists(of.program));
                 if name == "exists" { exists } else { exists.map(|exists| Condition::Not(Box::new(exists))) }
             }
-            Expression::Call(of, name, arguments) if name == "not" => {
+            Expression::Call(of, name, arguments, _) if name == "not" => {
                 if !arguments.is_empty() {
                     return Err(unsupported("not() with arguments"));
                 }
                 self.condition(of, this)?.map(|of| Condition::Not(Box::new(of)))
             }
-            Expression::Binary(_, operator, _) if *operator != Operator::Union => {
+            Expression::Binary(_, operator, ..) if !(self.is_value(*operator) || *operator == Operator::Union) => {
                 return Err(unsupported(&format!("the operator {operator:?}")));
             }
             _ => self.items(expression, this)?.map(|items| Condition::IsTrue(items.program)),

@@ -8,6 +8,14 @@ use crate::syntax::Mistake;
 impl Compiler<'_> {
     /// A member of the items. What columns have is read from them.
     pub(super) fn member(&self, of: Compiled, name: &str) -> Result<Compiled, Mistake> {
+        if self.view.is_some() {
+            if let Some(column) = self.column(&of, name) {
+                return Ok(column);
+            }
+            if let Some(found) = self.of_reference(&of, name) {
+                return Ok(found);
+            }
+        }
         if of.program == Program::Root && name == "id" {
             return Ok(Compiled { program: Program::Id, types: vec![TypeId::STRING] });
         }
@@ -24,13 +32,16 @@ impl Compiler<'_> {
         if of.types == [TypeId::REFERENCE] && name == "reference" {
             return Ok(literal_references(of));
         }
+        if self.view.is_some() && of.types == [TypeId::EXTENSION] && name == "value" {
+            return Ok(self.value_of_extension(of));
+        }
         let found: Vec<&Element> = of.types.iter().filter_map(|of| self.model.element(*of, name)).collect();
         let Some(first) = found.first() else {
             if of.types.contains(&TypeId::UNKNOWN) {
                 return Ok(plain(of.program, name, vec![TypeId::UNKNOWN], None));
             }
             let of: Vec<&str> = of.types.iter().map(|of| self.model.name(*of)).collect();
-            return Err(Mistake::new(format!("{} has no element {name}", of.join(" | "))));
+            return Err(Mistake::missing(format!("{} has no element {name}", of.join(" | "))));
         };
         if found.iter().any(|element| element.is_choice != first.is_choice) {
             return Err(unsupported(&format!("{name}, which is a choice in one type and not in another")));

@@ -2,12 +2,17 @@
 //! an object with a member for its type (`value: {Quantity: …}`), and what columns have is not in the jsonb.
 
 mod condition;
+mod constants;
 mod member;
 mod types;
+mod view;
 
 use crate::model::{Model, TypeId};
 use crate::program::{Condition, Program};
-use crate::syntax::{self, Expression, Mistake, Operator};
+use crate::syntax::{self, At, Expression, Mistake, Operator};
+use std::cell::RefCell;
+
+pub use constants::Constants;
 
 /// A program and the types of what it finds.
 #[derive(Clone, Debug)]
@@ -41,12 +46,39 @@ pub fn compile_within(
     Compiler::new(model, resource_type).items(&syntax::parse(expression)?, Some(&this))
 }
 
+/// Compiles an expression of a view, which starts at an item of `base`, or at the resource without it. It may use the
+/// constants of the view, and adds its own to them.
+///
+/// # Errors
+/// As [`compile`], with the byte of the expression. What finds nothing in such resources is a mistake, too.
+pub fn compile_for_view(
+    model: &Model,
+    resource_type: &str,
+    base: Option<&Compiled>,
+    constants: &mut Constants,
+    expression: &Expression,
+) -> Result<Compiled, Mistake> {
+    let mut compiler = Compiler::new(model, resource_type);
+    compiler.view = Some(InView { constants: RefCell::new(constants), context: base.cloned() });
+    let found = compiler.items(expression, base)?;
+    found.ok_or_else(|| Mistake::new("it finds nothing"))
+}
+
 struct Compiler<'c> {
     model: &'c Model,
     /// The name with which an expression may start.
     resource_type: &'c str,
     /// The resource.
     base: Compiled,
+    /// `None` for search parameters.
+    view: Option<InView<'c>>,
+}
+
+/// What expressions of views have besides.
+struct InView<'c> {
+    constants: RefCell<&'c mut Constants>,
+    /// The items at which it starts, if that is not the resource.
+    context: Option<Compiled>,
 }
 
 type Result_ = Result<Option<Compiled>, Mistake>;
@@ -54,49 +86,75 @@ type Result_ = Result<Option<Compiled>, Mistake>;
 impl<'c> Compiler<'c> {
     fn new(model: &'c Model, resource_type: &'c str) -> Compiler<'c> {
         let root = model.find(resource_type).unwrap_or(TypeId::UNKNOWN);
-        Compiler { model, resource_type, base: Compiled { program: Program::Root, types: vec![root] } }
+        let base = Compiled { program: Program::Root, types: vec![root] };
+        Compiler { model, resource_type, base, view: None }
+    }
+
+    /// A mistake with its place, in a view. Those of search parameters are told without.
+    fn placed<T>(&self, found: Result<T, Mistake>, expression: &Expression) -> Result<T, Mistake> {
+        found.map_err(|mistake| if self.view.is_some() { mistake.or_at(expression.at()) } else { mistake })
     }
 
     /// `this` is the item that a leading name is looked up in; without it, the resource, whose type may come first.
     fn items(&self, expression: &Expression, this: Option<&Compiled>) -> Result_ {
+        let found = match self.items_of(expression, this) {
+            // A search parameter is for several types, and a view is for one.
+            Ok(None) if self.view.is_some() => Err(Mistake::new(format!("it finds nothing in {}", self.resource_type))),
+            found => found,
+        };
+        self.placed(found, expression)
+    }
+
+    fn items_of(&self, expression: &Expression, this: Option<&Compiled>) -> Result_ {
+        if let Some(view) = &self.view
+            && let Some(found) = self.value(view, expression, this)?
+        {
+            return Ok(Some(found));
+        }
         let focus = || this.unwrap_or(&self.base).clone();
         match expression {
             Expression::This => Ok(Some(focus())),
-            Expression::Variable(name) if matches!(name.as_str(), "resource" | "rootResource" | "context") => {
+            Expression::Variable(name, _) if matches!(name.as_str(), "resource" | "rootResource" | "context") => {
                 Ok(Some(self.base.clone()))
             }
-            Expression::Variable(name) => Err(unsupported(&format!("%{name}"))),
-            Expression::Member(of, name) => {
+            Expression::Variable(name, _) => Err(unsupported(&format!("%{name}"))),
+            Expression::Member(of, name, _) => {
                 if **of == Expression::This && this.is_none_or(|this| this.program == Program::Root) {
                     if name == self.resource_type || matches!(name.as_str(), "Resource" | "DomainResource") {
                         return Ok(Some(self.base.clone()));
                     }
                     if self.model.find(name).is_some_and(|found| self.model.is_resource(found)) {
+                        if self.view.is_some() {
+                            return Err(Mistake::new(format!("the resources are of type {}", self.resource_type)));
+                        }
                         return Ok(None);
                     }
                 }
                 self.items(of, this)?.map(|of| self.member(of, name)).transpose()
             }
-            Expression::Binary(left, Operator::Union, right) => {
+            Expression::Binary(left, Operator::Union, right, _) => {
                 let side = |side: &Expression| {
-                    if this.is_none() && self.starts_elsewhere(side) { Ok(None) } else { self.items(side, this) }
+                    if this.is_none() && self.view.is_none() && self.starts_elsewhere(side) {
+                        Ok(None)
+                    } else {
+                        self.items(side, this)
+                    }
                 };
                 Ok(match (side(left)?, side(right)?) {
                     (Some(left), Some(right)) => Some(union(left, right)),
                     (found, None) | (None, found) => found,
                 })
             }
-            Expression::As(of, name) => self.typed(of, name, this),
-            Expression::Call(of, name, arguments) => self.call(of, name, arguments, this),
+            Expression::As(of, name, _) => self.typed(of, name, this),
+            Expression::Call(of, name, arguments, _) => self.call(of, name, arguments, this),
             Expression::Index(of, index) => {
-                let Expression::Literal(syntax::Literal::Number(number)) = &**index else {
-                    return Err(unsupported("an index that is not a number"));
-                };
-                let index = number.parse().map_err(|_| Mistake::new(format!("{number} is not an index")))?;
+                let index = self.index(index)?;
                 Ok(self.items(of, this)?.map(|of| nth(of, index)))
             }
             Expression::Binary(..) | Expression::Is(..) => Ok(self.condition(expression, this)?.map(boolean)),
-            Expression::Literal(_) | Expression::Negative(_) => Err(unsupported("a constant where items are expected")),
+            Expression::Literal(..) | Expression::Negative(..) => {
+                Err(unsupported("a constant where items are expected"))
+            }
         }
     }
 
@@ -110,31 +168,53 @@ impl<'c> Compiler<'c> {
                 let program = Program::Where(Box::new(of.program), Box::new(condition));
                 Ok(Some(Compiled { program, types: of.types }))
             }
-            ("extension", [Expression::Literal(syntax::Literal::Text(url))]) => {
-                Ok(items()?.map(|of| self.extension(of, url)))
+            ("extension" | "hasExtension", [url]) if self.text(url).is_some() => {
+                let url = self.text(url).unwrap_or_default();
+                let found = items()?.map(|of| self.extension(of, &url));
+                let exists = |found: Compiled| boolean(Condition::Exists(found.program));
+                Ok(if name == "extension" { found } else { found.map(exists) })
             }
-            ("hasExtension", [Expression::Literal(syntax::Literal::Text(url))]) => {
-                let found = items()?.map(|of| self.extension(of, url));
-                Ok(found.map(|found| boolean(Condition::Exists(found.program))))
-            }
-            ("ofType" | "as", [Expression::Member(first, name)])
+            ("ofType" | "as", [Expression::Member(first, name, _)])
                 if **first == Expression::This || is_namespace(first) =>
             {
                 self.typed(of, name, this)
             }
             ("first", []) => Ok(items()?.map(|of| nth(of, 0))),
             ("exists" | "empty" | "not", _) => {
-                let call = Expression::Call(Box::new(of.clone()), name.to_owned(), arguments.to_vec());
+                let call = Expression::Call(Box::new(of.clone()), name.to_owned(), arguments.to_vec(), At::default());
                 Ok(self.condition(&call, this)?.map(boolean))
             }
             _ => Err(unsupported(&format!("{name}() with {} arguments", arguments.len()))),
         }
     }
 
+    /// A text that is written out, or is a constant of the view.
+    fn text(&self, expression: &Expression) -> Option<String> {
+        match expression {
+            Expression::Literal(syntax::Literal::Text(text), _) => Some(text.clone()),
+            Expression::Variable(name, _) => self.view.as_ref()?.constants.borrow().text(name),
+            _ => None,
+        }
+    }
+
+    /// An index: a number that is written out, or is a constant of the view.
+    fn index(&self, expression: &Expression) -> Result<usize, Mistake> {
+        match expression {
+            Expression::Literal(syntax::Literal::Number(number), _) => {
+                number.parse().map_err(|_| Mistake::new(format!("{number} is not an index")))
+            }
+            Expression::Variable(name, _) if self.view.is_some() => {
+                let found = self.view.as_ref().and_then(|view| view.constants.borrow().index(name));
+                found.ok_or_else(|| Mistake::new(format!("%{name} is not an index")))
+            }
+            _ => Err(unsupported("an index that is not a number")),
+        }
+    }
+
     /// Whether an alternative starts with an element that this resource type does not have: it is about another type.
     fn starts_elsewhere(&self, expression: &Expression) -> bool {
         match expression {
-            Expression::Member(of, name) if **of == Expression::This => {
+            Expression::Member(of, name, _) if **of == Expression::This => {
                 let is_element = self.base.types.iter().any(|of| self.model.element(*of, name).is_some());
                 let is_open = matches!(name.as_str(), "extension" | "modifierExtension" | "DomainResource");
                 !is_element
@@ -142,19 +222,19 @@ impl<'c> Compiler<'c> {
                     && self.model.find(name).is_none()
                     && !self.base.types.contains(&TypeId::UNKNOWN)
             }
-            Expression::Member(of, _)
+            Expression::Member(of, ..)
             | Expression::Call(of, ..)
             | Expression::Index(of, _)
-            | Expression::Is(of, _)
-            | Expression::As(of, _) => self.starts_elsewhere(of),
-            Expression::Binary(left, _, right) => self.starts_elsewhere(left) && self.starts_elsewhere(right),
+            | Expression::Is(of, ..)
+            | Expression::As(of, ..) => self.starts_elsewhere(of),
+            Expression::Binary(left, _, right, _) => self.starts_elsewhere(left) && self.starts_elsewhere(right),
             _ => false,
         }
     }
 }
 
 fn is_namespace(expression: &Expression) -> bool {
-    let name = |name: &str| Expression::Member(Box::new(Expression::This), name.to_owned());
+    let name = |name: &str| Expression::Member(Box::new(Expression::This), name.to_owned(), At::default());
     *expression == name("FHIR") || *expression == name("System")
 }
 

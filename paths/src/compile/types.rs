@@ -1,9 +1,9 @@
 //! Types: which items have one.
 
 use super::member::plain;
-use super::{Compiled, Compiler, Result_, unsupported};
+use super::{Compiled, Compiler, Result_, union, unsupported};
 use crate::model::TypeId;
-use crate::program::{Condition, OfType, Program};
+use crate::program::{Condition, OfType, Program, Value};
 use crate::syntax::{Expression, Mistake};
 
 impl Compiler<'_> {
@@ -41,6 +41,10 @@ impl Compiler<'_> {
         let is_wanted = |id: &TypeId| self.is(*id, wanted);
         if !of.types.iter().any(is_wanted) {
             if !(of.types.contains(&TypeId::RESOURCE) && self.model.is_resource(wanted)) {
+                if self.view.is_some() && !of.types.contains(&TypeId::UNKNOWN) {
+                    let of: Vec<&str> = of.types.iter().map(|of| self.model.name(*of)).collect();
+                    return Err(Mistake::new(format!("{} is never {}", of.join(" | "), self.model.name(wanted))));
+                }
                 return Ok(None);
             }
             let program = Program::Resources(Box::new(of.program), self.model.name(wanted).into(), wanted);
@@ -55,7 +59,24 @@ impl Compiler<'_> {
                 let types = found.iter().map(|(_, id)| *id).collect();
                 Ok(Some(Compiled { program: Program::Choice { of, types: found }, types }))
             }
+            Program::Union(parts) if self.view.is_some() => {
+                let mut found: Option<Compiled> = None;
+                for program in parts {
+                    let part = Compiled { program, types: of.types.clone() };
+                    let Some(part) = self.of_type(part, wanted)? else { continue };
+                    found = Some(match found {
+                        Some(found) => union(found, part),
+                        None => part,
+                    });
+                }
+                Ok(found)
+            }
             program if of.types.iter().all(is_wanted) => Ok(Some(Compiled { program, types: of.types })),
+            program if self.view.is_some() => {
+                let types: Vec<TypeId> = of.types.into_iter().filter(is_wanted).collect();
+                let program = Value::OfTypes(program, types.clone());
+                Ok(Some(Compiled { program: Program::Value(Box::new(program)), types }))
+            }
             _ => Err(unsupported(&format!("a selection of {} from these items", self.model.name(wanted)))),
         }
     }

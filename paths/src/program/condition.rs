@@ -1,8 +1,9 @@
 //! Conditions: true, false or unknown of an item.
 
+use super::compare::{compares, is_joined};
 use super::reference::{is_resource, refers_to};
 use super::{Condition, Literal, OfType, Program, Scope};
-use crate::item::Item;
+use crate::item::{Item, Room};
 use fhir_bulk_codec::jsonb::numeric;
 use std::cmp::Ordering;
 use std::ops::ControlFlow::{Break, Continue};
@@ -40,6 +41,8 @@ impl Condition {
                 },
             },
             Condition::Not(condition) => condition.truth(scope, this).map(|holds| !holds),
+            Condition::Xor(a, b) => Some(a.truth(scope, this)? != b.truth(scope, this)?),
+            Condition::Compares(left, comparison, right) => compares(left, *comparison, right, scope, this),
         }
     }
 }
@@ -78,7 +81,10 @@ fn one<'j>(
 impl Literal {
     fn is(&self, item: &Item<'_>) -> bool {
         match self {
-            Literal::Text(text) => item.text() == Some(text.as_bytes()),
+            Literal::Text(text) => match item.text() {
+                Some(found) => found == text.as_bytes(),
+                None => item.pieces(&mut Room::default()).is_some_and(|pieces| is_joined(text.as_bytes(), pieces)),
+            },
             Literal::Boolean(value) => item.boolean() == Some(*value),
             Literal::Number(number) => {
                 item.number().is_some_and(|found| numeric::compare(found, number) == Some(Ordering::Equal))

@@ -5,12 +5,17 @@
 //! | `run` | the items that a program finds |
 //! | `condition` | true, false or unknown |
 //! | `reference` | what references refer to |
+//! | `value`, `compare` | what views have besides: computed values and their order |
 
+mod compare;
 mod condition;
 mod reference;
 mod run;
+mod value;
 
-use crate::item::Resource;
+use crate::arena::Arena;
+use crate::decimal::Decimal;
+use crate::item::{Item, Resource};
 use crate::model::TypeId;
 use std::cell::Cell;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -57,6 +62,99 @@ pub enum Program {
     Union(Vec<Program>),
     /// One boolean; none if it is unknown.
     Boolean(Box<Condition>),
+    /// What only views have.
+    Value(Box<Value>),
+}
+
+/// Values of views. They may be computed, so they need an arena: without one, texts are not put together.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// What a column has, of items that may be the resource itself, its `meta`, or such things inside of it.
+    Column(Program, Column),
+    /// A constant of the view, by its number in [`Scope::constants`].
+    Constant(usize),
+    /// `%rowIndex`
+    RowIndex,
+    /// `%context`
+    Context,
+    /// Those items that have one of these types.
+    OfTypes(Program, Vec<TypeId>),
+    /// `reference` of References, as FHIR has it.
+    Reference(Program),
+    /// The ids of resources of ours that References refer to; of one type, if it is named.
+    ReferenceKey(Program, Option<Box<str>>),
+    /// The texts of all items, with one between them.
+    Joined(Program, Box<str>),
+    /// Two texts, one after the other. With `&`, a missing one is empty.
+    Concatenated(Program, Program, Missing),
+    /// A number; none unless both operands are one number.
+    Arithmetic(Program, Operation, Program),
+    /// The first or last value that an item may stand for, by its precision; `true` for the last.
+    Boundary(Program, bool),
+}
+
+/// What columns have of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// `id`
+    Id,
+    /// `meta`, of which columns are parts.
+    Meta,
+    /// `meta.lastUpdated`
+    LastUpdated,
+    /// `meta.versionId`
+    VersionId,
+}
+
+/// What a missing operand makes of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is the empty text.
+    Empty,
+    /// There is no result.
+    Nothing,
+}
+
+/// An operation of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they have the names of FHIRPath")]
+pub enum Operation {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+}
+
+/// How two operands are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they have the names of FHIRPath")]
+pub enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// A constant of a view, with its type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Constant {
+    /// Its value.
+    pub value: ConstantValue,
+    /// Its type.
+    pub type_id: TypeId,
+}
+
+/// The value of a constant.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConstantValue {
+    /// A string or a time.
+    Text(Box<str>),
+    /// `true` or `false`
+    Boolean(bool),
+    /// A number.
+    Number(Decimal),
 }
 
 /// True, false or unknown of an item: FHIRPath's logic has three values, and unknown is an empty collection.
@@ -80,6 +178,10 @@ pub enum Condition {
     Or(Box<Condition>, Box<Condition>),
     /// It does not hold. Unknown if that is unknown.
     Not(Box<Condition>),
+    /// Just one of both holds.
+    Xor(Box<Condition>, Box<Condition>),
+    /// Two values compare so: numbers by size, times as far as their precision tells, texts by code points.
+    Compares(Box<Program>, Comparison, Box<Program>),
 }
 
 /// Which items have a type.
@@ -110,20 +212,56 @@ pub struct Scope<'a, 'j> {
     pub resource: Resource<'j>,
     /// The urls of servers whose resources are ours: a reference to `<base>/Patient/1` is one to `Patient/1`.
     pub bases: &'a [String],
+    /// What a view adds to it.
+    pub view: Option<Within<'j>>,
     /// How many items may still be looked at by criteria, and how many contained resources to find what references refer to.
     looks: Cell<usize>,
+    /// Whether a program ended early, because it had looked at too much or needed too much memory.
+    exhausted: Cell<bool>,
+}
+
+/// Where in a view a program runs.
+#[derive(Clone, Copy)]
+pub struct Within<'j> {
+    /// The constants of the view.
+    pub constants: &'j [Constant],
+    /// Where computed texts are put.
+    pub arena: &'j Arena,
+    /// The item on which the expression runs.
+    pub context: Item<'j>,
+    /// Its number among those that a `forEach` found.
+    pub row_index: i64,
 }
 
 /// The most looks: of a resource with very many contained ones, and as many references to them, each reference would look at
 /// all of them, and criteria within criteria multiply. Two hundred references to two hundred are 40,000 looks at most. What
 /// needs more is not found: within one row nothing interrupts a filter.
 const MAX_LOOKS: usize = 1_000_000;
+/// The same for each item of a view, whose programs say it if they end early.
+const MAX_LOOKS_OF_VIEWS: usize = 10_000_000;
 
 impl<'a, 'j> Scope<'a, 'j> {
     /// A resource, and the urls that are ours.
     #[inline]
     pub fn new(resource: Resource<'j>, bases: &'a [String]) -> Scope<'a, 'j> {
-        Scope { resource, bases, looks: Cell::new(MAX_LOOKS) }
+        Scope { resource, bases, view: None, looks: Cell::new(MAX_LOOKS), exhausted: Cell::new(false) }
+    }
+
+    /// The same for programs of a view.
+    pub fn within(resource: Resource<'j>, bases: &'a [String], view: Within<'j>) -> Scope<'a, 'j> {
+        let looks = Cell::new(MAX_LOOKS_OF_VIEWS);
+        Scope { resource, bases, view: Some(view), looks, exhausted: Cell::new(false) }
+    }
+
+    /// Whether a program ended early: what it found is not all that it should have found.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted.get()
+    }
+
+    /// Ends a program early.
+    fn exhaust(&self) -> ControlFlow<()> {
+        self.exhausted.set(true);
+        Break(())
     }
 
     /// Counts a look; breaks after the last one.
@@ -133,7 +271,7 @@ impl<'a, 'j> Scope<'a, 'j> {
                 self.looks.set(left);
                 Continue(())
             }
-            None => Break(()),
+            None => self.exhaust(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Scope;
 use super::run::member;
-use crate::item::Item;
+use crate::item::{Item, Value};
 use crate::model::TypeId;
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -64,4 +64,39 @@ fn contained_type<'j>(scope: &Scope<'_, 'j>, id: &[u8]) -> Option<&'j [u8]> {
         Continue(())
     });
     found
+}
+
+/// A Reference's `reference` as FHIR has it.
+pub(super) fn reference<'j>(item: &Item<'j>) -> Option<Value<'j>> {
+    let object = item.object()?;
+    let text = |name: &[u8]| object.clone().member(name).and_then(|value| value.string());
+    if let Some(text) = text(b"reference") {
+        return Some(Value::Joined(text));
+    }
+    if let (Some(of_type), Some(id)) = (text(b"resourceType"), text(b"id")) {
+        return Some(Value::Reference(of_type, "/", id));
+    }
+    match text(b"uri") {
+        Some(uri) => Some(Value::Joined(uri)),
+        None => text(b"localRef").map(|id| Value::Reference(b"", "#", id)),
+    }
+}
+
+/// Type and id of the resource of ours that a Reference refers to, also if it names a version.
+pub(super) fn target<'j>(item: &Item<'j>, bases: &[String]) -> Option<(&'j [u8], &'j [u8])> {
+    let object = item.object()?;
+    let text = |name: &[u8]| object.clone().member(name).and_then(|value| value.string());
+    if let (Some(of_type), Some(id)) = (text(b"resourceType"), text(b"id")) {
+        return Some((of_type, id));
+    }
+    let url = match text(b"uri") {
+        // A uri is one of ours only below a base.
+        Some(uri) => Some(without_base(uri, bases)).filter(|path| path.len() < uri.len())?,
+        None => without_base(text(b"reference")?, bases),
+    };
+    let mut parts = url.split(|byte| *byte == b'/');
+    let (of_type, id) = (parts.next()?, parts.next()?);
+    let is_type = of_type.first().is_some_and(u8::is_ascii_uppercase) && of_type.iter().all(u8::is_ascii_alphanumeric);
+    let is_version = parts.next().is_none_or(|rest| rest == b"_history");
+    (is_type && !id.is_empty() && is_version).then_some((of_type, id))
 }

@@ -57,6 +57,7 @@ impl Program {
                 Some(value) => sink(Item { value: Value::Boolean(value), type_id: TypeId::BOOLEAN }),
                 None => Continue(()),
             },
+            Program::Value(value) => value.run(scope, this, sink),
         }
     }
 
@@ -97,7 +98,7 @@ pub(super) fn member<'j>(
 /// A value, or the elements of an array. FHIR has no arrays in arrays, and no null but in arrays of primitives. A list that has
 /// to be one value, or a value that has to be a list, is not found: an index would not find it either.
 #[inline]
-fn values<'j>(
+pub(super) fn values<'j>(
     value: walk::Value<'j>,
     is_list: Option<bool>,
     type_id: TypeId,

@@ -1,7 +1,7 @@
 //! Tokens as trees.
 
 use super::lexer::{Token, tokens};
-use super::{Expression, Literal, Mistake, Operator};
+use super::{At, Expression, Literal, Mistake, Operator};
 
 /// How deep an expression may nest: parsing and compiling use the stack.
 const MAX_DEPTH: usize = 100;
@@ -29,22 +29,10 @@ pub fn parse(text: &str) -> Result<Expression, Mistake> {
     let mut parser = Parser { tokens, at: 0, depth: 0 };
     let expression = parser.operation(0)?;
     parser.expect_end()?;
-    if depth(&expression) > MAX_TREE {
+    if expression.depth() > MAX_TREE {
         return Err(Mistake::new("the expression is nested too deep"));
     }
     Ok(expression)
-}
-
-/// How deep a tree is. It has no more nodes than tokens.
-fn depth(expression: &Expression) -> usize {
-    1 + match expression {
-        Expression::This | Expression::Variable(_) | Expression::Literal(_) => 0,
-        Expression::Member(of, _) | Expression::Is(of, _) | Expression::As(of, _) | Expression::Negative(of) => {
-            depth(of)
-        }
-        Expression::Call(of, _, arguments) => arguments.iter().map(depth).max().unwrap_or(0).max(depth(of)),
-        Expression::Index(left, right) | Expression::Binary(left, _, right) => depth(left).max(depth(right)),
-    }
 }
 
 struct Parser {
@@ -69,6 +57,11 @@ const LEVELS: [&[(&str, Operator)]; 9] = [
 const TYPES: usize = 7;
 
 impl Parser {
+    /// Where the next token stands.
+    fn place(&self) -> At {
+        At(self.tokens[self.at].0)
+    }
+
     fn peek(&self) -> &Token {
         &self.tokens[self.at].1
     }
@@ -114,11 +107,12 @@ impl Parser {
         let mut left = self.operand(level)?;
         let mut count = 0;
         while let Some((sign, operator)) = operators.iter().find(|(sign, _)| self.is(sign)) {
+            let at = self.place();
             self.expect(sign)?;
             self.deeper()?;
             let right = self.operand(level)?;
             self.depth -= 1;
-            left = Expression::Binary(Box::new(left), *operator, Box::new(right));
+            left = Expression::Binary(Box::new(left), *operator, Box::new(right), at);
             // The tree is as deep as they are many.
             count += 1;
             if count > MAX_OPERATORS {
@@ -132,19 +126,21 @@ impl Parser {
         let mut operand = self.operation(level + 1)?;
         while level + 1 == TYPES && (self.is("is") || self.is("as")) {
             let is = self.skip("is") || !self.skip("as");
+            let at = self.place();
             let name = self.type_name()?;
-            operand =
-                if is { Expression::Is(Box::new(operand), name) } else { Expression::As(Box::new(operand), name) };
+            let of = Box::new(operand);
+            operand = if is { Expression::Is(of, name, at) } else { Expression::As(of, name, at) };
         }
         Ok(operand)
     }
 
     fn unary(&mut self) -> Result<Expression, Mistake> {
+        let at = self.place();
         if self.skip("-") {
             self.deeper()?;
             let of = self.unary()?;
             self.depth -= 1;
-            return Ok(Expression::Negative(Box::new(of)));
+            return Ok(Expression::Negative(Box::new(of), at));
         }
         self.skip("+");
         self.path()
@@ -175,7 +171,8 @@ impl Parser {
     }
 
     fn term(&mut self) -> Result<Expression, Mistake> {
-        let literal = |literal| Ok(Expression::Literal(literal));
+        let at = self.place();
+        let literal = |literal| Ok(Expression::Literal(literal, at));
         match self.peek().clone() {
             Token::Sign("(") => {
                 self.next();
@@ -202,7 +199,7 @@ impl Parser {
             }
             Token::Variable(name) => {
                 self.next();
-                Ok(Expression::Variable(name))
+                Ok(Expression::Variable(name, at))
             }
             Token::Special(name) if name == "this" => {
                 self.next();
@@ -219,6 +216,7 @@ impl Parser {
 
     /// A member or a call.
     fn invocation(&mut self, of: Expression) -> Result<Expression, Mistake> {
+        let at = self.place();
         let name = match self.peek() {
             Token::Name(name) | Token::Quoted(name) => name.clone(),
             Token::Special(name) if name == "this" => {
@@ -229,7 +227,7 @@ impl Parser {
         };
         self.next();
         if !self.skip("(") {
-            return Ok(Expression::Member(Box::new(of), name));
+            return Ok(Expression::Member(Box::new(of), name, at));
         }
         let mut arguments = Vec::new();
         while !self.skip(")") {
@@ -238,7 +236,7 @@ impl Parser {
             }
             arguments.push(self.operation(0)?);
         }
-        Ok(Expression::Call(Box::new(of), name, arguments))
+        Ok(Expression::Call(Box::new(of), name, arguments, at))
     }
 
     /// A type's name, without `FHIR.` or `System.` before it.
@@ -269,25 +267,29 @@ mod tests {
     use super::*;
 
     fn member(of: Expression, name: &str) -> Expression {
-        Expression::Member(Box::new(of), name.to_owned())
+        Expression::Member(Box::new(of), name.to_owned(), At(0))
     }
 
     #[test]
     fn operators_bind_as_fhirpath_says() {
         // A union binds tighter than a comparison, and looser than `as`.
         let name = |name| Box::new(member(Expression::This, name));
-        let union =
-            Expression::Binary(name("a"), Operator::Union, Box::new(Expression::As(name("b"), "Quantity".to_owned())));
-        let compared = Expression::Binary(Box::new(union), Operator::NotEqual, name("c"));
-        let both = Expression::Binary(Box::new(compared), Operator::And, name("d"));
+        let union = Expression::Binary(
+            name("a"),
+            Operator::Union,
+            Box::new(Expression::As(name("b"), "Quantity".to_owned(), At(0))),
+            At(0),
+        );
+        let compared = Expression::Binary(Box::new(union), Operator::NotEqual, name("c"), At(0));
+        let both = Expression::Binary(Box::new(compared), Operator::And, name("d"), At(0));
         assert_eq!(parse("a | b as FHIR.Quantity != c and d").unwrap(), both);
         assert_eq!(parse("(a | (b as Quantity)) != (c) /* why */ and `d` // because").unwrap(), both);
     }
 
     #[test]
     fn literals_and_calls() {
-        let url = Expression::Literal(Literal::Text("it's \\ \u{e9}".to_owned()));
-        let call = Expression::Call(Box::new(member(Expression::This, "a")), "extension".to_owned(), vec![url]);
+        let url = Expression::Literal(Literal::Text("it's \\ \u{e9}".to_owned()), At(0));
+        let call = Expression::Call(Box::new(member(Expression::This, "a")), "extension".to_owned(), vec![url], At(0));
         assert_eq!(parse(r"a.extension('it\'s \\ \u00e9').value").unwrap(), member(call, "value"));
         for (text, literal) in [
             ("1.50", Literal::Number("1.50".to_owned())),
@@ -295,9 +297,9 @@ mod tests {
             ("{}", Literal::Empty),
             ("true", Literal::Boolean(true)),
         ] {
-            assert_eq!(parse(text).unwrap(), Expression::Literal(literal));
+            assert_eq!(parse(text).unwrap(), Expression::Literal(literal, At(0)));
         }
-        let number = Expression::Literal(Literal::Number("1".to_owned()));
+        let number = Expression::Literal(Literal::Number("1".to_owned()), At(0));
         assert_eq!(parse("1.a").unwrap(), member(number, "a"));
     }
 

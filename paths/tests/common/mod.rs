@@ -31,6 +31,7 @@ impl Stored {
             id: &self.id,
             resource_type: &self.resource_type,
             last_updated: self.last_updated,
+            version_id: None,
             json: &self.jsonb,
         }
     }

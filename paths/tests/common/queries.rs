@@ -63,7 +63,7 @@ fn of_item(version: Version, kind: Kind, item: &Item<'_>) -> Vec<String> {
             write_value(version, type_name, value, &mut out);
             serde_json::from_slice(&out).unwrap()
         }
-        Found::Root(_) | Found::Instant(_) => return Vec::new(),
+        _ => return Vec::new(),
     };
     match kind {
         Kind::Token => token(type_name, &json),

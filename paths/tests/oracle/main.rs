@@ -79,6 +79,7 @@ fn written(version: Version, item: &Item<'_>, line: &Value) -> Value {
             write_value(version, Model::of(version).name(item.type_id), value, &mut out);
             serde_json::from_slice(&out).unwrap()
         }
+        _ => panic!("search parameters find what is stored"),
     }
 }
 

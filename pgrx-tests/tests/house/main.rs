@@ -12,6 +12,7 @@ const CRATES: [&str; 10] = [
     "src",
     "bench/src",
     "codec/src",
+    "views/src",
     "feed/src",
     "pg/src",
     "pg-tests/src",
