@@ -1,7 +1,8 @@
 //! Conditions: true, false or unknown of an item.
 
 use super::compare::{compares, is_joined};
-use super::reference::{is_resource, refers_to};
+use super::reference::refers_to;
+use super::run::is_resource;
 use super::{Condition, Literal, OfType, Program, Scope};
 use crate::item::{Item, Room};
 use fhir_bulk_codec::jsonb::numeric;

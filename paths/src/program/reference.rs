@@ -6,12 +6,6 @@ use crate::item::{Item, Value};
 use crate::model::TypeId;
 use std::ops::ControlFlow::{Break, Continue};
 
-/// Whether an item, a resource within another one, has a type.
-pub(super) fn is_resource(item: &Item<'_>, name: &str) -> bool {
-    let found = item.object().and_then(|object| object.member(b"resourceType"));
-    found.and_then(|found| found.string()) == Some(name.as_bytes())
-}
-
 /// Whether an item is a reference to a resource of a type, as far as the reference and the resource around it tell.
 pub(super) fn refers_to(scope: &Scope<'_, '_>, item: &Item<'_>, name: &str) -> bool {
     let Some(object) = item.object() else { return false };

@@ -1,6 +1,5 @@
 //! The items that a program finds.
 
-use super::reference::is_resource;
 use super::{Program, Scope};
 use crate::item::{Item, Resource, Value};
 use crate::model::TypeId;
@@ -126,4 +125,10 @@ fn choice<'j>(item: Item<'j>, types: &[(Box<str>, TypeId)], sink: &mut Sink<'_, 
         }
     }
     Continue(())
+}
+
+/// Whether an item, a resource within another one, has a type.
+pub(super) fn is_resource(item: &Item<'_>, name: &str) -> bool {
+    let found = item.object().and_then(|object| object.member(b"resourceType"));
+    found.and_then(|found| found.string()) == Some(name.as_bytes())
 }

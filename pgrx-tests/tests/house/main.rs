@@ -8,18 +8,19 @@ use graph::Crate;
 use std::path::Path;
 
 /// All crates but this one, with where their sources are.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 12] = [
     "src",
     "bench/src",
     "codec/src",
-    "views/src",
     "feed/src",
+    "paths/src",
     "pg/src",
     "pg-tests/src",
     "proxy/src",
     "sample/src",
     "thread/src",
     "transfer/src",
+    "views/src",
 ];
 
 #[test]

@@ -1,6 +1,6 @@
 //! Rows as CSV.
 
-use super::RowWriter;
+use super::writer::RowWriter;
 use crate::cell::{Cell, Texts};
 use crate::plan::View;
 use fhir_bulk_codec::rows::csv::Csv;

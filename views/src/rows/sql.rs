@@ -1,6 +1,6 @@
 //! Rows as `INSERT` statements.
 
-use super::RowWriter;
+use super::writer::RowWriter;
 use crate::cell::{Cell, Scalar, Texts, scalar};
 use crate::plan::View;
 use fhir_bulk_codec::rows::sql::{Inserts, write_literal};
