@@ -241,6 +241,15 @@ BEGIN
     END LOOP;
 END
 $$;
+CREATE FUNCTION @extschema@.dump_csv(resource_type text, options jsonb DEFAULT '{}') RETURNS SETOF text
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'dump_csv_wrapper';
+CREATE FUNCTION @extschema@.dump_csv_chunks(resource_type text, gzip boolean DEFAULT false, options jsonb DEFAULT '{}',
+    chunk_bytes integer DEFAULT 65536) RETURNS SETOF bytea
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'dump_csv_chunks_wrapper';
+COMMENT ON FUNCTION @extschema@.dump_csv(text, jsonb) IS
+    'The live resources of a type as a CSV table with a column for each path, the header first. Call it in the target list: SELECT dump_csv(''Patient'')';
+COMMENT ON FUNCTION @extschema@.dump_csv_chunks(text, boolean, jsonb, integer) IS
+    'The live resources of a type as a CSV table with a column for each path, in pieces of chunk_bytes, gzipped on request';
 CREATE FUNCTION @extschema@.bulk_search_parameters()
     RETURNS TABLE (resource_type text, name text, kind text, url text)
     STABLE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_search_parameters_wrapper';

@@ -63,6 +63,10 @@ COMMENT ON FUNCTION bulk_dump_chunks(text, timestamptz, boolean, boolean, intege
     'All live resources of a type, or those that a search query finds, as NDJSON in pieces of chunk_bytes, gzipped on request';
 COMMENT ON FUNCTION bulk_read(text, text, boolean) IS
     'A live resource by its id; NULL if there is none that you may see';
+COMMENT ON FUNCTION dump_csv(text, jsonb) IS
+    'The live resources of a type as a CSV table with a column for each path, the header first. Call it in the target list: SELECT dump_csv(''Patient'')';
+COMMENT ON FUNCTION dump_csv_chunks(text, boolean, jsonb, integer) IS
+    'The live resources of a type as a CSV table with a column for each path, in pieces of chunk_bytes, gzipped on request';
 COMMENT ON FUNCTION dump_sql(text, text, jsonb) IS
     'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk, one a row; the query only reads. Call it in the target list: SELECT dump_sql(''SELECT …'')';
 COMMENT ON FUNCTION dump_sql_chunks(text, text, boolean, jsonb, integer) IS

@@ -2,6 +2,7 @@
 
 use fhir_bulk_codec::rows::sql::write_identifier;
 use fhir_bulk_pg::catalog;
+use fhir_bulk_pg::datum;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde_json::{Map, Value};
@@ -69,6 +70,17 @@ impl Options {
             Error::invalid_argument(format!("{by} needs the option {name}"))
                 .hint(format!("For example options => '{example}'."))
         })
+    }
+
+    /// Takes a member that is a point in time, in microseconds since 2000-01-01T00:00:00Z.
+    ///
+    /// # Errors
+    /// 22023 for another value.
+    pub fn instant(&mut self, name: &str) -> Result<Option<i64>> {
+        let expected = || wrong(name, "a timestamp, such as \"2025-01-01T00:00:00Z\"");
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let text = value.as_str().and_then(|text| CString::new(text).ok()).ok_or_else(expected)?;
+        datum::timestamptz(&text).map(Some).map_err(|why| expected().detail(format!("{}.", why.message())))
     }
 
     /// Takes a member that is a whole number within bounds.

@@ -2,7 +2,7 @@
 
 use crate::arguments::required;
 use crate::settings::{self, VersionId};
-use crate::store::{Filter, Reader, ResourceTable, ResourceType, Rows};
+use crate::store::{Filter, Live, Reader, ResourceTable, ResourceType, Rows};
 use crate::stream::{ChunkStream, LineStream, chunk_size};
 use fhir_bulk_codec::resource::{Form, Writer};
 use fhir_bulk_pg::cursor::Calling;
@@ -43,9 +43,6 @@ fn bulk_dump_chunks(
     ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 
-/// 1. check the arguments
-/// 2. lock the table
-/// 3. compile the filter, and start to read
 fn open(
     resource_type: Option<&str>,
     since: Option<TimestampWithTimeZone>,
@@ -54,12 +51,20 @@ fn open(
 ) -> Result<Reader> {
     let name = required(resource_type, "resource_type")?;
     let form = if required(fhir, "fhir")? { Form::Fhir(settings::fhir_version()) } else { Form::Aidbox };
+    let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
+    Ok(Reader::of(open_type(name, since.map(i64::from), filter)?, writer))
+}
+
+/// 1. find the table of a type, and lock it
+/// 2. compile the filter, and start to read
+///
+/// # Errors
+/// 42P01 for a type without a table; those of a filter, and of [`Live::open`].
+pub fn open_type(name: &str, since: Option<i64>, filter: Option<&str>) -> Result<Live> {
     // An invalid name gets the same error as a type without a table.
     let resource_type = ResourceType::new(name).map_err(|_| crate::store::unknown(name))?;
     let table = ResourceTable::lock_to_read(&resource_type)?;
-    let writer = Writer::new(form, &settings::created_at_url(), settings::version_id() == VersionId::String);
-    let rows = since.map_or(Rows::All, |at| Rows::CreatedAfter(at.into()));
     let filter = filter.map(|query| Filter::new(query, resource_type.canonical())).transpose()?;
     filter.iter().for_each(Filter::warn);
-    Reader::open(&table, resource_type.canonical(), rows, filter, writer)
+    Live::open(&table, resource_type.canonical(), since.map_or(Rows::All, Rows::CreatedAfter), filter)
 }

@@ -2,7 +2,7 @@
 //!
 //! | floor | contents |
 //! |---|---|
-//! | [`copy`], [`dump`], [`read`], [`sql_dump`], [`views`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`copy`], [`dump`], [`dump_csv`], [`read`], [`sql_dump`], [`views`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`], [`sink`] | the sources of loads, the targets of exports |
 //! | [`store`] | resource tables: name, create, read, write |
@@ -24,6 +24,7 @@ use pgrx::prelude::*;
 mod arguments;
 mod copy;
 mod dump;
+mod dump_csv;
 mod export;
 mod extension;
 mod file_url;

@@ -105,6 +105,7 @@ impl<'a> Row<'a> {
 unsafe extern "C-unwind" {
     // executor.h; not pgrx's wrapper: `whole` says why.
     fn ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+    fn ExecutorRewind(query: *mut pg_sys::QueryDesc);
 }
 
 /// The receiver to which PostgreSQL passes rows. PostgreSQL expects its own struct as the first member.
@@ -230,6 +231,20 @@ impl Cursor {
             Some(error) => Err(error),
             None if paused => Ok(Fetched::Paused),
             None => Ok(Fetched::End),
+        }
+    }
+
+    /// Goes back to the first row. The snapshot stays the same, so the rows are the same again, as far as the functions that
+    /// the query calls have the same results.
+    pub fn rewind(&mut self) {
+        let query = self.query.get();
+        assert!(!query.is_null(), "the query has been ended");
+        // SAFETY: the query is open, and only reads. Nodes of its plan that keep no rows run again.
+        unsafe {
+            let text = CStr::from_ptr((*query).sourceText);
+            pg_sys::PushActiveSnapshot((*query).snapshot);
+            whole::call(text, || ExecutorRewind(query));
+            pg_sys::PopActiveSnapshot();
         }
     }
 

@@ -123,30 +123,45 @@ impl Live {
         check_moment(&self.cursor)
     }
 
-    /// Passes resources to `handle` until it breaks, each with its creation time, if there is one.
+    /// Passes resources to `handle` until it breaks, each with its creation time, if there is one. After the last one the query
+    /// is closed.
     ///
     /// # Errors
     /// The errors of `handle`; 22004 for a row without an id or a resource.
-    pub fn each(
+    pub fn each(&mut self, handle: impl FnMut(Resource<'_>, Option<i64>) -> Result<ControlFlow<()>>) -> Result<More> {
+        match self.fetch(handle)? {
+            Fetched::Paused => Ok(More::Yes),
+            Fetched::End => {
+                self.cursor.close();
+                Ok(More::No)
+            }
+        }
+    }
+
+    /// Passes all resources to `handle`, and goes back to the first: what is read next are the same rows again, under the
+    /// same snapshot.
+    ///
+    /// # Errors
+    /// As for [`Live::each`].
+    pub fn look_through(&mut self, mut handle: impl FnMut(Resource<'_>) -> Result<()>) -> Result<()> {
+        self.fetch(|resource, _| handle(resource).map(ControlFlow::Continue))?;
+        self.cursor.rewind();
+        Ok(())
+    }
+
+    fn fetch(
         &mut self,
         mut handle: impl FnMut(Resource<'_>, Option<i64>) -> Result<ControlFlow<()>>,
-    ) -> Result<More> {
+    ) -> Result<Fetched> {
         let Live { cursor, resource_type, filter } = self;
         let filter = filter.as_ref();
-        let fetched = cursor.fetch(|row| {
+        cursor.fetch(|row| {
             let resource = resource(row, resource_type)?;
             if filter.is_some_and(|filter| !filter.matches(resource)) {
                 return Ok(ControlFlow::Continue(()));
             }
             handle(resource, instant(row, 3))
-        })?;
-        match fetched {
-            Fetched::Paused => Ok(More::Yes),
-            Fetched::End => {
-                cursor.close();
-                Ok(More::No)
-            }
-        }
+        })
     }
 }
 

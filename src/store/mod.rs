@@ -33,7 +33,7 @@ pub use moment::written_anew;
 pub use name::ResourceType;
 pub use parameters::search_parameters;
 pub use patients::Patients;
-pub use read::Reader;
+pub use read::{Reader, not_an_object};
 pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
 pub use table::{ResourceTable, make_sequence, next_txid, unknown};

@@ -39,13 +39,13 @@ impl Reader {
         filter: Option<Filter>,
         writer: Writer,
     ) -> Result<Reader> {
-        Ok(Reader {
-            live: Live::open(table, resource_type, rows, filter)?,
-            writer,
-            last_updated: Instant::default(),
-            created_at: Instant::default(),
-            zone: Zone::Session,
-        })
+        Ok(Reader::of(Live::open(table, resource_type, rows, filter)?, writer))
+    }
+
+    /// Writes rows that are being read.
+    pub fn of(live: Live, writer: Writer) -> Reader {
+        let (last_updated, created_at) = (Instant::default(), Instant::default());
+        Reader { live, writer, last_updated, created_at, zone: Zone::Session }
     }
 
     /// Writes instants in UTC instead of the session's TimeZone.
@@ -67,7 +67,7 @@ impl Reader {
         Ok(self)
     }
 
-    /// Passes resources to `handle` until it breaks.
+    /// Passes resources to `handle` until it breaks. After the last one the query is closed.
     ///
     /// # Errors
     /// As for [`Live::each`].
@@ -110,11 +110,7 @@ impl Stored<'_> {
     /// # Errors
     /// 22023 if it is not an object.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<()> {
-        self.writer.write(&self.envelope, self.resource.json, out).map_err(|_| {
-            let Resource { id, resource_type, .. } = self.resource;
-            Error::invalid_argument(format!("the resource of {resource_type} \"{id}\" is not a JSON object"))
-                .hint("Correct or delete this row; a resource is an object.")
-        })
+        self.writer.write(&self.envelope, self.resource.json, out).map_err(|_| not_an_object(&self.resource))
     }
 }
 
@@ -135,4 +131,11 @@ impl Instant {
         }
         Some(&self.text)
     }
+}
+
+/// The error for a resource that is not an object (22023).
+pub fn not_an_object(resource: &Resource<'_>) -> Error {
+    let Resource { id, resource_type, .. } = resource;
+    Error::invalid_argument(format!("the resource of {resource_type} \"{id}\" is not a JSON object"))
+        .hint("Correct or delete this row; a resource is an object.")
 }

@@ -5,6 +5,7 @@ use crate::fhir::definitions::{Definitions, Element, NodeId, Typed};
 use crate::fhir::table::Table;
 use crate::jsonb::text::{Open, Text};
 use crate::jsonb::walk::{Container, Slice, Value};
+use crate::reuse::emptied;
 use std::mem::replace;
 
 /// A container that is being written.
@@ -57,13 +58,6 @@ impl Stacks<'_> {
     pub fn reuse<'other>(self) -> Stacks<'other> {
         Stacks { outer: emptied(self.outer), open: emptied(self.open) }
     }
-}
-
-/// An empty vector with the same memory and another lifetime. The standard library collects in place if the types have the
-/// same layout.
-fn emptied<A, B>(mut items: Vec<A>) -> Vec<B> {
-    items.clear();
-    items.into_iter().map(|_| unreachable!("cleared")).collect()
 }
 
 /// Writes the values of a resource, and converts those within known structures.

@@ -113,6 +113,7 @@ fn a_schema_full_of_traps_before_pg_catalog_in_search_path_changes_nothing() {
         2500
     );
     assert_eq!(rows(&mut client, "SELECT public.bulk_dump_chunks('Group', gzip => true)").len(), 1);
+    assert_eq!(rows(&mut client, "SELECT public.dump_csv('Patient', '{\"since\": \"1999-01-01\"}')").len(), 2501);
     assert_eq!(
         rows(&mut client, "SELECT public.bulk_create_table('Device')::pg_catalog.oid::pg_catalog.regclass").len(),
         1

@@ -15,7 +15,8 @@ fn the_functions_have_the_names_and_arguments_that_clients_call() {
     let found = rows(
         &mut client,
         &format!("SELECT proname || '(' || pg_get_function_arguments(p.oid) || ') ' || pg_get_function_result(p.oid) {MEMBERS}
-                  AND proname IN ('bulk_dump', 'bulk_dump_chunks', 'bulk_load', 'bulk_create_table', 'bulk_create_view', 'dump_view', 'dump_view_chunks')
+                  AND proname IN ('bulk_dump', 'bulk_dump_chunks', 'bulk_load', 'bulk_create_table', 'bulk_create_view', 'dump_view', 'dump_view_chunks', 'dump_csv',
+                  'dump_csv_chunks')
                   ORDER BY 1"),
     );
     assert_eq!(
@@ -26,6 +27,8 @@ fn the_functions_have_the_names_and_arguments_that_clients_call() {
             "bulk_dump(resource_type text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, fhir boolean DEFAULT false, filter text DEFAULT NULL::text) SETOF text",
             "bulk_dump_chunks(resource_type text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, fhir boolean DEFAULT false, gzip boolean DEFAULT false, chunk_bytes integer DEFAULT 65536, filter text DEFAULT NULL::text) SETOF bytea",
             "bulk_load(source text, resource_type text DEFAULT NULL::text, fhir boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb) jsonb",
+            "dump_csv(resource_type text, options jsonb DEFAULT '{}'::jsonb) SETOF text",
+            "dump_csv_chunks(resource_type text, gzip boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb, chunk_bytes integer DEFAULT 65536) SETOF bytea",
             "dump_view(view jsonb, format text DEFAULT 'csv'::text, options jsonb DEFAULT '{}'::jsonb) SETOF text",
             "dump_view_chunks(view jsonb, format text DEFAULT 'csv'::text, gzip boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb, chunk_bytes integer DEFAULT 65536) SETOF bytea",
         ]
@@ -39,7 +42,7 @@ fn reading_functions_are_stable_and_all_are_parallel_unsafe_and_run_with_the_cal
     let found = rows(
         &mut client,
         &format!(
-            "SELECT proname, provolatile, proparallel, prosecdef, proisstrict {MEMBERS} AND proname ~ '^(bulk_(dump|load|create)|dump_view)' ORDER BY 1"
+            "SELECT proname, provolatile, proparallel, prosecdef, proisstrict {MEMBERS} AND proname ~ '^(bulk_(dump|load|create)|dump_view|dump_csv)' ORDER BY 1"
         ),
     );
     assert_eq!(
@@ -51,6 +54,8 @@ fn reading_functions_are_stable_and_all_are_parallel_unsafe_and_run_with_the_cal
             "bulk_dump_chunks|s|u|f|f",
             "bulk_load|v|u|f|f",
             "bulk_load_result|v|u|f|t",
+            "dump_csv|s|u|f|f",
+            "dump_csv_chunks|s|u|f|f",
             "dump_view|s|u|f|f",
             "dump_view_chunks|s|u|f|f"
         ]

@@ -191,6 +191,10 @@ fn dumps_in_rows_chunks_and_gzip_can_be_cancelled() {
         "bulk_dump_chunks('Patient')",
         "bulk_dump_chunks('Patient', gzip => true)",
         "bulk_dump_chunks('Patient', gzip => true, chunk_bytes => 16777216)",
+        "dump_csv('Patient')",
+        // Only the first reading.
+        "dump_csv('Patient', '{\"filter\": \"gender=none\"}')",
+        "dump_csv_chunks('Patient', gzip => true)",
     ] {
         let many = format!("SELECT count(*) FROM (SELECT {dump} FROM generate_series(1, 1000)) AS d");
         assert_timed_out(&database, &many);

@@ -53,6 +53,8 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
         "bulk_dump('Patient', filter => 'name:contains=family 1,odegard&birthdate:missing=false')",
         "bulk_dump_chunks('Patient', gzip => true)",
         "bulk_dump_chunks('Patient', gzip => true, chunk_bytes => 1024)",
+        "dump_csv('Patient')",
+        "dump_csv_chunks('Patient', gzip => true)",
         "dump_sql('TABLE patient')",
         "dump_sql('SELECT *, ARRAY[ts, cts], patient FROM patient', 'ndjson')",
         "dump_sql_chunks('TABLE patient', 'json')",
@@ -96,6 +98,8 @@ fn one_huge_resource_does_not_keep_its_memory() {
             rows(&mut client, "SELECT sum(length(line)) > 40000000 FROM (SELECT bulk_dump('Patient') AS line) AS d"),
             ["t"]
         );
+        let sum = "SELECT sum(length(line)) > 40000000 FROM (SELECT dump_csv('Patient') AS line) AS d";
+        assert_eq!(rows(&mut client, sum), ["t"]);
         for format in ["'csv'", "'ndjson'", "'sql', '{\"table\": \"t\"}'"] {
             let dump = format!("dump_sql('TABLE patient', {format}) AS line");
             let sum = format!("SELECT sum(length(line)) > 40000000 FROM (SELECT {dump}) AS d");
@@ -161,6 +165,7 @@ fn a_thousand_dumps_that_end_early_in_one_transaction_leave_no_memory_behind() {
                     .len(),
                 1
             );
+            assert_eq!(rows(&mut client, "SELECT dump_csv('Patient') LIMIT 1").len(), 1);
         }
     };
     dump(50);

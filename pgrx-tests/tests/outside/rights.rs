@@ -37,13 +37,13 @@ fn only_reading_functions_are_public() {
             &mut nobody,
             "SELECT proname, has_function_privilege(p.oid, 'EXECUTE') FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
              WHERE d.classid = 'pg_proc'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
-               AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk') AND proname ~ '^bulk_(load|create|dump)' ORDER BY 1"
+               AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk') AND proname ~ '^(bulk_(load|create|dump)|dump_csv)' ORDER BY 1"
         ),
-        ["bulk_create_table|f", "bulk_dump|t", "bulk_dump_chunks|t", "bulk_load|f", "bulk_load_result|t"]
+        ["bulk_create_table|f", "bulk_dump|t", "bulk_dump_chunks|t", "bulk_load|f", "bulk_load_result|t", "dump_csv|t", "dump_csv_chunks|t"]
     );
     // What it may not read it may not dump.
     aidbox_tables(&mut database.connect(), &["Patient"]);
-    for function in ["bulk_dump", "bulk_dump_chunks"] {
+    for function in ["bulk_dump", "bulk_dump_chunks", "dump_csv", "dump_csv_chunks"] {
         assert_error(&fails(&mut nobody, &format!("SELECT {function}('Patient')")), "42501", &["patient"]);
     }
 }

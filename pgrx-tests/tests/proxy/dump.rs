@@ -175,3 +175,38 @@ fn a_role_dumps_what_its_grants_and_policies_let_it_see() {
     assert_eq!(dump("/Patient/$dump").text(), AIDBOX_PATIENTS.lines().nth(1).unwrap().to_owned() + "\n");
     outcome(&dump("/Appointment/$dump"), 403);
 }
+
+#[test]
+fn a_client_of_aidboxs_dump_csv_gets_the_table_of_the_documentation() {
+    let service = service();
+    let table = "citizenship.0.code.text,id,name.0.given.0,resourceType\n,pt-1,Alice,Patient\n,pt-2,Bob,Patient\nru,pt-3,Charles,Patient\n";
+    for path in ["/Patient/$dump-csv", "/Patient/%24dump-csv?gzip=false"] {
+        let response = service.send(Request::get(path));
+        assert_eq!((response.status, response.text().as_str()), (200, table), "{path}");
+        assert_eq!(response.header("content-type"), Some("text/csv"));
+        assert_eq!(response.header("transfer-encoding"), Some("chunked"));
+        assert!(response.is_whole);
+    }
+    let response = service.send(Request::get("/Patient/$dump-csv?gzip=true"));
+    assert_eq!(response.header("content-encoding"), Some("gzip"));
+    assert_eq!(gunzip(&response.body), table.as_bytes());
+    let one = service.send(Request::get("/Patient/$dump-csv?_filter=_id%3Dpt-3&_since=2020-01-01T00:00:00+01:00"));
+    assert_eq!(one.text(), "citizenship.0.code.text,id,name.0.given.0,resourceType\nru,pt-3,Charles,Patient\n");
+    let none = service.send(Request::get("/Patient/$dump-csv?_since=2999-01-01"));
+    assert_eq!((none.status, none.text().as_str()), (200, "id,resourceType\n"));
+    for (path, status) in [
+        ("/Practitioner/$dump-csv", 404),
+        ("/fhir/Patient/$dump-csv", 404),
+        ("/Patient/$dump-csv?fhir=true", 400),
+        ("/Patient/$dump-csv?_since=2021-02-30", 400),
+        ("/Patient/$dump-csv?_filter=colour%3Dred", 400),
+        ("/Patient/$dump-csv?_filter=", 400),
+    ] {
+        outcome(&service.send(Request::get(path)), status);
+    }
+    outcome(&service.send(Request::get("/Patient/$dump-csv").header("Accept", "application/json")), 406);
+    outcome(&service.send(Request::new("POST", "/Patient/$dump-csv")), 405);
+    let reader = crate::support::role(&service.database, "reader");
+    let response = service.proxy.send(&Request::get("/Patient/$dump-csv").basic(&reader, crate::support::PASSWORD));
+    outcome(&response, 403);
+}

@@ -8,7 +8,16 @@ use crate::support::{PASSWORD, Service, aidbox_rows, outcome, role};
 #[test]
 fn addresses_methods_and_versions_that_are_not_served_say_so() {
     let service = Service::new();
-    for path in ["/", "/Patient", "/Patient/$everything", "/$dump", "/fhir/Patient/$dump", "/metadata", "/%"] {
+    for path in [
+        "/",
+        "/Patient",
+        "/Patient/$everything",
+        "/$dump",
+        "/fhir/Patient/$dump",
+        "/fhir/Patient/$dump-csv",
+        "/metadata",
+        "/%",
+    ] {
         outcome(&service.send(Request::get(path)), 404);
     }
     let response = service.send(Request::new("DELETE", "/Patient/$dump"));

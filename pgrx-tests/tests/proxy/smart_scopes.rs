@@ -121,7 +121,8 @@ fn each_route_is_open_to_the_scopes_that_it_names_and_to_no_others_whatever_the_
                 let response = service.proxy.send(&with(&token, request(&route)));
                 let told = format!("{client} {text}: {} {}: {}", route.method, route.path, response.text());
                 assert_eq!(is_closed(&response), !opens(scopes, &route), "{told}");
-                let shows = ["$dump", "/fhir/{type}/{id}", "$export"].iter().any(|end| route.path.ends_with(end));
+                let shows =
+                    ["$dump", "$dump-csv", "/fhir/{type}/{id}", "$export"].iter().any(|end| route.path.ends_with(end));
                 if client == "reads" && route.method == "GET" && shows && opens(scopes, &route) {
                     assert!([200, 202, 404, 429].contains(&response.status), "{told}");
                 }
@@ -153,6 +154,7 @@ fn a_token_of_all_scopes_opens_what_has_types_and_nothing_else() {
         "/fhir/{type}/$load",
         "/fhir/{type}/{id}",
         "/{type}/$dump",
+        "/{type}/$dump-csv",
         "/{type}/$load",
     ];
     assert_eq!(open, BTreeSet::from(expected));

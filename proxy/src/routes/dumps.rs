@@ -1,8 +1,9 @@
-//! `$dump` and `$dump-sql`: return resources of a type, or rows of a query.
+//! `$dump`, `$dump-csv` and `$dump-sql`: return resources of a type, as they are or as a table, or rows of a query.
 
 use axum::body::Body;
 use axum::extract::Path;
 use axum::response::Response;
+use serde_json::{Map, Value};
 use tokio_postgres::types::Type;
 
 use crate::database::session::Access;
@@ -13,16 +14,8 @@ use crate::response::{NDJSON, stream};
 
 /// Returns the resources of a type, all or those that a filter lets through.
 pub async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<Response> {
-    let filter = call.parameters.query("_filter")?;
-    let (since, fhir, gzip) =
-        (call.parameters.instant("_since")?, call.parameters.flag("fhir")?, call.parameters.flag("gzip")?);
-    call.answers(NDJSON).map_err(|problem| match &filter {
-        Some(_) if problem.parameter.is_some() => {
-            Problem { message: problem.message + "; an & within _filter is written %26", ..problem }
-        }
-        _ => problem,
-    })?;
-    call.streams()?;
+    let fhir = call.parameters.flag("fhir")?;
+    let Asked { since, filter, gzip } = asked(&mut call, NDJSON)?;
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
     let pieces = session
         .pieces(
@@ -37,6 +30,47 @@ pub async fn dump(mut call: Call, Path(resource_type): Path<String>) -> Result<R
         )
         .await?;
     Ok(stream(&call, NDJSON[0], gzip, pieces))
+}
+
+/// Returns the resources of a type as a table with a column for each path.
+pub async fn dump_csv(mut call: Call, Path(resource_type): Path<String>) -> Result<Response> {
+    let Asked { since, filter, gzip } = asked(&mut call, CSV)?;
+    let given = [("since", since), ("filter", filter)];
+    let options: Map<String, Value> =
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
+    let options = Value::Object(options).to_string();
+    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
+    let pieces = session
+        .pieces(
+            "dump_csv_chunks($1, $2, $3::pg_catalog.jsonb)",
+            &[(&resource_type, Type::TEXT), (&gzip, Type::BOOL), (&options, Type::TEXT)],
+        )
+        .await?;
+    Ok(stream(&call, CSV[0], gzip, pieces))
+}
+
+/// The media type of a table.
+const CSV: &[&str] = &["text/csv"];
+
+/// What a request for the resources of a type has, whatever their form.
+struct Asked {
+    since: Option<String>,
+    filter: Option<String>,
+    gzip: bool,
+}
+
+/// Takes the last parameters of such a request, and checks that the caller can take the answer.
+fn asked(call: &mut Call, types: &[&str]) -> Result<Asked> {
+    let filter = call.parameters.query("_filter")?;
+    let (since, gzip) = (call.parameters.instant("_since")?, call.parameters.flag("gzip")?);
+    call.answers(types).map_err(|problem| match &filter {
+        Some(_) if problem.parameter.is_some() => {
+            Problem { message: problem.message + "; an & within _filter is written %26", ..problem }
+        }
+        _ => problem,
+    })?;
+    call.streams()?;
+    Ok(Asked { since, filter, gzip })
 }
 
 /// Returns the rows of a query.

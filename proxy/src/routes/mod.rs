@@ -41,6 +41,7 @@ impl Routes {
 pub fn router(app: Arc<App>) -> Router {
     Routes(Router::new())
         .route("/{type}/$dump", OfType(Permissions::READ_ALL), get(dumps::dump))
+        .route("/{type}/$dump-csv", OfType(Permissions::READ_ALL), get(dumps::dump_csv))
         .route("/$dump-sql", Closed, post(dumps::dump_sql))
         .route("/$load", OfAll(Permissions::LOAD), post(|call: Call, body: Body| loads::load(call, None, false, body)))
         .route(

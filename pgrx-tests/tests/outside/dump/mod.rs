@@ -1,6 +1,7 @@
-//! `bulk_dump` and `bulk_dump_chunks`.
+//! `bulk_dump`, `dump_csv` and what returns their bodies in chunks.
 
 mod chunks;
+mod csv;
 mod rows;
 mod seeds;
 mod stream;

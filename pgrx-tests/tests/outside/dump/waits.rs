@@ -4,11 +4,12 @@ use crate::support::{aidbox_tables, load_sql, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 
 /// Reads, each with its result for a number of patients.
-const READS: [&str; 6] = [
+const READS: [&str; 7] = [
     "SELECT count(*) FROM patient",
     "SELECT count(*) FROM (SELECT bulk_dump('Patient')) t",
     "SELECT count(*) FROM (SELECT bulk_dump('Patient', '1999-01-01')) t",
     "SELECT sum(length(c)) FROM (SELECT bulk_dump_chunks('Patient', fhir => true) c) t",
+    "SELECT count(*) - 1 FROM (SELECT dump_csv('Patient')) t",
     "SELECT count(*) FROM (SELECT dump_sql('SELECT id FROM patient')) t",
     "SELECT count(*) FROM (SELECT dump_sql_chunks('SELECT id FROM seen_patient', 'ndjson', chunk_bytes => 1024)) t",
 ];
