@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server of PG_MAJOR and its headers (from the
 # system's archive or, if it has none, below target/: scripts/server.sh), clang (for bindgen), and cargo-pgrx; with --tests also
-# what `make test` needs: valgrind, Node.js, the JDBC driver where there is a JDK, and tools of PyPI and npm in folders of their
-# own below target/. Says what it does; safe to run again; touches no cluster.
+# what `make test` needs: valgrind, Node.js, the JDBC driver where there is a JDK, tools of PyPI and npm in folders of their own
+# below target/, and Citus where its archive is beside the checkout. Says what it does; safe to run again; touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -126,6 +126,7 @@ if [ "$with_tests" = --tests ]; then
   install_python_tools target/venv-smart-fetch "${BULK_CLIENT[@]}"
   install_npm_package target/fhirpath-js "$FHIRPATH_JS"
   install_npm_package target/fhir-kit-client "$FHIR_CLIENT_JS"
+  scripts/citus.sh
 fi
 
 # Writes what `cargo pgrx init` would write, without starting a server: pgrx only needs the path of each version's pg_config.

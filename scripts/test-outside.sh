@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests from outside on the server of PG_MAJOR. Servers that scripts/server.sh gets were built without contrib, ICU or
-# TLS: tests that need what is missing (pgrx-tests/needs.txt) are left out there, and named. Arguments go to `cargo test`:
+# TLS, and Citus is in few: tests that need what is missing (pgrx-tests/needs.txt) are left out there, and named. Arguments go
+# to `cargo test`:
 # PG_MAJOR=18 scripts/test-outside.sh --test copying -- a_role
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,12 +16,23 @@ has() { # WHAT
   esac
 }
 
+# Builds all suites, so only when it is needed.
+list_tests() { known=${known:-$(cargo test --quiet -p fhir_bulk_tests -- --list)}; }
+
+# The tests of a line of needs.txt: one, or all below a module, whose name ends with `::`.
+tests_of() { # NAME
+  case $1 in
+    *::) sed -n "s/^\($1.*\): test$/\1/p" <<<"$known" ;;
+    *) grep -xF "$1: test" <<<"$known" | sed 's/: test$//' ;;
+  esac
+}
+
 # A name that no test has would leave nothing out, and nobody would see it.
 check_names() {
-  local known name
-  known=$(cargo test --quiet -p fhir_bulk_tests -- --list)
+  local name
+  list_tests
   while read -r _ name; do
-    grep -qxF "$name: test" <<<"$known" || { printf 'test-outside: %s is no test: pgrx-tests/needs.txt\n' "$name" >&2; exit 1; }
+    [ -n "$(tests_of "$name")" ] || { printf 'test-outside: %s is no test: pgrx-tests/needs.txt\n' "$name" >&2; exit 1; }
   done <<<"$needs"
 }
 
@@ -28,11 +40,13 @@ configured=$("$PG_BIN/pg_config" --configure)
 libraries=$("$PG_BIN/pg_config" --pkglibdir)
 needs=$(grep -v '^#' pgrx-tests/needs.txt)
 arguments=("$@")
+known=
 if [ $# = 0 ]; then check_names; fi
 if [[ " $* " != *' -- '* ]]; then arguments+=(--); fi
 while read -r what name; do
   if has "$what"; then continue; fi
-  printf 'left out, for this PostgreSQL is built without %s: %s\n' "$what" "$name"
+  list_tests
+  for test in $(tests_of "$name"); do printf 'left out, for this PostgreSQL has no %s: %s\n' "$what" "$test"; done
   arguments+=(--skip "$name")
 done <<<"$needs"
 # Tests that look with amcheck at what they wrote, or have a column of xml among others, leave that out only.

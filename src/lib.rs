@@ -8,7 +8,7 @@
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`stream`], [`program`] | a body as rows of lines or chunks; a program's pipe |
 //! | [`own_tables`] | the extension's own tables |
-//! | [`arguments`], [`settings`] | arguments and settings |
+//! | [`arguments`], [`settings`], [`citus`] | arguments; settings; what Citus knows of a table |
 //! | `fhir_bulk_pg` | safe wrappers of PostgreSQL, errors as users see them; the only `unsafe` |
 //! | `fhir_bulk_feed` | makes rows of a source's bytes, on a thread of its own; no PostgreSQL |
 //! | `fhir_bulk_paths` | FHIRPath and search over stored resources; no PostgreSQL |
@@ -22,6 +22,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 mod arguments;
+mod citus;
 mod copy;
 mod dump;
 mod dump_csv;

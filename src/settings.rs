@@ -67,6 +67,7 @@ static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static WRITE_PATH: GucSetting<WritePath> = GucSetting::<WritePath>::new(WritePath::Auto);
 static IDENTIFIER_INDEX: GucSetting<bool> = GucSetting::<bool>::new(false);
+static DISTRIBUTE_TABLES: GucSetting<bool> = GucSetting::<bool>::new(false);
 static IMPORT_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static IMPORT_COMMIT_ROWS: GucSetting<i32> = GucSetting::<i32>::new(50_000);
 static JOB_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
@@ -151,6 +152,14 @@ pub fn define() {
         c"Whether new resource tables get an index on their identifiers.",
         c"bulk_export_identifiers finds a hundred of them in milliseconds with it; it makes loads slower.",
         &IDENTIFIER_INDEX,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"fhir_bulk.distribute_tables",
+        c"Whether Citus distributes new resource tables, by id, with their history tables beside them.",
+        c"Turn it on in a database of Citus before the first load; tables that are there stay as they are.",
+        &DISTRIBUTE_TABLES,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -366,6 +375,11 @@ pub fn write_path() -> WritePath {
 /// `fhir_bulk.identifier_index`.
 pub fn identifier_index() -> bool {
     IDENTIFIER_INDEX.get()
+}
+
+/// `fhir_bulk.distribute_tables`.
+pub fn distribute_tables() -> bool {
+    DISTRIBUTE_TABLES.get()
 }
 
 /// `fhir_bulk.import_workers`.

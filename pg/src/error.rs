@@ -14,6 +14,8 @@ pub struct Error {
     hint: Option<String>,
     reason: Option<String>,
     position: Option<i32>,
+    /// Whether PostgreSQL or an extension raised it.
+    is_raised: bool,
 }
 
 /// The result of an operation.
@@ -22,7 +24,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with its SQLSTATE and primary message.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), detail: None, hint: None, reason: None, position: None }
+        Error {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            reason: None,
+            position: None,
+            is_raised: false,
+        }
     }
 
     /// Adds the DETAIL: where it happened.
@@ -78,6 +88,13 @@ impl Error {
         unpack_sqlstate(self.code as i32)
     }
 
+    /// Whether another server that has a part of a table is down, or has ended the connection: raised in this process, it
+    /// cannot be about this process's own client.
+    pub fn is_of_server_away(&self) -> bool {
+        let state = self.sqlstate();
+        self.is_raised && (state.starts_with("08") || state.starts_with("57P0"))
+    }
+
     /// Reports the error to PostgreSQL, which ends the statement.
     pub fn raise(self) -> ! {
         let mut report = ErrorReport::new(self.code, self.message, "fhir_bulk");
@@ -108,6 +125,7 @@ impl From<CaughtError> for Error {
             hint: report.hint().map(str::to_owned),
             reason: None,
             position: None,
+            is_raised: true,
         }
     }
 }

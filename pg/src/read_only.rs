@@ -98,8 +98,7 @@ unsafe extern "C-unwind" fn on_object_access(
         if let Some(next) = NEXT_OBJECT_ACCESS {
             next(access, class, object, part, argument);
         }
-        let is_built_in = object.to_u32() < pg_sys::FirstNormalObjectId;
-        if is_active() && access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && is_built_in {
+        if is_active() && access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE {
             check_function(object);
         }
     }
@@ -107,15 +106,23 @@ unsafe extern "C-unwind" fn on_object_access(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn check_function(function: pg_sys::Oid) {
-    // SAFETY: a look-up by OID inside a transaction; the name is null if there is no function, else palloc'd.
+    let is_built_in = function.to_u32() < pg_sys::FirstNormalObjectId;
+    // SAFETY: look-ups by OID inside a transaction; the name is null if there is no function, else palloc'd.
     let name = unsafe {
-        let name = pg_sys::get_func_name(function);
+        // What extensions have in pg_catalog belongs to the server, such as Citus's commands.
+        let is_server =
+            is_built_in || pg_sys::get_func_namespace(function) == pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE);
+        let name = if is_server { pg_sys::get_func_name(function) } else { std::ptr::null_mut() };
         if name.is_null() {
             return;
         }
         CStr::from_ptr(name).to_string_lossy()
     };
-    if refused::is_refused(&name) {
+    // SAFETY: as above; the function is there.
+    let changes = || unsafe { pg_sys::func_volatile(function) as u8 == pg_sys::PROVOLATILE_VOLATILE };
+    let refused =
+        if is_built_in { refused::is_refused(&name) } else { refused::is_refused_of_extension(&name) && changes() };
+    if refused {
         refusal(&format!("{name}()")).raise();
     }
 }

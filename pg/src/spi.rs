@@ -16,6 +16,13 @@ unsafe extern "C-unwind" {
         read_only: bool,
         most: c_long,
     ) -> c_int;
+    fn SPI_prepare(statement: *const c_char, count: c_int, types: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;
+    fn SPI_execute_plan_with_paramlist(
+        plan: pg_sys::SPIPlanPtr,
+        parameters: pg_sys::ParamListInfo,
+        read_only: bool,
+        most: c_long,
+    ) -> c_int;
 }
 
 /// A statement's parameter.
@@ -130,6 +137,10 @@ impl Arguments {
 
     /// The parameters of a plan, copied with their values into the current memory context.
     pub fn list(&self) -> pg_sys::ParamListInfo {
+        self.list_flagged(pg_sys::PARAM_FLAG_CONST as u16)
+    }
+
+    fn list_flagged(&self, flags: u16) -> pg_sys::ParamListInfo {
         if self.types.is_empty() {
             return std::ptr::null_mut();
         }
@@ -140,7 +151,7 @@ impl Arguments {
                 *(*list).params.as_mut_ptr().add(at) = pg_sys::ParamExternData {
                     value: self.values[at],
                     isnull: self.nulls[at] == b'n' as c_char,
-                    pflags: pg_sys::PARAM_FLAG_CONST as u16,
+                    pflags: flags,
                     ptype: *type_oid,
                 };
             }
@@ -182,6 +193,27 @@ fn array(
 /// Runs a statement with the current role's rights. Returns how many rows it processed. PostgreSQL raises its errors.
 pub fn execute(statement: &CStr, parameters: &[Parameter]) -> u64 {
     run(statement, parameters, false, |_| ())
+}
+
+/// As [`execute`], for large parameters on which the plan does not depend. Otherwise the plan has parameters as constants,
+/// and planners copy constants again and again, Citus's a dozen times.
+pub fn execute_large(statement: &CStr, parameters: &[Parameter]) -> u64 {
+    let mut arguments = Arguments::of(parameters);
+    // SAFETY: the arrays have `count` elements; list and plan live until SPI_finish. An error skips it; then the
+    // transaction's end cleans up.
+    unsafe {
+        pg_sys::SPI_connect();
+        let list = arguments.list_flagged(0);
+        let (count, types) = (arguments.count(), arguments.types.as_mut_ptr());
+        let status = whole::call_for_client(|| {
+            let plan = SPI_prepare(statement.as_ptr(), count, types);
+            if plan.is_null() { -1 } else { SPI_execute_plan_with_paramlist(plan, list, false, 0) }
+        });
+        assert!(status >= 0, "SPI_execute_plan_with_paramlist: {status}");
+        let processed = pg_sys::SPI_processed;
+        pg_sys::SPI_finish();
+        processed
+    }
 }
 
 /// Runs a query and returns its first column as text, without NULLs.

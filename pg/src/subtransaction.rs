@@ -1,14 +1,20 @@
-//! Runs work that may fail on a unique key without aborting the transaction.
+//! Runs work that may fail in an expected way without aborting the transaction.
 
 use crate::whole;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::panic::AssertUnwindSafe;
 
-/// Runs `work` in a subtransaction. If it raises 23505, undoes all of it and returns `None`. Other errors are raised again.
+/// As [`unless`], if a key is taken (23505).
+pub fn unless_taken<T>(work: impl FnOnce() -> T) -> Option<T> {
+    unless(&[PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION], work)
+}
+
+/// Runs `work` in a subtransaction. If it raises one of these errors, undoes all of it and returns `None`. Other errors are
+/// raised again.
 ///
 /// What `work` opened and PostgreSQL tracks by resource owner (buffers, relations) must be closed when it returns.
-pub fn unless_taken<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub fn unless<T>(expected: &[PgSqlErrorCode], work: impl FnOnce() -> T) -> Option<T> {
     // SAFETY: the calls that PL/pgSQL makes around a block with EXCEPTION. Both exits restore context and owner.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
@@ -22,12 +28,11 @@ pub fn unless_taken<T>(work: impl FnOnce() -> T) -> Option<T> {
             pg_sys::CurrentMemoryContext = context;
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
             back();
-            let is_taken =
-                |report: &ErrorReportWithLevel| report.sql_error_code() == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
+            let is_expected = |report: &ErrorReportWithLevel| expected.contains(&report.sql_error_code());
             match &error {
-                CaughtError::PostgresError(report) if is_taken(report) => None,
+                CaughtError::PostgresError(report) if is_expected(report) => None,
                 // The same, from a call through `whole`; our own errors are raised again.
-                CaughtError::ErrorReport(report) if is_taken(report) && whole::forget() => None,
+                CaughtError::ErrorReport(report) if is_expected(report) && whole::forget() => None,
                 _ => error.rethrow(),
             }
         };

@@ -142,6 +142,15 @@ pub fn of_horizon(kickoff: &Kickoff, open: [&Open; 2]) -> Result<Vec<Note>> {
             known, so an export with _since may miss resources that it wrote. Export without _since after it has ended.";
         notes.push(Note::new("incomplete", diagnostics.to_owned()));
     }
+    let mut unknown: Vec<_> = open.iter().flat_map(|open| &open.unknown).collect();
+    unknown.dedup();
+    for server in unknown {
+        let diagnostics = format!(
+            "Which transactions are open on a server of Citus is not known ({server}). An export with _since may miss \
+             resources that they write. Export without _since."
+        );
+        notes.push(Note::new("incomplete", diagnostics));
+    }
     for name in &kickoff.types {
         if is_subscribed(&ResourceTable::get(&ResourceType::new(name)?)?) {
             let diagnostics = format!(

@@ -9,7 +9,7 @@ use super::outcome::Outcome;
 use super::target::{Counters, Target};
 use super::work::Work;
 use super::{by_patient, by_type, deletions, extras};
-use crate::jobs::Task;
+use crate::jobs::{Patience, Task};
 use crate::settings::s3::Address;
 use crate::sink::{Location, Patience};
 use crate::store::{ResourceTable, ResourceType, written_anew};
@@ -59,10 +59,16 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
     let target = Target::of(&task.row().input);
     let kickoff = Kickoff::deserialize(&task.row().request).expect("kept as it was made");
     let work = Work { target, kickoff, patients: None, new_members: None };
-    let mut attempt = 1;
+    let (mut attempt, mut patience) = (1, Patience::default());
     while let Err(error) = export(task, &work) {
         if task.is_over() {
             break;
+        }
+        if error.is_of_server_away() {
+            worker::log(&format!("{} starts again: {}", task.title(), error.message()));
+            if patience.wait(&error) {
+                continue;
+            }
         }
         if !may_pass(&error) || attempt == TRIES {
             if error.reason() != error.message() {

@@ -1,14 +1,15 @@
 //! Imports one input in a worker.
 
 use super::request::{Input, Request, kept};
-use crate::jobs::{Committed, Reached, Task};
+use crate::citus;
+use crate::jobs::{Committed, Patience, Reached, Task};
 use crate::load::{Load, Options, Pace, Plan, Position};
 use crate::settings;
 use crate::source;
 use crate::store::ResourceType;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::progress::Copying;
-use fhir_bulk_pg::worker;
+use fhir_bulk_pg::{transaction, worker};
 use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ const LINES_PER_LOOK: u64 = 256;
 /// Imports a task's input. The error is shown in the job's status.
 pub fn run(task: &Task) -> std::result::Result<(), String> {
     let mut import = Import::of(task);
-    let mut failures = 0;
+    let (mut failures, mut patience) = (0, Patience::default());
     loop {
         let before = import.committed;
         let Err(error) = import.go_on() else { return Ok(()) };
@@ -34,25 +35,40 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
             Ok(None) => return Ok(()),
             Err(error) => return Err(error.message().to_owned()),
         }
-        failures = if import.committed == before { failures + 1 } else { 1 };
+        if import.committed != before {
+            failures = 0;
+            patience.renew();
+        }
+        let line = import.committed.lines;
+        let again = format!("{} begins again after line {line}: {}", task.title(), error.message());
+        if error.is_of_server_away() {
+            worker::log(&again);
+            if !patience.wait(&error) {
+                return Err(error.reason().to_owned());
+            }
+            continue;
+        }
+        failures += 1;
         if !may_pass(&error) || failures == TRIES {
             return Err(error.reason().to_owned());
         }
-        let line = import.committed.lines;
-        worker::log(&format!("{} begins again after line {line}: {}", task.title(), error.message()));
+        worker::log(&again);
         worker::wait(LONGEST_WAIT / 1000 * 2_u32.pow(failures - 1));
     }
 }
 
 /// Whether another try may succeed: after a deadlock, a serialization failure, an interrupt that was not meant for the
-/// input.
+/// input; with Citus also after an internal error, which is all that a commit says when one of its servers has ended.
 fn may_pass(error: &Error) -> bool {
-    matches!(
-        error.code(),
+    match error.code() {
         PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
-            | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
-            | PgSqlErrorCode::ERRCODE_QUERY_CANCELED
-    )
+        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+        | PgSqlErrorCode::ERRCODE_QUERY_CANCELED => true,
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => {
+            transaction::run(|| Ok::<_, Error>(citus::is_here())).unwrap_or(false)
+        }
+        _ => false,
+    }
 }
 
 struct Import<'a> {

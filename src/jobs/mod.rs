@@ -10,6 +10,7 @@
 
 mod launcher;
 mod own_jobs;
+mod patience;
 mod queue;
 mod rows;
 mod settings_of_caller;
@@ -18,6 +19,7 @@ mod worker;
 
 pub use launcher::{launch, start_launcher};
 pub use own_jobs::{cancel, check_limit, find, forget_expired, input};
+pub use patience::Patience;
 pub use rows::{Committed, Job, NewJob, Reached, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};

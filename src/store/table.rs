@@ -3,6 +3,7 @@
 use super::ResourceType;
 use super::keys::Keys;
 use super::statement::{qualified, sql};
+use crate::citus;
 use crate::settings;
 use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor;
@@ -178,9 +179,7 @@ impl ResourceTable {
     /// 3F000. PostgreSQL raises the errors of `CREATE TABLE`.
     pub fn get_or_create(resource_type: &ResourceType) -> Result<ResourceTable> {
         ResourceTable::make(resource_type, false)?;
-        if ResourceTable::find_history(resource_type)?.is_none() {
-            create_one(resource_type, &resource_type.history_name(), "IF NOT EXISTS", HISTORY_KEY)?;
-        }
+        create_history(resource_type)?;
         ResourceTable::get(resource_type)
     }
 
@@ -190,7 +189,9 @@ impl ResourceTable {
     /// # Errors
     /// As for [`ResourceTable::get_or_create`].
     pub fn make_for_rows(resource_type: &ResourceType, keys_may_wait: bool) -> Result<Option<Keys>> {
-        ResourceTable::make(resource_type, keys_may_wait && Keys::may_wait())
+        // Citus distributes a table with its key.
+        let keys_wait = keys_may_wait && !settings::distribute_tables() && Keys::may_wait();
+        ResourceTable::make(resource_type, keys_wait)
     }
 
     fn make(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>> {
@@ -243,8 +244,11 @@ impl ResourceTable {
     }
 
     /// The size of a table that can be read without running other code: an ordinary table or materialized view, without
-    /// policies for the current role. `None` for others.
+    /// policies for the current role, and not distributed by Citus, which reads nothing in parallel mode. `None` for others.
     pub fn plain_bytes(&self) -> Option<u64> {
+        if citus::is_distributed(self.oid) {
+            return None;
+        }
         let query = c"SELECT pg_table_size(oid) FROM pg_class \
             WHERE oid = $1 AND relkind IN ('r', 'm') AND NOT row_security_active(oid)";
         spi::catalog_texts(query, &[Parameter::oid(self.oid)]).first().and_then(|bytes| bytes.parse().ok())
@@ -253,6 +257,9 @@ impl ResourceTable {
     /// About how many bytes it has, with its partitions and child tables; of what is no table nobody knows, and it counts as
     /// 1 GB.
     pub fn bytes(&self) -> u64 {
+        if let Some(bytes) = citus::bytes(self.oid) {
+            return bytes;
+        }
         let query = c"WITH RECURSIVE parts (oid) AS (SELECT $1 UNION SELECT i.inhrelid FROM parts p \
                 JOIN pg_inherits i ON i.inhparent = p.oid) \
             SELECT sum(CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_table_size(c.oid) ELSE 1 << 30 END) \
@@ -355,13 +362,31 @@ fn create(resource_type: &ResourceType, keys_wait: bool) -> Result<Option<Keys>>
     // see the table.
     let (if_missing, key) = if keys_wait { ("", "") } else { ("IF NOT EXISTS", KEY) };
     create_one(resource_type, &resource_type.table_name(), if_missing, key)?;
-    create_one(resource_type, &resource_type.history_name(), "IF NOT EXISTS", HISTORY_KEY)?;
-    let keys = Keys::of(qualified(&settings::data_schema()?, &resource_type.table_name()));
+    let name = qualified(&settings::data_schema()?, &resource_type.table_name());
+    if settings::distribute_tables() {
+        citus::distribute(&name, None)?;
+    }
+    create_history(resource_type)?;
+    let keys = Keys::of(name);
     if keys_wait {
         return Ok(Some(keys));
     }
     keys.index_identifiers();
     Ok(None)
+}
+
+/// Creates the history table if it does not exist. If Citus distributes the resource table by id, it is distributed beside it.
+fn create_history(resource_type: &ResourceType) -> Result<()> {
+    if ResourceTable::find_history(resource_type)?.is_some() {
+        return Ok(());
+    }
+    create_one(resource_type, &resource_type.history_name(), "IF NOT EXISTS", HISTORY_KEY)?;
+    let table = ResourceTable::get(resource_type)?;
+    if citus::distribution_column(table.oid).is_some_and(|column| column == "id") {
+        let history = qualified(&settings::data_schema()?, &resource_type.history_name());
+        citus::distribute(&history, Some(&table.sql_name))?;
+    }
+    Ok(())
 }
 
 fn create_one(resource_type: &ResourceType, name: &CStr, if_missing: &str, key: &str) -> Result<()> {

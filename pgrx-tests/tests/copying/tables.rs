@@ -185,10 +185,10 @@ fn a_foreign_table_takes_a_copy_and_so_does_one_that_citus_distributes() {
     aidbox_tables(&mut client, &["Patient"]);
     run(
         &mut client,
-        "SET allow_system_table_mods = on; CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+        "SET allow_system_table_mods = on; CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass, colocationid int);
          INSERT INTO pg_catalog.pg_dist_partition VALUES ('patient')",
     );
-    assert!(value(&mut client, "SELECT bulk_write_path('Patient')").starts_with("staged"));
+    assert!(value(&mut client, "SELECT bulk_write_path('Patient')").starts_with("shards"));
     assert_eq!(copy(&mut client, statement, patients(1..=300)), 300);
     assert_eq!(copy(&mut client, statement, patients(200..=400)), 201);
     assert_eq!(rows(&mut client, &states.replace("far_", "")), ["created|299", "updated|101"]);

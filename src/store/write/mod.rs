@@ -3,7 +3,9 @@
 mod batch;
 mod columns;
 mod direct;
+mod history;
 mod path;
+mod shards;
 mod statements;
 
 pub use batch::Stamp;
@@ -21,7 +23,9 @@ use fhir_bulk_pg::datum;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::insert::{HeapInsert, Space};
 use fhir_bulk_pg::{session, spi};
-use statements::{History, Lock, StagedStatements, Statements, Target};
+use history::History;
+use shards::Shards;
+use statements::{Lock, StagedStatements, Statements, Target};
 use std::collections::TryReserveError;
 
 /// A batch is full when it has this many rows or bytes.
@@ -49,6 +53,7 @@ enum Way {
         keys: Keys,
     },
     Set(Statements),
+    Shards(Shards),
     UpdateInsert {
         statements: Statements,
         /// Whether statements return the right number of rows. With rules they do not.
@@ -129,6 +134,7 @@ impl TableWriter {
                 Err(statements) => Way::Set(statements),
             },
             Path::Set => Way::Set(statements()),
+            Path::Shards => Way::Shards(Shards::new(statements())),
             Path::Staged if keep_history => Way::Set(statements()),
             Path::UpdateInsert => Way::UpdateInsert { statements: statements(), counts: !open.has_rules() },
             Path::Staged => {
@@ -163,7 +169,8 @@ impl TableWriter {
         created_at: Option<i64>,
     ) -> std::result::Result<(), TryReserveError> {
         self.batch.push(id, resource, created_at)?;
-        let (rows, bytes) = match self.way {
+        let (rows, bytes) = match &self.way {
+            Way::Shards(shards) => shards.batch_limits(),
             Way::Direct(_) | Way::Fill { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
             _ => (STATEMENT_ROWS, STATEMENT_BYTES),
         };
@@ -189,7 +196,7 @@ impl TableWriter {
                 self.stored -= statements.run(&self.batch);
                 stage.close();
             }
-            Way::Set(_) | Way::UpdateInsert { .. } => {}
+            Way::Set(_) | Way::Shards(_) | Way::UpdateInsert { .. } => {}
         }
         self.table.close();
         if let Some(keys) = missing {
@@ -216,6 +223,7 @@ impl TableWriter {
                 let rows = batch.last_of_each_id(batch.all());
                 (rows.len() as u64).saturating_sub(statements.upsert(batch, rows))
             }
+            Way::Shards(shards) => shards.write(batch),
             Way::UpdateInsert { statements, counts } => {
                 let rows = batch.last_of_each_id(batch.all());
                 let expected = rows.len() as u64;

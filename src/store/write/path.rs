@@ -2,6 +2,7 @@
 //! features of PostgreSQL (triggers, policies, partitions) they support.
 
 use super::columns::Columns;
+use crate::citus;
 use crate::settings::{self, WritePath};
 use fhir_bulk_pg::catalog::{self, Table};
 use fhir_bulk_pg::error::{Error, Result};
@@ -20,6 +21,9 @@ pub enum Path {
     Set,
     /// `UPDATE`, then `INSERT` of the other rows: for tables that do not support ON CONFLICT (foreign tables, rules).
     UpdateInsert,
+    /// One `INSERT … SELECT` per batch, without ON CONFLICT and in a subtransaction: Citus carries the rows to their shards
+    /// by COPY. If an id is known, it is rolled back, and `Set` writes this batch and the rest.
+    Shards,
     /// All rows go into a temporary table, then one `INSERT … SELECT … ON CONFLICT` writes them: for tables on other
     /// servers, where each statement costs a round trip. If replaced versions are kept, their rows must be locked first;
     /// then the statements of `Set` write batch by batch.
@@ -33,6 +37,7 @@ impl Path {
             Path::Direct => "direct",
             Path::Set => "set",
             Path::UpdateInsert => "update-insert",
+            Path::Shards => "shards",
             Path::Staged => "staged",
         }
     }
@@ -41,11 +46,15 @@ impl Path {
 /// The path into a table for the current role, and why.
 ///
 /// # Errors
-/// 42809 if it is not a table; 42P10 for a table without a unique index on `id`.
+/// 42809 if it is not a table; 42P10 for a table without a unique index on `id`, or that Citus distributes by another
+/// column; 0A000 on a worker of Citus.
 pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
     let chosen = wanted(table, columns)?;
     // A foreign table has its keys on its own server.
     if chosen.0 != Path::UpdateInsert && id_index(table, columns).is_none() {
+        if let Some(column) = citus::distribution_column(table.oid()).filter(|column| column != "id") {
+            return Err(distributed_by(table, &column));
+        }
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
             format!("table \"{}\" has no unique index on id", table.name()),
@@ -59,7 +68,7 @@ pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static
 /// Whether the path is [`Path::Direct`], even if the index on `id` is missing.
 ///
 /// # Errors
-/// 42809 if it is not a table.
+/// 42809 if it is not a table; 0A000 on a worker of Citus.
 pub(super) fn is_direct(table: &Table, columns: &Columns) -> Result<bool> {
     Ok(wanted(table, columns)?.0 == Path::Direct)
 }
@@ -67,15 +76,30 @@ pub(super) fn is_direct(table: &Table, columns: &Columns) -> Result<bool> {
 fn wanted(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
     let chosen = natural(table, columns)?;
     Ok(match (settings::write_path(), chosen) {
-        (WritePath::Set, (Path::Direct, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
-        (WritePath::Staged, (Path::Direct | Path::Set, _)) => (Path::Staged, "fhir_bulk.write_path asks for it"),
+        (WritePath::Set, (Path::Direct | Path::Shards, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
+        (WritePath::Staged, (Path::Direct | Path::Set | Path::Shards, _)) => {
+            (Path::Staged, "fhir_bulk.write_path asks for it")
+        }
         (_, chosen) => chosen,
     })
 }
 
 fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
+    if is_distributed(table) && citus::is_worker() {
+        return Err(on_worker(table));
+    }
     Ok(match table.kind() {
-        b'r' | b'p' if is_distributed(table) => (Path::Staged, "Citus distributes it to other servers"),
+        b'r' | b'p' if is_distributed(table) => match () {
+            // COPY refuses tables with policies, and does not say how many rows triggers keep out.
+            () if table.has_row_security_for_me() => (
+                Path::Staged,
+                "Citus distributes it to other servers, and row level security applies to the current role",
+            ),
+            () if has_own_triggers(table) => {
+                (Path::Staged, "Citus distributes it to other servers, and it has triggers")
+            }
+            () => (Path::Shards, "Citus distributes it to other servers"),
+        },
         b'r' | b'p' if table.has_rules() => (Path::UpdateInsert, "it has rules"),
         b'p' if has_foreign_partition(table) => (Path::UpdateInsert, "some of its partitions are foreign tables"),
         b'f' => (Path::UpdateInsert, "it is a foreign table"),
@@ -118,12 +142,34 @@ fn oid(table: &Table) -> Parameter {
 /// Whether Citus distributes the table. Then only a shell of it is here, and rows written directly into the shell would be
 /// lost.
 pub(super) fn is_distributed(table: &Table) -> bool {
-    let Some(schema) = catalog::schema(c"pg_catalog") else { return false };
-    if catalog::relation(c"pg_dist_partition", schema).is_none() {
-        return false;
-    }
-    let query = c"SELECT 'yes' FROM pg_dist_partition WHERE logicalrelid = $1";
-    !spi::catalog_texts(query, &[oid(table)]).is_empty()
+    citus::is_distributed(table.oid())
+}
+
+/// Citus has unique indexes only if they contain the distribution column: such a table cannot be unique by `id`.
+fn distributed_by(table: &Table, column: &str) -> Error {
+    let name = table.name();
+    let message = format!("cannot load into \"{name}\": Citus distributes it by column {column}, not by id");
+    Error::new(PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE, message)
+        .detail("So no unique index on id can tell which resources are known.")
+        .hint(
+            "SELECT undistribute_table(…); then add a primary key on id, and SELECT create_distributed_table(…, 'id');",
+        )
+}
+
+/// Each server has its own sequence of versions, and the one that counts is the coordinator's.
+fn on_worker(table: &Table) -> Error {
+    let message = format!("cannot load into \"{}\" on a worker of Citus", table.name());
+    Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+        .detail("The sequence that counts versions is on the coordinator.")
+        .hint("Load on the coordinator.")
+}
+
+/// Whether a table has triggers other than those that PostgreSQL and Citus make for themselves.
+fn has_own_triggers(table: &Table) -> bool {
+    let query = c"SELECT 'yes' FROM pg_partition_tree($1) p JOIN pg_trigger t ON t.tgrelid = p.relid \
+        WHERE NOT t.tgisinternal LIMIT 1";
+    let of_one = c"SELECT 'yes' FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal LIMIT 1";
+    !spi::catalog_texts(if table.kind() == b'p' { query } else { of_one }, &[oid(table)]).is_empty()
 }
 
 fn has_foreign_partition(table: &Table) -> bool {

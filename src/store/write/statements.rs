@@ -6,14 +6,13 @@
 //! may have the same number.
 
 use super::batch::Batch;
+use super::history::{History, Keep};
 use crate::store::ResourceTable;
 use crate::store::statement::sql;
-use fhir_bulk_pg::error::{Error, or_raise};
 use fhir_bulk_pg::memory::with_scratch;
 use fhir_bulk_pg::spi::{self, Parameter};
-use pgrx::PgSqlErrorCode;
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 /// How often to look and insert again if other sessions insert rows in between. After that a statement waits for them.
 const ROUNDS: usize = 3;
@@ -48,41 +47,6 @@ pub(super) struct Statements {
     upsert: CString,
 }
 
-/// The statements that keep replaced versions.
-struct Keep {
-    keep: CString,
-    /// Finds a version that was not kept, because the history has another one with its number.
-    lost: Option<CString>,
-}
-
-impl Keep {
-    /// `any` selects the rows to keep.
-    fn new(history: &History, any: &str) -> Keep {
-        let History { sql_name, columns, can_compare, has_deferrable, may_refuse } = history;
-        let own = is_own(("$2", "$3"));
-        let same = format!(
-            "SELECT FROM {sql_name} AS h WHERE h.id OPERATOR(pg_catalog.=) t.id AND h.txid OPERATOR(pg_catalog.=) t.txid"
-        );
-        // ON CONFLICT does not work with deferrable keys.
-        let unless_there =
-            if *has_deferrable { format!("AND NOT EXISTS ({same})") } else { "ON CONFLICT DO NOTHING".to_owned() };
-        // A version that a trigger or rule kept out is not an error.
-        let unless_refused = if *may_refuse { format!("AND EXISTS ({same})") } else { String::new() };
-        Keep {
-            keep: sql(format!(
-                "INSERT INTO {sql_name} ({columns}) SELECT {columns} FROM {any} AND NOT {own} {unless_there}"
-            )),
-            lost: can_compare.then(|| {
-                sql(format!(
-                    "SELECT pg_catalog.concat(t.txid, ' of ', t.id) FROM {any} AND NOT {own} AND NOT EXISTS \
-                     ({same} AND COALESCE(h.ts OPERATOR(pg_catalog.=) t.ts, h.ts IS NULL AND t.ts IS NULL)) \
-                     {unless_refused} LIMIT 1"
-                ))
-            }),
-        }
-    }
-}
-
 impl Statements {
     /// With `history`, replaced versions are kept in that table.
     pub fn new(target: &Target, history: Option<&History>, lock: Lock) -> Statements {
@@ -100,9 +64,13 @@ impl Statements {
         // PostgreSQL unnests several arrays at once only under the bare name `unnest`, which search_path could replace.
         let rows =
             "ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($6)) AS r(id, resource, cts)";
+        // In the list of a SELECT, rows go on one by one; those of a function in FROM are kept until it has ended. Behind
+        // OFFSET the planner does not look at the arrays, which it would copy to count their elements.
         let insert = format!(
             "INSERT INTO {table} AS t (id, txid, ts, resource_type, status, resource{cts}) \
-             SELECT r.id, $3, $4, $5, 'created', r.resource{value} FROM {rows}"
+             SELECT r.id, $3, $4, $5, 'created', r.resource{value} FROM (SELECT pg_catalog.unnest(a.ids) AS id, \
+             pg_catalog.unnest(a.resources) AS resource, pg_catalog.unnest(a.times) AS cts \
+             FROM (SELECT $1 AS ids, $2 AS resources, $6 AS times OFFSET 0) AS a) AS r"
         );
         let any = format!("{table} AS t WHERE t.id OPERATOR(pg_catalog.=) ANY ($1)");
         Statements {
@@ -115,7 +83,7 @@ impl Statements {
                     )
                 }
             }),
-            keep: history.map(|history| Box::new(Keep::new(history, &any))),
+            keep: history.map(|history| Box::new(Keep::new(history, &any, &is_own(("$2", "$3"))))),
             update: sql(format!(
                 "UPDATE {table} AS t SET txid = $3, ts = $4, resource_type = $5, resource = r.resource, {}{set_update} \
                  FROM {rows} WHERE t.id OPERATOR(pg_catalog.=) r.id AND t.id OPERATOR(pg_catalog.=) ANY ($1)",
@@ -142,7 +110,7 @@ impl Statements {
         if self.keep_history() {
             self.upsert_keeping(batch, rows, |known| self.update(batch, known))
         } else {
-            self.run(&self.upsert, batch, &rows)
+            run_insert(&self.upsert, batch, &rows)
         }
     }
 
@@ -170,12 +138,18 @@ impl Statements {
             stored += inserted.len() as u64;
             rest = new.into_iter().filter(|row| !inserted.contains(batch.id(*row))).collect();
         }
-        stored + self.run(&self.upsert, batch, &rest)
+        stored + run_insert(&self.upsert, batch, &rest)
+    }
+
+    /// Inserts rows that the table does not have. Raises the errors of the table's keys if it has one of them.
+    pub fn insert(&self, batch: &Batch, rows: &[usize]) -> u64 {
+        run_insert(&self.insert, batch, rows)
     }
 
     /// Updates rows that the table has. Returns how many.
     pub fn update(&self, batch: &Batch, rows: &[usize]) -> u64 {
-        self.run(&self.update, batch, rows)
+        let run = || spi::execute(&self.update, &batch.parameters(rows));
+        if rows.is_empty() { 0 } else { with_scratch(run) }
     }
 
     /// Updates the known rows and inserts the others, without ON CONFLICT. Returns how many rows the statements wrote.
@@ -183,38 +157,20 @@ impl Statements {
         let found = self.known(batch, &rows);
         let (known, new) = rows.into_iter().partition::<Vec<_>, _>(|row| found.contains(batch.id(*row)));
         self.keep(batch, &known);
-        self.update(batch, &known) + self.run(&self.insert, batch, &new)
+        self.update(batch, &known) + self.insert(batch, &new)
     }
 
     fn keep(&self, batch: &Batch, known: &[usize]) {
-        if let Some(Keep { keep, lost }) = self.keep.as_deref()
+        if let Some(keep) = self.keep.as_deref()
             && !known.is_empty()
         {
-            let parameters = || {
-                let [txid, ts, _] = batch.stamp_parameters();
-                [batch.ids(known), txid, ts]
-            };
-            let kept = with_scratch(|| spi::execute(keep, &parameters()));
-            if kept < known.len() as u64
-                && let Some(lost) = lost
-                && let Some(version) = with_scratch(|| spi::texts(lost, &parameters())).pop()
-            {
-                or_raise::<()>(Err(history_has_another(&version)));
-            }
+            keep.run(batch, known);
         }
-    }
-
-    fn run(&self, statement: &CString, batch: &Batch, rows: &[usize]) -> u64 {
-        if rows.is_empty() { 0 } else { with_scratch(|| spi::execute(statement, &batch.parameters(rows))) }
     }
 }
 
-fn history_has_another(version: &str) -> Error {
-    Error::new(
-        PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-        format!("version {version} cannot be kept: the history table already has another version with this number"),
-    )
-    .hint("transaction_id_seq seems to be behind the rows: SELECT setval('transaction_id_seq', ...) beyond the highest txid.")
+fn run_insert(statement: &CString, batch: &Batch, rows: &[usize]) -> u64 {
+    if rows.is_empty() { 0 } else { with_scratch(|| spi::execute_large(statement, &batch.parameters(rows))) }
 }
 
 /// How rows are locked while they are kept and replaced.
@@ -225,46 +181,6 @@ pub(super) enum Lock {
     /// An `UPDATE` that changes nothing: Citus does not support `FOR UPDATE` of rows on several servers.
     Update,
 }
-
-/// The history table, in which replaced versions are kept.
-pub(super) struct History {
-    sql_name: String,
-    /// The columns that both tables have.
-    columns: String,
-    /// Whether the caller sees all its rows, and versions have a time.
-    can_compare: bool,
-    /// Whether it has a deferrable key.
-    has_deferrable: bool,
-    /// Whether triggers or rules may keep rows out of it.
-    may_refuse: bool,
-}
-
-impl History {
-    /// The history of a resource table.
-    pub fn of(table: &ResourceTable, history: &ResourceTable) -> History {
-        let both = [Parameter::oid(table.oid), Parameter::oid(history.oid)];
-        let columns = spi::catalog_texts(COLUMNS_OF_BOTH, &both).join(", ");
-        let can_compare = table.has_column(c"ts") && history.has_column(c"ts") && history.is_open();
-        let has = |query| !spi::catalog_texts(query, &[Parameter::oid(history.oid)]).is_empty();
-        let (has_deferrable, may_refuse) = (has(DEFERRABLE_KEYS), has(TRIGGERS_OR_RULES));
-        History { sql_name: history.sql_name.clone(), columns, can_compare, has_deferrable, may_refuse }
-    }
-}
-
-/// The columns that both tables have and that can be written, quoted: those of a resource, and others of the same type.
-const COLUMNS_OF_BOTH: &CStr = c"SELECT quote_ident(t.attname) FROM pg_attribute t \
-    JOIN pg_attribute h ON h.attname = t.attname \
-    WHERE t.attrelid = $1 AND h.attrelid = $2 AND t.attnum > 0 AND h.attnum > 0 \
-    AND NOT t.attisdropped AND NOT h.attisdropped AND h.attgenerated = '' AND h.attidentity <> 'a' \
-    AND (t.atttypid = h.atttypid \
-        OR t.attname IN ('id', 'txid', 'ts', 'resource_type', 'status', 'resource', 'cts')) \
-    ORDER BY t.attnum";
-/// Whether a table has a deferrable key.
-const DEFERRABLE_KEYS: &CStr = c"SELECT 'yes' FROM pg_index WHERE indrelid = $1 AND NOT indimmediate LIMIT 1";
-/// Whether triggers or rules may keep rows out of a table or a partition.
-const TRIGGERS_OR_RULES: &CStr = c"SELECT 'yes' FROM pg_class \
-    WHERE (relhastriggers OR relhasrules) \
-    AND (oid = $1 OR oid IN (SELECT p.relid FROM pg_partition_tree($1) p)) LIMIT 1";
 
 /// The statements that move all rows of a temporary table with `id, resource, cts` into the resource table.
 pub(super) struct StagedStatements {

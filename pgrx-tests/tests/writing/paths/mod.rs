@@ -76,8 +76,8 @@ same_rows_and_counts! {
         Kind::new("staged: fhir_bulk.write_path asks for it", tables::HASH).with("SET fhir_bulk.write_path = 'staged'");
     tables_with_policies_load_staged:
         Kind::new("staged: fhir_bulk.write_path asks for it", tables::POLICY).by_role().with("SET fhir_bulk.write_path = 'staged'");
-    tables_that_citus_lists_load_staged:
-        Kind::new("staged: Citus distributes it to other servers", tables::LISTED_BY_CITUS);
+    tables_that_citus_lists_load_by_inserts:
+        Kind::new("shards: Citus distributes it to other servers", tables::LISTED_BY_CITUS);
     foreign_tables_load: Kind::foreign("update-insert: it is a foreign table", tables::foreign_table);
     foreign_tables_load_in_batches_of_their_wrapper:
         Kind::foreign("update-insert: it is a foreign table", tables::foreign_table_batched);

@@ -161,7 +161,7 @@ pub const MOVED: &str =
 
 /// Without Citus: what its list says is believed.
 pub const LISTED_BY_CITUS: &str = "SET allow_system_table_mods = on; SET default_tablespace = '';
-    CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+    CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass, colocationid int);
     INSERT INTO pg_catalog.pg_dist_partition VALUES ('patient')";
 
 pub fn foreign_table(database: &Database) -> String {
