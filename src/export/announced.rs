@@ -3,7 +3,7 @@
 
 use super::target::Target;
 use super::written::Written;
-use crate::sink::Patience;
+use crate::sink::Tries;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::collections::HashMap;
@@ -21,11 +21,11 @@ impl Announced {
     ///
     /// # Errors
     /// The errors of the location.
-    pub fn of(target: &Target, patience: Patience) -> Result<Option<Announced>> {
+    pub fn of(target: &Target, tries: Tries) -> Result<Option<Announced>> {
         if !target.announces {
             return Ok(None);
         }
-        Ok(read(&target.location()?.announced(&target.folder, patience)?))
+        Ok(read(&target.location()?.announced(&target.folder, tries)?))
     }
 
     /// Refuses to begin an export anew after files of it were announced: their content must not change.
@@ -33,7 +33,7 @@ impl Announced {
     /// # Errors
     /// 55000 if there are such files, and the errors of the location.
     pub fn check_none(target: &Target) -> Result<()> {
-        if Announced::of(target, Patience::Some)?.is_none_or(|announced| announced.files.is_empty()) {
+        if Announced::of(target, Tries::Several)?.is_none_or(|announced| announced.files.is_empty()) {
             return Ok(());
         }
         // A status shows nothing but the message.

@@ -11,7 +11,7 @@ use super::work::Work;
 use super::{by_patient, by_type, deletions, extras};
 use crate::jobs::{Patience, Task};
 use crate::settings::s3::Address;
-use crate::sink::{Location, Patience};
+use crate::sink::{Location, Tries};
 use crate::store::{ResourceTable, ResourceType, written_anew};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::progress::Copying;
@@ -137,7 +137,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             let (files, of_extras) = counted(extras::write(&work, &announcing)?);
             output.extend(files);
             total += of_extras;
-            if let Some(announced) = Announced::of(&work.target, Patience::Some)? {
+            if let Some(announced) = Announced::of(&work.target, Tries::Several)? {
                 announced.sort(&mut output);
             }
             let (kickoff, format) = (&work.kickoff, work.target.format());

@@ -8,7 +8,7 @@ use super::target::Target;
 use super::written::Written;
 use crate::jobs::Job;
 use crate::settings;
-use crate::sink::Patience;
+use crate::sink::Tries;
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::session;
@@ -53,7 +53,7 @@ pub fn of(id: &str, job: &Job, signer: &Signer) -> Result<Value> {
 
 /// The files that are final while the export runs. A location that does not answer now may answer the next poll.
 fn partial(answer: &mut Value, kickoff: &Kickoff, target: &Target, signer: &Signer) -> Result<()> {
-    let announced = Announced::of(target, Patience::Once).unwrap_or_else(|error| {
+    let announced = Announced::of(target, Tries::One).unwrap_or_else(|error| {
         pgrx::warning!("the files that are ready are not shown: {}", error.reason());
         None
     });

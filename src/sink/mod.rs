@@ -4,12 +4,12 @@
 mod budget;
 mod errors;
 mod file;
-mod patience;
 mod s3;
+mod tries;
 
 pub use budget::Budget;
 pub use errors::gone;
-pub use patience::Patience;
+pub use tries::Tries;
 
 use crate::settings::s3::Address;
 use fhir_bulk_pg::error::{Error, Result};
@@ -130,10 +130,10 @@ impl Location {
     ///
     /// # Errors
     /// As for [`Location::begin`].
-    pub fn announced(&self, job: &str, patience: Patience) -> Result<Vec<String>> {
+    pub fn announced(&self, job: &str, tries: Tries) -> Result<Vec<String>> {
         match self {
             Location::File(folder) => folder.announced(job),
-            Location::S3(prefix) => prefix.announced(job, patience),
+            Location::S3(prefix) => prefix.announced(job, tries),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `s3://bucket/prefix`: writes objects `prefix/<database>/<job>/<name>` of an S3 service with the server's key. An object
 //! appears when it is complete. The status shows a job's objects only after the job has finished.
 
-use super::patience::Patience;
+use super::tries::Tries;
 use crate::settings;
 use crate::settings::s3::Address;
 use fhir_bulk_pg::error::{Error, Result};
@@ -76,9 +76,9 @@ impl Prefix {
         }
     }
 
-    pub fn announced(&self, job: &str, patience: Patience) -> Result<Vec<String>> {
+    pub fn announced(&self, job: &str, tries: Tries) -> Result<Vec<String>> {
         let draft = self.draft(job)?;
-        let retries = if patience == Patience::Once { 0 } else { RETRIES };
+        let retries = if tries == Tries::One { 0 } else { RETRIES };
         let call = draft.folder.below(ANNOUNCED).names(draft.client(retries)?);
         draft.wait("list", call)?.map_err(|error| failed("list", &draft.name, &error))
     }

@@ -1,7 +1,7 @@
 //! Finds the leaves of a stored resource, in one walk without recursion.
 
-use super::Problem;
 use super::paths::{NodeId, Paths, ROOT, Step};
+use super::problem::Problem;
 use crate::jsonb::walk::{Container, Value};
 use crate::reuse::emptied;
 use std::mem::replace;

@@ -5,6 +5,9 @@
 
 mod leaves;
 mod paths;
+mod problem;
+
+pub use problem::Problem;
 
 use crate::jsonb::text::{Spacing, Text};
 use crate::jsonb::walk::{Slice, Value};
@@ -13,25 +16,6 @@ use crate::rows::csv::Csv;
 use leaves::Frames;
 use paths::{NodeId, Paths, ROOT, Step};
 use std::mem::take;
-
-/// The reason for which a row has no place in a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// The `resource` is a jsonb array or scalar.
-    NotAnObject,
-    /// The rows have more columns than this.
-    TooManyColumns {
-        /// The most columns.
-        limit: usize,
-    },
-    /// The names of the columns are longer than this.
-    NamesTooLong {
-        /// How many bytes they may take.
-        limit: usize,
-    },
-    /// A path that was not there when the columns were collected, in this member of the resource.
-    NewPath(String),
-}
 
 /// Collects the columns of any number of resources.
 pub struct Columns {

@@ -1,6 +1,6 @@
 //! The paths of leaves, as a tree: its edges are the names of members and the indexes of elements.
 
-use super::Problem;
+use super::problem::Problem;
 use crate::jsonb::text::write_string;
 use crate::jsonb::walk::Slice;
 use crate::rows::write_integer;

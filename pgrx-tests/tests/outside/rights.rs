@@ -37,9 +37,20 @@ fn only_reading_functions_are_public() {
             &mut nobody,
             "SELECT proname, has_function_privilege(p.oid, 'EXECUTE') FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
              WHERE d.classid = 'pg_proc'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
-               AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk') AND proname ~ '^(bulk_(load|create|dump)|dump_csv)' ORDER BY 1"
+               AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'fhir_bulk') AND proname ~ '^(bulk_(load|create|dump)|dump_(csv|view))' ORDER BY 1"
         ),
-        ["bulk_create_table|f", "bulk_dump|t", "bulk_dump_chunks|t", "bulk_load|f", "bulk_load_result|t", "dump_csv|t", "dump_csv_chunks|t"]
+        [
+            "bulk_create_table|f",
+            "bulk_create_view|f",
+            "bulk_dump|t",
+            "bulk_dump_chunks|t",
+            "bulk_load|f",
+            "bulk_load_result|t",
+            "dump_csv|t",
+            "dump_csv_chunks|t",
+            "dump_view|t",
+            "dump_view_chunks|t"
+        ]
     );
     // What it may not read it may not dump.
     aidbox_tables(&mut database.connect(), &["Patient"]);
