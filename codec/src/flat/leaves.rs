@@ -1,6 +1,6 @@
 //! Finds the leaves of a stored resource, in one walk without recursion.
 
-use super::paths::{NodeId, Paths, ROOT, Step};
+use super::paths::{NodeId, Paths, ROOT, Step, write_name};
 use super::problem::Problem;
 use crate::jsonb::walk::{Container, Value};
 use crate::reuse::emptied;
@@ -77,7 +77,7 @@ impl Leaf<'_, '_> {
             .map_or(if self.around.is_empty() { self.step } else { self.inside.step }, |top| top.step);
         let mut name = Vec::new();
         if let Step::Name(text) = step {
-            super::paths::write_name(text.as_bytes(), &mut name);
+            write_name(text.as_bytes(), &mut name);
         }
         name
     }

@@ -1,4 +1,4 @@
-//! What a table cannot hold.
+//! Why a row has no place in a table.
 
 /// The reason for which a row has no place in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
