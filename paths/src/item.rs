@@ -47,8 +47,8 @@ pub enum Value<'j> {
     Meta(Option<walk::Value<'j>>),
     /// A text that an expression has put together.
     Joined(&'j [u8]),
-    /// A reference as FHIR has it: a type, a sign and an id; or only one of the texts, and the sign before it or not.
-    Reference(&'j [u8], &'static str, &'j [u8]),
+    /// A reference as FHIR has it: a type, a sign and an id; or a sign and an id.
+    Reference(&'j [u8], u8, &'j [u8]),
     /// A time that an expression has computed.
     Short(Short),
     /// A number that an expression has computed, or that it has in its text.
@@ -84,7 +84,7 @@ impl<'j> Item<'j> {
     /// The text, if it is a string or a time, in the pieces that it has. A version's number is a text, too.
     pub fn pieces<'i>(&'i self, room: &'i mut Room) -> Option<[&'i [u8]; 3]> {
         match &self.value {
-            Value::Reference(first, sign, last) => Some([first, sign.as_bytes(), last]),
+            Value::Reference(first, sign, last) => Some([first, std::slice::from_ref(sign), last]),
             Value::Short(text) => Some([text.as_bytes(), b"", b""]),
             Value::Instant(at) => {
                 room.0 = Short::new(Utc::new(*at).as_bytes());

@@ -98,7 +98,7 @@ fn with_compiled<T>(text: &str, version: Version, work: impl FnOnce(&mut Compile
             let json = serde_json::from_str(text)
                 .map_err(|error| Error::invalid_argument(format!("argument view is not JSON: {error}")))?;
             let view = View::compile(version, &json).map_err(errors::invalid)?;
-            let resources = Resources::new(Rc::new(view), bases.clone());
+            let resources = Resources::new(Rc::new(view), bases.clone(), session::check_for_interrupts);
             Compiled { text: text.to_owned(), version, bases, resources, texts: Texts::new(version) }
         }
     };
@@ -131,11 +131,6 @@ impl Rows for Collected<'_> {
         self.bytes += row.iter().map(|text| 32 + text.as_ref().map_or(0, String::len)).sum::<usize>();
         self.rows.push(row);
         if self.bytes > MAX_BYTES { Break(()) } else { Continue(()) }
-    }
-
-    fn tick(&mut self) -> ControlFlow<()> {
-        session::check_for_interrupts();
-        Continue(())
     }
 }
 

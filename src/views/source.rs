@@ -71,7 +71,7 @@ impl Source {
                 From::Table(Live::open(&table, resource_type.canonical(), rows, filter)?)
             }
         };
-        let resources = Resources::new(view, settings::base_urls());
+        let resources = Resources::new(view, settings::base_urls(), session::check_for_interrupts);
         Ok(Source { resources, from, kept: None, left: limit })
     }
 
@@ -174,10 +174,5 @@ impl Rows for Passing<'_, '_> {
             }
         }
         if self.pause == Pause::Now { Break(()) } else { Continue(()) }
-    }
-
-    fn tick(&mut self) -> ControlFlow<()> {
-        session::check_for_interrupts();
-        Continue(())
     }
 }

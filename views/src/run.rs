@@ -33,16 +33,18 @@ const TICK: u32 = 256;
 pub struct Resources {
     view: Rc<View>,
     bases: Vec<String>,
+    interrupt: fn(),
     arenas: Vec<Arena>,
     /// Items since the last tick.
     items: u32,
 }
 
 impl Resources {
-    /// `bases` are the urls of servers whose resources are ours.
-    pub fn new(view: Rc<View>, bases: Vec<String>) -> Resources {
+    /// `bases` are the urls of servers whose resources are ours. `interrupt` is called often, at least for each cell; it may
+    /// unwind.
+    pub fn new(view: Rc<View>, bases: Vec<String>, interrupt: fn()) -> Resources {
         let arenas = (0..view.levels + 2).map(|_| Arena::new()).collect();
-        Resources { view, bases, arenas, items: 0 }
+        Resources { view, bases, interrupt, arenas, items: 0 }
     }
 
     /// The view.
@@ -56,8 +58,9 @@ impl Resources {
     /// A column with several values, a `where` that is not a boolean, too much work for one resource. Rows may have been passed
     /// before.
     pub fn rows(&mut self, resource: Resource<'_>, rows: &mut dyn Rows) -> Result<ControlFlow<()>, RowError> {
-        let Resources { view, bases, arenas, items } = self;
-        let mut run = Run { view, bases, resource, rows, items: *items, error: None, stopped: false };
+        let Resources { view, bases, interrupt, arenas, items } = self;
+        let mut run =
+            Run { view, bases, interrupt: *interrupt, resource, rows, items: *items, error: None, stopped: false };
         let done = run.resource(arenas);
         *items = run.items;
         match run.error {
@@ -74,6 +77,7 @@ impl Resources {
 struct Run<'r> {
     view: &'r View,
     bases: &'r [String],
+    interrupt: fn(),
     resource: Resource<'r>,
     rows: &'r mut dyn Rows,
     items: u32,
@@ -308,6 +312,7 @@ impl<'r> Run<'r> {
     }
 
     fn cell<'a>(&mut self, output: &Output, at: Place<'a>, scope: &Scope<'_, 'a>) -> ControlFlow<(), Cell<'a>> {
+        (self.interrupt)();
         let column = &self.view.columns[output.column];
         if column.collection {
             let mut items = List::new(at.arena);
@@ -364,7 +369,8 @@ impl<'r> Run<'r> {
         'r: 'a,
     {
         let constants = self.view.constants.all();
-        let within = Within { constants, arena: at.arena, context: at.this, row_index: at.row_index };
+        let (row_index, interrupt) = (at.row_index, self.interrupt);
+        let within = Within { constants, arena: at.arena, context: at.this, row_index, interrupt };
         Scope::within(self.resource, self.bases, within)
     }
 
@@ -396,6 +402,7 @@ impl<'r> Run<'r> {
             return Continue(());
         }
         self.items = 0;
+        (self.interrupt)();
         let done = self.rows.tick();
         self.stopped |= done.is_break();
         done

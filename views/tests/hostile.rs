@@ -66,7 +66,10 @@ fn what_nests_or_multiplies_too_much_is_refused_and_less_fits_the_stack() {
         let mut counted = Counted { rows: 0, ticks: 0, most: 1000 };
         let row = patient(2);
         assert!(
-            Resources::new(Rc::new(view.clone()), Vec::new()).rows(row.resource(), &mut counted).unwrap().is_break()
+            Resources::new(Rc::new(view.clone()), Vec::new(), || ())
+                .rows(row.resource(), &mut counted)
+                .unwrap()
+                .is_break()
         );
         // Paths as deep as they may be, each inside of the other one.
         let deep = format!("{}true{}", "where(".repeat(45), ")".repeat(45));
@@ -123,7 +126,10 @@ fn a_product_is_ended_by_its_consumer_also_without_rows() {
         let view = compile(&json!({"resource": "Patient", "select": selects})).unwrap();
         let mut counted = Counted { rows: 0, ticks: 0, most: 10_000 };
         assert!(
-            Resources::new(Rc::new(view.clone()), Vec::new()).rows(row.resource(), &mut counted).unwrap().is_break()
+            Resources::new(Rc::new(view.clone()), Vec::new(), || ())
+                .rows(row.resource(), &mut counted)
+                .unwrap()
+                .is_break()
         );
         assert!(counted.rows == 10_000 || counted.ticks == 10_000);
     }
@@ -208,7 +214,7 @@ fn rows_are_made_without_an_allocation() {
     let view = compile(&view).unwrap();
     let mut csv = Written(CsvRows::new(&view, Csv::new(",", "").unwrap(), false), Vec::new(), 0);
     let mut objects = Written(ObjectRows::new(&view), Vec::new(), 0);
-    let mut run = Resources::new(Rc::new(view.clone()), Vec::new());
+    let mut run = Resources::new(Rc::new(view.clone()), Vec::new(), || ());
     let mut all = |rows: &mut dyn Rows| {
         for stored in &resources {
             assert!(run.rows(stored.resource(), rows).unwrap().is_continue());
@@ -363,7 +369,7 @@ fn documents() -> Vec<Stored> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
     fn any_view_makes_rows_of_json_or_says_why_not(mut select in selects(), condition in prop::option::of(paths())) {
@@ -393,7 +399,7 @@ proptest! {
                 stored.jsonb[at..at + 4].copy_from_slice(&word.to_le_bytes());
                 let mut counted = Counted { rows: 0, ticks: 0, most: 10_000 };
                 let _ = catch_unwind(AssertUnwindSafe(|| {
-                    let _ = Resources::new(Rc::new(view.clone()), Vec::new()).rows(stored.resource(), &mut counted);
+                    let _ = Resources::new(Rc::new(view.clone()), Vec::new(), || ()).rows(stored.resource(), &mut counted);
                 }));
             }
         }

@@ -117,6 +117,9 @@ impl Compiler<'_> {
             return Ok(None);
         }
         let Some(of) = self.items(of, this)? else { return Ok(None) };
+        if name == "join" && !matches!(self.family(&of.types), Family::Text | Family::Time | Family::Any) {
+            return Err(Mistake::new(format!("{} is not a text", self.named(&of))));
+        }
         let is_reference = |of: &Compiled| of.types.iter().all(|id| *id == TypeId::REFERENCE || *id == TypeId::UNKNOWN);
         Ok(Some(match (name, arguments) {
             ("join", []) => value(Value::Joined(of.program, "".into()), TypeId::STRING),

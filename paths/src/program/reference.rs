@@ -68,11 +68,11 @@ pub(super) fn reference<'j>(item: &Item<'j>) -> Option<Value<'j>> {
         return Some(Value::Joined(text));
     }
     if let (Some(of_type), Some(id)) = (text(b"resourceType"), text(b"id")) {
-        return Some(Value::Reference(of_type, "/", id));
+        return Some(Value::Reference(of_type, b'/', id));
     }
     match text(b"uri") {
         Some(uri) => Some(Value::Joined(uri)),
-        None => text(b"localRef").map(|id| Value::Reference(b"", "#", id)),
+        None => text(b"localRef").map(|id| Value::Reference(b"", b'#', id)),
     }
 }
 

@@ -51,7 +51,10 @@ impl Program {
                     Continue(())
                 }
             }),
-            Program::Union(parts) => parts.iter().try_for_each(|part| part.run(scope, this, sink)),
+            Program::Union(parts) => parts.iter().try_for_each(|part| {
+                scope.interrupt();
+                part.run(scope, this, sink)
+            }),
             Program::Boolean(condition) => match condition.truth(scope, this) {
                 Some(value) => sink(Item { value: Value::Boolean(value), type_id: TypeId::BOOLEAN }),
                 None => Continue(()),

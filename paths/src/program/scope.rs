@@ -31,6 +31,8 @@ pub struct Within<'j> {
     pub context: Item<'j>,
     /// Its number among those that a `forEach` found.
     pub row_index: i64,
+    /// Is called now and then while a program runs. It may unwind.
+    pub interrupt: fn(),
 }
 
 /// The most looks: of a resource with very many contained ones, and as many references to them, each reference would look at
@@ -39,6 +41,8 @@ pub struct Within<'j> {
 const MAX_LOOKS: usize = 1_000_000;
 /// The same for each item of a view, whose programs say it if they end early.
 const MAX_LOOKS_OF_VIEWS: usize = 10_000_000;
+/// After so many looks a view may be interrupted.
+const INTERRUPT: usize = 4096;
 
 impl<'a, 'j> Scope<'a, 'j> {
     /// A resource, and the urls that are ours.
@@ -58,6 +62,13 @@ impl<'a, 'j> Scope<'a, 'j> {
         self.exhausted.get()
     }
 
+    /// Lets a view be interrupted.
+    pub(super) fn interrupt(&self) {
+        if let Some(view) = &self.view {
+            (view.interrupt)();
+        }
+    }
+
     /// Ends a program early.
     pub(super) fn exhaust(&self) -> ControlFlow<()> {
         self.exhausted.set(true);
@@ -69,6 +80,9 @@ impl<'a, 'j> Scope<'a, 'j> {
         match self.looks.get().checked_sub(1) {
             Some(left) => {
                 self.looks.set(left);
+                if left.is_multiple_of(INTERRUPT) {
+                    self.interrupt();
+                }
                 Continue(())
             }
             None => self.exhaust(),

@@ -76,7 +76,7 @@ impl Rows for Lines<'_> {
 /// The rows of a view over resources, as JSON texts.
 pub fn lines(view: &View, resources: &[Stored]) -> Result<Vec<String>, String> {
     let mut rows = Lines { writer: ObjectRows::new(view), view, lines: Vec::new() };
-    let mut run = Resources::new(Rc::new(view.clone()), Vec::new());
+    let mut run = Resources::new(Rc::new(view.clone()), Vec::new(), || ());
     for stored in resources.iter().filter(|stored| stored.resource_type == view.resource_type()) {
         let done = run.rows(stored.resource(), &mut rows).map_err(|error| format!("{error:?}"))?;
         assert!(done.is_continue());

@@ -9,6 +9,7 @@ mod http;
 mod import;
 mod load;
 mod sql_dump;
+mod view;
 
 use super::bench::{Bench, Row};
 
@@ -90,6 +91,13 @@ pub(super) const ROWS: &[Row] = &[
         bound: 1.00,
         run: sql_dump::ndjson_flat,
         run_baseline: sql_dump::copy_row_to_json_flat,
+    },
+    Row {
+        name: "dump_view: ten columns, csv",
+        baseline: "dump_sql of the same columns by jsonb's operators",
+        bound: 0.50,
+        run: view::csv,
+        run_baseline: view::csv_by_operators,
     },
     Row {
         name: "export: all types to files, one worker",
