@@ -21,6 +21,10 @@ def is_text(value):
     return isinstance(value, str) and value.strip() != ""
 
 
+def is_url(value):
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/]\S*", value) is not None
+
+
 def is_list_of_text(value):
     return is_text(value) or isinstance(value, list) and bool(value) and all(map(is_text, value))
 
@@ -32,8 +36,32 @@ def is_range(value):
 
 def is_licence(value):
     if isinstance(value, dict):
-        return bool(value) and all(is_text(name) and re.match(r"https?://\S+$", str(url)) for name, url in value.items())
-    return all(name in LICENCES for name in ([value] if isinstance(value, str) else value))
+        return bool(value) and all(is_text(name) and is_url(url) for name, url in value.items())
+    return is_list_of_text(value) and all(name in LICENCES for name in ([value] if isinstance(value, str) else value))
+
+
+# What may be in `resources` and `no_index`; members of others begin with x_.
+RESOURCES = {
+    "homepage": is_url,
+    "license": lambda value: is_list_of_text(value) and all(map(is_url, [value] if isinstance(value, str) else value)),
+    "bugtracker": {"web": is_url, "mailto": lambda value: is_text(value) and "@" in value},
+    "repository": {"web": is_url, "url": is_url, "type": lambda value: is_text(value) and value == value.lower()},
+}
+NO_INDEX = {"file": is_list_of_text, "directory": is_list_of_text}
+
+
+def wrong_members(value, allowed, place):
+    """What is wrong with an object whose members are checked by functions, or by objects of functions."""
+    if not isinstance(value, dict):
+        return [f"{place} is no object"]
+    found = []
+    for name, member in value.items():
+        check = allowed.get(name)
+        if isinstance(check, dict):
+            found += wrong_members(member, check, f"{place}.{name}")
+        elif not (name.lower().startswith("x_") if check is None else check(member)):
+            found.append(f"{place}.{name} is not what the specification has there")
+    return found
 
 
 def mistakes(meta, version, folder):
@@ -48,9 +76,14 @@ def mistakes(meta, version, folder):
     found += expect(is_text(meta.get("abstract")), "abstract is no text")
     found += expect(is_list_of_text(meta.get("maintainer")), "maintainer is no list of texts")
     found += expect(is_licence(meta.get("license")), "license is unknown")
-    found += expect(meta.get("meta-spec", {}).get("version") == "1.0.0", "meta-spec's version is not 1.0.0")
+    found += wrong_members(meta.get("meta-spec", {}), {"version": lambda value: value == "1.0.0", "url": is_url}, "meta-spec")
+    found += [f"{member} is no text" for member in ("description", "generated_by") if member in meta and not is_text(meta[member])]
+    found += wrong_members(meta.get("resources", {}), RESOURCES, "resources")
+    found += wrong_members(meta.get("no_index", {}), NO_INDEX, "no_index")
     found += expect(meta.get("release_status", "stable") in {"stable", "testing", "unstable"}, "release_status is unknown")
-    found += expect(all(is_text(tag) and len(tag) < 256 for tag in meta.get("tags", [])), "tags are no texts")
+    found += expect(is_list_of_text(meta.get("tags", "none")), "tags are no list of texts")
+    found += expect(all(len(str(tag)) < 256 for tag in meta.get("tags", [])), "a tag is too long")
+    found += expect(meta.get("provides") != {}, "provides has no extension")
     for name, extension in meta.get("provides", {}).items():
         found += expect(TERM.fullmatch(name), f"provides: {name} is no term")
         found += expect(SEMVER.fullmatch(extension.get("version", "")), f"provides: {name} has no version")

@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod graph;
+mod packages;
 mod pages;
 
 use graph::Crate;
