@@ -46,6 +46,8 @@ run_for_version "setup" scripts/setup.sh --tests
 if [ "$PG_MAJOR" = "$PG_FIRST" ]; then
   run "formatting" cargo fmt --all --check
   run "clippy" cargo clippy --workspace --all-targets "${pg_feature[@]}" -- -D warnings
+  run "dependencies, as deny.toml has them" env OFFLINE=1 scripts/deny.sh
+  run "the oldest Rust that is supported" scripts/msrv.sh --if-there
   # The extension itself can be linked only in a server, so it is tested there and from outside.
   run "tests of the pure crates" cargo test --workspace --exclude fhir_bulk --exclude fhir_bulk_pg \
     --exclude fhir_bulk_pg_tests --exclude fhir_bulk_tests
