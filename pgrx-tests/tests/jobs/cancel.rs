@@ -1,7 +1,7 @@
 //! A cancelled import ends at any point, and commits nothing more.
 
 use crate::job::{
-    allowed, finish, import, import_with, inputs, one_worker, status, wait_for_total, wait_for_workers_to_end,
+    allowed, finish, hold, import, import_with, inputs, one_worker, status, wait_for_total, wait_for_workers_to_end,
     wait_until_waiting, worker,
 };
 use crate::source::Stalling;
@@ -95,8 +95,9 @@ fn pg_cancel_backend_has_a_batch_begun_again() {
 fn a_worker_survives_any_number_of_cancels() {
     let (database, mut client) = allowed();
     run(&mut client, "SET fhir_bulk.import_commit_rows = 100");
-    let url = database.file("many", patients(1..=40_000));
-    import_with(&mut client, "hit", &[("Patient", &url)], json!({}));
+    let url = database.file("many", patients(1..=10_000));
+    let mut held = Some(hold(&database, "p-10000"));
+    import(&mut client, "hit", &[("Patient", &url)]);
     let process = worker(&mut client);
     let mut other = database.connect();
     let mut committed = 0;
@@ -108,10 +109,15 @@ fn a_worker_survives_any_number_of_cancels() {
             committed = total;
             run(&mut other, &format!("SELECT pg_cancel_backend({process})"));
         }
+        // All but the last batch is committed: it has been hit.
+        if total == 9900 {
+            held = None;
+        }
         status["status"] != "active"
     });
     let status = status(&mut client, "hit");
-    assert_eq!(inputs(&status), ["finished 40000"], "{status}");
+    assert!(held.is_none(), "the import did not wait: {status}");
+    assert_eq!(inputs(&status), ["finished 10000"], "{status}");
     assert!(!database.cluster().log().contains(&format!("[{process}]  FATAL")), "the process ended");
-    crate::job::assert_patients(&mut client, 40_000);
+    crate::job::assert_patients(&mut client, 10_000);
 }

@@ -1,8 +1,8 @@
 //! Imports among other sessions that write the same rows.
 
-use crate::job::{allowed, assert_patients, finish, import, inputs, set, wait_until_waiting};
-use crate::support::{patients, rows, run};
-use fhir_bulk_tests::{Client, Database};
+use crate::job::{allowed, assert_patients, finish, hold, import, inputs, set, wait_until_waiting};
+use crate::support::{count, patients, rows, run};
+use fhir_bulk_tests::{Client, Database, wait_for};
 use std::thread;
 
 /// A database in which patients 1 to 3000 are known, with a setting for its later sessions, and a file that has them.
@@ -22,14 +22,19 @@ fn update(id: usize) -> String {
 fn a_deadlock_with_another_session_is_tried_again() {
     let (database, mut client, url) = known("deadlock_timeout = '2s'");
     let mut other = database.connect();
-    // The import is the one that finds the deadlock.
-    run(&mut other, &format!("SET deadlock_timeout = '60s'; BEGIN; {}", update(2999)));
+    // The import is the one that finds the deadlock: it looks for one when it has waited for some time, and only then.
+    run(&mut other, &format!("SET deadlock_timeout = '600s'; SET application_name = 'other'; BEGIN; {}", update(2999)));
+    let held = hold(&database, "p-2000");
     import(&mut client, "deadlock", &[("Patient", &url)]);
     wait_until_waiting(&mut client, "Lock");
     let blocked = thread::spawn(move || {
         run(&mut other, &update(1));
         run(&mut other, "COMMIT");
     });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'other' AND wait_event_type = 'Lock'
+        AND datname = current_database()";
+    wait_for("the other session to wait for the import", || count(&mut client, waits) == 1);
+    drop(held);
     blocked.join().unwrap();
     let status = finish(&mut client, "deadlock");
     assert_eq!(inputs(&status), ["finished 3000"], "{status}");

@@ -103,6 +103,22 @@ pub fn inputs(status: &Value) -> Vec<String> {
     status["inputs"].as_array().unwrap().iter().map(word).collect()
 }
 
+/// A session whose transaction has a patient's row: imports of that patient wait for it there, so that they have not ended
+/// when a test comes to them late. It ends with the session, or with its server.
+pub fn hold(database: &Database, id: &str) -> Client {
+    let mut client = database.connect();
+    // The table is committed first: whoever makes one keeps others from doing so until the end.
+    run(&mut client, "SELECT bulk_create_table('Patient')");
+    run(
+        &mut client,
+        &format!(
+            "BEGIN; INSERT INTO patient (id, txid, status, resource) VALUES ('{id}', 0, 'created', '{{}}')
+               ON CONFLICT (id) DO UPDATE SET resource = patient.resource"
+        ),
+    );
+    client
+}
+
 /// Waits until no worker is left in a database.
 pub fn wait_for_workers_to_end(database: &Database) {
     let mut client = database.connect();

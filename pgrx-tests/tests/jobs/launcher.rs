@@ -1,6 +1,6 @@
 //! If the library is preloaded, jobs continue by themselves.
 
-use crate::job::{assert_patients, finish, import, server, wait_for_total, worker, workers};
+use crate::job::{assert_patients, finish, hold, import, server, wait_for_total, worker, workers};
 use crate::source::Stalling;
 use crate::support::{patients, rows, run};
 use fhir_bulk_tests::{Client, wait_for};
@@ -15,6 +15,7 @@ fn jobs_go_on_without_any_call_after_a_crash_when_the_library_is_preloaded() {
     let mut client = database.connect();
     run(&mut client, "SET fhir_bulk.import_commit_rows = 1000");
     let urls = [database.file("one", patients(1..=50_000)), database.file("two", patients(50_001..=100_000))];
+    let _held = ["p-50000", "p-100000"].map(|id| hold(&database, id));
     import(&mut client, "job", &[("Patient", &urls[0]), ("Patient", &urls[1])]);
     wait_for_total(&mut client, "job", 5000);
     database.cluster().kill_server();
@@ -26,9 +27,11 @@ fn jobs_go_on_without_any_call_after_a_crash_when_the_library_is_preloaded() {
 
     // A worker that was ended is replaced, too.
     let url = database.file("more", patients(1..=100_000));
+    let held = hold(&database, "p-100000");
     import(&mut client, "more", &[("Patient", &url)]);
     let first = worker(&mut client);
     run(&mut client, &format!("SELECT pg_terminate_backend({first}, 10000)"));
+    drop(held);
     wait_for("the job to be done", || {
         rows(&mut client, "SELECT status FROM bulk_jobs WHERE id = 'more'") == ["finished"]
     });

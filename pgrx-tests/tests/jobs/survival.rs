@@ -1,7 +1,7 @@
 //! An import continues from its last commit after its worker or server has ended in any way.
 
 use crate::job::{
-    allowed, assert_patients, finish, import, import_with, inputs, server, wait_for_status, wait_for_total,
+    allowed, assert_patients, finish, hold, import, import_with, inputs, server, wait_for_status, wait_for_total,
     wait_for_workers_to_end, worker,
 };
 use crate::source::Stalling;
@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 /// A server's stop may take this time, plus three times the time of a stop during a plain COPY. A wait for the stalled
 /// source would take a minute.
 const SOON: Duration = Duration::from_secs(1);
-const NUMBER: usize = 200_000;
+/// Imports are held before the last one: there need be no more than take some batches.
+const NUMBER: usize = 40_000;
 
-/// An import from a file that is in the middle.
-fn from_a_file(mode: &str) -> Database {
+/// An import from a file that is in the middle, and cannot end before the session, or the server with it, does.
+fn from_a_file(mode: &str) -> (Database, Client) {
     let database = server(&[]);
+    let held = hold(&database, &format!("p-{NUMBER}"));
     let mut client = database.connect();
     run(&mut client, "SET fhir_bulk.import_commit_rows = 1000");
     let url = database.file("all", patients(1..=NUMBER));
@@ -30,7 +32,7 @@ fn from_a_file(mode: &str) -> Database {
             status["progress"]["bytesRead"].as_u64().unwrap() > 2 << 20
         });
     }
-    database
+    (database, held)
 }
 
 /// How long a server takes to stop while a session copies a file into a table; it runs again then.
@@ -87,7 +89,7 @@ fn assert_whole(database: &Database) {
 #[test]
 fn a_killed_worker_loses_and_doubles_nothing() {
     for mode in ["bulk", "transaction"] {
-        let database = from_a_file(mode);
+        let (database, _held) = from_a_file(mode);
         let mut witness = database.connect();
         let worker = worker(&mut witness);
         database.cluster().kill_backend(worker);
@@ -100,7 +102,7 @@ fn a_killed_worker_loses_and_doubles_nothing() {
 #[test]
 fn a_killed_server_loses_and_doubles_nothing() {
     for mode in ["bulk", "transaction"] {
-        let database = from_a_file(mode);
+        let (database, _held) = from_a_file(mode);
         database.cluster().kill_server();
         database.cluster().start_server();
         assert_whole(&database);
@@ -109,7 +111,7 @@ fn a_killed_server_loses_and_doubles_nothing() {
 
 #[test]
 fn a_source_that_was_altered_in_place_while_the_server_was_down_is_not_imported_on() {
-    let database = from_a_file("bulk");
+    let (database, _held) = from_a_file("bulk");
     database.cluster().kill_server();
     let path = database.path("all");
     // A digit of a line that is committed.
@@ -137,7 +139,7 @@ fn a_source_that_was_altered_in_place_while_the_server_was_down_is_not_imported_
 #[test]
 fn a_server_that_is_stopped_in_the_middle_stops_soon_and_the_import_goes_on_after_its_start() {
     for mode in ["fast", "immediate"] {
-        let database = from_a_file("bulk");
+        let (database, _held) = from_a_file("bulk");
         let taken = stop(&database, mode);
         database.cluster().start_server();
         assert_soon(taken, stop_under_copy(&database, mode), mode);
@@ -180,6 +182,7 @@ fn a_worker_ends_with_its_server_and_the_next_one_goes_on() {
         "SELECT bulk_create_table('Patient'); CREATE INDEX ON patient USING gin (resource);
          SET fhir_bulk.import_commit_rows = 1000",
     );
+    let _held = hold(&database, &format!("p-{NUMBER}"));
     let url = database.file("all", patients(1..=NUMBER));
     import(&mut client, "job", &[("Patient", &url)]);
     wait_for_total(&mut client, "job", 5000);
