@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb test-pg-upgrade bom dist deny
+.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb test-reproducible image test-image test-pg-upgrade bom dist deny msrv
 
 include_env := . scripts/env.sh &&
 
@@ -55,8 +55,17 @@ lint: setup ## formatting and clippy, warnings denied
 deb: ## Debian packages of the extension, for each PostgreSQL that is here, and of the proxy, in target/deb/
 	@scripts/deb.sh
 
-test-deb: ## install them into a clean Debian, use them, and remove them again
+test-deb: ## install them into a new Debian 12 and 13, use them, and remove them again
 	@scripts/test-deb.sh
+
+test-reproducible: ## make packages of this commit in two folders, and compare their bytes (two release builds)
+	@scripts/test-reproducible.sh
+
+image: ## an OCI image of Debian's PostgreSQL 17 with these packages, in target/image/
+	@scripts/image.sh
+
+test-image: ## the same, and run it
+	@scripts/image.sh --test
 
 bom: ## the bills of materials of the extension and the proxy, in target/
 	@mkdir -p target && python3 scripts/bom.py fhir_bulk pg15 >target/fhir_bulk.cdx.json
@@ -70,3 +79,6 @@ dist: ## the sources as PGXN takes them, in target/
 
 deny: ## hold the dependencies to deny.toml (OFFLINE=1: without their known flaws)
 	@scripts/deny.sh
+
+msrv: ## check the sources with the oldest Rust that is supported
+	@scripts/msrv.sh
