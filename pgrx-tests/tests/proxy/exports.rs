@@ -96,7 +96,7 @@ fn a_client_of_bulk_data_access_gets_from_metadata_to_files_and_deletes_them() {
     assert!(download(&service, url).header("content-length").is_some());
 
     assert_eq!(service.send(Request::new("DELETE", &status)).status, 202);
-    outcome(&service.send(Request::get(&status)), 404);
+    outcome(&finished(&service, &status), 404);
     outcome(&service.send(Request::new("DELETE", &status)), 404);
     wait_for("the files to be gone", || download(&service, url).status == 404);
 }

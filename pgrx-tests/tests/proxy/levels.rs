@@ -125,7 +125,7 @@ fn a_client_that_prefers_it_gets_the_status_apart_from_its_polls() {
     assert_eq!((done.status, done.header("x-export-status")), (200, Some("200 OK")));
     assert!(done.json()["output"].as_array().is_some_and(|output| !output.is_empty()), "{}", done.text());
     assert_eq!(service.send(Request::new("DELETE", &status)).status, 202);
-    outcome(&service.send(Request::get(&status)), 404);
+    outcome(&finished(&service, &status), 404);
     // A table that cannot be read.
     service
         .connect()
