@@ -155,9 +155,7 @@ impl Temporal {
         let mut parts = self.parts;
         let millis = if high { 59_999_000 } else { 0 };
         let bounds = if high { [9999, 12, 31, 23, 59, millis] } else { [1, 1, 1, 0, 0, millis] };
-        for at in self.to..ALL {
-            parts[at] = bounds[at];
-        }
+        parts[self.to..ALL].copy_from_slice(&bounds[self.to..ALL]);
         if high && self.to < DAY_END {
             parts[2] = instant::days_in_month(parts[0], parts[1]);
         }

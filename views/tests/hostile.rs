@@ -144,7 +144,7 @@ fn what_one_item_needs_too_much_of_is_an_error_and_no_lack_of_rows() {
         let mut found = column("a", path);
         found["collection"] = json!(collection);
         let view = compile(&json!({"resource": "Patient", "select": [{"column": [found]}]})).unwrap();
-        let found = lines(&view, &[many.clone()]);
+        let found = lines(&view, std::slice::from_ref(&many));
         if path == quadratic {
             assert!(found.unwrap_err().contains("TooMuch"));
         } else {
