@@ -132,10 +132,15 @@ impl Live {
         match self.fetch(handle)? {
             Fetched::Paused => Ok(More::Yes),
             Fetched::End => {
-                self.cursor.close();
+                self.close();
                 Ok(More::No)
             }
         }
+    }
+
+    /// Ends the query.
+    pub fn close(&mut self) {
+        self.cursor.close();
     }
 
     /// Passes all resources to `handle`, and goes back to the first: what is read next are the same rows again, under the

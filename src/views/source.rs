@@ -82,11 +82,20 @@ impl Source {
         }
     }
 
-    /// Passes rows until `take` pauses, or there are no more.
+    /// Passes rows until `take` pauses, or there are no more. Then the query is closed, also if it has more: who is told that
+    /// there are no more rows lets go of what the statement's end would close.
     ///
     /// # Errors
     /// Those of `take`, of a resource under the view, and of the query that is read.
     pub fn read(&mut self, take: &mut Take<'_>) -> Result<More> {
+        let more = self.go_on(take)?;
+        if let (More::No, From::Table(live)) = (more, &mut self.from) {
+            live.close();
+        }
+        Ok(more)
+    }
+
+    fn go_on(&mut self, take: &mut Take<'_>) -> Result<More> {
         let Source { resources, from, kept, left } = self;
         if *left == Some(0) {
             return Ok(More::No);
