@@ -110,7 +110,7 @@ use_in_other_server() { # MAJOR
   dpkg-deb -x "$(package_of "$1")" "$root$files"
   in_root sh -ec "cp $files/usr/lib/postgresql/$1/lib/* \"\$($server/bin/pg_config --pkglibdir)/\"
     cp $files/usr/share/postgresql/$1/extension/* \"\$($server/bin/pg_config --sharedir)/extension/\""
-  as_postgres "$server/bin/initdb" -E UTF8 --locale=C.UTF-8 --no-sync -D "/tmp/data-$1" >/dev/null
+  as_postgres "$server/bin/initdb" -E UTF8 --locale=C.UTF-8 --auth=trust --no-sync -D "/tmp/data-$1" >/dev/null
   as_postgres "$server/bin/pg_ctl" start -w -s -D "/tmp/data-$1" -l "/tmp/log-$1" \
     -o "-c listen_addresses= -c unix_socket_directories=/tmp"
   as_postgres createdb -h /tmp fhir
