@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use postgres::Client;
 pub use postgres::error::DbError;
 
+pub mod citus;
 pub mod disk;
 pub mod http;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! What is read of distributed tables is what is read of plain ones.
 
-use crate::nodes::{distributed, shared, without_citus};
+use crate::nodes::{database, distributed, without_citus};
 use crate::support::{assert_error, count, fails, load, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database, gunzip};
 
@@ -30,7 +30,7 @@ fn both() -> [(Database, Client); 2] {
     let plain = without_citus();
     let mut here = plain.connect();
     run(&mut here, "SELECT bulk_create_table('Patient')");
-    let there = shared().database();
+    let there = database();
     let client = distributed(&there, "Patient");
     let mut all = [(plain, here), (there, client)];
     for (database, client) in &mut all {

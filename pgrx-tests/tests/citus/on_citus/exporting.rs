@@ -1,14 +1,14 @@
 //! Exports of distributed tables, and what the next increment could miss.
 
 use crate::exports::{done, download, ids, lines, with_location_on};
-use crate::nodes::{distributed, shared};
+use crate::nodes::{database, distributed, shared};
 use crate::support::{load, patients, run, value};
 use fhir_bulk_tests::{Client, Database};
 use serde_json::{Value, json};
 
 /// A database with distributed patients and a folder for exports.
 fn with_exports() -> (Database, Client) {
-    let database = shared().database();
+    let database = database();
     let _ = distributed(&database, "Patient");
     with_location_on(database)
 }

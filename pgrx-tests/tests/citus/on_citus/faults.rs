@@ -3,8 +3,9 @@
 use super::importing::assert_patients;
 use crate::exports::{export, files, finish as finish_export, with_location_on};
 use crate::job::{finish, import, inputs, status, wait_for_total};
-use crate::nodes::{Nodes, distributed, wait_for_recovery};
+use crate::nodes::{database_on, distributed, start, wait_for_recovery};
 use crate::support::{count, fails, load, load_fails, patients, run, value};
+use fhir_bulk_tests::citus::Nodes;
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::json;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// Servers that one test at a time may end.
 pub fn fragile() -> MutexGuard<'static, Nodes> {
     static FRAGILE: OnceLock<Mutex<Nodes>> = OnceLock::new();
-    let nodes = FRAGILE.get_or_init(|| Mutex::new(Nodes::start())).lock().unwrap_or_else(PoisonError::into_inner);
+    let nodes = FRAGILE.get_or_init(|| Mutex::new(start())).lock().unwrap_or_else(PoisonError::into_inner);
     // A test that failed may have left some of them down.
     for node in nodes.all() {
         if !node.is_running() {
@@ -24,7 +25,7 @@ pub fn fragile() -> MutexGuard<'static, Nodes> {
 
 /// A database on them, with distributed patients and a folder for exports.
 pub fn place(nodes: &Nodes) -> (Database, Client) {
-    let database = nodes.database();
+    let database = database_on(nodes);
     let _ = distributed(&database, "Patient");
     with_location_on(database)
 }

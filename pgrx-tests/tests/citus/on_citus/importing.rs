@@ -1,7 +1,7 @@
 //! Imports into distributed tables.
 
 use crate::job::{finish, import, import_with, inputs};
-use crate::nodes::{distributed, shared, with_patients};
+use crate::nodes::{database, distributed, with_patients};
 use crate::support::{patients, rows, run, value};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub fn assert_patients(client: &mut fhir_bulk_tests::Client, number: usize) {
 
 #[test]
 fn inputs_of_several_types_arrive_by_several_workers_and_commits() {
-    let database = shared().database();
+    let database = database();
     let mut client = distributed(&database, "Patient");
     run(&mut client, "SET fhir_bulk.import_commit_rows = 1500");
     let first = database.file("first", patients(1..=8000));

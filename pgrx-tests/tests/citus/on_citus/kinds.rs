@@ -16,7 +16,7 @@ mod kind {
     }
 }
 
-use crate::nodes::{distributed, shared};
+use crate::nodes::{database, distributed};
 use crate::support::{aidbox_tables, run, value};
 use kind::Place;
 
@@ -25,7 +25,7 @@ const SHARDS: &str = "shards: Citus distributes it to other servers";
 /// Runs the checks on Aidbox's tables, which statements change and distribute, each in a transaction of its own. The load is
 /// the superuser's, or that of a role with just the rights it needs.
 fn check(statements: &[&str], path: &str, by_role: bool) {
-    let database = shared().database();
+    let database = database();
     let mut admin = database.connect();
     aidbox_tables(&mut admin, &["Patient"]);
     for statement in statements {
@@ -64,7 +64,7 @@ fn tables_distributed_by_id_load() {
 
 #[test]
 fn tables_that_the_extension_distributes_load() {
-    let database = shared().database();
+    let database = database();
     let client = distributed(&database, "Patient");
     let admin = database.connect();
     checks::all(&mut Place { database, client, admin, has_cts: true, also: None });

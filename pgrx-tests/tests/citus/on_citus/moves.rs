@@ -3,7 +3,7 @@
 use super::importing::assert_patients;
 use crate::exports::{done, ids, with_location_on};
 use crate::job::{finish, import, inputs, wait_for_total};
-use crate::nodes::{distributed, shared};
+use crate::nodes::{database, distributed, shared};
 use crate::support::{count, load, patients, rows, run, value};
 use fhir_bulk_tests::{Client, Database};
 use serde_json::json;
@@ -24,7 +24,7 @@ fn move_a_shard(client: &mut Client, mode: &str) {
 }
 
 fn place() -> (Database, Client) {
-    let database = shared().database();
+    let database = database();
     let _ = distributed(&database, "Patient");
     // What Citus decodes to move a shard without blocking needs this in each table; the key is one.
     with_location_on(database)

@@ -1,11 +1,11 @@
 //! What loads refuse on Citus, instead of losing rows or counting versions wrong.
 
-use crate::nodes::{shared, with_patients, without_citus};
+use crate::nodes::{database, shared, with_patients, without_citus};
 use crate::support::{aidbox_tables, assert_error_with_hint, count, fails, load_fails, patients, run, value};
 
 #[test]
 fn a_table_distributed_by_another_column_than_id_is_refused_with_what_to_do() {
-    let database = shared().database();
+    let database = database();
     let mut client = database.connect();
     aidbox_tables(&mut client, &["Patient"]);
     run(

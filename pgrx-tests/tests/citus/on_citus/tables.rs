@@ -1,13 +1,13 @@
 //! New tables that Citus distributes.
 
-use crate::nodes::{distributed, shared, with_patients};
+use crate::nodes::{database, distributed, shared, with_patients};
 use crate::support::{assert_error, count, fails, load, patients, rows, run, value};
 
 const DISTRIBUTED: &str = "SELECT logicalrelid, column_to_column_name(logicalrelid, partkey) FROM pg_dist_partition ORDER BY logicalrelid::text";
 
 #[test]
 fn new_tables_are_distributed_when_the_setting_asks_for_it_with_their_history_beside_them() {
-    let database = shared().database();
+    let database = database();
     let mut client = database.connect();
     run(&mut client, "SELECT bulk_create_table('Device')");
     assert_eq!(rows(&mut client, DISTRIBUTED), [""; 0], "not by default");
@@ -56,7 +56,7 @@ fn a_load_of_mixed_types_makes_all_its_tables_distributed_in_its_transaction() {
 
 #[test]
 fn a_first_load_makes_the_type_of_status_and_everything_else_in_its_transaction() {
-    let database = shared().database();
+    let database = database();
     let mut client = database.connect();
     run(&mut client, "SET fhir_bulk.distribute_tables = on");
     let url = database.file("first", patients(1..=5000));
