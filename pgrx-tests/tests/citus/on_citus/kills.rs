@@ -52,7 +52,8 @@ fn an_import_survives_kills_of_each_server_at_random_moments() {
                 client = database.connect();
             }
         }
-        assert_eq!(inputs(&finish(&mut client, &id)), [format!("finished {NUMBER}")], "after {killed} kills");
+        let ended = finish(&mut client, &id);
+        assert_eq!(inputs(&ended), [format!("finished {NUMBER}")], "after {killed} kills: {ended}");
         wait_for_recovery(&nodes, &database);
         assert_patients(&mut client, NUMBER);
         assert_eq!(
