@@ -6,19 +6,19 @@ use crate::arguments::{quoted_name, required};
 use crate::settings;
 use crate::store::{self, ResourceTable, ResourceType};
 use fhir_bulk_codec::rows::sql::{write_identifier, write_literal};
-use fhir_bulk_pg::datum::Regclass;
+use fhir_bulk_pg::datum::{JsonbBytes, Regclass};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::{session, spi};
 use fhir_bulk_views::View;
 use pgrx::prelude::*;
-use pgrx::{JsonB, PgSqlErrorCode, default};
+use pgrx::{PgSqlErrorCode, default};
 use std::ffi::CString;
 
 /// Creates a view with typed columns, or a materialized view.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_create_view(
     name: Option<&str>,
-    view: Option<JsonB>,
+    view: Option<JsonbBytes<'_>>,
     materialized: default!(Option<bool>, "false"),
 ) -> Regclass {
     session::prevent_if_read_only(c"bulk_create_view()");
@@ -28,11 +28,10 @@ fn bulk_create_view(
 /// 1. compile the view
 /// 2. find the table of its type, which the caller may read
 /// 3. create the view of SQL, which has the rights of whoever reads it
-fn create(name: Option<&str>, view: Option<JsonB>, materialized: Option<bool>) -> Result<Regclass> {
+fn create(name: Option<&str>, view: Option<JsonbBytes<'_>>, materialized: Option<bool>) -> Result<Regclass> {
     let name = qualified(required(name, "name")?)?;
     let materialized = required(materialized, "materialized")?;
-    let text = required(view.as_ref(), "view")?.0.to_string();
-    let view = compile(view)?;
+    let (view, text) = compile(view)?;
     let resource_type = ResourceType::new(view.resource_type()).map_err(|_| store::unknown(view.resource_type()))?;
     let table = ResourceTable::lock_to_read(&resource_type)?;
     let kind = if materialized { "MATERIALIZED VIEW" } else { "VIEW" };

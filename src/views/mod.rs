@@ -13,9 +13,10 @@ mod text;
 use crate::arguments::{Options, required};
 use crate::settings;
 use crate::stream::{ChunkStream, LineStream, chunk_size};
+use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_pg::cursor::Calling;
-use fhir_bulk_pg::datum::{Bytea, Text};
-use fhir_bulk_pg::error::{Result, or_raise};
+use fhir_bulk_pg::datum::{Bytea, JsonbBytes, Text};
+use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_views::View;
 use format::Format;
 use options::Selection;
@@ -28,7 +29,7 @@ use text::TextReader;
 /// Returns one line of the body per row, as `dump_sql` does.
 #[pg_extern(stable, parallel_unsafe)]
 fn dump_view(
-    view: Option<JsonB>,
+    view: Option<JsonbBytes<'_>>,
     format: default!(Option<&str>, "'csv'"),
     options: default!(Option<JsonB>, "'{}'"),
     calling: Calling,
@@ -39,7 +40,7 @@ fn dump_view(
 /// Returns the body in chunks.
 #[pg_extern(stable, parallel_unsafe)]
 fn dump_view_chunks(
-    view: Option<JsonB>,
+    view: Option<JsonbBytes<'_>>,
     format: default!(Option<&str>, "'csv'"),
     gzip: default!(Option<bool>, "false"),
     options: default!(Option<JsonB>, "'{}'"),
@@ -54,8 +55,14 @@ fn dump_view_chunks(
 /// 1. compile the view
 /// 2. check the format and the options
 /// 3. lock the table, and start to read
-fn open(view: Option<JsonB>, format: Option<&str>, options: Option<JsonB>, calling: Calling) -> Result<TextReader> {
-    let view = Rc::new(compile(view)?);
+fn open(
+    view: Option<JsonbBytes<'_>>,
+    format: Option<&str>,
+    options: Option<JsonB>,
+    calling: Calling,
+) -> Result<TextReader> {
+    let (view, _) = compile(view)?;
+    let view = Rc::new(view);
     let mut options = Options::new(required(options, "options")?.0)?;
     let format = Format::parse(required(format, "format")?, &mut options)?;
     let selection = Selection::parse(&mut options)?;
@@ -65,8 +72,16 @@ fn open(view: Option<JsonB>, format: Option<&str>, options: Option<JsonB>, calli
     Ok(TextReader::new(source, format.writer(&view)))
 }
 
-/// Compiles the argument `view` by the release of the setting.
-fn compile(view: Option<JsonB>) -> Result<View> {
-    let JsonB(view) = required(view, "view")?;
-    View::compile(settings::fhir_version(), &view).map_err(errors::invalid)
+/// Compiles the argument `view` by the release of the setting; also returns its text.
+fn compile(view: Option<JsonbBytes<'_>>) -> Result<(View, String)> {
+    let JsonbBytes(bytes) = required(view, "view")?;
+    let mut text = Vec::new();
+    TextWriter::new(Spacing::Compact).write(bytes, &mut text);
+    let read = serde_json::from_slice(&text).map_err(|error| {
+        // It is JSON, but may be deeper than is read.
+        Error::invalid_argument(format!("invalid view: {error}"))
+            .hint("A view is a ViewDefinition of SQL on FHIR; its selects nest sixty levels deep at most.")
+    });
+    let view = View::compile(settings::fhir_version(), &read?).map_err(errors::invalid)?;
+    Ok((view, String::from_utf8(text).unwrap_or_default()))
 }

@@ -19,6 +19,7 @@ mod error;
 mod plan;
 pub mod rows;
 mod run;
+mod steps;
 
 pub use cell::Cell;
 pub use column::{Column, SqlType};

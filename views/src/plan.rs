@@ -1,6 +1,7 @@
 //! A compiled view.
 
 use crate::column::Column;
+use crate::steps::Steps;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::Constants;
 use fhir_bulk_paths::program::{Program, Value};
@@ -30,6 +31,8 @@ pub(crate) struct Where {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
     pub outputs: Vec<Output>,
+    /// Those outputs that are found together.
+    pub steps: Steps,
     pub parts: Vec<Part>,
 }
 
@@ -41,6 +44,8 @@ pub(crate) struct Output {
     pub program: Program,
     /// Whether it asks for `%rowIndex`.
     pub is_indexed: bool,
+    /// Whether the node's steps find it.
+    pub is_found_with_others: bool,
     /// `select[0].column[2].path`
     pub element: String,
 }

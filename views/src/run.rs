@@ -145,7 +145,7 @@ impl<'r> Run<'r> {
         let Some((arena, inner)) = arenas.split_first_mut() else { return Continue(()) };
         arena.reset();
         let at = Place { this, row_index, arena };
-        let cells = self.cells(&node.outputs, at)?;
+        let cells = self.found(node, at)?;
         let frame = Frame { outputs: &node.outputs, cells, outer };
         let todo = Todo { parts: &node.parts, at, next };
         self.go_on(Some(&todo), Some(&frame), inner)
@@ -297,6 +297,30 @@ impl<'r> Run<'r> {
         let done = self.rows.row(&self.resource, cells);
         self.stopped |= done.is_break();
         done
+    }
+
+    /// The cells of a node: first those that are found together, then the others.
+    fn found<'a>(&mut self, node: &Node, at: Place<'a>) -> ControlFlow<(), &'a [Cell<'a>]>
+    where
+        'r: 'a,
+    {
+        let object = at.this.object().filter(|_| !node.steps.is_empty());
+        let Some(object) = object else { return self.cells(&node.outputs, at) };
+        let Some(cells) = at.arena.slice(node.outputs.len(), Cell::Null) else { return self.too_much("") };
+        (self.interrupt)();
+        let scope = self.scope(at);
+        node.steps.fill(object, cells, &mut |program, item| {
+            let mut cell = Cell::Null;
+            let _ = program.run(&scope, item, &mut |found| {
+                cell = Cell::One(found);
+                Break(())
+            });
+            cell
+        });
+        for (output, cell) in node.outputs.iter().zip(&mut *cells).filter(|(output, _)| !output.is_found_with_others) {
+            *cell = self.cell(output, at, &scope)?;
+        }
+        Continue(cells)
     }
 
     fn cells<'a>(&mut self, outputs: &[Output], at: Place<'a>) -> ControlFlow<(), &'a [Cell<'a>]>

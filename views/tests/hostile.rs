@@ -368,6 +368,51 @@ fn documents() -> Vec<Stored> {
     ]
 }
 
+#[test]
+fn columns_that_are_found_together_are_what_each_path_finds() {
+    let paths = [
+        "active",
+        "birthDate",
+        "gender",
+        "name.first().family",
+        "name.first().given.first()",
+        "name[0].use",
+        "name.first()",
+        "telecom.first().system",
+        "telecom.first().value",
+        "contact.first().name.family",
+        "contact.first().period.start",
+        "maritalStatus.coding.first().code",
+        "maritalStatus.coding.first().system",
+        "maritalStatus.text",
+        "maritalStatus",
+        "managingOrganization.reference",
+        "managingOrganization.getReferenceKey()",
+        "managingOrganization",
+        "managingOrganization.getReferenceKey(Patient)",
+        "link.first().other.reference",
+        "link.first().type",
+        "extension.first().url",
+        "multipleBirth.ofType(integer)",
+        "deceased.ofType(dateTime)",
+        "deceased.ofType(boolean)",
+        "photo.first().data",
+        "active",
+    ];
+    let view = |of: &dyn Fn(&str) -> String| {
+        let columns: Vec<Value> =
+            paths.iter().enumerate().map(|(at, path)| column(&format!("c{at}"), &of(path))).collect();
+        compile(&json!({"resource": "Patient", "select": [{"column": columns}]})).unwrap()
+    };
+    // A criterion is no plain path, and each is found alone.
+    let (together, alone) = (view(&|path| path.to_owned()), view(&|path| format!("where(true).{path}")));
+    for stored in documents() {
+        let found = lines(&together, std::slice::from_ref(&stored));
+        assert_eq!(found, lines(&alone, &[stored]));
+        assert!(found.unwrap()[0].len() > 100);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 

@@ -118,12 +118,9 @@ fn views_that_are_too_much_are_refused_and_the_session_goes_on() {
         let error = fails(&mut client, &format!("SELECT {}", dump_view(&view, "csv", "{}")));
         assert_error(&error, "22023", &[piece]);
     }
-    // JSON that is deeper than what reads it.
-    let error = fails(
-        &mut client,
-        &format!("SELECT {}", dump_view(&json!({"resource": "Patient", "select": [nested]}).to_string(), "csv", "{}")),
-    );
-    assert_error(&error, error.code().code(), &[]);
+    let nested = json!({"resource": "Patient", "select": [nested]}).to_string();
+    let error = fails(&mut client, &format!("SELECT {}", dump_view(&nested, "csv", "{}")));
+    assert_error(&error, "22023", &["invalid view: recursion limit exceeded"]);
     let many = json!({"resource": "Patient", "select": [{"column": columns(10_000)}]}).to_string();
     assert_eq!(value(&mut client, &format!("SELECT length({})", dump_view(&many, "csv", "{}"))), "19999");
     let error = fails(&mut client, &format!("SELECT bulk_create_view('wide', '{many}')"));

@@ -14,9 +14,11 @@ mod select;
 use crate::column::Column;
 use crate::error::Invalid;
 use crate::plan::{Node, Output, View, Where};
+use crate::steps::Steps;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::{Compiled, Constants, compile_for_view};
 use fhir_bulk_paths::model::{Model, TypeId};
+use fhir_bulk_paths::program::Program;
 use fhir_bulk_paths::syntax::{Expression, Mistake, parse};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -67,6 +69,7 @@ impl View {
         for (at, select) in selects.iter().enumerate() {
             compiler.select(select, &format!("select[{at}]"), None, &mut root, 0)?;
         }
+        compiler.finish(&mut root, None);
         if compiler.columns.is_empty() {
             return Err(Invalid::new("select", "it has no columns"));
         }
@@ -205,10 +208,17 @@ impl Compiler<'_> {
         Ok(number)
     }
 
+    /// Finds the outputs of a node together that are plain paths from its item.
+    fn finish(&self, node: &mut Node, base: Option<&Compiled>) {
+        let start = if base.is_some() { Program::This } else { Program::Root };
+        node.steps = Steps::of(&mut node.outputs, &start, |column| self.columns[column].collection);
+    }
+
     fn output(&mut self, column: Column, path: Path) -> Result<Output, Invalid> {
         let element = format!("{}.path", column.element);
         let number = self.place(column)?;
-        Ok(Output { column: number, program: path.compiled.program, is_indexed: path.is_indexed, element })
+        let Path { compiled, is_indexed, .. } = path;
+        Ok(Output { column: number, program: compiled.program, is_indexed, is_found_with_others: false, element })
     }
 }
 

@@ -47,6 +47,7 @@ impl Compiler<'_> {
         };
         let mut node = Node::default();
         self.content(select, element, Some(&found), &mut node, depth)?;
+        self.finish(&mut node, Some(&found));
         let over = match over {
             Over::ItemsOrNull(program, mut outputs) => {
                 indexed(&node, &mut outputs);
@@ -127,6 +128,7 @@ impl Compiler<'_> {
                 }
                 self.end = end;
             }
+            self.finish(&mut node, base);
             nodes.push(node);
         }
         node.parts.push(Part::Union(nodes));
