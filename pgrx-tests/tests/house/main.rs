@@ -9,11 +9,12 @@ use graph::Crate;
 use std::path::Path;
 
 /// All crates but this one, with where their sources are.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "src",
     "bench/src",
     "codec/src",
     "feed/src",
+    "parquet/src",
     "paths/src",
     "pg/src",
     "pg-tests/src",
