@@ -130,10 +130,14 @@ CREATE FUNCTION fhir_bulk_internal.discard_jobs(kind text, id text, role oid, su
 RETURNS SETOF bigint LANGUAGE sql
 BEGIN ATOMIC
     WITH ended AS (
-        UPDATE fhir_bulk_internal.bulk_job j SET status = 'cancelled'
+        UPDATE fhir_bulk_internal.bulk_job j
+        SET status = 'cancelled', ended_at = COALESCE(j.ended_at, clock_timestamp())
         FROM fhir_bulk_internal.own_jobs(discard_jobs.kind, discard_jobs.id, discard_jobs.role, discard_jobs.subject)
             own (number)
-        WHERE j.number = own.number AND j.status IN ('finished', 'failed')
+        WHERE j.number = own.number AND (j.status IN ('finished', 'failed')
+            -- Its tasks are over, and no worker has said yet that it is, too.
+            OR j.status = 'active' AND NOT EXISTS (
+                SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number AND t.status IN ('waiting', 'active')))
         RETURNING j.number
     )
     -- A task with a worker that no longer lives has something left of it.

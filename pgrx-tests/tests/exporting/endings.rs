@@ -47,6 +47,12 @@ fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
     assert_eq!(status(&mut client, &id)["status"], "cancelled");
     assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "f");
     wait_for_no_files(&database);
+    // So they are in the moment in which its task has finished, and no worker has said that the job has.
+    let id = done(&mut client, &json!({"_type": "Patient,Observation"}))["jobId"].as_str().unwrap().to_owned();
+    let at_work = format!("UPDATE fhir_bulk_internal.bulk_job SET status = 'active', ended_at = NULL WHERE id = '{id}'");
+    run(&mut client, &at_work);
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    wait_for_no_files(&database);
 }
 
 #[test]
