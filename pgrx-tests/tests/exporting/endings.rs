@@ -47,11 +47,25 @@ fn a_cancelled_export_leaves_nothing_and_cannot_be_cancelled_again() {
     assert_eq!(status(&mut client, &id)["status"], "cancelled");
     assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "f");
     wait_for_no_files(&database);
-    // So they are in the moment in which its task has finished, and no worker has said that the job has.
-    let id = done(&mut client, &json!({"_type": "Patient,Observation"}))["jobId"].as_str().unwrap().to_owned();
-    let at_work = format!("UPDATE fhir_bulk_internal.bulk_job SET status = 'active', ended_at = NULL WHERE id = '{id}'");
-    run(&mut client, &at_work);
-    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+}
+
+#[test]
+fn an_export_whose_end_no_worker_has_noted_yet_can_be_taken_back() {
+    let (database, mut client) = with_location();
+    patients_and_observations(&mut client, 10);
+    let gate = gated(&mut client, &database, "Observation");
+    let id = export(&mut client, &json!({"_type": "Patient,Observation"}));
+    wait_until_processing(&mut client, &id);
+    // Workers pass over a job that somebody has locked.
+    let mut other = database.connect();
+    run(&mut other, &format!("BEGIN; SELECT FROM fhir_bulk_internal.bulk_job WHERE id = '{id}' FOR KEY SHARE"));
+    gate.open();
+    wait_for("the task to have finished", || {
+        count(&mut client, "SELECT count(*) FROM fhir_bulk_internal.bulk_job_task WHERE status = 'finished'") == 1
+    });
+    assert_eq!(status(&mut client, &id)["status"], "processing");
+    assert_eq!(value(&mut other, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    run(&mut other, "COMMIT");
     wait_for_no_files(&database);
 }
 
