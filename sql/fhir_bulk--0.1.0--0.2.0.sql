@@ -250,6 +250,8 @@ COMMENT ON FUNCTION @extschema@.dump_csv(text, jsonb) IS
     'The live resources of a type as a CSV table with a column for each path, the header first. Call it in the target list: SELECT dump_csv(''Patient'')';
 COMMENT ON FUNCTION @extschema@.dump_csv_chunks(text, boolean, jsonb, integer) IS
     'The live resources of a type as a CSV table with a column for each path, in pieces of chunk_bytes, gzipped on request';
+COMMENT ON FUNCTION @extschema@.dump_sql_chunks(text, text, boolean, jsonb, integer) IS
+    'The rows of a query as csv, tsv, ndjson, json, sql, elastic-bulk or parquet in pieces of chunk_bytes, gzipped on request; the query only reads';
 CREATE FUNCTION @extschema@.bulk_search_parameters()
     RETURNS TABLE (resource_type text, name text, kind text, url text)
     STABLE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_search_parameters_wrapper';

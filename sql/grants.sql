@@ -70,7 +70,7 @@ COMMENT ON FUNCTION dump_csv_chunks(text, boolean, jsonb, integer) IS
 COMMENT ON FUNCTION dump_sql(text, text, jsonb) IS
     'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk, one a row; the query only reads. Call it in the target list: SELECT dump_sql(''SELECT …'')';
 COMMENT ON FUNCTION dump_sql_chunks(text, text, boolean, jsonb, integer) IS
-    'The rows of a query as csv, tsv, ndjson, json, sql or elastic-bulk in pieces of chunk_bytes, gzipped on request; the query only reads';
+    'The rows of a query as csv, tsv, ndjson, json, sql, elastic-bulk or parquet in pieces of chunk_bytes, gzipped on request; the query only reads';
 COMMENT ON FUNCTION dump_view(jsonb, text, jsonb) IS
     'The rows that a ViewDefinition of SQL on FHIR makes of stored resources, as csv, tsv, ndjson, json or sql, one a row. Call it in the target list: SELECT dump_view(''{…}'')';
 COMMENT ON FUNCTION dump_view_chunks(jsonb, text, boolean, jsonb, integer) IS

@@ -31,6 +31,11 @@ pub trait Lines {
     /// # Errors
     /// The errors of the query that is read.
     fn read(&mut self, out: &mut Vec<u8>, pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More>;
+
+    /// Whether it makes lines, which end with a newline in the body. Otherwise it makes the parts of a binary body.
+    fn has_lines(&self) -> bool {
+        true
+    }
 }
 
 fn rows<T: 'static>(mut next: impl FnMut() -> Result<Option<T>> + 'static) -> SetOfIterator<'static, T> {
@@ -149,8 +154,11 @@ impl<R: Lines> ChunkStream<R> {
     fn fill(&mut self) -> Result<()> {
         let ahead = self.chunk_bytes.max(AHEAD_BYTES);
         let lines = if self.compressor.is_some() { &mut self.lines } else { &mut self.buffer };
+        let has_lines = self.reader.has_lines();
         let more = self.reader.read(lines, |out| {
-            out.push(b'\n');
+            if has_lines {
+                out.push(b'\n');
+            }
             out.len() >= ahead
         })?;
         self.at_end = more == More::No;

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod catalog;
+pub mod class;
 pub mod client;
 pub mod compat;
 pub mod copy;

@@ -144,9 +144,9 @@ impl Query {
         }
     }
 
-    /// The names of the columns, in order.
-    pub fn columns(&self) -> impl Iterator<Item = &str> {
-        self.columns.iter().map(|column| column.name.as_str())
+    /// The columns, in order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
     }
 
     /// Closes the query when the calling statement ends.

@@ -12,6 +12,8 @@ pub struct Column {
     /// Its name.
     pub name: String,
     pub(super) kind: Type,
+    /// The modifier of its type.
+    pub(super) modifier: i32,
 }
 
 impl Column {
@@ -24,9 +26,11 @@ impl Column {
         unsafe {
             let attributes = (0..(*descriptor).natts as usize).map(|at| &*compat::attribute(descriptor, at));
             let live = attributes.filter(|attribute| !attribute.attisdropped);
-            live.map(|attribute| Column {
-                name: pgrx::name_data_to_str(&attribute.attname).to_owned(),
-                kind: Type::of(attribute.atttypid),
+            live.map(|attribute| {
+                let mut modifier = attribute.atttypmod;
+                pg_sys::getBaseTypeAndTypmod(attribute.atttypid, &mut modifier);
+                let name = pgrx::name_data_to_str(&attribute.attname).to_owned();
+                Column { name, kind: Type::of(attribute.atttypid), modifier }
             })
             .collect()
         }
@@ -41,13 +45,16 @@ impl Column {
 
 /// The kinds of type that the formats treat differently.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Category {
+pub(super) enum Category {
     Bool,
     Int2,
     Int4,
     Int8,
-    Number,
+    Float4,
+    Float8,
+    Numeric,
     Date,
+    Time,
     Timestamp,
     Timestamptz,
     Text,
@@ -55,6 +62,7 @@ enum Category {
     Jsonb,
     Bytea,
     Bits,
+    Uuid,
     Array,
     Composite,
     /// A type that is not built in and has a function that casts it to json.
@@ -64,7 +72,7 @@ enum Category {
 
 /// A type, with everything that printing its values needs.
 pub(super) struct Type {
-    category: Category,
+    pub(super) category: Category,
     output: *mut pg_sys::FmgrInfo,
     /// The memory for facts that are looked up later.
     memory: pg_sys::MemoryContext,
@@ -171,8 +179,12 @@ unsafe fn category(oid: pg_sys::Oid) -> Category {
         pg_sys::INT2OID => Category::Int2,
         pg_sys::INT4OID => Category::Int4,
         pg_sys::INT8OID => Category::Int8,
-        pg_sys::FLOAT4OID | pg_sys::FLOAT8OID | pg_sys::NUMERICOID => Category::Number,
+        pg_sys::FLOAT4OID => Category::Float4,
+        pg_sys::FLOAT8OID => Category::Float8,
+        pg_sys::NUMERICOID => Category::Numeric,
         pg_sys::DATEOID => Category::Date,
+        pg_sys::TIMEOID => Category::Time,
+        pg_sys::UUIDOID => Category::Uuid,
         pg_sys::TIMESTAMPOID => Category::Timestamp,
         pg_sys::TIMESTAMPTZOID => Category::Timestamptz,
         pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Category::Text,
@@ -226,10 +238,16 @@ pub enum Content<'a> {
     Bool(bool),
     /// `smallint`, `integer` or `bigint`.
     Int(i64),
-    /// `real`, `double precision` or `numeric`.
-    Number,
+    /// `real`.
+    Float4(f32),
+    /// `double precision`.
+    Float8(f64),
+    /// `numeric`.
+    Numeric,
     /// Days since 2000-01-01, or one of [`INFINITE_DATES`].
     Date(i32),
+    /// Microseconds since midnight, up to 24:00:00.
+    Time(i64),
     /// Microseconds since 2000-01-01T00:00:00, or one of [`INFINITE_TIMES`].
     Timestamp(i64),
     /// The same in UTC.
@@ -244,6 +262,8 @@ pub enum Content<'a> {
     Bytea(Bytes<'a>),
     /// `bit` or `bit varying`.
     Bits,
+    /// The 16 bytes of a `uuid`.
+    Uuid(&'a [u8]),
     /// An array of any dimensions.
     Array(Array<'a>),
     /// A row of a named type, or a record.
@@ -287,8 +307,11 @@ impl<'a> Value<'a> {
                 Category::Int2 => Content::Int((number as i16).into()),
                 Category::Int4 => Content::Int((number as i32).into()),
                 Category::Int8 => Content::Int(number as i64),
-                Category::Number => Content::Number,
+                Category::Float4 => Content::Float4(f32::from_bits(number as u32)),
+                Category::Float8 => Content::Float8(f64::from_bits(number as u64)),
+                Category::Numeric => Content::Numeric,
                 Category::Date => Content::Date(number as i32),
+                Category::Time => Content::Time(number as i64),
                 Category::Timestamp => Content::Timestamp(number as i64),
                 Category::Timestamptz => Content::Timestamptz(number as i64),
                 Category::Text => Content::Text(datum::text_bytes(self.datum)),
@@ -296,6 +319,7 @@ impl<'a> Value<'a> {
                 Category::Jsonb => Content::Jsonb(datum::varlena_bytes(self.datum)),
                 Category::Bytea => Content::Bytea(Bytes(self.datum, PhantomData)),
                 Category::Bits => Content::Bits,
+                Category::Uuid => Content::Uuid(std::slice::from_raw_parts(self.datum.cast_mut_ptr::<u8>(), 16)),
                 Category::Array => Content::Array(Array(*self)),
                 Category::Composite => Content::Composite(Composite(*self)),
                 Category::Castable(cast) => Content::Castable(CastToJson { datum: self.datum, cast, row: PhantomData }),

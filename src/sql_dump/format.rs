@@ -2,6 +2,7 @@
 
 use super::csv::CsvWriter;
 use super::json::{BulkWriter, JsonWriter, Objects};
+use super::parquet::ParquetWriter;
 use super::sql::SqlWriter;
 use super::writer::Writer;
 use super::writer::different;
@@ -11,10 +12,11 @@ use fhir_bulk_codec::rows::csv::Csv;
 use fhir_bulk_codec::rows::sql::Inserts;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::query::Settings;
+use fhir_bulk_pg::value::Column;
 use pgrx::PgSqlErrorCode;
 use serde_json::Value;
 
-const KNOWN: &str = "csv, tsv, ndjson, json, sql, elastic-bulk";
+const KNOWN: &str = "csv, tsv, ndjson, json, sql, elastic-bulk, parquet";
 const ROWS_PER_INSERT: u64 = 100;
 const MAX_ROWS_PER_INSERT: u64 = 1_000_000;
 
@@ -30,6 +32,8 @@ pub enum Format {
     Sql { table: String, rows_per_insert: usize },
     /// The body of a `_bulk` request.
     ElasticBulk { actions: Actions, id_column: Option<String> },
+    /// A file of typed columns.
+    Parquet,
 }
 
 impl Format {
@@ -44,6 +48,7 @@ impl Format {
             "json" => (Format::Json, ""),
             "sql" => (sql(&mut options)?, "table, rows_per_insert"),
             "elastic-bulk" => (elastic_bulk(&mut options)?, "index, id_column, action"),
+            "parquet" => (Format::Parquet, ""),
             _ => {
                 return Err(Error::invalid_argument(format!("unknown format \"{name}\""))
                     .hint(format!("The formats are {KNOWN}.")));
@@ -53,12 +58,17 @@ impl Format {
         Ok(format)
     }
 
+    /// Whether it has lines; otherwise it is binary, and compressed in itself.
+    pub fn has_lines(&self) -> bool {
+        !matches!(self, Format::Parquet)
+    }
+
     /// The settings under which the query runs: numbers keep all their digits, times are in ISO format. CSV prints values
     /// under the settings of the session.
     pub fn settings(&self) -> Settings {
         match self {
             Format::Csv { .. } => &[],
-            Format::Ndjson | Format::Json | Format::ElasticBulk { .. } => {
+            Format::Ndjson | Format::Json | Format::ElasticBulk { .. } | Format::Parquet => {
                 &[(c"datestyle", c"ISO"), (c"extra_float_digits", c"3")]
             }
             // As pg_dump sets them.
@@ -71,26 +81,36 @@ impl Format {
     /// Makes the writer of rows with these columns.
     ///
     /// # Errors
-    /// 42701 for a repeated column, except in CSV; 42703 for an `id_column` that the query does not have; 22023 for format
-    /// `sql` without columns.
-    pub fn writer(self, columns: &[&str]) -> Result<Box<dyn Writer>> {
+    /// 42701 for a repeated column, except in CSV; 42703 for an `id_column` that the query does not have; 22023 for formats
+    /// `sql` and `parquet` without columns.
+    pub fn writer(self, columns: &[Column]) -> Result<Box<dyn Writer>> {
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         Ok(match self {
-            Format::Csv { csv, header } => Box::new(CsvWriter::new(csv, header.then_some(columns))),
-            Format::Ndjson => Box::new(Objects::new(columns)?),
-            Format::Json => Box::new(JsonWriter::new(Objects::new(columns)?)),
+            Format::Csv { csv, header } => Box::new(CsvWriter::new(csv, header.then_some(&names[..]))),
+            Format::Ndjson => Box::new(Objects::new(&names)?),
+            Format::Json => Box::new(JsonWriter::new(Objects::new(&names)?)),
             Format::Sql { table, rows_per_insert } => {
-                different(columns)?;
-                if columns.is_empty() {
-                    return Err(Error::invalid_argument("format sql needs a query with columns"));
-                }
-                Box::new(SqlWriter::new(Inserts::new(&table, columns.iter().copied(), rows_per_insert)))
+                some(&names, "sql")?;
+                Box::new(SqlWriter::new(Inserts::new(&table, names.into_iter(), rows_per_insert)))
             }
             Format::ElasticBulk { actions, id_column } => {
-                let id = id_column.map(|name| id_column_of(name, columns)).transpose()?;
-                Box::new(BulkWriter::new(actions, id, Objects::new(columns)?))
+                let id = id_column.map(|name| id_column_of(name, &names)).transpose()?;
+                Box::new(BulkWriter::new(actions, id, Objects::new(&names)?))
+            }
+            Format::Parquet => {
+                some(&names, "parquet")?;
+                Box::new(ParquetWriter::new(columns)?)
             }
         })
     }
+}
+
+/// Checks that there are columns, with different names.
+fn some(columns: &[&str], format: &str) -> Result<()> {
+    if columns.is_empty() {
+        return Err(Error::invalid_argument(format!("format {format} needs a query with columns")));
+    }
+    different(columns)
 }
 
 fn csv(options: &mut Options, delimiter: &str) -> Result<Format> {

@@ -41,7 +41,11 @@ impl Objects {
         Ok(())
     }
 
-    fn value(&self, value: Option<Value<'_>>, out: &mut Vec<u8>) -> Result<()> {
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// 42701 for a composite in which a name is repeated.
+    pub fn value(&self, value: Option<Value<'_>>, out: &mut Vec<u8>) -> Result<()> {
         let Some(value) = value else {
             out.extend_from_slice(b"null");
             return Ok(());
@@ -50,7 +54,7 @@ impl Objects {
             Content::Bool(true) => out.extend_from_slice(b"true"),
             Content::Bool(false) => out.extend_from_slice(b"false"),
             Content::Int(number) => write_integer(number, out),
-            Content::Number => write_number(value.text(), out),
+            Content::Numeric | Content::Float4(_) | Content::Float8(_) => write_number(value.text(), out),
             Content::Text(text) => write_string(text, out),
             Content::Jsonb(bytes) => self.jsonb.write(bytes, out),
             Content::Json(text) => write_json(text, out),
@@ -154,9 +158,9 @@ impl Writer for JsonWriter {
         Ok(true)
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) -> bool {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         out.extend_from_slice(if self.any { b"]" } else { b"[]" });
-        true
+        Ok(true)
     }
 }
 

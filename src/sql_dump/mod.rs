@@ -1,8 +1,10 @@
-//! `dump_sql` and `dump_sql_chunks`: return the rows of a query as CSV, JSON, `INSERT`s, or the body of a `_bulk` request.
+//! `dump_sql` and `dump_sql_chunks`: return the rows of a query as CSV, JSON, `INSERT`s, the body of a `_bulk` request, or a
+//! Parquet file.
 
 mod csv;
 mod format;
 mod json;
+mod parquet;
 mod sql;
 mod writer;
 
@@ -30,7 +32,12 @@ fn dump_sql(
     options: default!(Option<JsonB>, "'{}'"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
-    let reader = reporting(|| or_raise(open(query, format, options, calling)));
+    let format = or_raise(parse(format, options));
+    if !format.has_lines() {
+        let why = Error::invalid_argument("format parquet is binary, and has no lines");
+        or_raise(Err(why.hint("Call dump_sql_chunks().")))
+    }
+    let reader = reporting(|| or_raise(open(query, format, calling)));
     LineStream::new(reader).rows()
 }
 
@@ -46,20 +53,26 @@ fn dump_sql_chunks(
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    let reader = reporting(|| or_raise(open(query, format, options, calling)));
+    let format = or_raise(parse(format, options));
+    if gzip && !format.has_lines() {
+        let why = Error::invalid_argument("format parquet is compressed in itself, and takes no gzip");
+        or_raise(Err(why.hint("Leave out gzip.")))
+    }
+    let reader = reporting(|| or_raise(open(query, format, calling)));
     ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 
-/// 1. check the arguments
-/// 2. plan and start the query, which cannot write
-/// 3. check that its columns suit the format
-fn open(query: Option<&str>, format: Option<&str>, options: Option<JsonB>, calling: Calling) -> Result<Reader> {
+fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Format> {
+    Format::parse(required(format, "format")?, required(options, "options")?.0)
+}
+
+/// 1. plan and start the query, which cannot write
+/// 2. check that its columns suit the format
+fn open(query: Option<&str>, format: Format, calling: Calling) -> Result<Reader> {
     let text = CString::new(required(query, "query")?).map_err(|_| Error::invalid_argument("the query has a NUL"))?;
-    let format = Format::parse(required(format, "format")?, required(options, "options")?.0)?;
     let query = Query::open(&text, format.settings())?;
     query.close_with_statement(calling);
-    let writer = format.writer(&query.columns().collect::<Vec<_>>())?;
-    Ok(Reader { query, writer, at_start: true })
+    Reader::new(query, format)
 }
 
 /// The rows of a query as objects, one per line.
@@ -67,8 +80,7 @@ fn open(query: Option<&str>, format: Option<&str>, options: Option<JsonB>, calli
 /// # Errors
 /// 42701 for a repeated column.
 pub fn objects(query: Query) -> Result<Reader> {
-    let writer = Format::Ndjson.writer(&query.columns().collect::<Vec<_>>())?;
-    Ok(Reader { query, writer, at_start: true })
+    Reader::new(query, Format::Ndjson)
 }
 
 /// The rows of a relation as objects, one per line. As in COPY, rows of child tables are not included.
@@ -91,12 +103,25 @@ pub fn objects_of_relation(relation: pg_sys::Oid) -> Result<Reader> {
 pub struct Reader {
     query: Query,
     writer: Box<dyn Writer>,
+    has_lines: bool,
     at_start: bool,
 }
 
+impl Reader {
+    fn new(query: Query, format: Format) -> Result<Reader> {
+        let has_lines = format.has_lines();
+        let writer = format.writer(query.columns())?;
+        Ok(Reader { query, writer, has_lines, at_start: true })
+    }
+}
+
 impl Lines for Reader {
+    fn has_lines(&self) -> bool {
+        self.has_lines
+    }
+
     fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
-        let Reader { query, writer, at_start } = self;
+        let Reader { query, writer, at_start, .. } = self;
         if std::mem::take(at_start) && writer.start(out) && pause(out) {
             return Ok(More::Yes);
         }
@@ -107,7 +132,7 @@ impl Lines for Reader {
         match fetched {
             Fetched::Paused => Ok(More::Yes),
             Fetched::End => {
-                if writer.end(out) {
+                if writer.end(out)? {
                     pause(out);
                 }
                 Ok(More::No)

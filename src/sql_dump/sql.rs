@@ -32,7 +32,7 @@ impl Values {
             Content::Bool(true) => out.extend_from_slice(b"true"),
             Content::Bool(false) => out.extend_from_slice(b"false"),
             Content::Int(number) => write_integer(number, out),
-            Content::Number => write_number(value.text(), out),
+            Content::Numeric | Content::Float4(_) | Content::Float8(_) => write_number(value.text(), out),
             Content::Text(text) | Content::Json(text) => write_literal(text, out),
             Content::Bytea(bytes) => write_bytes(bytes.get(), out),
             Content::Bits => write_bits(value.text(), out),
@@ -64,7 +64,7 @@ impl Writer for SqlWriter {
         })
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) -> bool {
-        self.inserts.end(out)
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<bool> {
+        Ok(self.inserts.end(out))
     }
 }

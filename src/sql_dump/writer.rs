@@ -8,7 +8,8 @@ use pgrx::PgSqlErrorCode;
 /// A buffer that a huge value made larger than this is shrunk to this size.
 pub const KEEP_BYTES: usize = 4 << 20;
 
-/// Writes rows in one format. A method that completes a line appends it without its newline, and returns true.
+/// Writes rows in one format. A method that completes a line appends it without its newline, and returns true. So does one
+/// that completes a part of a binary format.
 pub trait Writer {
     /// Writes what comes before the first row.
     fn start(&mut self, _out: &mut Vec<u8>) -> bool {
@@ -22,8 +23,11 @@ pub trait Writer {
     fn row(&mut self, row: &QueryRow<'_>, out: &mut Vec<u8>) -> Result<bool>;
 
     /// Writes what comes after the last row.
-    fn end(&mut self, _out: &mut Vec<u8>) -> bool {
-        false
+    ///
+    /// # Errors
+    /// 53200 if there is no memory for it.
+    fn end(&mut self, _out: &mut Vec<u8>) -> Result<bool> {
+        Ok(false)
     }
 }
 

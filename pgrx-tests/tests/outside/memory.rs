@@ -60,6 +60,8 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
         "dump_sql_chunks('TABLE patient', 'json')",
         "dump_sql_chunks('TABLE patient', 'sql', options => '{\"table\": \"t\"}')",
         "dump_sql_chunks('TABLE patient', 'elastic-bulk', options => '{\"index\": \"i\", \"id_column\": \"id\"}')",
+        "dump_sql_chunks('TABLE patient', 'parquet')",
+        "dump_sql_chunks('SELECT g, md5(g::text), now() FROM generate_series(1, 1000000) AS g', 'parquet')",
         // A query within the query, for each row.
         "dump_sql('SELECT id, query_to_xml(''SELECT 1'', true, true, '''')::text FROM patient')",
     ] {
@@ -99,6 +101,9 @@ fn one_huge_resource_does_not_keep_its_memory() {
             ["t"]
         );
         let sum = "SELECT sum(length(line)) > 40000000 FROM (SELECT dump_csv('Patient') AS line) AS d";
+        assert_eq!(rows(&mut client, sum), ["t"]);
+        let sum =
+            "SELECT sum(length(part)) > 1000 FROM (SELECT dump_sql_chunks('TABLE patient', 'parquet') AS part) AS d";
         assert_eq!(rows(&mut client, sum), ["t"]);
         for format in ["'csv'", "'ndjson'", "'sql', '{\"table\": \"t\"}'"] {
             let dump = format!("dump_sql('TABLE patient', {format}) AS line");

@@ -77,7 +77,12 @@ fn asked(call: &mut Call, types: &[&str]) -> Result<Asked> {
 pub async fn dump_sql(mut call: Call, body: Body) -> Result<Response> {
     let mut body = call.object(body).await?;
     let query = body.take_text("query")?;
-    let format = if body.contains("format") { body.take_text("format")? } else { "csv".into() };
+    let format = match (call.parameters.text("_format"), body.contains("format")) {
+        (Some(_), true) => return Err(Problem::parameter("_format", "is in the body, too")),
+        (Some(format), false) => format,
+        (None, true) => body.take_text("format")?,
+        (None, false) => "csv".into(),
+    };
     let gzip = body.take_flag("gzip")?;
     let content_types: &[&str] = match format.as_str() {
         "csv" => &["application/CSV", "text/csv"],
@@ -85,6 +90,7 @@ pub async fn dump_sql(mut call: Call, body: Body) -> Result<Response> {
         "json" => &JSON[..1],
         "sql" => &["application/sql"],
         "elastic-bulk" => &NDJSON[1..2],
+        "parquet" => &["application/vnd.apache.parquet"],
         // The function refuses an unknown format, so there is no response.
         _ => &NDJSON[..1],
     };

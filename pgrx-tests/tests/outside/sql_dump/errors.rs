@@ -124,7 +124,7 @@ fn what_is_not_one_query_is_named() {
     }
     let error = fails(&mut client, "SELECT dump_sql('SELECT 1', 'parquet')");
     assert_error_with_hint(&error, "22023", &["unknown format \"parquet\""]);
-    assert_eq!(error.hint(), Some("The formats are csv, tsv, ndjson, json, sql, elastic-bulk."));
+    assert_eq!(error.hint(), Some("The formats are csv, tsv, ndjson, json, sql, elastic-bulk, parquet."));
     for sql in [
         "dump_sql(NULL)",
         "dump_sql('SELECT 1', NULL)",

@@ -6,6 +6,7 @@ mod errors;
 mod every_type;
 mod identity;
 mod json;
+mod parquet;
 mod read_only;
 mod rights;
 mod sql;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What a script prints.
-fn python(script: &str, arguments: &[&Path]) -> String {
+pub fn python(script: &str, arguments: &[&Path]) -> String {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/python");
     assert!(python.exists(), "{} is missing: run scripts/setup.sh --tests", python.display());
     let output = Command::new(python).args(["-c", script]).args(arguments).output().unwrap();
