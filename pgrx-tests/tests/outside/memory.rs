@@ -77,7 +77,8 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
                     count => length += count,
                 }
             }
-            assert!(length > 1 << 20);
+            // Of Parquet little is left.
+            assert!(length > 1 << 16, "{dump}: {length}");
         };
         grown.push((dump, growth(&mut client, read) >> 20));
     }

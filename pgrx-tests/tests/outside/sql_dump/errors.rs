@@ -122,8 +122,8 @@ fn what_is_not_one_query_is_named() {
     ] {
         assert_error_with_hint(&refused(&mut client, query), "42601", &[message]);
     }
-    let error = fails(&mut client, "SELECT dump_sql('SELECT 1', 'parquet')");
-    assert_error_with_hint(&error, "22023", &["unknown format \"parquet\""]);
+    let error = fails(&mut client, "SELECT dump_sql('SELECT 1', 'xlsx')");
+    assert_error_with_hint(&error, "22023", &["unknown format \"xlsx\""]);
     assert_eq!(error.hint(), Some("The formats are csv, tsv, ndjson, json, sql, elastic-bulk, parquet."));
     for sql in [
         "dump_sql(NULL)",

@@ -14,7 +14,7 @@ fn file(client: &mut Client, query: &str) -> Vec<u8> {
 
 /// Reads a file with pyarrow and with DuckDB, and compares each column with texts that PostgreSQL has made.
 const COMPARE: &str = r#"
-import datetime, decimal, json, sys
+import json, struct, sys
 import duckdb, pyarrow as pa, pyarrow.parquet as pq
 
 expected = json.load(open(sys.argv[2]))
@@ -27,6 +27,8 @@ def as_text(value, way):
         return 't' if value else 'f'
     if way == 'float':
         return repr(float(value))
+    if way == 'real':
+        return repr(struct.unpack('f', struct.pack('f', float(value)))[0])
     if way == 'hex':
         return value.replace('-', '') if isinstance(value, str) else bytes(value).hex()
     if way == 'decimal':
@@ -56,8 +58,8 @@ for name, table in [
         wanted = [row[at] for row in expected['rows']]
         if way == 'nested':
             wanted = [None if text is None else json.loads(text, parse_float=str, parse_int=str) for text in wanted]
-        if way == 'float':
-            wanted = [None if text is None else repr(float(text)) for text in wanted]
+        if way in ('float', 'real'):
+            wanted = [as_text(text, way) for text in wanted]
         found = cells(table.column(at), way)
         assert found == wanted, f'{name}, {column}: {found} instead of {wanted}'
 print(table.num_rows)
@@ -67,7 +69,8 @@ print(table.num_rows)
 fn way(name: &str, kind: &str, category: &str) -> (&'static str, String) {
     match kind {
         "boolean" => ("bool", format!("CASE WHEN {name} THEN 't' WHEN NOT {name} THEN 'f' END")),
-        "real" | "double precision" => ("float", format!("{name}::text")),
+        "real" => ("real", format!("{name}::text")),
+        "double precision" => ("float", format!("{name}::text")),
         "date" => ("days", format!("({name} - '1970-01-01')::text")),
         "time without time zone" | "timestamp without time zone" | "timestamp with time zone" => {
             ("micros", format!("(extract(epoch FROM {name}) * 1000000)::bigint::text"))
@@ -194,7 +197,7 @@ fn the_types_of_columns_are_those_of_the_documentation() {
         std::fs::write(&path, file(&mut client, &format!("SELECT {}{suffix}", columns.join(", ")))).unwrap();
         let script = "import duckdb, pyarrow.parquet as pq, sys\n\
             read = pq.read_table(sys.argv[1])\n\
-            assert duckdb.sql(f\"SELECT count(*) FROM '{sys.argv[1]}'\").fetchone()[0] == read.num_rows\n\
+            assert duckdb.sql(f\"SELECT count(*) FROM '{sys.argv[1]}'\").fetchall()[0][0] == read.num_rows\n\
             print(read.num_rows, *[field.type for field in read.schema], sep='\\n')";
         let found = python(script, &[&path]);
         let expected: Vec<String> =
@@ -214,14 +217,14 @@ fn row_groups_have_statistics_and_are_compressed() {
     let database = Database::new();
     let mut client = database.connect();
     let path = database.path("groups.parquet");
-    let query = "SELECT g AS n, 'text ' || g AS t, NULLIF(g % 10, 0) AS some FROM generate_series(1, 300000) AS g";
+    let query = "SELECT g AS n, 'text ' || g AS t, NULLIF(g % 10, 0) AS fewer FROM generate_series(1, 300000) AS g";
     std::fs::write(&path, file(&mut client, query)).unwrap();
     let script = "import duckdb, pyarrow.parquet as pq, sys\n\
         file = pq.ParquetFile(sys.argv[1]).metadata\n\
         groups = [file.row_group(at) for at in range(file.num_row_groups)]\n\
         print([group.num_rows for group in groups], {group.column(at).compression for group in groups for at in range(3)})\n\
         print([(g.column(0).statistics.min, g.column(0).statistics.max, g.column(2).statistics.null_count) for g in groups])\n\
-        print(duckdb.sql(f\"SELECT count(*), sum(n), count(some), max(t) FROM '{sys.argv[1]}' WHERE n > 250000\").fetchall())";
+        print(duckdb.sql(f\"SELECT count(*), sum(n), count(fewer), max(t) FROM '{sys.argv[1]}' WHERE n > 250000\").fetchall())";
     assert_eq!(
         python(script, &[&path]).lines().collect::<Vec<_>>(),
         [
