@@ -2,11 +2,10 @@
 //! such paths, and many of them start alike.
 
 use crate::cell::Cell;
-use crate::plan::Output;
 use fhir_bulk_codec::jsonb::walk::{self, Container};
 use fhir_bulk_paths::item::{Item, Value};
 use fhir_bulk_paths::model::TypeId;
-use fhir_bulk_paths::program::{Program, Value as Computed};
+use fhir_bulk_paths::program::Program;
 use std::cmp::Ordering;
 
 /// Steps from an object to its members, in jsonb's order of names.
@@ -35,34 +34,8 @@ struct Leaf {
 }
 
 impl Steps {
-    /// The steps of those outputs that are plain paths from the node's item. These outputs are marked.
-    ///
-    /// `start` is the resource for nodes that iterate over nothing, and else the item of the node.
-    pub fn of(outputs: &mut [Output], start: &Program, collects: impl Fn(usize) -> bool) -> Steps {
-        let mut steps = Steps::default();
-        for (at, output) in outputs.iter_mut().enumerate() {
-            if collects(output.column) {
-                continue;
-            }
-            let (path, rest) = match &output.program {
-                Program::Value(value) => match &**value {
-                    Computed::Reference(of) => (of, Some(Computed::Reference(Program::This))),
-                    Computed::ReferenceKey(of, wanted) => {
-                        (of, Some(Computed::ReferenceKey(Program::This, wanted.clone())))
-                    }
-                    _ => continue,
-                },
-                program => (program, None),
-            };
-            let Some(names) = plain(path, start) else { continue };
-            let rest = rest.map(|rest| Program::Value(Box::new(rest)));
-            output.is_found_with_others = steps.add(&names, at, rest);
-        }
-        steps
-    }
-
     /// Adds a path; `false` if it differs from another one in what is a list.
-    fn add(&mut self, names: &[(&str, bool, TypeId)], output: usize, rest: Option<Program>) -> bool {
+    pub fn add(&mut self, names: &[(&str, bool, TypeId)], output: usize, rest: Option<Program>) -> bool {
         let Some((&(name, is_list, type_id), names)) = names.split_first() else { return false };
         let at = match self.0.binary_search_by(|step| order(step.name.as_bytes(), name.as_bytes())) {
             Ok(at) if self.0[at].is_list == is_list => at,
@@ -161,31 +134,4 @@ impl Step {
 #[inline]
 fn order(a: &[u8], b: &[u8]) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
-}
-
-/// The steps of a path that finds one item at most: names, whether each is a list of which the first is taken, and types.
-fn plain<'p>(program: &'p Program, start: &Program) -> Option<Vec<(&'p str, bool, TypeId)>> {
-    let mut steps = Vec::new();
-    let mut next = program;
-    loop {
-        next = match next {
-            Program::Member { of, name, type_id, is_list: Some(false) } => {
-                steps.push((&**name, false, *type_id));
-                of
-            }
-            Program::Nth(list, 0) => match &**list {
-                // The first of all first ones is that of the list only if there is one list.
-                Program::Member { of, name, type_id, is_list: Some(true) } => {
-                    steps.push((&**name, true, *type_id));
-                    of
-                }
-                _ => return None,
-            },
-            found if found == start && !steps.is_empty() => {
-                steps.reverse();
-                return Some(steps);
-            }
-            _ => return None,
-        };
-    }
 }

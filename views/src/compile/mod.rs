@@ -10,11 +10,11 @@ mod json;
 mod levels;
 mod repeat;
 mod select;
+mod together;
 
 use crate::column::Column;
 use crate::error::Invalid;
 use crate::plan::{Node, Output, View, Where};
-use crate::steps::Steps;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::{Compiled, Constants, compile_for_view};
 use fhir_bulk_paths::model::{Model, TypeId};
@@ -211,7 +211,7 @@ impl Compiler<'_> {
     /// Finds the outputs of a node together that are plain paths from its item.
     fn finish(&self, node: &mut Node, base: Option<&Compiled>) {
         let start = if base.is_some() { Program::This } else { Program::Root };
-        node.steps = Steps::of(&mut node.outputs, &start, |column| self.columns[column].collection);
+        node.steps = together::together(&mut node.outputs, &start, |column| self.columns[column].collection);
     }
 
     fn output(&mut self, column: Column, path: Path) -> Result<Output, Invalid> {
