@@ -2,7 +2,7 @@
 //! such paths, and many of them start alike.
 
 use crate::cell::Cell;
-use fhir_bulk_codec::jsonb::walk::{self, Container};
+use fhir_bulk_codec::jsonb::walk::{self, Container, Slice};
 use fhir_bulk_paths::item::{Item, Value};
 use fhir_bulk_paths::model::TypeId;
 use fhir_bulk_paths::program::Program;
@@ -16,6 +16,8 @@ pub(crate) struct Steps(Vec<Step>);
 #[derive(Clone, Debug)]
 struct Step {
     name: Box<str>,
+    /// The name's rank.
+    rank: u64,
     /// Whether the member is a list, of which the first element is taken.
     is_list: bool,
     /// Cells that have the value.
@@ -42,7 +44,8 @@ impl Steps {
             Ok(_) => return false,
             Err(at) => {
                 let inside = Steps::default();
-                self.0.insert(at, Step { name: name.into(), is_list, leaves: Vec::new(), inside });
+                let rank = Slice::of(name.as_bytes()).rank();
+                self.0.insert(at, Step { name: name.into(), rank, is_list, leaves: Vec::new(), inside });
                 at
             }
         };
@@ -69,9 +72,12 @@ impl Steps {
         let mut steps = self.0.iter();
         let Some(mut step) = steps.next() else { return };
         while let Some((name, value)) = object.next_member() {
-            let name = name.as_bytes();
+            let rank = name.rank();
             loop {
-                match order(name, step.name.as_bytes()) {
+                // Most names are told apart by their ranks.
+                let of_ranks = rank.cmp(&step.rank);
+                let is_told = of_ranks.is_ne() || step.name.len() <= 7;
+                match if is_told { of_ranks } else { order(name.as_bytes(), step.name.as_bytes()) } {
                     Ordering::Less => break,
                     found => {
                         if found == Ordering::Equal {

@@ -18,7 +18,7 @@ pub struct Slice<'j> {
 
 impl<'j> Slice<'j> {
     /// A text outside of jsonb bytes.
-    pub(crate) fn of(bytes: &'j [u8]) -> Slice<'j> {
+    pub fn of(bytes: &'j [u8]) -> Slice<'j> {
         Slice { bytes, start: 0, end: bytes.len() }
     }
 
@@ -33,9 +33,10 @@ impl<'j> Slice<'j> {
         &self.bytes[self.start..self.end]
     }
 
-    /// The rank of a name, by which names are found and sorted.
+    /// The rank of a name, by which names are found and sorted: names of different ranks have the order of these. Those of up
+    /// to seven bytes are equal if their ranks are.
     #[inline]
-    pub(crate) fn rank(&self) -> u64 {
+    pub fn rank(&self) -> u64 {
         rank_at(self.bytes, self.start, self.len())
     }
 }
