@@ -75,9 +75,16 @@ fn an_import_goes_on_when_a_worker_that_was_down_is_back() {
     run(&mut client, "SET fhir_bulk.import_commit_rows = 1000");
     let url = database.file("all", patients(1..=30_000));
     let id = format!("of_{}", database.name());
+    // It waits for this row, and so does not end before the worker does.
+    let mut holder = database.connect();
+    run(
+        &mut holder,
+        "BEGIN; INSERT INTO patient (id, txid, cts, ts, status, resource) VALUES ('p-30000', 1, now(), now(), 'created', '{}')",
+    );
     import(&mut client, &id, &[("Patient", &url)]);
     wait_for_total(&mut client, &id, 2000);
     nodes.workers[0].kill_server();
+    drop(holder);
     let port = nodes.workers[0].port().to_string();
     wait_for("the import to have met the failure", || logged(&nodes, &["begins again", &id, &port]));
     assert_eq!(status(&mut client, &id)["status"], "active");

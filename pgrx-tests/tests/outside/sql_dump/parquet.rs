@@ -78,7 +78,8 @@ fn way(name: &str, kind: &str, category: &str) -> (&'static str, String) {
         "uuid" => ("hex", format!("replace({name}::text, '-', '')")),
         "bytea" => ("hex", format!("encode({name}, 'hex')")),
         _ if ["A", "C"].contains(&category) => ("nested", String::new()),
-        _ => ("text", format!("{name}::text")),
+        // As its type writes it; a cast of inet adds the length.
+        _ => ("text", format!("CASE WHEN {name} IS NOT NULL THEN format('%s', {name}) END")),
     }
 }
 
