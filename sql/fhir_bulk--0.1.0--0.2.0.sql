@@ -268,6 +268,10 @@ REVOKE ALL ON FUNCTION @extschema@.bulk_create_view(text, jsonb, boolean) FROM P
 CREATE FUNCTION @extschema@.bulk_view_rows(view text, fhir_version text, id text, txid bigint, ts timestamptz,
     resource_type text, resource jsonb) RETURNS SETOF text[]
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_view_rows_wrapper';
+CREATE FUNCTION @extschema@.bulk_belongs_to(patients text, resource_type text, id text, resource jsonb) RETURNS boolean
+    STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_belongs_to_wrapper';
+CREATE FUNCTION @extschema@.bulk_sql_run(request jsonb, gzip boolean DEFAULT false, chunk_bytes integer DEFAULT 65536)
+    RETURNS SETOF bytea STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_sql_run_wrapper';
 COMMENT ON FUNCTION @extschema@.dump_view(jsonb, text, jsonb) IS
     'The rows that a ViewDefinition of SQL on FHIR makes of stored resources, as csv, tsv, ndjson, json or sql, one a row. Call it in the target list: SELECT dump_view(''{…}'')';
 COMMENT ON FUNCTION @extschema@.dump_view_chunks(jsonb, text, boolean, jsonb, integer) IS
@@ -276,6 +280,10 @@ COMMENT ON FUNCTION @extschema@.bulk_create_view(text, jsonb, boolean) IS
     'Makes a view, or a materialized view, with the typed columns of a ViewDefinition of SQL on FHIR';
 COMMENT ON FUNCTION @extschema@.bulk_view_rows(text, text, text, bigint, timestamptz, text, jsonb) IS
     'The rows that a ViewDefinition makes of one resource, for views that bulk_create_view has made; it reads nothing but its arguments';
+COMMENT ON FUNCTION @extschema@.bulk_belongs_to(text, text, text, jsonb) IS
+    'Whether a resource belongs to one of some patients, by FHIR''s compartments; it reads nothing but its arguments';
+COMMENT ON FUNCTION @extschema@.bulk_sql_run(jsonb, boolean, integer) IS
+    'The rows of a ViewDefinition, SQLQuery or SQLView, given or stored, as ndjson, csv or json in pieces of chunk_bytes, as $sql-run of SQL on FHIR has them';
 COMMENT ON FUNCTION @extschema@.bulk_dump(text, timestamptz, boolean, text) IS
     'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
 COMMENT ON FUNCTION @extschema@.bulk_dump_chunks(text, timestamptz, boolean, boolean, integer, text) IS

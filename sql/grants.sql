@@ -79,6 +79,10 @@ COMMENT ON FUNCTION bulk_create_view(text, jsonb, boolean) IS
     'Makes a view, or a materialized view, with the typed columns of a ViewDefinition of SQL on FHIR';
 COMMENT ON FUNCTION bulk_view_rows(text, text, text, bigint, timestamptz, text, jsonb) IS
     'The rows that a ViewDefinition makes of one resource, for views that bulk_create_view has made; it reads nothing but its arguments';
+COMMENT ON FUNCTION bulk_belongs_to(text, text, text, jsonb) IS
+    'Whether a resource belongs to one of some patients, by FHIR''s compartments; it reads nothing but its arguments';
+COMMENT ON FUNCTION bulk_sql_run(jsonb, boolean, integer) IS
+    'The rows of a ViewDefinition, SQLQuery or SQLView, given or stored, as ndjson, csv or json in pieces of chunk_bytes, as $sql-run of SQL on FHIR has them';
 COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
     'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
 COMMENT ON FUNCTION bulk_load_result() IS

@@ -2,7 +2,7 @@
 //!
 //! | floor | contents |
 //! |---|---|
-//! | [`copy`], [`dump`], [`dump_csv`], [`read`], [`sql_dump`], [`views`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`copy`], [`dump`], [`dump_csv`], [`read`], [`sql_dump`], [`views`], [`sql_run`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`], [`sink`] | the sources of loads, the targets of exports |
 //! | [`store`] | resource tables: name, create, read, write |
@@ -39,6 +39,7 @@ mod settings;
 mod sink;
 mod source;
 mod sql_dump;
+mod sql_run;
 mod store;
 mod stream;
 mod tables;

@@ -4,15 +4,28 @@ use crate::arguments::required;
 use crate::settings::{self, VersionId};
 use crate::store::{Reader, ResourceTable, ResourceType, Rows, unknown};
 use fhir_bulk_codec::resource::{Form, Writer};
-use fhir_bulk_pg::error::{Result, or_raise};
-use pgrx::default;
+use fhir_bulk_pg::error::{Error, Result, or_raise};
 use pgrx::prelude::*;
+use pgrx::{PgSqlErrorCode, default};
+use serde_json::Value;
 use std::ops::ControlFlow;
 
 /// Returns a live resource by its id, or NULL if there is none that the caller may see.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_read(resource_type: Option<&str>, id: Option<&str>, fhir: default!(Option<bool>, "true")) -> Option<String> {
     or_raise(read(resource_type, id, fhir))
+}
+
+/// A live resource by its id, in FHIR's form.
+///
+/// # Errors
+/// 42P01 for a type without a table; 54001 for one that is nested too deeply to be read here.
+pub fn resource(resource_type: &str, id: &str) -> Result<Option<Value>> {
+    let Some(text) = read(Some(resource_type), Some(id), Some(true))? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        let message = format!("{resource_type} \"{id}\" cannot be read: {error}");
+        Error::new(PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX, message)
+    })
 }
 
 fn read(resource_type: Option<&str>, id: Option<&str>, fhir: Option<bool>) -> Result<Option<String>> {

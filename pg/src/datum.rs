@@ -192,10 +192,16 @@ impl Values {
 /// # Errors
 /// PostgreSQL's own, of class 22.
 pub fn timestamptz(text: &CStr) -> Result<i64, Error> {
-    // The input function has no side effects to undo.
-    PgTryBuilder::new(|| Ok(input(pg_sys::TIMESTAMPTZOID, text).value() as i64))
-        .catch_others(|error| Err(Error::from(error)))
-        .execute()
+    read(pg_sys::TIMESTAMPTZOID, text).map(|value| value.value() as i64)
+}
+
+/// Makes a value of a built-in type of its text.
+///
+/// # Errors
+/// PostgreSQL's own, of class 22.
+pub(super) fn read(type_oid: pg_sys::Oid, text: &CStr) -> Result<pg_sys::Datum, Error> {
+    // The input functions of built-in types have no side effects to undo.
+    PgTryBuilder::new(|| Ok(input(type_oid, text))).catch_others(|error| Err(Error::from(error))).execute()
 }
 
 /// Makes a value of its text with the type's own input function, which raises its errors.

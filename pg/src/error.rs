@@ -58,6 +58,11 @@ impl Error {
         self
     }
 
+    /// Puts what it is about before the message.
+    pub fn about(self, what: &str) -> Error {
+        Error { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// Adds the position in the client's statement, in characters from 1. It needs [`reporting`](whole::reporting).
     pub fn at(self, position: Option<i32>) -> Error {
         Error { position, ..self }

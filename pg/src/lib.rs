@@ -22,6 +22,7 @@ pub mod insert;
 pub mod lock;
 pub mod memory;
 pub mod parallel;
+pub mod placeholders;
 pub mod progress;
 pub mod query;
 pub mod read_only;

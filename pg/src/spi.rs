@@ -2,6 +2,7 @@
 
 use super::guc::{self, Changes};
 use super::{datum, session, whole};
+use crate::error::Result;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int, c_long};
 
@@ -81,6 +82,20 @@ impl Parameter {
     /// A text from Rust or NULL.
     pub fn string_or_null(text: Option<&str>) -> Parameter {
         text.map_or(Parameter { type_oid: pg_sys::TEXTOID, value: None }, Parameter::string)
+    }
+
+    /// A value of a built-in type, read from its text as PostgreSQL does; `None` for NULL.
+    ///
+    /// # Errors
+    /// PostgreSQL's own, of class 22.
+    pub fn read(type_oid: pg_sys::Oid, text: Option<&CStr>) -> Result<Parameter> {
+        let value = text.map(|text| datum::read(type_oid, text)).transpose()?;
+        Ok(Parameter { type_oid, value })
+    }
+
+    /// Its type.
+    pub(super) fn type_oid(&self) -> pg_sys::Oid {
+        self.type_oid
     }
 
     /// A bigint[].

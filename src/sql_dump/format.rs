@@ -14,7 +14,6 @@ use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::query::Settings;
 use fhir_bulk_pg::value::Column;
 use pgrx::PgSqlErrorCode;
-use serde_json::Value;
 
 const KNOWN: &str = "csv, tsv, ndjson, json, sql, elastic-bulk, parquet";
 const ROWS_PER_INSERT: u64 = 100;
@@ -37,25 +36,35 @@ pub enum Format {
 }
 
 impl Format {
+    /// Takes the options that are the format's own.
+    ///
     /// # Errors
-    /// 22023 for an unknown format, and for an option that is unknown, missing or of the wrong type.
-    pub fn parse(name: &str, options: Value) -> Result<Format> {
-        let mut options = Options::new(options)?;
-        let (format, known) = match name {
-            "csv" => (csv(&mut options, ",")?, "header, delimiter, null"),
-            "tsv" => (csv(&mut options, "\t")?, "header, delimiter, null"),
-            "ndjson" => (Format::Ndjson, ""),
-            "json" => (Format::Json, ""),
-            "sql" => (sql(&mut options)?, "table, rows_per_insert"),
-            "elastic-bulk" => (elastic_bulk(&mut options)?, "index, id_column, action"),
-            "parquet" => (Format::Parquet, ""),
+    /// 22023 for an unknown format, and for an option that is missing or of the wrong type.
+    pub fn parse(name: &str, options: &mut Options) -> Result<Format> {
+        Ok(match name {
+            "csv" => csv(options, ",")?,
+            "tsv" => csv(options, "\t")?,
+            "ndjson" => Format::Ndjson,
+            "json" => Format::Json,
+            "sql" => sql(options)?,
+            "elastic-bulk" => elastic_bulk(options)?,
+            "parquet" => Format::Parquet,
             _ => {
                 return Err(Error::invalid_argument(format!("unknown format \"{name}\""))
                     .hint(format!("The formats are {KNOWN}.")));
             }
+        })
+    }
+
+    /// All options that may go with it.
+    pub fn known_options(&self) -> String {
+        let own = match self {
+            Format::Csv { .. } => "header, delimiter, null, ",
+            Format::Sql { .. } => "table, rows_per_insert, ",
+            Format::ElasticBulk { .. } => "index, id_column, action, ",
+            Format::Ndjson | Format::Json | Format::Parquet => "",
         };
-        options.end(&format!("format {name}"), known)?;
-        Ok(format)
+        format!("{own}{}", super::beside::KNOWN)
     }
 
     /// Whether it has lines; otherwise it is binary, and compressed in itself.

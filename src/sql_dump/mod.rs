@@ -1,15 +1,18 @@
 //! `dump_sql` and `dump_sql_chunks`: return the rows of a query as CSV, JSON, `INSERT`s, the body of a `_bulk` request, or a
 //! Parquet file.
 
+mod beside;
 mod csv;
 mod format;
 mod json;
 mod parquet;
 mod sql;
+mod values;
 mod writer;
 
-use crate::arguments::required;
+use crate::arguments::{Options, required};
 use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
+use beside::Given;
 use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor::{Calling, Fetched};
 use fhir_bulk_pg::datum::{Bytea, Text};
@@ -19,6 +22,7 @@ use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode, default, pg_sys};
+use serde_json::Value;
 use std::ffi::CString;
 use std::ops::ControlFlow;
 use writer::Writer;
@@ -32,12 +36,12 @@ fn dump_sql(
     options: default!(Option<JsonB>, "'{}'"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
-    let format = or_raise(parse(format, options));
-    if !format.has_lines() {
+    let asked = or_raise(parse(format, options));
+    if !asked.format.has_lines() {
         let why = Error::invalid_argument("format parquet is binary, and has no lines");
         or_raise(Err(why.hint("Call dump_sql_chunks().")))
     }
-    let reader = reporting(|| or_raise(open(query, format, calling)));
+    let reader = reporting(|| or_raise(start(query, asked, calling)));
     LineStream::new(reader).rows()
 }
 
@@ -53,26 +57,46 @@ fn dump_sql_chunks(
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    let format = or_raise(parse(format, options));
-    if gzip && !format.has_lines() {
+    let asked = or_raise(parse(format, options));
+    if gzip && !asked.format.has_lines() {
         let why = Error::invalid_argument("format parquet is compressed in itself, and takes no gzip");
         or_raise(Err(why.hint("Leave out gzip.")))
     }
-    let reader = reporting(|| or_raise(open(query, format, calling)));
+    let reader = reporting(|| or_raise(start(query, asked, calling)));
     ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 
-fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Format> {
-    Format::parse(required(format, "format")?, required(options, "options")?.0)
+/// What is asked of a query's rows.
+struct Asked {
+    format: Format,
+    given: Given,
 }
 
-/// 1. plan and start the query, which cannot write
+/// Checks the arguments `format` and `options`.
+fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Asked> {
+    let name = required(format, "format")?;
+    let mut options = Options::new(required(options, "options")?.0)?;
+    let format = Format::parse(name, &mut options)?;
+    let given = Given::parse(&mut options)?;
+    options.end(&format!("format {name}"), &format.known_options())?;
+    Ok(Asked { format, given })
+}
+
+/// The rows of a query, as a caller of `dump_sql_chunks` gets them.
+///
+/// # Errors
+/// Those of the arguments and of the query.
+pub fn open(query: &str, format: &str, options: Value, calling: Calling) -> Result<Reader> {
+    start(Some(query), parse(Some(format), Some(JsonB(options)))?, calling)
+}
+
+/// 1. plan and start the query, with its views and values; it cannot write
 /// 2. check that its columns suit the format
-fn open(query: Option<&str>, format: Format, calling: Calling) -> Result<Reader> {
+fn start(query: Option<&str>, Asked { format, given }: Asked, calling: Calling) -> Result<Reader> {
     let text = CString::new(required(query, "query")?).map_err(|_| Error::invalid_argument("the query has a NUL"))?;
-    let query = Query::open(&text, format.settings())?;
+    let query = Query::open_beside(&text, format.settings(), &given.beside(&text)?)?;
     query.close_with_statement(calling);
-    Reader::new(query, format)
+    Reader::new(query, format, given.limit())
 }
 
 /// The rows of a query as objects, one per line.
@@ -80,7 +104,7 @@ fn open(query: Option<&str>, format: Format, calling: Calling) -> Result<Reader>
 /// # Errors
 /// 42701 for a repeated column.
 pub fn objects(query: Query) -> Result<Reader> {
-    Reader::new(query, Format::Ndjson)
+    Reader::new(query, Format::Ndjson, None)
 }
 
 /// The rows of a relation as objects, one per line. As in COPY, rows of child tables are not included.
@@ -105,13 +129,15 @@ pub struct Reader {
     writer: Box<dyn Writer>,
     has_lines: bool,
     at_start: bool,
+    /// How many rows may still be returned.
+    left: Option<u64>,
 }
 
 impl Reader {
-    fn new(query: Query, format: Format) -> Result<Reader> {
+    fn new(query: Query, format: Format, left: Option<u64>) -> Result<Reader> {
         let has_lines = format.has_lines();
         let writer = format.writer(query.columns())?;
-        Ok(Reader { query, writer, has_lines, at_start: true })
+        Ok(Reader { query, writer, has_lines, at_start: true, left })
     }
 }
 
@@ -121,17 +147,27 @@ impl Lines for Reader {
     }
 
     fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
-        let Reader { query, writer, at_start, .. } = self;
+        let Reader { query, writer, at_start, left, .. } = self;
         if std::mem::take(at_start) && writer.start(out) && pause(out) {
             return Ok(More::Yes);
         }
-        let fetched = query.fetch(|row| {
-            let ended = writer.row(row, out)?;
-            Ok(if ended && pause(out) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+        let fetched = if *left == Some(0) {
+            Fetched::End
+        } else {
+            query.fetch(|row| {
+                let ended = writer.row(row, out)?;
+                let is_last = left.as_mut().is_some_and(|left| {
+                    *left -= 1;
+                    *left == 0
+                });
+                let pauses = ended && pause(out);
+                Ok(if pauses || is_last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?
+        };
         match fetched {
-            Fetched::Paused => Ok(More::Yes),
-            Fetched::End => {
+            Fetched::Paused if *left != Some(0) => Ok(More::Yes),
+            _ => {
+                query.close();
                 if writer.end(out)? {
                     pause(out);
                 }

@@ -115,6 +115,11 @@ impl Live {
         self.cursor.close_with_statement(calling);
     }
 
+    /// Ends the query.
+    pub fn close(&mut self) {
+        self.cursor.close();
+    }
+
     /// Checks that the transaction's snapshot shows this table, for one of several reads under that snapshot.
     ///
     /// # Errors
@@ -136,11 +141,6 @@ impl Live {
                 Ok(More::No)
             }
         }
-    }
-
-    /// Ends the query.
-    pub fn close(&mut self) {
-        self.cursor.close();
     }
 
     /// Passes all resources to `handle`, and goes back to the first: what is read next are the same rows again, under the

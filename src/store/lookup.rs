@@ -6,7 +6,7 @@ use super::{Changed, ResourceTable, ResourceType};
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::cursor::Cursor;
 use fhir_bulk_pg::error::Result;
-use fhir_bulk_pg::spi::Parameter;
+use fhir_bulk_pg::spi::{self, Parameter};
 use fhir_bulk_pg::value::INFINITE_TIMES;
 use std::ops::ControlFlow;
 
@@ -58,4 +58,20 @@ pub fn each_live_changed<'a>(
     })?;
     cursor.close();
     Ok(count)
+}
+
+/// The ids of the live resources of a type whose content contains a JSON object, the one that was changed last first; none if
+/// the type has no table.
+///
+/// # Errors
+/// 3F000. PostgreSQL raises its own errors.
+pub fn ids_with(resource_type: &ResourceType, content: &str) -> Result<Vec<String>> {
+    let Some(table) = ResourceTable::find(resource_type)? else { return Ok(Vec::new()) };
+    let query = format!(
+        "SELECT id::pg_catalog.text FROM {} WHERE {} OPERATOR(pg_catalog.<>) 'deleted' \
+         AND resource::pg_catalog.jsonb OPERATOR(pg_catalog.@>) $1::pg_catalog.jsonb ORDER BY ts DESC, id",
+        table.sql_name,
+        table.status("")
+    );
+    Ok(spi::texts(&sql(query), &[Parameter::string(content)]))
 }

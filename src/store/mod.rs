@@ -27,7 +27,7 @@ pub use deleted::{Deletions, Telling, deleted, may_read_history, telling};
 pub use filter::Filter;
 pub use foreign_code::foreign_code;
 pub use live::{Blocks, Live, Rows};
-pub use lookup::{each_live, each_live_changed};
+pub use lookup::{each_live, each_live_changed, ids_with};
 pub use membership::Membership;
 pub use moment::written_anew;
 pub use name::ResourceType;

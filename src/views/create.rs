@@ -1,15 +1,12 @@
 //! `bulk_create_view`: a view of SQL with the rows of a view of SQL on FHIR.
 
-use super::sql_types::ColumnType;
-use super::{compile, row};
+use super::{compile, select};
 use crate::arguments::{quoted_name, required};
-use crate::settings;
 use crate::store::{self, ResourceTable, ResourceType};
-use fhir_bulk_codec::rows::sql::{write_identifier, write_literal};
+use fhir_bulk_codec::rows::sql::write_identifier;
 use fhir_bulk_pg::datum::{JsonbBytes, Regclass};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::{session, spi};
-use fhir_bulk_views::View;
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode, default};
 use std::ffi::CString;
@@ -37,7 +34,7 @@ fn create(name: Option<&str>, view: Option<JsonbBytes<'_>>, materialized: Option
     let kind = if materialized { "MATERIALIZED VIEW" } else { "VIEW" };
     // A materialized view has its maker's rights: its rows are there already.
     let options = if materialized { "" } else { " WITH (security_invoker = true)" };
-    let statement = format!("CREATE {kind} {name}{options} AS {}", query(&view, &text, &table)?);
+    let statement = format!("CREATE {kind} {name}{options} AS {}", select::query(&view, &text, &table)?);
     let statement = CString::new(statement).map_err(|_| Error::invalid_argument("the view has a NUL"))?;
     spi::execute(&statement, &[]);
     let literal = name.replace('\'', "''");
@@ -65,44 +62,4 @@ fn qualified(name: &str) -> Result<String> {
     let mut full = Vec::new();
     write_identifier(schema, &mut full);
     Ok(format!("{}.{quoted}", String::from_utf8_lossy(&full)))
-}
-
-/// One row of the function for each row of the view. The resource's id comes from the table, so that a condition on it finds the
-/// row by the table's key.
-fn query(view: &View, text: &str, table: &ResourceTable) -> Result<String> {
-    let (mut columns, mut constants) = (Vec::new(), Vec::new());
-    for (at, column) in view.columns().iter().enumerate() {
-        let ColumnType { name, is_base64 } = ColumnType::of(column)?;
-        let cell = format!("(r.cells)[{}]", at + 1);
-        let value = match (view.is_id(at), is_base64) {
-            (true, _) => "p.id::pg_catalog.text".to_owned(),
-            (false, true) => format!("pg_catalog.decode({cell}, 'base64')"),
-            (false, false) => cell,
-        };
-        let mut out = format!("CAST({value} AS {name}) AS ").into_bytes();
-        write_identifier(&column.name, &mut out);
-        columns.push(String::from_utf8(out).expect("made of strings"));
-    }
-    for constant in [text, row::number_of(settings::fhir_version())] {
-        let mut out = Vec::new();
-        write_literal(constant.as_bytes(), &mut out);
-        constants.push(String::from_utf8(out).expect("made of strings"));
-    }
-    Ok(format!(
-        "SELECT {} FROM {} AS p CROSS JOIN LATERAL {}.bulk_view_rows({}, p.id::pg_catalog.text, p.txid::pg_catalog.int8, \
-         p.ts::pg_catalog.timestamptz, p.resource_type::pg_catalog.text, p.resource::pg_catalog.jsonb) AS r(cells) \
-         WHERE {} OPERATOR(pg_catalog.<>) 'deleted'",
-        columns.join(", "),
-        table.sql_name,
-        schema_of_extension(),
-        constants.join(", "),
-        table.status("p."),
-    ))
-}
-
-/// The schema in which the extension's functions are, quoted where needed.
-fn schema_of_extension() -> String {
-    let query = c"SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
-        WHERE e.extname = 'fhir_bulk'";
-    spi::catalog_texts(query, &[]).pop().expect("one of its functions runs")
 }

@@ -6,6 +6,7 @@ mod format;
 mod given;
 mod options;
 mod row;
+mod select;
 mod source;
 mod sql_types;
 mod text;
@@ -19,12 +20,14 @@ use fhir_bulk_pg::datum::{Bytea, JsonbBytes, Text};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_views::View;
 use format::Format;
-use options::Selection;
+pub use options::Selection;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default};
+pub use select::select;
+use serde_json::Value;
 use source::Source;
 use std::rc::Rc;
-use text::TextReader;
+pub use text::TextReader;
 
 /// Returns one line of the body per row, as `dump_sql` does.
 #[pg_extern(stable, parallel_unsafe)]
@@ -34,7 +37,8 @@ fn dump_view(
     options: default!(Option<JsonB>, "'{}'"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
-    LineStream::new(or_raise(open(view, format, options, calling))).rows()
+    let started = compile(view).and_then(|(view, _)| start(view, format, options, calling));
+    LineStream::new(or_raise(started)).rows()
 }
 
 /// Returns the body in chunks.
@@ -49,19 +53,22 @@ fn dump_view_chunks(
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    ChunkStream::new(or_raise(open(view, format, options, calling)), gzip, chunk_bytes).rows()
+    let started = compile(view).and_then(|(view, _)| start(view, format, options, calling));
+    ChunkStream::new(or_raise(started), gzip, chunk_bytes).rows()
 }
 
-/// 1. compile the view
-/// 2. check the format and the options
-/// 3. lock the table, and start to read
-fn open(
-    view: Option<JsonbBytes<'_>>,
-    format: Option<&str>,
-    options: Option<JsonB>,
-    calling: Calling,
-) -> Result<TextReader> {
-    let (view, _) = compile(view)?;
+/// The rows of a view, as a caller of `dump_view_chunks` gets them.
+///
+/// # Errors
+/// Those of the arguments, of the view and of the table.
+pub fn open(view: &Value, format: &str, options: Value, calling: Calling) -> Result<TextReader> {
+    let view = View::compile(settings::fhir_version(), view).map_err(errors::invalid)?;
+    start(view, Some(format), Some(JsonB(options)), calling)
+}
+
+/// 1. check the format and the options
+/// 2. lock the table, and start to read
+fn start(view: View, format: Option<&str>, options: Option<JsonB>, calling: Calling) -> Result<TextReader> {
     let view = Rc::new(view);
     let mut options = Options::new(required(options, "options")?.0)?;
     let format = Format::parse(required(format, "format")?, &mut options)?;

@@ -88,18 +88,18 @@ impl Source {
     /// # Errors
     /// Those of `take`, of a resource under the view, and of the query that is read.
     pub fn read(&mut self, take: &mut Take<'_>) -> Result<More> {
-        let more = self.go_on(take)?;
-        if let (More::No, From::Table(live)) = (more, &mut self.from) {
+        let more = if self.left == Some(0) { More::No } else { self.read_on(take)? };
+        // A limit ends a query that would go on. After its last row the function has no memory in which it could be ended.
+        if more == More::No
+            && let From::Table(live) = &mut self.from
+        {
             live.close();
         }
         Ok(more)
     }
 
-    fn go_on(&mut self, take: &mut Take<'_>) -> Result<More> {
+    fn read_on(&mut self, take: &mut Take<'_>) -> Result<More> {
         let Source { resources, from, kept, left } = self;
-        if *left == Some(0) {
-            return Ok(More::No);
-        }
         let mut passing = Passing { take, left, skip: 0, passed: 0, pause: Pause::No, error: None };
         if let Some((given, passed)) = kept.take() {
             passing.skip = passed;

@@ -57,6 +57,41 @@ pub fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// The bytes of a text in base64 (RFC 4648, section 4), with or without padding; white space is left out. `None` if it is none.
+pub fn read_base64(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| {
+        Some(u32::from(match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        }))
+    };
+    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
+    let is_padded = digits < text.len();
+    if text[digits..].iter().any(|byte| *byte != b'=') || is_padded && (text.len() % 4 != 0 || text.len() - digits > 2)
+    {
+        return None;
+    }
+    let mut out = Vec::with_capacity(digits / 4 * 3 + 2);
+    for group in text[..digits].chunks(4) {
+        if group.len() == 1 {
+            return None;
+        }
+        let mut bits = 0;
+        for byte in group {
+            bits = bits << 6 | digit(*byte)?;
+        }
+        bits <<= 6 * (4 - group.len());
+        let bytes = bits.to_be_bytes();
+        out.extend_from_slice(&bytes[1..group.len()]);
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::written;
@@ -76,6 +111,15 @@ mod tests {
             assert_eq!(written(|out| write_base64(bytes.as_bytes(), out)), format!("\"{text}\""));
         }
         assert_eq!(written(|out| write_base64(&[0xFB, 0xFF, 0xBF], out)), "\"+/+/\"");
+        for (text, bytes) in
+            [("", ""), ("Zg==", "f"), ("Zg", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9v\n YmFy", "foobar")]
+        {
+            assert_eq!(read_base64(text).as_deref(), Some(bytes.as_bytes()), "{text}");
+        }
+        assert_eq!(read_base64("+/+/").as_deref(), Some(&[0xFB, 0xFF, 0xBF][..]));
+        for text in ["Z", "Zg=", "Zg===", "Z===", "Zg==Zg==", "Zm9-", "Zm9vé", "===="] {
+            assert_eq!(read_base64(text), None, "{text}");
+        }
     }
 
     #[test]

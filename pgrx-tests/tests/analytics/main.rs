@@ -5,7 +5,9 @@ mod created;
 mod dump;
 mod hostile;
 mod options;
+mod queries;
 mod rights;
+mod runs;
 mod suite;
 #[allow(dead_code, reason = "a part of what all tests share is used here")]
 #[path = "../outside/support.rs"]

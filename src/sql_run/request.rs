@@ -1,0 +1,220 @@
+//! The request: the parameters of `$sql-run` as members of an object. Messages of errors begin with the parameter.
+
+use super::library::Query;
+use fhir_bulk_codec::instant;
+use fhir_bulk_pg::error::{Error, Result};
+use pgrx::PgSqlErrorCode;
+use serde_json::{Map, Value, json};
+
+const MEMBERS: [&str; 13] = [
+    "subjectCanonical",
+    "subjectReference",
+    "subjectResource",
+    "parameters",
+    "context",
+    "resource",
+    "_format",
+    "header",
+    "patient",
+    "group",
+    "_since",
+    "_limit",
+    "allowedTypes",
+];
+const FORMATS: [&str; 3] = ["ndjson", "csv", "json"];
+
+/// How a request names its subject.
+pub enum Named {
+    /// `url` or `url|version`.
+    Canonical(String),
+    /// `ViewDefinition/id`, `Library/id`, or such a URL below one of ours.
+    Reference(String),
+    /// The resource itself.
+    Resource(Value),
+}
+
+/// A request.
+pub struct Request {
+    pub subject: Named,
+    /// The Parameters resource with a query's values.
+    pub parameters: Option<Value>,
+    /// Resources that the subject may depend on.
+    pub context: Vec<Value>,
+    pub format: &'static str,
+    /// The types that a view may be of, `*` for all; if there are any, a query is not allowed.
+    allowed_types: Option<Vec<String>>,
+    resources: Option<Vec<Value>>,
+    header: bool,
+    patient: Option<Vec<Value>>,
+    group: Option<Vec<Value>>,
+    since: Option<String>,
+    limit: Option<u64>,
+}
+
+impl Request {
+    /// # Errors
+    /// 22023 for an unknown member, and for one with a wrong value; 0A000 for a format that is not there.
+    pub fn parse(request: Value) -> Result<Request> {
+        let Value::Object(mut members) = request else {
+            return Err(Error::invalid_argument("argument request is not a JSON object"));
+        };
+        if let Some(name) = members.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
+            return Err(Error::invalid_argument(format!("the request has the unknown member \"{name}\""))
+                .hint(format!("Its members are {}.", MEMBERS.join(", "))));
+        }
+        let subject = named(&mut members)?;
+        let parameters = members.remove("parameters");
+        if parameters.as_ref().is_some_and(|given| given["resourceType"] != "Parameters") {
+            return Err(wrong("parameters", "a Parameters resource"));
+        }
+        let since = text(&mut members, "_since")?;
+        if since.as_ref().is_some_and(|text| instant::parse(text).is_none()) {
+            return Err(wrong("_since", "an instant, such as 2024-01-31T12:00:00Z"));
+        }
+        let limit =
+            members.remove("_limit").map(|value| value.as_u64().ok_or_else(|| wrong("_limit", "a whole number")));
+        let header = match members.remove("header") {
+            None => true,
+            Some(Value::Bool(flag)) => flag,
+            Some(_) => return Err(wrong("header", "true or false")),
+        };
+        let allowed_types = array(&mut members, "allowedTypes")?
+            .map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect());
+        Ok(Request {
+            subject,
+            parameters,
+            context: array(&mut members, "context")?.unwrap_or_default(),
+            format: format(text(&mut members, "_format")?)?,
+            allowed_types,
+            resources: array(&mut members, "resource")?,
+            header,
+            patient: ids(&mut members, "patient", "Patient/")?,
+            group: ids(&mut members, "group", "Group/")?,
+            since,
+            limit: limit.transpose()?,
+        })
+    }
+
+    /// The options of `dump_view`.
+    ///
+    /// # Errors
+    /// 22023 for parameters that a view does not take; 42501 for a view of a type that is not allowed.
+    pub fn options_of_view(&self, view: &Value) -> Result<Value> {
+        if self.parameters.is_some() {
+            return Err(Error::invalid_argument("parameters are for a query, and the subject is a ViewDefinition"));
+        }
+        if !self.context.is_empty() {
+            return Err(Error::invalid_argument("context has what the subject does not depend on"));
+        }
+        let name = view["resource"].as_str().unwrap_or_default();
+        if let Some(allowed) = &self.allowed_types
+            && !allowed.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name))
+        {
+            return Err(not_allowed(&format!("a view of {}", name.chars().take(80).collect::<String>())));
+        }
+        let mut options = self.options();
+        if let Some(resources) = &self.resources {
+            options.insert("resources".to_owned(), resources.clone().into());
+        }
+        Ok(options.into())
+    }
+
+    /// The options of `dump_sql`.
+    ///
+    /// # Errors
+    /// 22023 for parameters that a query does not take; 42501 where types are limited, which those of a query are not.
+    pub fn options_of_query(&self, query: &Query) -> Result<Value> {
+        if self.allowed_types.is_some() {
+            return Err(not_allowed("a query of SQL"));
+        }
+        if self.resources.is_some() {
+            return Err(Error::invalid_argument("resource is for a view, and the subject is a query"));
+        }
+        let chosen =
+            [("patient", self.patient.is_some()), ("group", self.group.is_some()), ("_since", self.since.is_some())];
+        if let Some((name, _)) = chosen.iter().find(|(_, given)| *given && query.views.is_empty()) {
+            return Err(Error::invalid_argument(format!("{name} is for views, and the query has none")));
+        }
+        let mut options = self.options();
+        options.insert("views".to_owned(), query.views.clone().into());
+        options.insert("parameters".to_owned(), query.parameters.clone().into());
+        Ok(options.into())
+    }
+
+    fn options(&self) -> Map<String, Value> {
+        let all = [
+            ("header", (self.format == "csv").then(|| json!(self.header))),
+            ("patient", self.patient.clone().map(Value::from)),
+            ("group", self.group.clone().map(Value::from)),
+            ("since", self.since.clone().map(Value::from)),
+            ("limit", self.limit.map(Value::from)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+fn named(members: &mut Map<String, Value>) -> Result<Named> {
+    let (canonical, reference) = (text(members, "subjectCanonical")?, text(members, "subjectReference")?);
+    match (canonical, reference, members.remove("subjectResource")) {
+        (Some(canonical), None, None) => Ok(Named::Canonical(canonical)),
+        (None, Some(reference), None) => Ok(Named::Reference(reference)),
+        (None, None, Some(resource)) if resource.is_object() => Ok(Named::Resource(resource)),
+        (None, None, Some(_)) => Err(wrong("subjectResource", "a resource")),
+        (None, None, None) => Err(Error::invalid_argument("subject is missing")
+            .hint("Name it by subjectCanonical, subjectReference or subjectResource.")),
+        _ => Err(Error::invalid_argument("subject is named in more than one way")
+            .hint("Name it by one of subjectCanonical, subjectReference and subjectResource.")),
+    }
+}
+
+fn format(name: Option<String>) -> Result<&'static str> {
+    let Some(name) = name else { return Ok(FORMATS[0]) };
+    FORMATS.into_iter().find(|known| *known == name).ok_or_else(|| {
+        let shown: String = name.chars().take(80).collect();
+        let message = format!("_format \"{shown}\" is not supported");
+        Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .hint(format!("It may be {}.", FORMATS.join(", ")))
+    })
+}
+
+fn text(members: &mut Map<String, Value>, name: &str) -> Result<Option<String>> {
+    match members.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(_) => Err(wrong(name, "a string that is not empty")),
+    }
+}
+
+fn array(members: &mut Map<String, Value>, name: &str) -> Result<Option<Vec<Value>>> {
+    match members.remove(name) {
+        None => Ok(None),
+        Some(Value::Array(values)) => Ok(Some(values)),
+        Some(_) => Err(wrong(name, "an array")),
+    }
+}
+
+/// An array of ids, with or without their type.
+fn ids(members: &mut Map<String, Value>, name: &str, prefix: &str) -> Result<Option<Vec<Value>>> {
+    let values = array(members, name)?;
+    let is_id = |value: &Value| {
+        value
+            .as_str()
+            .map(|text| text.strip_prefix(prefix).unwrap_or(text))
+            .is_some_and(|id| !id.is_empty() && !id.contains('/'))
+    };
+    match &values {
+        Some(values) if values.is_empty() || !values.iter().all(is_id) => {
+            Err(wrong(name, &format!("an array of references, such as {prefix}1")))
+        }
+        _ => Ok(values),
+    }
+}
+
+fn wrong(name: &str, expected: &str) -> Error {
+    Error::invalid_argument(format!("{name} is not {expected}"))
+}
+
+fn not_allowed(what: &str) -> Error {
+    let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
+    Error::new(code, format!("{what} is not among the allowed types"))
+}
