@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Service, exporting, outcome};
 
-const HOST: &str = "http://fhir.example.org";
+/// The server's address, as clients know it.
+pub const HOST: &str = "http://fhir.example.org";
 
 pub fn kick_off(service: &Service, query: &str) -> Response {
     service.send(Request::get(&format!("/fhir/$export{query}")).header("Prefer", "respond-async"))

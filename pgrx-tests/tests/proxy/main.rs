@@ -26,5 +26,6 @@ mod smart;
 mod smart_keys;
 mod smart_login;
 mod smart_scopes;
+mod sql_run;
 mod streams;
 mod support;

@@ -161,7 +161,10 @@ fn name_of(part: &Value) -> Result<&str> {
 }
 
 /// The value of a parameter in a Parameters resource. Of a Coding the value is its code, of a Reference the reference.
-fn value_of(name: &str, part: &Value) -> Result<Value> {
+///
+/// # Errors
+/// 400 for a parameter without a value, with several, or with one of a type that no parameter here has.
+pub fn value_of(name: &str, part: &Value) -> Result<Value> {
     let mut values = part.as_object().into_iter().flatten().filter(|(member, _)| member.starts_with("value"));
     let (Some((value_type, value)), None) = (values.next(), values.next()) else {
         return Err(Problem::parameter(name, "must have exactly one value"));

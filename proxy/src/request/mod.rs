@@ -6,4 +6,5 @@ pub mod kick_off;
 pub mod need;
 pub mod parameters;
 pub mod parse;
+pub mod sql_run;
 pub mod yaml;

@@ -309,6 +309,11 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     };
     // Custom types can be exported, too, but a CapabilityStatement may name only FHIR's types.
     let is_fhirs = |name: &&String| Version::of_number(&version).is_some_and(|fhir| fhir.has_resource_type(name));
+    let defined = |name: &str, definition: &str| json!({"name": name, "definition": definition});
+    let sql_run = defined("sql-run", "http://hl7.org/fhir/uv/sql-on-fhir/OperationDefinition/SQLRun");
+    let view_run = defined("viewdefinition-run", "http://sql-on-fhir.org/OperationDefinition/$viewdefinition-run");
+    let mut operations = operation("export");
+    operations.as_array_mut().expect("an array").extend([sql_run, view_run]);
     let resource = |name: &String| {
         let of_type = parameters.iter().filter(|parameter| parameter["resource_type"] == **name);
         let parameter =
@@ -337,7 +342,7 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
             "mode": "server",
             "security": smart::security(&call.app),
             "resource": resources,
-            "operation": operation("export"),
+            "operation": operations,
         }],
     });
     Ok(respond(StatusCode::OK, FHIR_JSON, statement.to_string()))

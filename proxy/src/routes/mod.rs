@@ -8,6 +8,7 @@ mod loads;
 mod manifests;
 mod pages;
 mod reads;
+mod runs;
 mod service;
 mod smart;
 mod upload;
@@ -24,6 +25,7 @@ use crate::app::App;
 use crate::observe;
 use crate::request::call::Call;
 use crate::request::need::Need::{self, Closed, OfAll, OfSome, OfType, Open, OwnJob};
+use crate::request::sql_run::Operation::{SqlRun, ViewRun};
 use crate::smart::scopes::Permissions;
 use exports::Level;
 
@@ -108,6 +110,29 @@ pub fn router(app: Arc<App>) -> Router {
             post(|call: Call, Path(id), body: Body| exports::kick_off_v4(call, Level::Group(id), body)),
         )
         .route("/fhir/$export-status/{id}", OwnJob, get(exports::status).delete(exports::delete))
+        .route(
+            "/fhir/$sql-run",
+            OfSome(Permissions::READ_ALL),
+            get(|call: Call| runs::run(call, SqlRun))
+                .post(|call: Call, body: Body| runs::run_by_parameters(call, SqlRun, body)),
+        )
+        .route(
+            "/fhir/$viewdefinition-run",
+            OfSome(Permissions::READ_ALL),
+            get(|call: Call| runs::run(call, ViewRun))
+                .post(|call: Call, body: Body| runs::run_by_parameters(call, ViewRun, body)),
+        )
+        .route(
+            "/fhir/ViewDefinition/$run",
+            OfSome(Permissions::READ_ALL),
+            get(|call: Call| runs::run(call, ViewRun))
+                .post(|call: Call, body: Body| runs::run_by_parameters(call, ViewRun, body)),
+        )
+        .route(
+            "/fhir/ViewDefinition/{id}/$run",
+            OfSome(Permissions::READ_ALL),
+            get(runs::run_stored).post(runs::run_stored_by_parameters),
+        )
         .route("/fhir/{type}/{id}", OfType(Permissions::READ), get(reads::read))
         .route("/v1/bulk/export", Closed, post(exports::start_single))
         .route("/v1/bulk/jobs/{id}", Closed, get(exports::job))
