@@ -107,7 +107,7 @@ fn is_time(text: &str) -> bool {
     let (whole, fraction) = clock.split_once('.').map_or((clock, None), |(whole, fraction)| (whole, Some(fraction)));
     let is_fraction = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     let has_clock = has_shape(whole, "00:00:00") || fraction.is_none() && has_shape(whole, "00:00");
-    let has_offset = offset.is_empty() || offset == "Z" || has_shape(&offset[1..], "00:00") && offset != "Z";
+    let has_offset = ["", "Z"].contains(&offset) || has_shape(&offset[1..], "00:00");
     has_shape(date, "0000-00-00") && has_clock && fraction.is_none_or(is_fraction) && has_offset
 }
 

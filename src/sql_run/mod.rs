@@ -42,7 +42,7 @@ fn open(request: Option<JsonB>, calling: Calling) -> Result<Body> {
     Ok(match subject {
         Subject::View(view) => {
             let options = request.options_of_view(&view)?;
-            Body::View(views::open(&view, format, options, calling)?)
+            Body::View(Box::new(views::open(&view, format, options, calling)?))
         }
         Subject::Query(query) => {
             let options = request.options_of_query(&query)?;
@@ -53,7 +53,7 @@ fn open(request: Option<JsonB>, calling: Calling) -> Result<Body> {
 
 /// An open subject.
 enum Body {
-    View(views::TextReader),
+    View(Box<views::TextReader>),
     Query(sql_dump::Reader),
 }
 

@@ -72,7 +72,8 @@ pub fn read_base64(text: &str) -> Option<Vec<u8>> {
     let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let digits = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
     let is_padded = digits < text.len();
-    if text[digits..].iter().any(|byte| *byte != b'=') || is_padded && (text.len() % 4 != 0 || text.len() - digits > 2)
+    if text[digits..].iter().any(|byte| *byte != b'=')
+        || is_padded && (!text.len().is_multiple_of(4) || text.len() - digits > 2)
     {
         return None;
     }
