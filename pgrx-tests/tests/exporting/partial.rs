@@ -133,6 +133,7 @@ fn an_export_that_ends_early_fails_if_it_has_shown_files_and_begins_anew_if_not(
     let gate = close_gate(&database);
     let id = export(&mut client, &request(json!({})));
     shown(&mut client, &id, 1);
+    wait_for_readers(&mut client, 1);
     run(
         &mut client,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
