@@ -77,7 +77,7 @@ impl Folder {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(failed("read", &folder, &error)),
                 Ok(names) => {
-                    // What is told now is still announced after a crash: the note, the file, and the folder of both.
+                    // What is told now is still announced after a crash: the announcement, the file, and the folder of both.
                     folder.ancestors().take(3).try_for_each(sync_folder)?;
                     return Ok(names);
                 }

@@ -48,12 +48,7 @@ impl CsvWriter {
 impl Writer for CsvWriter {
     fn start(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(names) = self.header.take() else { return false };
-        for (at, name) in names.iter().enumerate() {
-            if at > 0 {
-                self.csv.delimiter(out);
-            }
-            self.csv.field(name.as_bytes(), names.len() == 1, out);
-        }
+        self.csv.header(names.iter().map(|name| name.as_bytes()), out);
         true
     }
 

@@ -50,12 +50,7 @@ impl Columns {
         let csv = Csv::new(",", "").expect("a comma and an empty text");
         let names = self.paths.sort_columns();
         let mut header = Vec::new();
-        for (at, name) in names.iter().enumerate() {
-            if at > 0 {
-                csv.delimiter(&mut header);
-            }
-            csv.field(name, false, &mut header);
-        }
+        csv.header(names.iter().map(AsRef::as_ref), &mut header);
         let own = self.own.map(|node| self.paths.column(node).expect("made with the columns"));
         let (width, cells) = (names.len() as u32, Vec::new());
         Table { paths: self.paths, width, own, header, csv, cells, frames: self.frames }

@@ -35,6 +35,17 @@ impl Csv {
         out.extend_from_slice(&self.null);
     }
 
+    /// Writes a line of names, without its newline.
+    pub fn header<'n>(&self, names: impl ExactSizeIterator<Item = &'n [u8]>, out: &mut Vec<u8>) {
+        let only = names.len() == 1;
+        for (at, name) in names.enumerate() {
+            if at > 0 {
+                self.delimiter(out);
+            }
+            self.field(name, only, out);
+        }
+    }
+
     /// Appends a field, quoted if necessary. `only` means that its line has no other field: a `\.` alone on a line would end
     /// the data for old readers, so it is quoted.
     pub fn field(&self, text: &[u8], only: bool, out: &mut Vec<u8>) {
