@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::error::Error;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::TcpListener;
@@ -12,12 +13,28 @@ use std::time::Instant;
 
 use super::options::Options;
 use fhir_bulk_sample::{ResourceType, Sample};
+use fhir_bulk_tests::citus::Nodes;
 use fhir_bulk_tests::proxy::{self, Proxy};
 use fhir_bulk_tests::{Client, Cluster};
 use flate2::bufread::MultiGzDecoder;
 
+/// What each server is set to.
+pub const SETTINGS: [&str; 3] = ["fsync = on", "shared_buffers = 512MB", "max_wal_size = 16GB"];
+
 /// The result of one run or of a whole measurement.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What a row needs and this machine does not have: the row is skipped, and the report says so.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Missing {}
 
 /// One operation and its baseline.
 pub struct Row {
@@ -40,6 +57,8 @@ pub struct Bench {
     pub source_bytes: u64,
     /// Started when a row first asks for it.
     pub proxy: OnceCell<Proxy>,
+    /// The same.
+    pub citus: OnceCell<Nodes>,
     /// The table's rows as COPY's text format writes them.
     pub prepared: PathBuf,
     pub resources: i64,
@@ -49,7 +68,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn prepare(options: &Options) -> Outcome<Bench> {
-        let cluster = Cluster::start(&["fsync = on", "shared_buffers = 512MB", "max_wal_size = 16GB"]);
+        let cluster = Cluster::start(&SETTINGS);
         let folder = cluster.shared_folder("bench");
         let (resource_type, source) = match &options.data {
             Some(data) => unpack_largest(data, &folder)?,
@@ -69,6 +88,7 @@ impl Bench {
             source,
             source_bytes,
             proxy: OnceCell::new(),
+            citus: OnceCell::new(),
             prepared,
             resources: 0,
             data,

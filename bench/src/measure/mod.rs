@@ -15,7 +15,7 @@ pub use bench::Outcome;
 pub use options::Options;
 pub use page::draw;
 
-use bench::{Bench, Row};
+use bench::{Bench, Missing, Row};
 use report::{Measured, Report};
 
 /// Measures every row and writes the report.
@@ -29,14 +29,17 @@ pub fn run(options: &Options) -> Outcome<()> {
     let chosen = |row: &&Row| row.name.contains(&options.only) || row.baseline.contains(&options.only);
     for row in rows::ROWS.iter().filter(chosen) {
         eprint!("{} … ", row.name);
-        let (mut ours, mut baseline) = (Vec::new(), Vec::new());
-        for _ in 0..options.runs {
-            ours.push((row.run)(&mut bench)?);
-            baseline.push((row.run_baseline)(&mut bench)?);
+        match measure(row, &mut bench, options.runs) {
+            Ok(measured) => {
+                eprintln!("{:.2}", measured.ratio);
+                report.measured.push(measured);
+            }
+            Err(error) if error.is::<Missing>() => {
+                eprintln!("skipped: {error}");
+                report.skipped.push((row.name, error.to_string()));
+            }
+            Err(error) => return Err(error),
         }
-        let measured = Measured::new(row.name, row.baseline, row.bound, ours, baseline);
-        eprintln!("{:.2}", measured.ratio);
-        report.measured.push(measured);
     }
     if options.only.is_empty() {
         report.memory = memory::measure(&mut bench, options.memory_bytes)?;
@@ -48,4 +51,14 @@ pub fn run(options: &Options) -> Outcome<()> {
     print!("{}", report.table());
     report.write(&options.out)?;
     Ok(())
+}
+
+/// The operation and its baseline in turn.
+fn measure(row: &Row, bench: &mut Bench, runs: usize) -> Outcome<Measured> {
+    let (mut ours, mut baseline) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        ours.push((row.run)(bench)?);
+        baseline.push((row.run_baseline)(bench)?);
+    }
+    Ok(Measured::new(row.name, row.baseline, row.bound, ours, baseline))
 }

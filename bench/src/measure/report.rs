@@ -59,6 +59,8 @@ pub(super) struct Report {
     bytes: u64,
     runs: usize,
     pub(super) measured: Vec<Measured>,
+    /// Rows that need what this machine does not have, and what that is.
+    pub(super) skipped: Vec<(&'static str, String)>,
     pub(super) memory: Vec<Grown>,
     pub(super) scaled: Vec<Scaled>,
 }
@@ -84,8 +86,17 @@ impl Measured {
 
 impl Report {
     pub(super) fn new(machine: String, resource_type: &str, resources: i64, bytes: u64, runs: usize) -> Report {
-        let (measured, memory, scaled) = (Vec::new(), Vec::new(), Vec::new());
-        Report { machine, resource_type: resource_type.to_owned(), resources, bytes, runs, measured, memory, scaled }
+        Report {
+            machine,
+            resource_type: resource_type.to_owned(),
+            resources,
+            bytes,
+            runs,
+            measured: Vec::new(),
+            skipped: Vec::new(),
+            memory: Vec::new(),
+            scaled: Vec::new(),
+        }
     }
 
     /// A Markdown table, which reads well on a screen too.
@@ -140,6 +151,12 @@ impl Report {
                 text.push_str("|\n");
             }
         }
+        if !self.skipped.is_empty() {
+            text.push_str("\nSkipped:\n\n");
+        }
+        for (name, why) in &self.skipped {
+            let _ = writeln!(text, "- {name}: {why}");
+        }
         text
     }
 
@@ -175,9 +192,10 @@ impl Report {
             json!({"name": row.name, "resources": row.resources, "microsAmongFew": row.few, "microsAmongMany": row.many,
                    "ratio": row.ratio(), "bound": row.bound, "pass": row.passes()})
         });
+        let skipped = self.skipped.iter().map(|(name, why)| json!({"name": name, "why": why}));
         json!({"machine": self.machine, "resourceType": self.resource_type, "resources": self.resources, "bytes": self.bytes,
-               "runs": self.runs, "rows": measured.collect::<Vec<_>>(), "memory": memory.collect::<Vec<_>>(),
-               "scale": scaled.collect::<Vec<_>>()})
+               "runs": self.runs, "rows": measured.collect::<Vec<_>>(), "skipped": skipped.collect::<Vec<_>>(),
+               "memory": memory.collect::<Vec<_>>(), "scale": scaled.collect::<Vec<_>>()})
     }
 }
 
@@ -212,5 +230,13 @@ mod tests {
         assert_eq!(report.json()["rows"][0]["pass"], false);
         assert_eq!(report.json()["rows"][1]["pass"], true);
         assert!(report.table().contains("over"));
+    }
+
+    #[test]
+    fn a_row_that_was_skipped_says_why() {
+        let mut report = Report::new(String::new(), "Patient", 1, 1, 3);
+        report.skipped.push(("load: into a table of Citus", "Citus is not installed".into()));
+        assert!(report.table().ends_with("\nSkipped:\n\n- load: into a table of Citus: Citus is not installed\n"));
+        assert_eq!(report.json()["skipped"][0]["why"], "Citus is not installed");
     }
 }

@@ -1,5 +1,6 @@
 //! The rows: what is measured, against what, and how much of it it may take.
 
+mod citus;
 mod codec;
 mod copy;
 mod dump;
@@ -210,6 +211,20 @@ pub(super) const ROWS: &[Row] = &[
         bound: 1.00,
         run: load::load_far,
         run_baseline: load::load_far_staged,
+    },
+    Row {
+        name: "load: into a table that Citus distributes",
+        baseline: "Citus's COPY t FROM prepared rows",
+        bound: 1.30,
+        run: citus::load,
+        run_baseline: citus::copy_prepared,
+    },
+    Row {
+        name: "load: into a table that Citus distributes",
+        baseline: "the same by write_path staged",
+        bound: 1.00,
+        run: citus::load,
+        run_baseline: citus::load_by_stage,
     },
     Row {
         name: "import: from the request to the end",
