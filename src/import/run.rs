@@ -58,13 +58,14 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
 }
 
 /// Whether another try may succeed: after a deadlock, a serialization failure, an interrupt that was not meant for the
-/// input; with Citus also after an internal error, which is all that a commit says when one of its servers has ended.
+/// input; with Citus also after an internal error, which is all that a commit says when one of its servers has ended, and
+/// after an I/O error, which is what its COPY to a shard then says.
 fn may_pass(error: &Error) -> bool {
     match error.code() {
         PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
         | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
         | PgSqlErrorCode::ERRCODE_QUERY_CANCELED => true,
-        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => {
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR | PgSqlErrorCode::ERRCODE_IO_ERROR => {
             transaction::run(|| Ok::<_, Error>(citus::is_here())).unwrap_or(false)
         }
         _ => false,
