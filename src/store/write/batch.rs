@@ -7,9 +7,6 @@ use fhir_bulk_pg::update::Old;
 use pgrx::pg_sys;
 use std::collections::TryReserveError;
 
-/// Memory that a huge resource used beyond this is freed.
-const KEEP_BYTES: usize = 4 << 20;
-
 /// The values that all rows of a load share.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
@@ -67,9 +64,10 @@ impl Batch {
         self.values.size()
     }
 
-    pub fn clear(&mut self) {
+    /// Removes all rows, and frees the memory beyond `keep` bytes, which a huge resource may have used.
+    pub fn clear(&mut self, keep: usize) {
         self.rows.clear();
-        self.values.clear(KEEP_BYTES);
+        self.values.clear(keep);
     }
 
     /// The indexes of all rows.

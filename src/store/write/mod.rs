@@ -169,15 +169,25 @@ impl TableWriter {
         created_at: Option<i64>,
     ) -> std::result::Result<(), TryReserveError> {
         self.batch.push(id, resource, created_at)?;
-        let (rows, bytes) = match &self.way {
-            Way::Shards(shards) => shards.batch_limits(),
-            Way::Direct(_) | Way::Fill { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
-            _ => (STATEMENT_ROWS, STATEMENT_BYTES),
-        };
+        let (rows, bytes) = self.batch_limits();
         if self.batch.len() == rows || self.batch.bytes() >= bytes {
             self.flush();
         }
         Ok(())
+    }
+
+    /// How many bytes of resources are written at once.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch_limits().1
+    }
+
+    /// How many rows and bytes make a batch full.
+    fn batch_limits(&self) -> (usize, usize) {
+        match &self.way {
+            Way::Shards(shards) => shards.batch_limits(),
+            Way::Direct(_) | Way::Fill { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
+            Way::Set(_) | Way::UpdateInsert { .. } => (STATEMENT_ROWS, STATEMENT_BYTES),
+        }
     }
 
     /// Writes the last batch and closes the table. Returns how many input lines are stored.
@@ -240,7 +250,9 @@ impl TableWriter {
             }
         };
         *stored += lines - kept_out;
-        self.batch.clear();
+        // The memory has grown by doubling.
+        let keep = 2 * self.batch_bytes();
+        self.batch.clear(keep);
         session::have_log_written();
     }
 }
