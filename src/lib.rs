@@ -7,12 +7,14 @@
 //! | [`source`], [`sink`] | the sources of loads, the targets of exports |
 //! | [`store`] | resource tables: name, create, read, write |
 //! | [`stream`], [`program`] | a body as rows of lines or chunks; a program's pipe |
+//! | [`parquet`] | columns and cells of files for PostgreSQL's types |
 //! | [`own_tables`] | the extension's own tables |
 //! | [`arguments`], [`settings`], [`citus`] | arguments; settings; what Citus knows of a table |
 //! | `fhir_bulk_pg` | safe wrappers of PostgreSQL, errors as users see them; the only `unsafe` |
 //! | `fhir_bulk_feed` | makes rows of a source's bytes, on a thread of its own; no PostgreSQL |
 //! | `fhir_bulk_paths` | FHIRPath and search over stored resources; no PostgreSQL |
 //! | `fhir_bulk_views` | views of SQL on FHIR over stored resources; no PostgreSQL |
+//! | `fhir_bulk_parquet` | Parquet files of typed cells; no PostgreSQL |
 //! | `fhir_bulk_codec` | bytes: jsonb, NDJSON, CSV, gzip; no PostgreSQL |
 //! | `fhir_bulk_transfer` | reads URLs and S3 objects, writes S3 objects; no PostgreSQL |
 //!
@@ -33,6 +35,7 @@ mod import;
 mod jobs;
 mod load;
 mod own_tables;
+mod parquet;
 mod program;
 mod read;
 mod settings;

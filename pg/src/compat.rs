@@ -1,7 +1,7 @@
 //! The differences between PostgreSQL versions. No other file has `cfg(feature = "pg…")`.
 
 use pgrx::pg_sys;
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 
 /// A range table entry, and the privileges and columns to check for it.
 pub struct Entry {
@@ -269,6 +269,22 @@ pub unsafe fn attribute(descriptor: pg_sys::TupleDesc, index: usize) -> *const p
             compact.cast::<pg_sys::FormData_pg_attribute>().add(index)
         }
     }
+}
+
+/// A type by its name in SQL, and its modifier, or -1. Raises the error for a name that is none.
+///
+/// # Safety
+/// Inside a transaction.
+pub unsafe fn type_by_name(name: &CStr) -> (pg_sys::Oid, i32) {
+    let (mut oid, mut modifier) = (pg_sys::InvalidOid, -1);
+    // SAFETY: the caller guarantees it; both results have room.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        pg_sys::parseTypeString(name.as_ptr(), &mut oid, &mut modifier, false);
+        #[cfg(not(feature = "pg15"))]
+        pg_sys::parseTypeString(name.as_ptr(), &mut oid, &mut modifier, std::ptr::null_mut());
+    }
+    (oid, modifier)
 }
 
 /// A set for `events` events, in the current memory context or, from 17 on, of the current resource owner.

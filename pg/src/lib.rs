@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 pub mod access;
+pub mod cast;
 pub mod catalog;
 pub mod class;
 pub mod client;

@@ -103,7 +103,7 @@ struct Members {
 impl Type {
     /// # Safety
     /// The current memory context lives as long as the type.
-    unsafe fn of(oid: pg_sys::Oid) -> Type {
+    pub(super) unsafe fn of(oid: pg_sys::Oid) -> Type {
         // SAFETY: catalogue look-ups inside a transaction; a domain's values are those of its base type.
         unsafe {
             let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
@@ -160,9 +160,11 @@ impl Type {
     }
 }
 
+/// What is needed to call a function.
+///
 /// # Safety
 /// The current memory context lives as long as the function is called.
-unsafe fn function(oid: pg_sys::Oid) -> *mut pg_sys::FmgrInfo {
+pub(super) unsafe fn function(oid: pg_sys::Oid) -> *mut pg_sys::FmgrInfo {
     // SAFETY: zeroed memory for one FmgrInfo, which fmgr_info_cxt fills.
     unsafe {
         let info = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast();

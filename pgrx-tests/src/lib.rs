@@ -23,6 +23,7 @@ pub mod memory;
 pub mod port;
 pub mod s3;
 pub mod tls;
+pub mod tools;
 mod without;
 
 pub use without::is_without;

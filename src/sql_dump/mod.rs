@@ -11,6 +11,7 @@ mod values;
 mod writer;
 
 use crate::arguments::{Options, required};
+use crate::parquet::{no_gzip, no_lines};
 use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
 use beside::Given;
 use fhir_bulk_pg::catalog;
@@ -38,8 +39,7 @@ fn dump_sql(
 ) -> SetOfIterator<'static, Text> {
     let asked = or_raise(parse(format, options));
     if !asked.format.has_lines() {
-        let why = Error::invalid_argument("format parquet is binary, and has no lines");
-        or_raise(Err(why.hint("Call dump_sql_chunks().")))
+        or_raise(Err(no_lines("dump_sql_chunks")))
     }
     let reader = reporting(|| or_raise(start(query, asked, calling)));
     LineStream::new(reader).rows()
@@ -59,8 +59,7 @@ fn dump_sql_chunks(
     let gzip = or_raise(required(gzip, "gzip"));
     let asked = or_raise(parse(format, options));
     if gzip && !asked.format.has_lines() {
-        let why = Error::invalid_argument("format parquet is compressed in itself, and takes no gzip");
-        or_raise(Err(why.hint("Leave out gzip.")))
+        or_raise(Err(no_gzip()))
     }
     let reader = reporting(|| or_raise(start(query, asked, calling)));
     ChunkStream::new(reader, gzip, chunk_bytes).rows()

@@ -6,6 +6,7 @@ mod request;
 mod resolve;
 
 use crate::arguments::required;
+use crate::parquet::no_gzip;
 use crate::sql_dump;
 use crate::stream::{ChunkStream, Lines, More, chunk_size};
 use crate::views;
@@ -29,6 +30,9 @@ fn bulk_sql_run(
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
     let body = reporting(|| or_raise(open(request, calling)));
+    if gzip && !body.has_lines() {
+        or_raise(Err(no_gzip()))
+    }
     ChunkStream::new(body, gzip, chunk_bytes).rows()
 }
 
@@ -53,11 +57,18 @@ fn open(request: Option<JsonB>, calling: Calling) -> Result<Body> {
 
 /// An open subject.
 enum Body {
-    View(Box<views::TextReader>),
+    View(Box<views::Reader>),
     Query(sql_dump::Reader),
 }
 
 impl Lines for Body {
+    fn has_lines(&self) -> bool {
+        match self {
+            Body::View(reader) => reader.has_lines(),
+            Body::Query(reader) => reader.has_lines(),
+        }
+    }
+
     fn read(&mut self, out: &mut Vec<u8>, pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
         match self {
             Body::View(reader) => reader.read(out, pause),

@@ -21,7 +21,7 @@ const MEMBERS: [&str; 13] = [
     "_limit",
     "allowedTypes",
 ];
-const FORMATS: [&str; 3] = ["ndjson", "csv", "json"];
+const FORMATS: [&str; 4] = ["ndjson", "csv", "json", "parquet"];
 
 /// How a request names its subject.
 pub enum Named {

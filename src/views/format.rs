@@ -1,12 +1,14 @@
 //! The formats of a view's rows.
 
+use super::parquet::ParquetRows;
+use super::reader::Writer;
 use crate::arguments::{Options, quoted_name};
 use fhir_bulk_codec::rows::csv::Csv;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_views::View;
-use fhir_bulk_views::rows::{CsvRows, JsonRows, ObjectRows, RowWriter, SqlRows};
+use fhir_bulk_views::rows::{CsvRows, JsonRows, ObjectRows, SqlRows};
 
-const KNOWN: &str = "csv, tsv, ndjson, json, sql";
+const KNOWN: &str = "csv, tsv, ndjson, json, sql, parquet";
 const ROWS_PER_INSERT: u64 = 100;
 const MAX_ROWS_PER_INSERT: u64 = 1_000_000;
 
@@ -21,6 +23,7 @@ enum Kind {
     Ndjson,
     Json,
     Sql { table: String, rows_per_insert: usize },
+    Parquet,
 }
 
 impl Format {
@@ -35,6 +38,7 @@ impl Format {
             "ndjson" => ("ndjson", Kind::Ndjson),
             "json" => ("json", Kind::Json),
             "sql" => ("sql", sql(options)?),
+            "parquet" => ("parquet", Kind::Parquet),
             _ => {
                 return Err(Error::invalid_argument(format!("unknown format \"{name}\""))
                     .hint(format!("The formats are {KNOWN}.")));
@@ -53,19 +57,28 @@ impl Format {
         let own = match self.kind {
             Kind::Csv { .. } => "header, delimiter, null, ",
             Kind::Sql { .. } => "table, rows_per_insert, ",
-            Kind::Ndjson | Kind::Json => "",
+            Kind::Ndjson | Kind::Json | Kind::Parquet => "",
         };
         format!("{own}{}", super::options::KNOWN)
     }
 
+    /// Whether it has lines; otherwise it is binary, and compressed in itself.
+    pub fn has_lines(&self) -> bool {
+        !matches!(self.kind, Kind::Parquet)
+    }
+
     /// Makes the writer of a view's rows.
-    pub fn writer(self, view: &View) -> Box<dyn RowWriter> {
-        match self.kind {
+    ///
+    /// # Errors
+    /// 22023 for a type that a column of a file cannot have.
+    pub fn writer(self, view: &View) -> Result<Writer> {
+        Ok(Writer::Lines(match self.kind {
             Kind::Csv { csv, header } => Box::new(CsvRows::new(view, csv, header)),
             Kind::Ndjson => Box::new(ObjectRows::new(view)),
             Kind::Json => Box::new(JsonRows::new(view)),
             Kind::Sql { table, rows_per_insert } => Box::new(SqlRows::new(view, &table, rows_per_insert)),
-        }
+            Kind::Parquet => return Ok(Writer::Parquet(Box::new(ParquetRows::new(view)?))),
+        }))
     }
 }
 

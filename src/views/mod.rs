@@ -5,13 +5,15 @@ mod errors;
 mod format;
 mod given;
 mod options;
+mod parquet;
+mod reader;
 mod row;
 mod select;
 mod source;
 mod sql_types;
-mod text;
 
 use crate::arguments::{Options, required};
+use crate::parquet::{no_gzip, no_lines};
 use crate::settings;
 use crate::stream::{ChunkStream, LineStream, chunk_size};
 use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
@@ -23,11 +25,11 @@ use format::Format;
 pub use options::Selection;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default};
+pub use reader::Reader;
 pub use select::select;
 use serde_json::Value;
 use source::Source;
 use std::rc::Rc;
-pub use text::TextReader;
 
 /// Returns one line of the body per row, as `dump_sql` does.
 #[pg_extern(stable, parallel_unsafe)]
@@ -37,8 +39,12 @@ fn dump_view(
     options: default!(Option<JsonB>, "'{}'"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
-    let started = compile(view).and_then(|(view, _)| start(view, format, options, calling));
-    LineStream::new(or_raise(started)).rows()
+    let (view, _) = or_raise(compile(view));
+    let asked = or_raise(parse(format, options));
+    if !asked.format.has_lines() {
+        or_raise(Err(no_lines("dump_view_chunks")))
+    }
+    LineStream::new(or_raise(start(view, asked, calling))).rows()
 }
 
 /// Returns the body in chunks.
@@ -53,30 +59,46 @@ fn dump_view_chunks(
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    let started = compile(view).and_then(|(view, _)| start(view, format, options, calling));
-    ChunkStream::new(or_raise(started), gzip, chunk_bytes).rows()
+    let (view, _) = or_raise(compile(view));
+    let asked = or_raise(parse(format, options));
+    if gzip && !asked.format.has_lines() {
+        or_raise(Err(no_gzip()))
+    }
+    ChunkStream::new(or_raise(start(view, asked, calling)), gzip, chunk_bytes).rows()
 }
 
 /// The rows of a view, as a caller of `dump_view_chunks` gets them.
 ///
 /// # Errors
 /// Those of the arguments, of the view and of the table.
-pub fn open(view: &Value, format: &str, options: Value, calling: Calling) -> Result<TextReader> {
+pub fn open(view: &Value, format: &str, options: Value, calling: Calling) -> Result<Reader> {
     let view = View::compile(settings::fhir_version(), view).map_err(errors::invalid)?;
-    start(view, Some(format), Some(JsonB(options)), calling)
+    start(view, parse(Some(format), Some(JsonB(options)))?, calling)
 }
 
-/// 1. check the format and the options
-/// 2. lock the table, and start to read
-fn start(view: View, format: Option<&str>, options: Option<JsonB>, calling: Calling) -> Result<TextReader> {
-    let view = Rc::new(view);
+/// What is asked of a view's rows.
+struct Asked {
+    format: Format,
+    selection: Selection,
+}
+
+/// Checks the arguments `format` and `options`.
+fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Asked> {
     let mut options = Options::new(required(options, "options")?.0)?;
     let format = Format::parse(required(format, "format")?, &mut options)?;
     let selection = Selection::parse(&mut options)?;
     options.end(&format!("format {} of a view", format.name()), &format.known_options())?;
-    let source = Source::open(view.clone(), selection)?;
+    Ok(Asked { format, selection })
+}
+
+/// 1. make the writer of the format, which knows the columns' types
+/// 2. lock the table, and start to read
+fn start(view: View, Asked { format, selection }: Asked, calling: Calling) -> Result<Reader> {
+    let view = Rc::new(view);
+    let writer = format.writer(&view)?;
+    let source = Source::open(view, selection)?;
     source.close_with_statement(calling);
-    Ok(TextReader::new(source, format.writer(&view)))
+    Ok(Reader::new(source, writer))
 }
 
 /// Compiles the argument `view` by the release of the setting; also returns its text.

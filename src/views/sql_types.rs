@@ -11,7 +11,7 @@ pub struct ColumnType {
     pub is_base64: bool,
 }
 
-/// Names of the tag `ansi/type` and PostgreSQL's for them.
+/// Names of the tag `ansi/type` and PostgreSQL's for them: SQL's own words, or with their schema.
 const ANSI: [(&str, &str); 26] = [
     ("BOOLEAN", "boolean"),
     ("SMALLINT", "smallint"),
@@ -28,17 +28,17 @@ const ANSI: [(&str, &str); 26] = [
     ("CHARACTER", "character"),
     ("VARCHAR", "character varying"),
     ("CHARACTER VARYING", "character varying"),
-    ("STRING", "text"),
-    ("TEXT", "text"),
-    ("DATE", "date"),
+    ("STRING", "pg_catalog.text"),
+    ("TEXT", "pg_catalog.text"),
+    ("DATE", "pg_catalog.date"),
     ("TIME", "time without time zone"),
     ("TIMESTAMP", "timestamp without time zone"),
     ("TIMESTAMP WITH TIME ZONE", "timestamp with time zone"),
     ("TIMESTAMPTZ", "timestamp with time zone"),
-    ("JSON", "jsonb"),
-    ("BINARY", "bytea"),
-    ("VARBINARY", "bytea"),
-    ("BINARY VARYING", "bytea"),
+    ("JSON", "pg_catalog.jsonb"),
+    ("BINARY", "pg_catalog.bytea"),
+    ("VARBINARY", "pg_catalog.bytea"),
+    ("BINARY VARYING", "pg_catalog.bytea"),
 ];
 /// Those that may have a length, or a precision and a scale.
 const SIZED: [&str; 3] = ["numeric", "character", "character varying"];
@@ -87,7 +87,7 @@ fn ansi(text: &str) -> Option<ColumnType> {
         let numbers: Vec<String> = numbers.iter().map(u16::to_string).collect();
         type_name = format!("{found}({})", numbers.join(","));
     }
-    Some(ColumnType { name: type_name, is_base64: found == "bytea" })
+    Some(ColumnType { name: type_name, is_base64: found == "pg_catalog.bytea" })
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
         let name = |text| ansi(text).map(|found| found.name);
         assert_eq!(name("character  varying(10)").as_deref(), Some("character varying(10)"));
         assert_eq!(name("DECIMAL(10, 2)").as_deref(), Some("numeric(10,2)"));
-        assert_eq!(name("VARBINARY").as_deref(), Some("bytea"));
+        assert_eq!(name("VARBINARY").as_deref(), Some("pg_catalog.bytea"));
         for text in ["", "INT(3)", "INT; DROP TABLE t", "NUMERIC(1,2,3)", "NUMERIC(x)", "public.mine", "VARCHAR(10"] {
             assert_eq!(name(text), None, "{text}");
         }

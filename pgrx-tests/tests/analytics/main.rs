@@ -5,6 +5,7 @@ mod created;
 mod dump;
 mod hostile;
 mod options;
+mod parquet;
 mod queries;
 mod rights;
 mod runs;

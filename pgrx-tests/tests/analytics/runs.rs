@@ -188,7 +188,7 @@ fn what_is_wrong_with_a_request_is_named() {
         (json!({"subjectResource": {"resourceType": "Library"}}), "22023", "the subject is no ViewDefinition"),
         (of_view("parameters", parameters(json!([]))), "22023", "parameters are for a query"),
         (of_view("context", json!([names()])), "22023", "context has what"),
-        (of_view("_format", json!("parquet")), "0A000", "_format \"parquet\" is not supported"),
+        (of_view("_format", json!("fhir")), "0A000", "_format \"fhir\" is not supported"),
         (of_view("_since", json!("yesterday")), "22023", "_since is not"),
         (of_view("_limit", json!("many")), "22023", "_limit is not"),
         (of_view("header", json!("maybe")), "22023", "header is not"),

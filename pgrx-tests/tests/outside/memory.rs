@@ -8,6 +8,10 @@ use std::io::Read as _;
 /// How much a backend may grow.
 const GROWTH: i64 = 64 << 20;
 
+/// A view that has all of a patient.
+const VIEW: &str = r#"{"resource": "Patient", "select": [{"column": [{"name": "id", "path": "id"},
+    {"name": "born", "path": "birthDate"}, {"name": "name", "path": "name.first()"}]}]}"#;
+
 fn anonymous(pid: i64) -> i64 {
     memory::anonymous(pid).expect("a living backend")
 }
@@ -61,6 +65,8 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
         "dump_sql_chunks('TABLE patient', 'sql', options => '{\"table\": \"t\"}')",
         "dump_sql_chunks('TABLE patient', 'elastic-bulk', options => '{\"index\": \"i\", \"id_column\": \"id\"}')",
         "dump_sql_chunks('TABLE patient', 'parquet')",
+        &format!("dump_view_chunks('{VIEW}', 'csv')"),
+        &format!("dump_view_chunks('{VIEW}', 'parquet')"),
         "dump_sql_chunks('SELECT g, md5(g::text), now() FROM generate_series(1, 1000000) AS g', 'parquet')",
         // A query within the query, for each row.
         "dump_sql('SELECT id, query_to_xml(''SELECT 1'', true, true, '''')::text FROM patient')",

@@ -24,10 +24,11 @@ pub struct Format {
     pub types: &'static [&'static str],
 }
 
-static FORMATS: [Format; 3] = [
+static FORMATS: [Format; 4] = [
     Format { code: "ndjson", types: &["application/x-ndjson", "application/ndjson"] },
     Format { code: "csv", types: &["text/csv"] },
     Format { code: "json", types: &["application/json"] },
+    Format { code: "parquet", types: &["application/vnd.apache.parquet"] },
 ];
 /// Parameters whose value is a resource, which a URL cannot have.
 const RESOURCES: [&str; 4] = ["subjectResource", "parameters", "context", "resource"];
@@ -148,7 +149,7 @@ pub fn format(request: &Object, headers: &HeaderMap) -> Result<&'static Format> 
             let wanted = wanted.split(';').next().unwrap_or_default().trim();
             let found = FORMATS.iter().find(|format| format.code == wanted || format.types.contains(&wanted));
             found.ok_or_else(|| {
-                let problem = Problem::parameter("_format", "is not supported; it may be ndjson, csv or json");
+                let problem = Problem::parameter("_format", "is not supported; it may be ndjson, csv, json or parquet");
                 Problem { issue: Some("not-supported"), ..problem }
             })
         }
@@ -174,7 +175,7 @@ fn accepted(headers: &HeaderMap) -> Result<&'static Format> {
         FORMATS.iter().find(|format| !is_refused && format.types.iter().any(&matches))
     };
     values.iter().flat_map(|value| value.split(',')).find_map(of_range).ok_or_else(|| {
-        let why = "the response would be ndjson, csv or json as it is, which the Accept header does not allow";
+        let why = "the response would be ndjson, csv, json or parquet as it is, which the Accept header does not allow";
         Problem::new(StatusCode::NOT_ACCEPTABLE, why)
     })
 }
@@ -288,8 +289,9 @@ mod tests {
         assert_eq!(with(None, Some("application/fhir+json, application/json;q=0.5")), Ok("json"));
         assert_eq!(with(Some("csv"), Some("application/fhir+json")), Ok("csv"));
         assert_eq!(with(Some("text/csv"), None), Ok("csv"));
+        assert_eq!(with(None, Some("application/vnd.apache.parquet")), Ok("parquet"));
         assert_eq!(with(None, Some("application/fhir+json")), Err(406));
-        for wrong in ["parquet", "fhir", "xml"] {
+        for wrong in ["fhir", "xml"] {
             assert_eq!(with(Some(wrong), None), Err(400), "{wrong}");
         }
     }

@@ -1,8 +1,8 @@
 //! Format `parquet`, read back by pyarrow and DuckDB.
 
-use super::tools::python;
 use super::{every_type, literal};
 use crate::support::{assert_error, assert_error_with_hint, fails, rows, run, value};
+use fhir_bulk_tests::tools::{compare_parquet, python};
 use fhir_bulk_tests::{Client, Database};
 use serde_json::{Value, json};
 
@@ -11,59 +11,6 @@ fn file(client: &mut Client, query: &str) -> Vec<u8> {
     let chunks = client.query(&sql, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}"));
     chunks.iter().flat_map(|row| row.get::<_, Vec<u8>>(0)).collect()
 }
-
-/// Reads a file with pyarrow and with DuckDB, and compares each column with texts that PostgreSQL has made.
-const COMPARE: &str = r#"
-import json, struct, sys
-import duckdb, pyarrow as pa, pyarrow.parquet as pq
-
-expected = json.load(open(sys.argv[2]))
-duckdb.sql("SET TimeZone = 'UTC'")
-
-def as_text(value, way):
-    if value is None:
-        return None
-    if way == 'bool':
-        return 't' if value else 'f'
-    if way == 'float':
-        return repr(float(value))
-    if way == 'real':
-        return repr(struct.unpack('f', struct.pack('f', float(value)))[0])
-    if way == 'hex':
-        return value.replace('-', '') if isinstance(value, str) else bytes(value).hex()
-    if way == 'decimal':
-        return format(value, 'f')
-    if way == 'nested':
-        return json.loads(value, parse_float=str, parse_int=str)
-    return str(value)
-
-def cells(column, way):
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
-    if isinstance(array.type, pa.BaseExtensionType):
-        array = array.storage
-    if way == 'days':
-        array = array.cast(pa.date32()).cast(pa.int32())
-    if way == 'micros':
-        array = array.cast(pa.int64())
-    return [as_text(value, way) for value in array.to_pylist()]
-
-for name, table in [
-    ('pyarrow', pq.read_table(sys.argv[1])),
-    ('duckdb', duckdb.sql(f"SELECT * FROM read_parquet('{sys.argv[1]}')").to_arrow_table()),
-]:
-    assert table.column_names == [column for column, _ in expected['columns']], table.column_names
-    for at, (column, way) in enumerate(expected['columns']):
-        wanted = [row[at] for row in expected['rows']]
-        if way == 'nested':
-            wanted = [None if text is None else json.loads(text, parse_float=str, parse_int=str) for text in wanted]
-        if way in ('float', 'real'):
-            wanted = [as_text(text, way) for text in wanted]
-        found = cells(table.column(at), way)
-        assert found == wanted, f'{name}, {column}: {found} instead of {wanted}'
-print(table.num_rows)
-"#;
 
 /// How a type is compared, and its column as text.
 fn way(name: &str, kind: &str, category: &str) -> (&'static str, String) {
@@ -120,9 +67,7 @@ fn pyarrow_and_duckdb_read_back_every_value_of_every_type() {
     let sql = format!("SELECT to_json(ARRAY[{}]) FROM numbered JOIN lines USING (row) ORDER BY row", texts.join(", "));
     let found: Vec<Value> = rows(&mut client, &sql).iter().map(|row| serde_json::from_str(row).unwrap()).collect();
     assert_eq!(found.len(), 4);
-    let expected = database.path("expected.json");
-    std::fs::write(&expected, json!({"columns": ways, "rows": found}).to_string()).unwrap();
-    assert_eq!(python(COMPARE, &[&path, &expected]).trim(), "4");
+    compare_parquet(&path, &ways, &found);
 }
 
 #[test]
@@ -162,9 +107,7 @@ fn declared_numerics_are_decimals_of_their_digits() {
     let texts: Vec<Value> = texts.iter().map(|row| serde_json::from_str(row).unwrap()).collect();
     let ways: Vec<Value> =
         kinds.iter().map(|(name, kind)| json!([name, if *kind == "string" { "text" } else { "decimal" }])).collect();
-    let expected = database.path("expected.json");
-    std::fs::write(&expected, json!({"columns": ways, "rows": texts}).to_string()).unwrap();
-    assert_eq!(python(COMPARE, &[&path, &expected]).trim(), "4");
+    compare_parquet(&path, &ways, &texts);
 }
 
 #[test]

@@ -3,18 +3,8 @@
 use super::{body, every_type};
 use crate::support::{rows, value};
 use fhir_bulk_tests::Database;
+use fhir_bulk_tests::tools::python;
 use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
-
-/// What a script prints.
-pub fn python(script: &str, arguments: &[&Path]) -> String {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/python");
-    assert!(python.exists(), "{} is missing: run scripts/setup.sh --tests", python.display());
-    let output = Command::new(python).args(["-c", script]).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 #[test]
 fn pandas_reads_back_every_value_of_csv_and_tsv() {
