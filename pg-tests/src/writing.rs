@@ -1,14 +1,15 @@
 //! Rows put straight into a table's pages, and what must allow it.
 
-use crate::server::{assert_free, be_cancelled, error_of, fail, kept, memory, sql, sqlstate_of, text, undone};
+use crate::server::{assert_free, be_cancelled, cancel, error_of, fail, kept, memory, sql, sqlstate_of, text, undone};
 use fhir_bulk_pg::access::Access;
 use fhir_bulk_pg::catalog::{self, Table};
 use fhir_bulk_pg::insert::{HeapInsert, Space};
 use fhir_bulk_pg::session;
-use fhir_bulk_pg::subtransaction::unless_taken;
+use fhir_bulk_pg::spi::{self, Parameter};
+use fhir_bulk_pg::subtransaction::{unless, unless_taken};
 use fhir_bulk_pg::update::{HeapUpdate, Snapshot};
-use pgrx::pg_schema;
 use pgrx::pg_sys::{Datum, Oid};
+use pgrx::{PgSqlErrorCode, pg_schema};
 
 /// The rule that a number of a test's table may break.
 const MOST: i64 = 1000;
@@ -303,6 +304,33 @@ mod tests {
             assert_eq!(rows("others"), "");
         }
         assert_unused("others");
+        assert_free();
+    }
+
+    #[pg_test]
+    fn a_large_statement_that_meets_an_error_it_may_meet_is_undone_and_no_other_error_is_lost() {
+        use PgSqlErrorCode::{ERRCODE_DIVISION_BY_ZERO, ERRCODE_UNIQUE_VIOLATION};
+        make("large");
+        let put = |ids| {
+            let insert = c"INSERT INTO large SELECT id, 10 / id FROM unnest($1::bigint[]) AS id";
+            spi::execute_large(insert, &[Parameter::string(ids)])
+        };
+        let before = memory();
+        let expected = [ERRCODE_DIVISION_BY_ZERO, ERRCODE_UNIQUE_VIOLATION];
+        assert_eq!(unless(&expected, || put("{1,2}")), Some(2));
+        assert_eq!(unless(&expected, || put("{3,0}")), None);
+        assert_eq!(unless(&expected, || put("{3,2}")), None);
+        assert_eq!((rows("large"), memory()), ("1:10 2:5".to_owned(), before));
+        assert_eq!(sqlstate_of(move || _ = unless(&[ERRCODE_DIVISION_BY_ZERO], || put("{3,2}"))), "23505");
+        assert_eq!(sqlstate_of(move || _ = put("{3,0}")), "22012");
+        let cancelled = move || {
+            cancel();
+            unless(&expected, || put("{3}"));
+        };
+        assert_eq!(sqlstate_of(cancelled), "57014");
+        undone(move || assert_eq!(put("{3}"), 1));
+        assert_eq!(rows("large"), "1:10 2:5");
+        assert_unused("large");
         assert_free();
     }
 

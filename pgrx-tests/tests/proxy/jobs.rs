@@ -86,3 +86,61 @@ fn an_import_that_makes_no_sense_is_refused_at_once() {
         outcome(&service.send(Request::json("/$import", &body.to_string())), 400);
     }
 }
+
+#[test]
+fn an_import_of_the_second_version_has_its_shape_is_listed_and_can_be_ended() {
+    let service = Service::new();
+    let patients = service.database.file("Patient.ndjson.gz", lines("Patient", 20));
+    let broken = service.database.file("Broken.ndjson", b"{".to_vec());
+    let start = |path: &str, id: &str, urls: &[&String]| {
+        let inputs: Vec<_> = urls.iter().map(|url| json!({"resourceType": "Patient", "url": url})).collect();
+        let body =
+            json!({"id": id, "contentEncoding": "gzip", "update": false, "allowedRetryCount": 2, "inputs": inputs});
+        let response = service.send(Request::json(path, &body.to_string()));
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.json()["id"], id);
+        let location = response.header("content-location").unwrap();
+        location.strip_prefix("http://fhir.example.org").unwrap().to_owned()
+    };
+    let ended = |path: &str| {
+        let mut status = json!(null);
+        wait_for("the import to end", || {
+            status = service.send(Request::get(path)).json();
+            status["status"] != "in-progress"
+        });
+        status
+    };
+    let path = start("/v2/fhir/$import", "i1", &[&patients]);
+    assert_eq!(path, "/v2/$import/i1");
+    let expected = json!({"id": "i1", "type": "fhir", "contentEncoding": "gzip", "status": "done", "outcome": "succeeded",
+        "result": {"message": "All input files imported, 20 new resources loaded", "total-files": 1,
+                   "total-imported-resources": 20},
+        "inputs": [{"url": patients, "resourceType": "Patient", "status": "done", "outcome": "succeeded",
+                    "result": {"imported-resources": 20}}]});
+    assert_eq!(ended(&path), expected);
+    let failed = ended(&start("/v2/$import", "i2", &[&patients, &broken]));
+    assert_eq!((&failed["status"], &failed["outcome"]), (&json!("done"), &json!("failed")), "{failed}");
+    assert_eq!(failed["inputs"][0]["outcome"], "succeeded", "{failed}");
+    let message = failed["inputs"][1]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("line 1") && failed["error"]["message"].as_str().unwrap().ends_with(message), "{failed}");
+    // One that waits for a row of another session.
+    let mut holder = service.connect();
+    holder.batch_execute("BEGIN; LOCK TABLE patient").unwrap();
+    let path = start("/v2/$import", "i3", &[&patients]);
+    let list = || service.send(Request::get("/v2/$import")).json()["imports"].as_array().unwrap().clone();
+    let listed = list();
+    let ids: Vec<_> = listed.iter().map(|import| import["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["i3", "i2", "i1"]);
+    assert_ne!(listed[0]["status"], "done");
+    assert_eq!((&listed[2]["status"], &listed[2]["total-imported-resources"]), (&json!("done"), &json!(20)));
+    assert_eq!(service.send(Request::new("DELETE", &path)).status, 202);
+    drop(holder);
+    assert_eq!(ended(&path)["error"]["message"], "The import was cancelled");
+    outcome(&service.send(Request::new("DELETE", &path)), 409);
+    // The jobs of a role are no other's.
+    let other = role(&service.database, "other");
+    outcome(&service.proxy.send(&Request::get(&path).basic(&other, PASSWORD)), 404);
+    let theirs = service.proxy.send(&Request::get("/v2/$import").basic(&other, PASSWORD)).json();
+    assert_eq!(theirs, json!({"imports": []}));
+    outcome(&service.send(Request::json("/v2/$import", &json!({"inputs": []}).to_string())), 400);
+}

@@ -4,19 +4,20 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::types::Type;
 
-use crate::database::session::Access;
+use crate::database::session::{Access, Session};
 use crate::error::{Blame, Problem, Result};
 use crate::request::call::Call;
 use crate::request::need;
 use crate::request::parse::{JSON, Object};
 use crate::response::respond;
+use crate::routes::import_statuses::{self, Shape};
 use crate::smart::scopes::{Permissions, Scopes};
 
 /// Starts an import.
-pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> {
+pub async fn import(mut call: Call, shape: Shape, fhir: bool, body: Body) -> Result<Response> {
     let request = call.object(body).await?;
     if let Some(scopes) = call.narrow() {
         check(&scopes, &request)?;
@@ -26,12 +27,11 @@ pub async fn import(mut call: Call, fhir: bool, body: Body) -> Result<Response> 
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     let id =
         session.value("bulk_import($1::pg_catalog.jsonb, $2)", &[(&request, Type::TEXT), (&fhir, Type::BOOL)]).await?;
-    let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+    let status = status_in(shape, &session, &id).await?;
     session.commit().await?;
     call.app.metrics.job_started("import");
     let code = if call.preference("respond-async").is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok(([(header::CONTENT_LOCATION, call.url(&["BulkImportStatus", &id]))], respond(code, JSON[0], status))
-        .into_response())
+    Ok(([(header::CONTENT_LOCATION, call.url(&shape.path(&id)))], respond(code, JSON[0], status)).into_response())
 }
 
 /// Checks that a token's scopes permit the types of all inputs. One that names no type may have any.
@@ -46,12 +46,35 @@ fn check(scopes: &Scopes, request: &Object) -> Result<()> {
 }
 
 /// Returns the status of an import.
-pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> {
+pub async fn status(mut call: Call, shape: Shape, Path(id): Path<String>) -> Result<Response> {
     call.answers(JSON)?;
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
-    let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+    let status = status_in(shape, &session, &id).await?;
     session.commit().await?;
     Ok(respond(StatusCode::OK, JSON[0], status))
+}
+
+async fn status_in(shape: Shape, session: &Session, id: &str) -> Result<String> {
+    let status = session.value("bulk_import_status($1)", &[(&id, Type::TEXT)]).await?;
+    match shape {
+        Shape::V1 => Ok(status),
+        Shape::V2 => {
+            let status = serde_json::from_str(&status).map_err(Problem::unavailable)?;
+            Ok(import_statuses::v2(&status).to_string())
+        }
+    }
+}
+
+/// Returns the imports that `bulk_jobs` shows, the newest first.
+pub async fn list(mut call: Call) -> Result<Response> {
+    call.answers(JSON)?;
+    let session = call.begin(Access::ReadOnly, Blame::Request).await?;
+    let mut jobs = session.objects("bulk_jobs").await?;
+    session.commit().await?;
+    jobs.retain(|job| job["kind"] == "import");
+    jobs.sort_by(|a, b| b["created_at"].as_str().cmp(&a["created_at"].as_str()));
+    let imports: Vec<Value> = jobs.iter().filter_map(Value::as_object).map(import_statuses::listed).collect();
+    Ok(respond(StatusCode::OK, JSON[0], json!({"imports": imports}).to_string()))
 }
 
 /// Cancels an import.

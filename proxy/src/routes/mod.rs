@@ -3,6 +3,7 @@
 mod dumps;
 mod exports;
 mod files;
+mod import_statuses;
 mod imports;
 mod loads;
 mod manifests;
@@ -28,6 +29,7 @@ use crate::request::need::Need::{self, Closed, OfAll, OfSome, OfType, Open, OwnJ
 use crate::request::sql_run::Operation::{SqlRun, ViewRun};
 use crate::smart::scopes::Permissions;
 use exports::Level;
+use import_statuses::Shape;
 
 /// Routes, each with what it asks of tokens with scopes.
 struct Routes(Router<Arc<App>>);
@@ -61,13 +63,36 @@ pub fn router(app: Arc<App>) -> Router {
             OfType(Permissions::LOAD),
             post(|call: Call, Path(name), body: Body| loads::load(call, Some(name), true, body)),
         )
-        .route("/$import", OfSome(Permissions::LOAD), post(|call: Call, body: Body| imports::import(call, false, body)))
+        .route(
+            "/$import",
+            OfSome(Permissions::LOAD),
+            post(|call: Call, body: Body| imports::import(call, Shape::V1, false, body)),
+        )
         .route(
             "/fhir/$import",
             OfSome(Permissions::LOAD),
-            post(|call: Call, body: Body| imports::import(call, true, body)),
+            post(|call: Call, body: Body| imports::import(call, Shape::V1, true, body)),
         )
-        .route("/BulkImportStatus/{id}", OwnJob, get(imports::status).delete(imports::cancel))
+        .route(
+            "/BulkImportStatus/{id}",
+            OwnJob,
+            get(|call: Call, id: Path<String>| imports::status(call, Shape::V1, id)).delete(imports::cancel),
+        )
+        .route(
+            "/v2/$import",
+            OfSome(Permissions::LOAD),
+            get(imports::list).post(|call: Call, body: Body| imports::import(call, Shape::V2, false, body)),
+        )
+        .route(
+            "/v2/fhir/$import",
+            OfSome(Permissions::LOAD),
+            post(|call: Call, body: Body| imports::import(call, Shape::V2, true, body)),
+        )
+        .route(
+            "/v2/$import/{id}",
+            OwnJob,
+            get(|call: Call, id: Path<String>| imports::status(call, Shape::V2, id)).delete(imports::cancel),
+        )
         .route("/$bulk/export", Closed, post(exports::identifiers))
         .route("/api/v2/spp/$bulk/export", Closed, post(exports::identifiers))
         .route("/fhir/metadata", Open, get(exports::metadata))
