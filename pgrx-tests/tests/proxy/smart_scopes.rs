@@ -73,7 +73,7 @@ fn opens(scopes: &[(&str, &str)], route: &Route) -> bool {
         "OfType" => permits(scopes, "Patient", letters),
         "OfAll" => permits(scopes, "*", letters),
         // The request of an import names patients.
-        "OfSome" if route.path.ends_with("$import") => permits(scopes, "Patient", letters),
+        "OfSome" if route.method == "POST" && route.path.ends_with("$import") => permits(scopes, "Patient", letters),
         "OfSome" => scopes.iter().any(|(of, _)| permits(scopes, of, letters)),
         other => panic!("{other}: what does {} need?", route.path),
     }
