@@ -81,6 +81,11 @@ ALTER TABLE fhir_bulk_internal.bulk_job ALTER COLUMN number DROP IDENTITY;
 DROP INDEX fhir_bulk_internal.bulk_job_active;
 CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
 ALTER TABLE fhir_bulk_internal.bulk_job_task ADD COLUMN starts integer NOT NULL DEFAULT 0;
+CREATE INDEX bulk_job_task_open ON fhir_bulk_internal.bulk_job_task (job, starts, number)
+    WHERE status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active';
+CREATE INDEX bulk_job_task_left ON fhir_bulk_internal.bulk_job_task (job, number)
+    WHERE worker IS NOT NULL
+      AND (status OPERATOR(pg_catalog.=) 'failed' OR status OPERATOR(pg_catalog.=) 'cancelled');
 ALTER TABLE fhir_bulk_internal.bulk_load_reject_row ALTER COLUMN id DROP IDENTITY;
 ALTER TABLE fhir_bulk_internal.bulk_load_reject_row
     ALTER COLUMN id TYPE uuid USING pg_catalog.gen_random_uuid(),
@@ -151,6 +156,8 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_ended IS 'How many inputs are ove
 COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committed';
 COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
 COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';
+
+\ir job_inputs.sql
 
 \ir queue.sql
 \ir own_jobs.sql

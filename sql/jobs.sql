@@ -49,6 +49,12 @@ CREATE TABLE fhir_bulk_internal.bulk_job_task (
     starts integer NOT NULL DEFAULT 0,
     PRIMARY KEY (job, number)
 );
+-- A job may have a million tasks, of which a worker looks for the next one.
+CREATE INDEX bulk_job_task_open ON fhir_bulk_internal.bulk_job_task (job, starts, number)
+    WHERE status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active';
+CREATE INDEX bulk_job_task_left ON fhir_bulk_internal.bulk_job_task (job, number)
+    WHERE worker IS NOT NULL
+      AND (status OPERATOR(pg_catalog.=) 'failed' OR status OPERATOR(pg_catalog.=) 'cancelled');
 REVOKE ALL ON fhir_bulk_internal.bulk_job, fhir_bulk_internal.bulk_job_task FROM PUBLIC;
 
 -- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.

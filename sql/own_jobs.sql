@@ -15,25 +15,26 @@ COMMENT ON FUNCTION fhir_bulk_internal.own_jobs(text, text, oid, text) IS
     'The numbers of a role''s jobs with an id: with a token''s sub at most one';
 
 -- A random number: see the table. Of two who take the same id at once, the second waits for the first.
-CREATE FUNCTION fhir_bulk_internal.add_job(
-    kind text, id text, role oid, subject text, request jsonb, settings jsonb, inputs jsonb
-) RETURNS bigint LANGUAGE sql
+CREATE FUNCTION fhir_bulk_internal.add_job(kind text, id text, role oid, subject text, request jsonb, settings jsonb)
+RETURNS bigint LANGUAGE sql
 BEGIN ATOMIC
-    WITH added AS (
-        INSERT INTO fhir_bulk_internal.bulk_job (number, kind, id, role, subject, database, request, settings)
-        VALUES (hashtextextended(gen_random_uuid()::text, 0), add_job.kind, add_job.id, add_job.role, add_job.subject,
-            fhir_bulk_internal.this_database(), add_job.request, add_job.settings)
-        ON CONFLICT DO NOTHING
-        RETURNING number
-    ), tasks AS (
-        INSERT INTO fhir_bulk_internal.bulk_job_task (job, number, input)
-        SELECT added.number, t.number, t.input
-        FROM added, jsonb_array_elements(inputs) WITH ORDINALITY AS t (input, number)
-    )
-    SELECT number FROM added;
+    INSERT INTO fhir_bulk_internal.bulk_job (number, kind, id, role, subject, database, request, settings)
+    VALUES (hashtextextended(gen_random_uuid()::text, 0), add_job.kind, add_job.id, add_job.role, add_job.subject,
+        fhir_bulk_internal.this_database(), add_job.request, add_job.settings)
+    ON CONFLICT DO NOTHING
+    RETURNING number;
 END;
-COMMENT ON FUNCTION fhir_bulk_internal.add_job(text, text, oid, text, jsonb, jsonb, jsonb) IS
-    'Adds a job with a task for each of its inputs; NULL when the role has one of that id';
+COMMENT ON FUNCTION fhir_bulk_internal.add_job(text, text, oid, text, jsonb, jsonb) IS
+    'Adds a job, without tasks; NULL when the role has one of that id';
+
+CREATE FUNCTION fhir_bulk_internal.add_tasks(job bigint, first integer, inputs jsonb) RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    INSERT INTO fhir_bulk_internal.bulk_job_task (job, number, input)
+    SELECT add_tasks.job, add_tasks.first + t.number - 1, t.input
+    FROM jsonb_array_elements(inputs) WITH ORDINALITY AS t (input, number);
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.add_tasks(bigint, integer, jsonb) IS
+    'Adds a task to a job for each of some inputs, numbered from the first on';
 
 CREATE FUNCTION fhir_bulk_internal.unfinished_jobs(kind text, role oid, subject text)
 RETURNS bigint LANGUAGE sql STABLE
@@ -54,7 +55,8 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.micros(timestamptz) IS
     'Microseconds since 2000-01-01T00:00:00Z, as PostgreSQL counts';
 
-CREATE FUNCTION fhir_bulk_internal.job_tasks(job bigint)
+-- With what the worker of each shows of a transaction that has not committed (pg::progress).
+CREATE FUNCTION fhir_bulk_internal.job_tasks(job bigint, most integer)
 RETURNS TABLE (
     number integer, input jsonb, status text, total bigint, seen bigint, read_bytes bigint, all_bytes bigint,
     started_at bigint, changed_at bigint, ended_at bigint, error text, result jsonb
@@ -68,29 +70,52 @@ BEGIN ATOMIC
         fhir_bulk_internal.micros(t.changed_at),
         fhir_bulk_internal.micros(t.ended_at),
         t.error, t.result
-    FROM fhir_bulk_internal.bulk_job_task t
-    -- What its worker shows of a transaction that has not committed (pg::progress).
+    FROM (
+        SELECT * FROM fhir_bulk_internal.bulk_job_task a
+        WHERE a.job = job_tasks.job
+        ORDER BY CASE a.status WHEN 'failed' THEN 0 WHEN 'active' THEN 1 ELSE 2 END, a.number
+        LIMIT most
+    ) t
     LEFT JOIN pg_stat_get_progress_info('COPY') p
         ON p.datid = (SELECT fhir_bulk_internal.this_database()) AND p.param19 = t.job AND p.param20 = t.number
         AND t.status = 'active'
-    WHERE t.job = job_tasks.job
     ORDER BY t.number;
 END;
-COMMENT ON FUNCTION fhir_bulk_internal.job_tasks(bigint) IS
-    'How far the tasks of a job are, what is not committed yet too (seen, read_bytes); times in microseconds since 2000';
+COMMENT ON FUNCTION fhir_bulk_internal.job_tasks(bigint, integer) IS
+    'How far the tasks of a job are, what is not committed yet too (seen, read_bytes); of many the failed ones, those at work, and the first; times in microseconds since 2000';
 
-CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text)
-RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb) LANGUAGE sql STABLE
+CREATE FUNCTION fhir_bulk_internal.job_sums(job bigint)
+RETURNS TABLE (tasks bigint, seen bigint, read_bytes bigint, all_bytes bigint, started_at bigint) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT count(*),
+        COALESCE(sum(GREATEST(t.total, p.param3)), 0)::bigint,
+        COALESCE(sum(GREATEST(t.read_bytes, p.param1)), 0)::bigint,
+        CASE WHEN bool_and(COALESCE(p.param2 > 0, false) OR t.all_bytes IS NOT NULL)
+            THEN sum(CASE WHEN p.param2 > 0 THEN p.param2 ELSE t.all_bytes END)::bigint END,
+        fhir_bulk_internal.micros(min(t.started_at))
+    FROM fhir_bulk_internal.bulk_job_task t
+    LEFT JOIN pg_stat_get_progress_info('COPY') p
+        ON p.datid = (SELECT fhir_bulk_internal.this_database()) AND p.param19 = t.job AND p.param20 = t.number
+        AND t.status = 'active'
+    WHERE t.job = job_sums.job;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.job_sums(bigint) IS
+    'How far the tasks of a job are together; all_bytes is NULL if it is not known of one';
+
+CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text, most integer)
+RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb, sums jsonb)
+LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT j.request, j.status, fhir_bulk_internal.micros(j.created_at), fhir_bulk_internal.micros(j.ended_at),
-        (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number) FROM fhir_bulk_internal.job_tasks(j.number) t)
+        (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number) FROM fhir_bulk_internal.job_tasks(j.number, find_job.most) t),
+        (SELECT to_jsonb(s) FROM fhir_bulk_internal.job_sums(j.number) s)
     FROM fhir_bulk_internal.own_jobs(find_job.kind, find_job.id, find_job.role, find_job.subject) own (number)
     JOIN fhir_bulk_internal.bulk_job j ON j.number = own.number
     ORDER BY j.created_at DESC
     LIMIT 1;
 END;
-COMMENT ON FUNCTION fhir_bulk_internal.find_job(text, text, oid, text) IS
-    'A role''s job with an id, the last one if tokens of several subs asked for such; times in microseconds since 2000';
+COMMENT ON FUNCTION fhir_bulk_internal.find_job(text, text, oid, text, integer) IS
+    'A role''s job with an id, the last one if tokens of several subs asked for such, with some of its tasks; times in microseconds since 2000';
 
 CREATE FUNCTION fhir_bulk_internal.first_input(kind text, id text) RETURNS jsonb LANGUAGE sql STABLE
 BEGIN ATOMIC

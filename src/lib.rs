@@ -53,6 +53,7 @@ mod views;
 extension_sql_file!("../sql/prepare.sql", name = "prepare", bootstrap);
 extension_sql_file!("../sql/rejects.sql", name = "rejects");
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = [jobs::bulk_job_subject]);
+extension_sql_file!("../sql/job_inputs.sql", name = "job_inputs", requires = ["jobs"]);
 extension_sql_file!("../sql/exports.sql", name = "exports");
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["jobs"]);
 extension_sql_file!("../sql/own_jobs.sql", name = "own_jobs", requires = ["queue"]);

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The most inputs of one import. The locks of tasks have 16 bits for the number of an input.
+/// The most inputs that a request names; what they mean may be more.
 const MAX_INPUTS: usize = 10_000;
 const MAX_RETRIES: u64 = 100;
 const DEFAULT_RETRIES: u64 = 2;
@@ -29,17 +29,28 @@ pub struct Request {
     pub update: bool,
     /// How often to retry a source that cannot be read.
     pub retries: u32,
-    /// In order. The queue stores each with its task.
+    /// In order.
     #[serde(skip)]
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<Asked>,
 }
 
-/// A source.
+/// A source as the caller names it, or a folder, a prefix or a pattern, which mean many.
+#[derive(Debug)]
+pub struct Asked {
+    /// The type of all its lines; `None` if the caller does not say it.
+    pub resource_type: Option<String>,
+    pub url: String,
+}
+
+/// A source. The queue stores each with its task.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Input {
     /// The type of all its lines; `None` if each line names its own.
     pub resource_type: Option<String>,
     pub url: String,
+    /// The listed folder that the file must be in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
 }
 
 impl Request {
@@ -82,7 +93,7 @@ impl Request {
             Some(Value::Array(inputs)) if (1..=MAX_INPUTS).contains(&inputs.len()) => inputs,
             _ => return Err(wrong("inputs", &format!("an array of 1 to {MAX_INPUTS} inputs"))),
         };
-        let inputs = inputs.into_iter().enumerate().map(|(at, input)| Input::parse(at + 1, input));
+        let inputs = inputs.into_iter().enumerate().map(|(at, input)| Asked::parse(at + 1, input));
         let inputs = inputs.collect::<Result<_>>()?;
         nothing_else(&members, "", "id, inputFormat, contentEncoding, mode, update, allowedRetryCount and inputs")?;
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
@@ -90,8 +101,8 @@ impl Request {
     }
 }
 
-impl Input {
-    fn parse(number: usize, input: Value) -> Result<Input> {
+impl Asked {
+    fn parse(number: usize, input: Value) -> Result<Asked> {
         let place = format!("inputs[{number}]");
         let Value::Object(mut members) = input else { return Err(wrong(&place, "an object")) };
         members.retain(|_, value| !value.is_null());
@@ -104,9 +115,8 @@ impl Input {
             Some(Value::String(url)) => url,
             _ => return Err(wrong(&format!("{place}.url"), "a string")),
         };
-        crate::source::check(&url)?;
         nothing_else(&members, &format!("{place}."), "resourceType and url")?;
-        Ok(Input { resource_type, url })
+        Ok(Asked { resource_type, url })
     }
 }
 

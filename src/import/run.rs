@@ -123,7 +123,7 @@ impl<'a> Import<'a> {
         let (fhir, retries) = (self.request.fhir, self.request.retries);
         let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
         let start = Position { lines, bytes, checksum };
-        let source = source::open(&self.input.url, retries)?;
+        let source = source::open_listed(&self.input.url, self.input.within.as_deref(), retries)?;
         Load::start(source, Plan { resource_type, table: None, fhir, options, mistaken: None, start })
     }
 

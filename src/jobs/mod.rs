@@ -1,8 +1,8 @@
 //! Background jobs: a role adds them, background workers run them. If a worker ends early, the next one continues from the
 //! last commit.
 //!
-//! A job is a row of `bulk_job` with one row of `bulk_job_task` per input. [`add`] inserts them in the caller's transaction
-//! and starts workers when it commits. There are `fhir_bulk.import_workers` slots; a worker ([`work`]) holds one and takes
+//! A job is a row of `bulk_job` with one row of `bulk_job_task` per input. [`add`] and [`Added::tasks`] insert them in the
+//! caller's transaction and start workers when it commits. There are `fhir_bulk.import_workers` slots; a worker ([`work`]) holds one and takes
 //! open tasks in order. It holds a lock on its task, which ends with the process. If no process holds the lock of an active
 //! task, its worker has died, and the next worker continues the task.
 //!
@@ -20,22 +20,38 @@ mod worker;
 pub use launcher::{launch, start_launcher};
 pub use own_jobs::{cancel, check_limit, find, forget_expired, input};
 pub use patience::Patience;
-pub use rows::{Committed, Job, NewJob, Reached, TaskState};
+pub use rows::{Committed, Job, NewJob, Reached, Sums, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 
 use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::spi;
 use pgrx::prelude::*;
+use serde_json::Value;
 
-/// Adds a job for the current role. It starts after the commit, when a worker is free.
+/// Adds a job for the current role, without tasks at first. It starts after the commit, when a worker is free.
 ///
 /// # Errors
 /// 42710 if the role already has a job with this id.
-pub fn add(job: &NewJob<'_>) -> Result<()> {
-    own_jobs::add(job)?;
-    worker::wake_at_commit(job.inputs.len());
-    Ok(())
+pub fn add(job: &NewJob<'_>) -> Result<Added> {
+    Ok(Added { number: own_jobs::add(job)?, tasks: 0 })
+}
+
+/// A job that was just added, in the same transaction.
+pub struct Added {
+    number: i64,
+    tasks: i32,
+}
+
+impl Added {
+    /// Adds a task for each of these inputs. Tasks are numbered from 1 in the order in which they are added.
+    pub fn tasks(&mut self, inputs: &[Value]) {
+        if !inputs.is_empty() {
+            own_jobs::add_tasks(self.number, self.tasks + 1, inputs);
+            self.tasks += inputs.len() as i32;
+            worker::wake_at_commit(inputs.len());
+        }
+    }
 }
 
 /// Discards an ended job of the current role: its status becomes cancelled, and a worker removes its results soon after the

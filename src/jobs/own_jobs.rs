@@ -11,6 +11,9 @@ use fhir_bulk_pg::{guc, session, transaction, worker};
 use pgrx::PgSqlErrorCode;
 use serde_json::Value;
 
+/// How many tasks of a job are shown at once, so that its status stays readable.
+const SHOWN_TASKS: i32 = 1000;
+
 /// The current token's `sub`, when the session has claims (`request.jwt.claims`) with one.
 ///
 /// # Errors
@@ -31,15 +34,15 @@ pub fn subject() -> Result<Option<String>> {
     }
 }
 
-/// Adds a job of the current role.
+/// Adds a job of the current role. Returns its number.
 ///
 /// # Errors
 /// 42710 when the role has a job of that id.
-pub fn add(job: &NewJob<'_>) -> Result<()> {
+pub fn add(job: &NewJob<'_>) -> Result<i64> {
     let (role, subject) = (session::role(), subject()?);
     let settings = caller::settings();
     let queue = Queue::of(extension::this_extension());
-    let added: Vec<i64> = queue.rows("add_job($1, $2, $3, $4, $5::jsonb, $6::jsonb, $7::jsonb)", || {
+    let added: Vec<i64> = queue.rows("add_job($1, $2, $3, $4, $5::jsonb, $6::jsonb)", || {
         vec![
             Parameter::string(job.kind),
             Parameter::string(job.id),
@@ -47,15 +50,24 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
             Parameter::string_or_null(subject.as_deref()),
             Parameter::string(&job.request.to_string()),
             Parameter::string(&settings.to_string()),
-            Parameter::string(&Value::Array(job.inputs.to_vec()).to_string()),
         ]
     });
-    if added.is_empty() {
+    added.first().copied().ok_or_else(|| {
         let message = format!("there is a bulk {} \"{}\" already", job.kind, job.id);
-        return Err(Error::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
-            .hint("Choose another id, or leave it out and one is made."));
-    }
-    Ok(())
+        Error::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
+            .hint("Choose another id, or leave it out and one is made.")
+    })
+}
+
+/// Adds tasks to a job, the first of them with a number.
+pub fn add_tasks(job: i64, first: i32, inputs: &[Value]) {
+    Queue::of(extension::this_extension()).call("add_tasks($1, $2, $3::jsonb)", || {
+        vec![
+            Parameter::int8(job),
+            Parameter::int4(first),
+            Parameter::string(&Value::Array(inputs.to_vec()).to_string()),
+        ]
+    });
 }
 
 /// Sees that the current role, and its token's `sub`, has fewer than `most` unfinished jobs of a kind; for 0, any number.
@@ -88,7 +100,9 @@ pub fn check_limit(kind: &str, most: u32) -> Result<()> {
 /// # Errors
 /// Those of [`subject`].
 pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
-    let found = Queue::of(extension::this_extension()).rows("find_job($1, $2, $3, $4)", own(kind, id)?);
+    let own = own(kind, id)?;
+    let parameters = || own().into_iter().chain([Parameter::int4(SHOWN_TASKS)]).collect();
+    let found = Queue::of(extension::this_extension()).rows("find_job($1, $2, $3, $4, $5)", parameters);
     Ok(found.into_iter().next())
 }
 

@@ -52,9 +52,9 @@ impl Queue {
 
     /// The lock that whoever works on a task holds.
     pub fn task_lock(&self, (job, number): (i64, i32)) -> Key {
-        // Numbers are random: two rarely share their lower half, and then their tasks only wait for each other. Inputs are
-        // limited to less than 2¹⁶.
-        Key { class: self.extension, object: job as u32, part: number as u16 }
+        // Numbers of jobs are random: two rarely share their lower half, and then their tasks only wait for each other. The
+        // same goes for what a number of a task has beyond 16 bits.
+        Key { class: self.extension, object: (job as u32) ^ (number as u32 >> 16), part: number as u16 }
     }
 
     /// The lock that whoever adds a job to a limited number of them holds.

@@ -11,8 +11,6 @@ pub struct NewJob<'a> {
     pub id: &'a str,
     /// The caller's request.
     pub request: &'a Value,
-    /// The input of each task. Tasks are numbered from 1 in this order.
-    pub inputs: &'a [Value],
 }
 
 /// A job of the current role, with its tasks.
@@ -25,8 +23,25 @@ pub struct Job {
     /// In microseconds since 2000-01-01T00:00:00Z, like all times here.
     pub created_at: i64,
     pub ended_at: Option<i64>,
-    /// In order.
+    /// In order. If there are many, only some: first those that failed, then those at work.
     pub tasks: Vec<TaskState>,
+    /// Those of all tasks.
+    pub sums: Sums,
+}
+
+/// Sums over the tasks of a job.
+#[derive(Deserialize)]
+pub struct Sums {
+    /// How many there are.
+    pub tasks: u64,
+    /// See [`TaskState`].
+    pub seen: u64,
+    /// Bytes of the inputs read so far, compressed bytes if they are compressed.
+    pub read_bytes: u64,
+    /// `None` if it is not known of all tasks.
+    pub all_bytes: Option<u64>,
+    /// When the first one was started.
+    pub started_at: Option<i64>,
 }
 
 /// The state of a task.
@@ -39,9 +54,6 @@ pub struct TaskState {
     pub total: u64,
     /// Resources so far, with those of the worker's current transaction.
     pub seen: u64,
-    /// Bytes of the input read so far, compressed bytes if it is compressed.
-    pub read_bytes: u64,
-    pub all_bytes: Option<u64>,
     pub started_at: Option<i64>,
     pub changed_at: Option<i64>,
     pub ended_at: Option<i64>,

@@ -10,6 +10,7 @@ mod escape;
 mod import;
 mod job;
 mod launcher;
+mod listings;
 mod meanwhile;
 mod memory;
 mod ownership;
