@@ -6,6 +6,7 @@ CREATE VIEW @extschema@.bulk_job_inputs WITH (security_barrier) AS
            t.input OPERATOR(pg_catalog.->>) 'resource_type' AS resource_type,
            t.status,
            t.total,
+           t.unchanged,
            t.read_bytes,
            t.all_bytes,
            t.started_at,
@@ -28,5 +29,7 @@ COMMENT ON COLUMN @extschema@.bulk_job_inputs.number IS 'Counted from 1 within t
 COMMENT ON COLUMN @extschema@.bulk_job_inputs.resource_type IS 'The type of all its lines; NULL if each line names its own';
 COMMENT ON COLUMN @extschema@.bulk_job_inputs.status IS 'waiting, active, finished, failed or cancelled';
 COMMENT ON COLUMN @extschema@.bulk_job_inputs.total IS 'Resources that are committed';
+COMMENT ON COLUMN @extschema@.bulk_job_inputs.unchanged IS
+    'How many of them were there already as they are, with skipUnchanged';
 COMMENT ON COLUMN @extschema@.bulk_job_inputs.read_bytes IS 'How much of it was read, compressed if it is';
 COMMENT ON COLUMN @extschema@.bulk_job_inputs.all_bytes IS 'How much of it there is, if that is known';

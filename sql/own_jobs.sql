@@ -15,17 +15,25 @@ COMMENT ON FUNCTION fhir_bulk_internal.own_jobs(text, text, oid, text) IS
     'The numbers of a role''s jobs with an id: with a token''s sub at most one';
 
 -- A random number: see the table. Of two who take the same id at once, the second waits for the first.
-CREATE FUNCTION fhir_bulk_internal.add_job(kind text, id text, role oid, subject text, request jsonb, settings jsonb)
-RETURNS bigint LANGUAGE sql
+CREATE FUNCTION fhir_bulk_internal.add_job(
+    kind text, id text, role oid, subject text, request jsonb, settings jsonb, inputs jsonb
+) RETURNS bigint LANGUAGE sql
 BEGIN ATOMIC
-    INSERT INTO fhir_bulk_internal.bulk_job (number, kind, id, role, subject, database, request, settings)
-    VALUES (hashtextextended(gen_random_uuid()::text, 0), add_job.kind, add_job.id, add_job.role, add_job.subject,
-        fhir_bulk_internal.this_database(), add_job.request, add_job.settings)
-    ON CONFLICT DO NOTHING
-    RETURNING number;
+    WITH added AS (
+        INSERT INTO fhir_bulk_internal.bulk_job (number, kind, id, role, subject, database, request, settings)
+        VALUES (hashtextextended(gen_random_uuid()::text, 0), add_job.kind, add_job.id, add_job.role, add_job.subject,
+            fhir_bulk_internal.this_database(), add_job.request, add_job.settings)
+        ON CONFLICT DO NOTHING
+        RETURNING number
+    ), tasks AS (
+        INSERT INTO fhir_bulk_internal.bulk_job_task (job, number, input)
+        SELECT added.number, t.number, t.input
+        FROM added, jsonb_array_elements(inputs) WITH ORDINALITY AS t (input, number)
+    )
+    SELECT number FROM added;
 END;
-COMMENT ON FUNCTION fhir_bulk_internal.add_job(text, text, oid, text, jsonb, jsonb) IS
-    'Adds a job, without tasks; NULL when the role has one of that id';
+COMMENT ON FUNCTION fhir_bulk_internal.add_job(text, text, oid, text, jsonb, jsonb, jsonb) IS
+    'Adds a job with a task for each of its inputs; NULL when the role has one of that id';
 
 CREATE FUNCTION fhir_bulk_internal.add_tasks(job bigint, first integer, inputs jsonb) RETURNS void LANGUAGE sql
 BEGIN ATOMIC
@@ -34,7 +42,7 @@ BEGIN ATOMIC
     FROM jsonb_array_elements(inputs) WITH ORDINALITY AS t (input, number);
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.add_tasks(bigint, integer, jsonb) IS
-    'Adds a task to a job for each of some inputs, numbered from the first on';
+    'Adds a task to a job for each of more inputs, numbered from the first on';
 
 CREATE FUNCTION fhir_bulk_internal.unfinished_jobs(kind text, role oid, subject text)
 RETURNS bigint LANGUAGE sql STABLE
@@ -56,13 +64,13 @@ COMMENT ON FUNCTION fhir_bulk_internal.micros(timestamptz) IS
     'Microseconds since 2000-01-01T00:00:00Z, as PostgreSQL counts';
 
 -- With what the worker of each shows of a transaction that has not committed (pg::progress).
-CREATE FUNCTION fhir_bulk_internal.job_tasks(job bigint, most integer)
+CREATE FUNCTION fhir_bulk_internal.job_tasks(job bigint, most integer DEFAULT NULL)
 RETURNS TABLE (
-    number integer, input jsonb, status text, total bigint, seen bigint, read_bytes bigint, all_bytes bigint,
-    started_at bigint, changed_at bigint, ended_at bigint, error text, result jsonb
+    number integer, input jsonb, status text, total bigint, unchanged bigint, seen bigint, read_bytes bigint,
+    all_bytes bigint, started_at bigint, changed_at bigint, ended_at bigint, error text, result jsonb
 ) LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT t.number, t.input, t.status, t.total,
+    SELECT t.number, t.input, t.status, t.total, t.unchanged,
         GREATEST(t.total, p.param3),
         GREATEST(t.read_bytes, p.param1),
         CASE WHEN p.param2 > 0 THEN p.param2 ELSE t.all_bytes END,
@@ -85,9 +93,12 @@ COMMENT ON FUNCTION fhir_bulk_internal.job_tasks(bigint, integer) IS
     'How far the tasks of a job are, what is not committed yet too (seen, read_bytes); of many the failed ones, those at work, and the first; times in microseconds since 2000';
 
 CREATE FUNCTION fhir_bulk_internal.job_sums(job bigint)
-RETURNS TABLE (tasks bigint, seen bigint, read_bytes bigint, all_bytes bigint, started_at bigint) LANGUAGE sql STABLE
+RETURNS TABLE (
+    tasks bigint, unchanged bigint, seen bigint, read_bytes bigint, all_bytes bigint, started_at bigint
+) LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT count(*),
+        COALESCE(sum(t.unchanged), 0)::bigint,
         COALESCE(sum(GREATEST(t.total, p.param3)), 0)::bigint,
         COALESCE(sum(GREATEST(t.read_bytes, p.param1)), 0)::bigint,
         CASE WHEN bool_and(COALESCE(p.param2 > 0, false) OR t.all_bytes IS NOT NULL)
@@ -102,7 +113,7 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.job_sums(bigint) IS
     'How far the tasks of a job are together; all_bytes is NULL if it is not known of one';
 
-CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text, most integer)
+CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text, most integer DEFAULT NULL)
 RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb, sums jsonb)
 LANGUAGE sql STABLE
 BEGIN ATOMIC

@@ -61,12 +61,12 @@ COMMENT ON FUNCTION fhir_bulk_internal.begin_task(bigint, integer, integer) IS
     'A worker (its process) takes a task over; no row when it is over, or somebody is about to end it';
 
 CREATE FUNCTION fhir_bulk_internal.advance_task(
-    job bigint, number integer, stored bigint, lines bigint, stream_bytes bigint, stream_checksum bigint, read_bytes bigint,
-    all_bytes bigint, at_end boolean
+    job bigint, number integer, stored bigint, unchanged bigint, lines bigint, stream_bytes bigint, stream_checksum bigint,
+    read_bytes bigint, all_bytes bigint, at_end boolean
 ) RETURNS boolean LANGUAGE sql
 BEGIN ATOMIC
     UPDATE fhir_bulk_internal.bulk_job_task t
-    SET total = t.total + stored, lines = advance_task.lines, stream_bytes = advance_task.stream_bytes,
+    SET total = t.total + stored, unchanged = t.unchanged + advance_task.unchanged, lines = advance_task.lines, stream_bytes = advance_task.stream_bytes,
         stream_checksum = advance_task.stream_checksum, read_bytes = advance_task.read_bytes,
         all_bytes = advance_task.all_bytes, starts = 0, changed_at = clock_timestamp(),
         status = CASE WHEN at_end THEN 'finished' ELSE t.status END,
@@ -75,7 +75,7 @@ BEGIN ATOMIC
     RETURNING true;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.advance_task(
-    bigint, integer, bigint, bigint, bigint, bigint, bigint, bigint, boolean
+    bigint, integer, bigint, bigint, bigint, bigint, bigint, bigint, bigint, boolean
 ) IS
     'What a transaction adds to a task, and whether it is its last one; NULL when the task is over already';
 

@@ -91,7 +91,7 @@ fn export(request: Value) -> Result<String> {
         announces: kickoff.partial,
     };
     target.location()?;
-    jobs::add(&NewJob { kind: NAME, id: &id, request: &json!(kickoff) })?.tasks(&[json!(target)]);
+    jobs::add(&NewJob { kind: NAME, id: &id, request: &json!(kickoff), inputs: &[json!(target)] })?;
     Ok(id)
 }
 

@@ -79,7 +79,7 @@ impl Inputs<'_> {
 
     fn write(&mut self) {
         let inputs: Vec<_> = self.held.drain(..).map(|input| json!(input)).collect();
-        self.job.tasks(&inputs);
+        self.job.add(&inputs);
     }
 
     fn types(&mut self) -> Result<&Types> {

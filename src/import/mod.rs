@@ -49,7 +49,7 @@ fn import(request: Option<JsonB>, fhir: Option<bool>) -> Result<String> {
     session::prevent_if_read_only(c"bulk_import()");
     let request = Request::parse(required(request, "request")?.0, required(fhir, "fhir")?)?;
     jobs::forget_expired(NAME, &request.id, settings::job_retention_minutes())?;
-    let mut job = jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request) })?;
+    let mut job = jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request), inputs: &[] })?;
     let mut inputs = Inputs::of(&mut job, request.retries);
     request.inputs.into_iter().try_for_each(|asked| inputs.add(asked))?;
     inputs.finish();

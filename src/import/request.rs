@@ -1,6 +1,7 @@
 //! Reads an import's request, the body of Aidbox's `$import`.
 
 use crate::jobs::random_id;
+use crate::load;
 use crate::store::ResourceType;
 use fhir_bulk_pg::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -12,6 +13,8 @@ const MAX_INPUTS: usize = 10_000;
 const MAX_RETRIES: u64 = 100;
 const DEFAULT_RETRIES: u64 = 2;
 const MAX_ID_BYTES: usize = 255;
+const KNOWN: &str =
+    "id, inputFormat, contentEncoding, mode, update, skipUnchanged, onConflict, allowedRetryCount and inputs";
 
 /// A checked request. The queue stores it as JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +30,12 @@ pub struct Request {
     pub transaction: bool,
     /// Keep replaced versions in the history table.
     pub update: bool,
+    /// A live resource that is equal to the one that comes stays as it is.
+    #[serde(default)]
+    pub skip_unchanged: bool,
+    /// A known id is an error.
+    #[serde(default)]
+    pub refuse_known: bool,
     /// How often to retry a source that cannot be read.
     pub retries: u32,
     /// In order.
@@ -54,8 +63,8 @@ pub struct Input {
 }
 
 impl Request {
-    /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "allowedRetryCount", "inputs": [{"resourceType",
-    /// "url"}, …]}`.
+    /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "skipUnchanged", "onConflict", "allowedRetryCount",
+    /// "inputs": [{"resourceType", "url"}, …]}`.
     ///
     /// # Errors
     /// 22023 for a member that is missing, unknown or of the wrong type.
@@ -77,11 +86,10 @@ impl Request {
         one_of(&mut members, "inputFormat", &formats)?;
         let content_encoding = one_of(&mut members, "contentEncoding", &["gzip", "plain"])?;
         let transaction = one_of(&mut members, "mode", &["bulk", "transaction"])?.as_deref() == Some("transaction");
-        let update = match members.remove("update") {
-            None => false,
-            Some(Value::Bool(update)) => update,
-            Some(_) => return Err(wrong("update", "true or false")),
-        };
+        let (update, skip_unchanged) = (flag(&mut members, "update")?, flag(&mut members, "skipUnchanged")?);
+        let on_conflict = one_of(&mut members, "onConflict", &["update", "error"])?;
+        let refuse_known = on_conflict.as_deref() == Some("error");
+        load::known(refuse_known, update, skip_unchanged, ["onConflict", "update", "skipUnchanged"])?;
         let retries = match members.remove("allowedRetryCount") {
             None => DEFAULT_RETRIES,
             Some(count) => count
@@ -95,9 +103,9 @@ impl Request {
         };
         let inputs = inputs.into_iter().enumerate().map(|(at, input)| Asked::parse(at + 1, input));
         let inputs = inputs.collect::<Result<_>>()?;
-        nothing_else(&members, "", "id, inputFormat, contentEncoding, mode, update, allowedRetryCount and inputs")?;
+        nothing_else(&members, "", KNOWN)?;
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
-        Ok(Request { id, fhir, content_encoding, transaction, update, retries, inputs })
+        Ok(Request { id, fhir, content_encoding, transaction, update, skip_unchanged, refuse_known, retries, inputs })
     }
 }
 
@@ -125,6 +133,14 @@ fn is_id(id: &str) -> bool {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     // `.` and `..` are not names in a path.
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved) && !matches!(id, "." | "..")
+}
+
+fn flag(members: &mut Map<String, Value>, name: &str) -> Result<bool> {
+    match members.remove(name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(wrong(name, "true or false")),
+    }
 }
 
 fn one_of(members: &mut Map<String, Value>, name: &str, known: &[&str]) -> Result<Option<String>> {

@@ -3,7 +3,7 @@
 use super::request::{Input, Request, kept};
 use crate::citus;
 use crate::jobs::{Committed, Patience, Reached, Task};
-use crate::load::{Load, Options, Pace, Plan, Position};
+use crate::load::{self, Load, Options, Pace, Plan, Position};
 use crate::settings;
 use crate::source;
 use crate::store::ResourceType;
@@ -102,7 +102,7 @@ impl<'a> Import<'a> {
                 let enough = self.enough(load.progress().clone(), load.pace().clone());
                 let batch = load.batch(enough)?;
                 let stored = batch.counts.values().sum();
-                self.task.advance(&reached(&load, stored), batch.at_end)?;
+                self.task.advance(&reached(&load, stored, batch.unchanged), batch.at_end)?;
                 Ok((load, batch, stored))
             })?;
             load = next;
@@ -119,7 +119,9 @@ impl<'a> Import<'a> {
     /// Opens the source after the lines that are committed.
     fn open(&self) -> Result<Load> {
         let resource_type = self.input.resource_type.as_deref().map(ResourceType::new).transpose()?;
-        let options = Options { update: self.request.update, ..Options::default() };
+        let Request { update, skip_unchanged, refuse_known, .. } = self.request;
+        let known = load::known(refuse_known, update, skip_unchanged, ["onConflict", "update", "skipUnchanged"])?;
+        let options = Options { known, ..Options::default() };
         let (fhir, retries) = (self.request.fhir, self.request.retries);
         let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
         let start = Position { lines, bytes, checksum };
@@ -145,10 +147,11 @@ impl<'a> Import<'a> {
     }
 }
 
-fn reached(load: &Load, stored: u64) -> Reached {
+fn reached(load: &Load, stored: u64, unchanged: u64) -> Reached {
     let (position, source) = (load.position(), load.progress());
     Reached {
         stored,
+        unchanged,
         lines: position.lines,
         stream_bytes: position.bytes,
         stream_checksum: position.checksum,

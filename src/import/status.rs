@@ -22,14 +22,20 @@ pub fn of(id: &str, job: Job) -> Value {
         Some(at) => status["time"]["end"] = time(at).into(),
         None => status["progress"] = progress(&job.sums),
     }
+    if request.skip_unchanged {
+        status["unchanged"] = job.sums.unchanged.into();
+    }
     status["inputsTotal"] = job.sums.tasks.into();
-    status["inputs"] = job.tasks.into_iter().map(input).collect();
+    status["inputs"] = job.tasks.into_iter().map(|task| input(task, request.skip_unchanged)).collect();
     status
 }
 
-fn input(task: TaskState) -> Value {
+fn input(task: TaskState, compares: bool) -> Value {
     let Input { resource_type, url, .. } = kept(task.input);
     let mut input = json!({"url": url, "status": task.status, "total": task.total});
+    if compares {
+        input["unchanged"] = task.unchanged.into();
+    }
     if let Some(resource_type) = resource_type {
         input["resourceType"] = resource_type.into();
     }

@@ -1,7 +1,7 @@
 //! Background jobs: a role adds them, background workers run them. If a worker ends early, the next one continues from the
 //! last commit.
 //!
-//! A job is a row of `bulk_job` with one row of `bulk_job_task` per input. [`add`] and [`Added::tasks`] insert them in the
+//! A job is a row of `bulk_job` with one row of `bulk_job_task` per input. [`add`] and [`Added::add`] insert them in the
 //! caller's transaction and start workers when it commits. There are `fhir_bulk.import_workers` slots; a worker ([`work`]) holds one and takes
 //! open tasks in order. It holds a lock on its task, which ends with the process. If no process holds the lock of an active
 //! task, its worker has died, and the next worker continues the task.
@@ -29,12 +29,14 @@ use fhir_bulk_pg::spi;
 use pgrx::prelude::*;
 use serde_json::Value;
 
-/// Adds a job for the current role, without tasks at first. It starts after the commit, when a worker is free.
+/// Adds a job for the current role. It starts after the commit, when a worker is free.
 ///
 /// # Errors
 /// 42710 if the role already has a job with this id.
 pub fn add(job: &NewJob<'_>) -> Result<Added> {
-    Ok(Added { number: own_jobs::add(job)?, tasks: 0 })
+    let number = own_jobs::add(job)?;
+    worker::wake_at_commit(job.inputs.len());
+    Ok(Added { number, tasks: job.inputs.len() as i32 })
 }
 
 /// A job that was just added, in the same transaction.
@@ -44,8 +46,8 @@ pub struct Added {
 }
 
 impl Added {
-    /// Adds a task for each of these inputs. Tasks are numbered from 1 in the order in which they are added.
-    pub fn tasks(&mut self, inputs: &[Value]) {
+    /// Adds a task for each of more inputs.
+    pub fn add(&mut self, inputs: &[Value]) {
         if !inputs.is_empty() {
             own_jobs::add_tasks(self.number, self.tasks + 1, inputs);
             self.tasks += inputs.len() as i32;

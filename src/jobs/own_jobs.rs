@@ -42,7 +42,7 @@ pub fn add(job: &NewJob<'_>) -> Result<i64> {
     let (role, subject) = (session::role(), subject()?);
     let settings = caller::settings();
     let queue = Queue::of(extension::this_extension());
-    let added: Vec<i64> = queue.rows("add_job($1, $2, $3, $4, $5::jsonb, $6::jsonb)", || {
+    let added: Vec<i64> = queue.rows("add_job($1, $2, $3, $4, $5::jsonb, $6::jsonb, $7::jsonb)", || {
         vec![
             Parameter::string(job.kind),
             Parameter::string(job.id),
@@ -50,6 +50,7 @@ pub fn add(job: &NewJob<'_>) -> Result<i64> {
             Parameter::string_or_null(subject.as_deref()),
             Parameter::string(&job.request.to_string()),
             Parameter::string(&settings.to_string()),
+            Parameter::string(&Value::Array(job.inputs.to_vec()).to_string()),
         ]
     });
     added.first().copied().ok_or_else(|| {

@@ -91,11 +91,12 @@ impl Queue {
     /// Notes what the current transaction adds to a task, `at_end` that it is the last; false when the task was
     /// cancelled meanwhile.
     pub fn advance(&self, task: (i64, i32), reached: &Reached, at_end: bool) -> bool {
-        let Reached { stored, lines, stream_bytes, stream_checksum, read_bytes, all_bytes } = *reached;
+        let Reached { stored, unchanged, lines, stream_bytes, stream_checksum, read_bytes, all_bytes } = *reached;
         let count = |count: u64| Parameter::int8(count as i64);
-        self.is_done("advance_task($1, $2, $3, $4, $5, $6, $7, $8, $9)", || {
+        self.is_done("advance_task($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", || {
             let more = [
                 count(stored),
+                count(unchanged),
                 count(lines),
                 count(stream_bytes),
                 count(stream_checksum.into()),

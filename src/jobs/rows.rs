@@ -11,6 +11,8 @@ pub struct NewJob<'a> {
     pub id: &'a str,
     /// The caller's request.
     pub request: &'a Value,
+    /// The input of each task that it has at first. Tasks are numbered from 1 in this order.
+    pub inputs: &'a [Value],
 }
 
 /// A job of the current role, with its tasks.
@@ -35,6 +37,7 @@ pub struct Sums {
     /// How many there are.
     pub tasks: u64,
     /// See [`TaskState`].
+    pub unchanged: u64,
     pub seen: u64,
     /// Bytes of the inputs read so far, compressed bytes if they are compressed.
     pub read_bytes: u64,
@@ -52,6 +55,8 @@ pub struct TaskState {
     pub status: String,
     /// Resources that are committed.
     pub total: u64,
+    /// How many of them were there already as they are.
+    pub unchanged: u64,
     /// Resources so far, with those of the worker's current transaction.
     pub seen: u64,
     pub started_at: Option<i64>,
@@ -135,6 +140,8 @@ pub struct ExpiredJob {
 pub struct Reached {
     /// Resources that the transaction adds.
     pub stored: u64,
+    /// How many of them were there already as they are.
+    pub unchanged: u64,
     /// Lines and bytes of the decompressed input that are stored, and the checksum of these bytes.
     pub lines: u64,
     pub stream_bytes: u64,

@@ -56,7 +56,8 @@ impl Pattern {
         let parts: Vec<_> = path.split('/').collect();
         let (name, folders) = parts.split_last().expect("of any text there is one");
         let mut depths = folders.iter().enumerate();
-        depths.all(|(depth, folder)| self.enters(depth, folder.as_bytes())) && self.takes(folders.len(), name.as_bytes())
+        depths.all(|(depth, folder)| self.enters(depth, folder.as_bytes()))
+            && self.takes(folders.len(), name.as_bytes())
     }
 }
 
@@ -85,9 +86,7 @@ fn is_hidden(name: &[u8]) -> bool {
 
 /// Whether a name is that of NDJSON, plain or gzip, in any case. Others are passed over, whatever the pattern says.
 pub fn is_ndjson(name: &[u8]) -> bool {
-    let ends = |end: &[u8]| {
-        name.len() > end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end)
-    };
+    let ends = |end: &[u8]| name.len() > end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end);
     ends(b".ndjson") || ends(b".ndjson.gz")
 }
 

@@ -68,7 +68,9 @@ impl Prefix {
         // Whoever may read, or deletes, what is below a prefix means nothing else: some services ignore prefixes.
         if let Some(other) = listed.contents.iter().find(|found| !found.key.starts_with(&self.prefix)) {
             let (prefix, key) = (&self.prefix, &other.key);
-            return Err(failed(format!("the service lists \"{key}\", which is not below the requested prefix \"{prefix}\"")));
+            return Err(failed(format!(
+                "the service lists \"{key}\", which is not below the requested prefix \"{prefix}\""
+            )));
         }
         let next = listed.next_continuation_token;
         if next.is_some() && next == from {

@@ -22,7 +22,12 @@ fn sql(id: &str, inputs: Value) -> String {
 fn listed(status: &Value, root: &str) -> Vec<String> {
     let word = |input: &Value| {
         let name = input["url"].as_str().unwrap().strip_prefix(root).unwrap();
-        format!("{name} {} {} {}", input["resourceType"].as_str().unwrap_or("-"), input["status"].as_str().unwrap(), input["total"])
+        format!(
+            "{name} {} {} {}",
+            input["resourceType"].as_str().unwrap_or("-"),
+            input["status"].as_str().unwrap(),
+            input["total"]
+        )
     };
     status["inputs"].as_array().unwrap().iter().map(word).collect()
 }
@@ -89,7 +94,8 @@ fn each_file_of_a_folder_is_an_input_of_the_type_in_its_name() {
     assert!(whole["inputs"][4]["error"].as_str().unwrap().contains("line 1"), "{whole}");
     assert_eq!(rows(&mut client, "SELECT count(*), count(DISTINCT id) FROM patient"), ["15|15"]);
     // The same, as rows; and again, in the same order.
-    let by_view = "SELECT number, status, total, resource_type FROM bulk_job_inputs WHERE id = 'folder' ORDER BY number";
+    let by_view =
+        "SELECT number, status, total, resource_type FROM bulk_job_inputs WHERE id = 'folder' ORDER BY number";
     assert_eq!(rows(&mut client, by_view)[3..5], ["4|finished|2|Person", "5|failed|0|∅"]);
     run(&mut client, &sql("again", json!([{"url": root}])));
     assert_eq!(listed(&finish(&mut client, "again"), &root), ALL);
@@ -245,7 +251,11 @@ fn a_prefix_of_keys_and_a_pattern_list_the_objects_that_are_allowed() {
     for url in ["s3://bucket/in/../secret/", "s3://bucket/in/../*"] {
         assert_error(&fails(&mut client, &sql("x", json!([{"url": url}]))), "22023", &[url]);
     }
-    assert_error_with_hint(&fails(&mut client, &sql("x", json!([{"url": "s3://bucket/in/none*"}]))), "58P01", &["none"]);
+    assert_error_with_hint(
+        &fails(&mut client, &sql("x", json!([{"url": "s3://bucket/in/none*"}]))),
+        "58P01",
+        &["none"],
+    );
     assert_eq!(count(&mut client, "SELECT count(*) FROM bulk_jobs"), 2);
 }
 
@@ -258,12 +268,21 @@ fn paged(pages: usize) -> Server {
             let _ = stream.write_all(&fhir_bulk_tests::http::status("404 Not Found", ""));
             return;
         }
-        let page: usize = after("continuation-token=").map_or(0, |token| token.trim_start_matches("page-").parse().unwrap());
-        let key = |n: usize| format!("<Contents><Key>in/Patient.{n:07}.ndjson</Key><LastModified>2026-11-30T00:00:00.000Z</LastModified>\
-            <ETag>\"x\"</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>");
+        let page: usize =
+            after("continuation-token=").map_or(0, |token| token.trim_start_matches("page-").parse().unwrap());
+        let key = |n: usize| {
+            format!(
+                "<Contents><Key>in/Patient.{n:07}.ndjson</Key><LastModified>2026-11-30T00:00:00.000Z</LastModified>\
+            <ETag>\"x\"</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            )
+        };
         let keys: String = (page * 1000..(page + 1) * 1000).map(key).collect();
         let is_last = page + 1 == pages;
-        let next = if is_last { String::new() } else { format!("<NextContinuationToken>page-{}</NextContinuationToken>", page + 1) };
+        let next = if is_last {
+            String::new()
+        } else {
+            format!("<NextContinuationToken>page-{}</NextContinuationToken>", page + 1)
+        };
         let _ = stream.write_all(&ok(format!(
             "<?xml version=\"1.0\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bucket</Name>\
              <Prefix>in/</Prefix><KeyCount>1000</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>{}</IsTruncated>{next}{keys}</ListBucketResult>",
