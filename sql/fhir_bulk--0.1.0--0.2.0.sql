@@ -163,6 +163,7 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on
 COMMENT ON COLUMN @extschema@.bulk_jobs.unchanged IS 'How many of the resources were there already as they are, with skipUnchanged';
 
 \ir job_inputs.sql
+\ir indexes.sql
 
 \ir queue.sql
 \ir own_jobs.sql
@@ -180,7 +181,7 @@ DO $$
 DECLARE
     name pg_catalog.text;
 BEGIN
-    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE pg_catalog.format('CREATE TRIGGER own_rows BEFORE INSERT OR UPDATE OR DELETE ON fhir_bulk_internal.%I '
             'FOR EACH ROW EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);

@@ -114,12 +114,18 @@ COMMENT ON FUNCTION fhir_bulk_internal.job_sums(bigint) IS
     'How far the tasks of a job are together; all_bytes is NULL if it is not known of one';
 
 CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text, most integer DEFAULT NULL)
-RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb, sums jsonb)
+RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb, sums jsonb, indexes jsonb)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT j.request, j.status, fhir_bulk_internal.micros(j.created_at), fhir_bulk_internal.micros(j.ended_at),
         (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number) FROM fhir_bulk_internal.job_tasks(j.number, find_job.most) t),
-        (SELECT to_jsonb(s) FROM fhir_bulk_internal.job_sums(j.number) s)
+        (SELECT to_jsonb(s) FROM fhir_bulk_internal.job_sums(j.number) s),
+        COALESCE((SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+                'table', c.relname, 'name', i.name, 'error', i.error)) ORDER BY c.relname, i.name)
+            FROM fhir_bulk_internal.bulk_index_hold h
+            JOIN fhir_bulk_internal.bulk_dropped_index i ON i.relation = h.relation
+            JOIN pg_class c ON c.oid = i.relation
+            WHERE h.job = j.number), '[]')
     FROM fhir_bulk_internal.own_jobs(find_job.kind, find_job.id, find_job.role, find_job.subject) own (number)
     JOIN fhir_bulk_internal.bulk_job j ON j.number = own.number
     ORDER BY j.created_at DESC

@@ -117,10 +117,11 @@ BEGIN ATOMIC
     SELECT j.number FROM fhir_bulk_internal.bulk_job j
     WHERE j.status = 'active' AND NOT EXISTS (
         SELECT FROM fhir_bulk_internal.bulk_job_task t
-        WHERE t.job = j.number AND (t.status = 'waiting' OR t.status = 'active'));
+        WHERE t.job = j.number AND (t.status = 'waiting' OR t.status = 'active'))
+      AND NOT (SELECT fhir_bulk_internal.lacks_indexes(j.number));
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.ended_jobs() IS
-    'Jobs whose tasks are all over, and nobody has said so';
+    'Jobs whose tasks are all over, whose indexes are there, and nobody has said so';
 
 CREATE FUNCTION fhir_bulk_internal.close_jobs() RETURNS void LANGUAGE sql
 BEGIN ATOMIC
@@ -136,12 +137,13 @@ BEGIN ATOMIC
         WHERE o.status = 'active' AND NOT EXISTS (
             SELECT FROM fhir_bulk_internal.bulk_job_task t
             WHERE t.job = o.number AND (t.status = 'waiting' OR t.status = 'active'))
+          AND NOT (SELECT fhir_bulk_internal.lacks_indexes(o.number))
         FOR UPDATE SKIP LOCKED
     ) done
     WHERE j.number = done.number;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.close_jobs() IS
-    'Ends the jobs whose tasks are all over, as failed when none of them was finished';
+    'Ends the jobs whose tasks are all over and whose indexes are there, as failed when no task was finished';
 
 CREATE FUNCTION fhir_bulk_internal.left_behind()
 RETURNS TABLE (job bigint, number integer, kind text, input jsonb) LANGUAGE sql STABLE

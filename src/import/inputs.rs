@@ -1,12 +1,15 @@
 //! The inputs of an import: those of its request, and the files and objects that these mean.
 
+use super::indexes;
 use super::names::Types;
 use super::request::{Asked, Input};
 use crate::jobs::Added;
 use crate::source::Listing;
+use crate::store::ResourceType;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// The most inputs of one import.
 const MOST: usize = 1_000_000;
@@ -22,18 +25,23 @@ pub struct Inputs<'a> {
     count: usize,
     /// Read when the first listing needs them.
     types: Option<Types>,
+    /// The types whose tables' indexes are disabled, if any are.
+    disabled: Option<BTreeSet<String>>,
 }
 
 impl Inputs<'_> {
     /// The inputs of a job. Requests for listings are retried `retries` times.
-    pub fn of(job: &mut Added, retries: u32) -> Inputs<'_> {
-        Inputs { job, retries, held: Vec::new(), count: 0, types: None }
+    /// With `disable_indexes` the role must be allowed to do so with the tables of all their types.
+    pub fn of(job: &mut Added, retries: u32, disable_indexes: bool) -> Inputs<'_> {
+        let disabled = disable_indexes.then(BTreeSet::new);
+        Inputs { job, retries, held: Vec::new(), count: 0, types: None, disabled }
     }
 
     /// Adds a source, or all that are listed at its URL.
     ///
     /// # Errors
-    /// 58P01 if there is nothing; 54000 if there are too many; the errors of listing.
+    /// 58P01 if there is nothing; 54000 if there are too many; 42501 if the indexes of a table may not be disabled; the errors
+    /// of listing.
     pub fn add(&mut self, asked: Asked) -> Result<()> {
         let Asked { resource_type, url } = asked;
         let Some(mut listing) = Listing::start(&url, self.retries)? else {
@@ -57,8 +65,18 @@ impl Inputs<'_> {
     }
 
     /// Adds those that are still held.
-    pub fn finish(mut self) {
+    ///
+    /// # Errors
+    /// 22023 if indexes are to be disabled, and no input has a type.
+    pub fn finish(mut self) -> Result<()> {
         self.write();
+        if self.disabled.is_some_and(|types| types.is_empty()) {
+            let message = "disableIndexes needs a resourceType, and no input has one";
+            return Err(Error::invalid_argument(message)
+                .detail("The tables of types that only lines name are not known when the import begins.")
+                .hint("Give resourceType, or files with the type in their names, or leave out disableIndexes."));
+        }
+        Ok(())
     }
 
     fn hold(&mut self, input: Input) -> Result<()> {
@@ -68,6 +86,12 @@ impl Inputs<'_> {
                 format!("the import has more than {MOST} inputs"),
             )
             .hint("Import the folders in it one by one."));
+        }
+        if let (Some(types), Some(name)) = (&mut self.disabled, &input.resource_type)
+            && !types.contains(name)
+        {
+            indexes::check(&ResourceType::new(name)?)?;
+            types.insert(name.clone());
         }
         self.count += 1;
         self.held.push(input);

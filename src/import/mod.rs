@@ -1,5 +1,6 @@
 //! `bulk_import`: loads NDJSON from many sources in the background, like Aidbox's `$import`.
 
+mod indexes;
 mod inputs;
 mod names;
 mod request;
@@ -20,8 +21,13 @@ use serde_json::{Value, json};
 /// The name of this kind of job in the queue.
 const NAME: &str = "import";
 /// How workers run these jobs.
-pub const KIND: Kind =
-    Kind { name: NAME, run: run::run, forget: |_| Ok(true), retention_minutes: settings::job_retention_minutes };
+pub const KIND: Kind = Kind {
+    name: NAME,
+    run: run::run,
+    forget: |_| Ok(true),
+    restore: indexes::restore,
+    retention_minutes: settings::job_retention_minutes,
+};
 
 /// Adds an import job, which starts when the transaction commits. Returns the job's id.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -50,9 +56,9 @@ fn import(request: Option<JsonB>, fhir: Option<bool>) -> Result<String> {
     let request = Request::parse(required(request, "request")?.0, required(fhir, "fhir")?)?;
     jobs::forget_expired(NAME, &request.id, settings::job_retention_minutes())?;
     let mut job = jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request), inputs: &[] })?;
-    let mut inputs = Inputs::of(&mut job, request.retries);
+    let mut inputs = Inputs::of(&mut job, request.retries, request.disable_indexes);
     request.inputs.into_iter().try_for_each(|asked| inputs.add(asked))?;
-    inputs.finish();
+    inputs.finish()?;
     Ok(request.id)
 }
 

@@ -13,8 +13,8 @@ const MAX_INPUTS: usize = 10_000;
 const MAX_RETRIES: u64 = 100;
 const DEFAULT_RETRIES: u64 = 2;
 const MAX_ID_BYTES: usize = 255;
-const KNOWN: &str =
-    "id, inputFormat, contentEncoding, mode, update, skipUnchanged, onConflict, allowedRetryCount and inputs";
+const KNOWN: &str = "id, inputFormat, contentEncoding, mode, update, skipUnchanged, onConflict, disableIndexes, \
+    allowedRetryCount and inputs";
 
 /// A checked request. The queue stores it as JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Request {
     /// A known id is an error.
     #[serde(default)]
     pub refuse_known: bool,
+    /// The tables of the inputs have no secondary indexes meanwhile.
+    #[serde(default)]
+    pub disable_indexes: bool,
     /// How often to retry a source that cannot be read.
     pub retries: u32,
     /// In order.
@@ -63,8 +66,8 @@ pub struct Input {
 }
 
 impl Request {
-    /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "skipUnchanged", "onConflict", "allowedRetryCount",
-    /// "inputs": [{"resourceType", "url"}, …]}`.
+    /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "skipUnchanged", "onConflict", "disableIndexes",
+    /// "allowedRetryCount", "inputs": [{"resourceType", "url"}, …]}`.
     ///
     /// # Errors
     /// 22023 for a member that is missing, unknown or of the wrong type.
@@ -90,6 +93,7 @@ impl Request {
         let on_conflict = one_of(&mut members, "onConflict", &["update", "error"])?;
         let refuse_known = on_conflict.as_deref() == Some("error");
         load::known(refuse_known, update, skip_unchanged, ["onConflict", "update", "skipUnchanged"])?;
+        let disable_indexes = flag(&mut members, "disableIndexes")?;
         let retries = match members.remove("allowedRetryCount") {
             None => DEFAULT_RETRIES,
             Some(count) => count
@@ -105,7 +109,18 @@ impl Request {
         let inputs = inputs.collect::<Result<_>>()?;
         nothing_else(&members, "", KNOWN)?;
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
-        Ok(Request { id, fhir, content_encoding, transaction, update, skip_unchanged, refuse_known, retries, inputs })
+        Ok(Request {
+            id,
+            fhir,
+            content_encoding,
+            transaction,
+            update,
+            skip_unchanged,
+            refuse_known,
+            disable_indexes,
+            retries,
+            inputs,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Imports one input in a worker.
 
+use super::indexes;
 use super::request::{Input, Request, kept};
 use crate::citus;
 use crate::jobs::{Committed, Patience, Reached, Task};
@@ -86,11 +87,17 @@ impl<'a> Import<'a> {
     }
 
     /// Imports from the last commit to the end of the input:
-    /// 1. open the source, create its table, and commit at once: until then no other session can create the table, and a
+    /// 1. drop the indexes of its table, if it shall have none
+    /// 2. open the source, create its table, and commit at once: until then no other session can create the table, and a
     ///    source may be slow
-    /// 2. store batch after batch, each in a transaction that also stores the progress. A batch also ends when a line's type
+    /// 3. store batch after batch, each in a transaction that also stores the progress. A batch also ends when a line's type
     ///    has created a table, unless the input is one transaction
     fn go_on(&mut self) -> Result<()> {
+        if self.request.disable_indexes
+            && let Some(name) = &self.input.resource_type
+        {
+            self.task.transaction(|| indexes::disable(self.task, &ResourceType::new(name)?))?;
+        }
         let mut load = self.task.transaction(|| {
             let mut load = self.open()?;
             load.pace().run_ahead(self.task.has_second_slot());

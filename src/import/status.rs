@@ -25,6 +25,9 @@ pub fn of(id: &str, job: Job) -> Value {
     if request.skip_unchanged {
         status["unchanged"] = job.sums.unchanged.into();
     }
+    if !job.indexes.is_empty() {
+        status["disabledIndexes"] = job.indexes.into();
+    }
     status["inputsTotal"] = job.sums.tasks.into();
     status["inputs"] = job.tasks.into_iter().map(|task| input(task, request.skip_unchanged)).collect();
     status

@@ -18,9 +18,9 @@ mod task;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use own_jobs::{cancel, check_limit, find, forget_expired, input};
+pub use own_jobs::{check_limit, find, forget_expired, input};
 pub use patience::Patience;
-pub use rows::{Committed, Job, NewJob, Reached, Sums, TaskState};
+pub use rows::{Committed, DroppedIndex, Job, NewJob, Reached, Sums, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 
@@ -54,6 +54,19 @@ impl Added {
             worker::wake_at_commit(inputs.len());
         }
     }
+}
+
+/// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. Soon after a
+/// worker makes the indexes again that it has dropped. False when there is none that is still active.
+///
+/// # Errors
+/// 22023 if `request.jwt.claims` cannot be read: then the owner of the jobs is not known.
+pub fn cancel(kind: &str, id: &str) -> Result<bool> {
+    let cancelled = own_jobs::cancel(kind, id)?;
+    if cancelled.lacks_indexes {
+        worker::wake_at_commit(1);
+    }
+    Ok(cancelled.jobs > 0)
 }
 
 /// Discards an ended job of the current role: its status becomes cancelled, and a worker removes its results soon after the

@@ -113,14 +113,21 @@ pub fn input(kind: &str, id: &str) -> Option<Value> {
     Queue::of(extension::this_extension()).rows("first_input($1, $2)", parameters).into_iter().next()
 }
 
-/// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. False when
-/// there is none that is still active.
+/// What [`cancel`] has ended.
+pub struct Cancelled {
+    pub jobs: usize,
+    /// Whether indexes have to be made again.
+    pub lacks_indexes: bool,
+}
+
+/// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is.
 ///
 /// # Errors
 /// Those of [`subject`].
-pub fn cancel(kind: &str, id: &str) -> Result<bool> {
+pub fn cancel(kind: &str, id: &str) -> Result<Cancelled> {
     let queue = Queue::of(extension::this_extension());
     let cancelled: Vec<i64> = queue.rows("cancel_jobs($1, $2, $3, $4)", own(kind, id)?);
+    let mut lacks_indexes = false;
     for number in &cancelled {
         let tasks: Vec<CancelledTask> = queue.rows("cancel_tasks($1)", || vec![Parameter::int8(*number)]);
         for task in tasks {
@@ -132,8 +139,10 @@ pub fn cancel(kind: &str, id: &str) -> Result<bool> {
                 }
             });
         }
+        let lacks: Vec<bool> = queue.rows("lacks_indexes($1)", || vec![Parameter::int8(*number)]);
+        lacks_indexes |= lacks == [true];
     }
-    Ok(!cancelled.is_empty())
+    Ok(Cancelled { jobs: cancelled.len(), lacks_indexes })
 }
 
 /// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is a worker's to remove.

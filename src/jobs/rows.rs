@@ -29,6 +29,9 @@ pub struct Job {
     pub tasks: Vec<TaskState>,
     /// Those of all tasks.
     pub sums: Sums,
+    /// The indexes that it has dropped, and that are not made again yet: `{"table", "name"}`, and `error` if one cannot be.
+    #[serde(default)]
+    pub indexes: Vec<Value>,
 }
 
 /// Sums over the tasks of a job.
@@ -65,6 +68,20 @@ pub struct TaskState {
     pub error: Option<String>,
     /// What [`Task::finish`](super::Task::finish) has stored.
     pub result: Option<Value>,
+}
+
+/// An index that a job has dropped, and what makes it again.
+#[derive(Deserialize)]
+pub struct DroppedIndex {
+    pub number: i64,
+    /// The [`Kind`](super::Kind) of that job, and the OID of its role.
+    pub kind: String,
+    pub role: u32,
+    /// The table's OID.
+    pub relation: u32,
+    pub name: String,
+    pub statements: Vec<String>,
+    pub tablespace: String,
 }
 
 /// A task that is not over.

@@ -8,6 +8,7 @@ mod copies;
 mod disk;
 mod escape;
 mod import;
+mod indexes;
 mod job;
 mod launcher;
 mod listings;
