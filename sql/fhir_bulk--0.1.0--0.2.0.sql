@@ -80,7 +80,14 @@ ALTER TABLE @extschema@.bulk_secret SET SCHEMA fhir_bulk_internal;
 ALTER TABLE fhir_bulk_internal.bulk_job ALTER COLUMN number DROP IDENTITY;
 DROP INDEX fhir_bulk_internal.bulk_job_active;
 CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
-ALTER TABLE fhir_bulk_internal.bulk_job_task ADD COLUMN starts integer NOT NULL DEFAULT 0;
+ALTER TABLE fhir_bulk_internal.bulk_job_task
+    ADD COLUMN starts integer NOT NULL DEFAULT 0,
+    ADD COLUMN unchanged bigint NOT NULL DEFAULT 0;
+CREATE INDEX bulk_job_task_open ON fhir_bulk_internal.bulk_job_task (job, starts, number)
+    WHERE status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active';
+CREATE INDEX bulk_job_task_left ON fhir_bulk_internal.bulk_job_task (job, number)
+    WHERE worker IS NOT NULL
+      AND (status OPERATOR(pg_catalog.=) 'failed' OR status OPERATOR(pg_catalog.=) 'cancelled');
 ALTER TABLE fhir_bulk_internal.bulk_load_reject_row ALTER COLUMN id DROP IDENTITY;
 ALTER TABLE fhir_bulk_internal.bulk_load_reject_row
     ALTER COLUMN id TYPE uuid USING pg_catalog.gen_random_uuid(),
@@ -117,12 +124,14 @@ CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
            CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.progress OPERATOR(pg_catalog.>) 0 THEN
                pg_catalog.make_interval(secs => pg_catalog.round(t.seconds OPERATOR(pg_catalog.*)
                    (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress))
-           END AS time_left
+           END AS time_left,
+           t.unchanged
     FROM fhir_bulk_internal.bulk_job j,
          LATERAL (
              SELECT pg_catalog.count(*) AS inputs,
                     pg_catalog.count(ended_at) AS inputs_ended,
                     pg_catalog.sum(total)::bigint AS resources,
+                    pg_catalog.sum(unchanged)::bigint AS unchanged,
                     pg_catalog.min(started_at) AS started_at,
                     pg_catalog.date_part('epoch', COALESCE(j.ended_at, pg_catalog.clock_timestamp())
                         OPERATOR(pg_catalog.-) pg_catalog.min(started_at)) AS seconds,
@@ -151,6 +160,10 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_ended IS 'How many inputs are ove
 COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committed';
 COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
 COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';
+COMMENT ON COLUMN @extschema@.bulk_jobs.unchanged IS 'How many of the resources were there already as they are, with skipUnchanged';
+
+\ir job_inputs.sql
+\ir indexes.sql
 
 \ir queue.sql
 \ir own_jobs.sql
@@ -168,7 +181,7 @@ DO $$
 DECLARE
     name pg_catalog.text;
 BEGIN
-    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE pg_catalog.format('CREATE TRIGGER own_rows BEFORE INSERT OR UPDATE OR DELETE ON fhir_bulk_internal.%I '
             'FOR EACH ROW EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);

@@ -47,8 +47,16 @@ CREATE TABLE fhir_bulk_internal.bulk_job_task (
     worker integer,
     -- How many processes began it, one after the other, since any of it was committed last.
     starts integer NOT NULL DEFAULT 0,
+    -- How many of the total were there already as they are.
+    unchanged bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (job, number)
 );
+-- A job may have a million tasks, of which a worker looks for the next one.
+CREATE INDEX bulk_job_task_open ON fhir_bulk_internal.bulk_job_task (job, starts, number)
+    WHERE status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active';
+CREATE INDEX bulk_job_task_left ON fhir_bulk_internal.bulk_job_task (job, number)
+    WHERE worker IS NOT NULL
+      AND (status OPERATOR(pg_catalog.=) 'failed' OR status OPERATOR(pg_catalog.=) 'cancelled');
 REVOKE ALL ON fhir_bulk_internal.bulk_job, fhir_bulk_internal.bulk_job_task FROM PUBLIC;
 
 -- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
@@ -72,12 +80,14 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
            CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.progress OPERATOR(pg_catalog.>) 0 THEN
                pg_catalog.make_interval(secs => pg_catalog.round(t.seconds OPERATOR(pg_catalog.*)
                    (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress))
-           END AS time_left
+           END AS time_left,
+           t.unchanged
     FROM fhir_bulk_internal.bulk_job j,
          LATERAL (
              SELECT pg_catalog.count(*) AS inputs,
                     pg_catalog.count(ended_at) AS inputs_ended,
                     pg_catalog.sum(total)::bigint AS resources,
+                    pg_catalog.sum(unchanged)::bigint AS unchanged,
                     pg_catalog.min(started_at) AS started_at,
                     pg_catalog.date_part('epoch', COALESCE(j.ended_at, pg_catalog.clock_timestamp())
                         OPERATOR(pg_catalog.-) pg_catalog.min(started_at)) AS seconds,
@@ -107,3 +117,4 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_ended IS 'How many inputs are ove
 COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committed';
 COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
 COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';
+COMMENT ON COLUMN @extschema@.bulk_jobs.unchanged IS 'How many of the resources were there already as they are, with skipUnchanged';

@@ -35,6 +35,15 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.add_job(text, text, oid, text, jsonb, jsonb, jsonb) IS
     'Adds a job with a task for each of its inputs; NULL when the role has one of that id';
 
+CREATE FUNCTION fhir_bulk_internal.add_tasks(job bigint, first integer, inputs jsonb) RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    INSERT INTO fhir_bulk_internal.bulk_job_task (job, number, input)
+    SELECT add_tasks.job, add_tasks.first + t.number - 1, t.input
+    FROM jsonb_array_elements(inputs) WITH ORDINALITY AS t (input, number);
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.add_tasks(bigint, integer, jsonb) IS
+    'Adds a task to a job for each of more inputs, numbered from the first on';
+
 CREATE FUNCTION fhir_bulk_internal.unfinished_jobs(kind text, role oid, subject text)
 RETURNS bigint LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -54,13 +63,14 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.micros(timestamptz) IS
     'Microseconds since 2000-01-01T00:00:00Z, as PostgreSQL counts';
 
-CREATE FUNCTION fhir_bulk_internal.job_tasks(job bigint)
+-- With what the worker of each shows of a transaction that has not committed (pg::progress).
+CREATE FUNCTION fhir_bulk_internal.job_tasks(job bigint, most integer DEFAULT NULL)
 RETURNS TABLE (
-    number integer, input jsonb, status text, total bigint, seen bigint, read_bytes bigint, all_bytes bigint,
-    started_at bigint, changed_at bigint, ended_at bigint, error text, result jsonb
+    number integer, input jsonb, status text, total bigint, unchanged bigint, seen bigint, read_bytes bigint,
+    all_bytes bigint, started_at bigint, changed_at bigint, ended_at bigint, error text, result jsonb
 ) LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT t.number, t.input, t.status, t.total,
+    SELECT t.number, t.input, t.status, t.total, t.unchanged,
         GREATEST(t.total, p.param3),
         GREATEST(t.read_bytes, p.param1),
         CASE WHEN p.param2 > 0 THEN p.param2 ELSE t.all_bytes END,
@@ -68,29 +78,61 @@ BEGIN ATOMIC
         fhir_bulk_internal.micros(t.changed_at),
         fhir_bulk_internal.micros(t.ended_at),
         t.error, t.result
-    FROM fhir_bulk_internal.bulk_job_task t
-    -- What its worker shows of a transaction that has not committed (pg::progress).
+    FROM (
+        SELECT * FROM fhir_bulk_internal.bulk_job_task a
+        WHERE a.job = job_tasks.job
+        ORDER BY CASE a.status WHEN 'failed' THEN 0 WHEN 'active' THEN 1 ELSE 2 END, a.number
+        LIMIT most
+    ) t
     LEFT JOIN pg_stat_get_progress_info('COPY') p
         ON p.datid = (SELECT fhir_bulk_internal.this_database()) AND p.param19 = t.job AND p.param20 = t.number
         AND t.status = 'active'
-    WHERE t.job = job_tasks.job
     ORDER BY t.number;
 END;
-COMMENT ON FUNCTION fhir_bulk_internal.job_tasks(bigint) IS
-    'How far the tasks of a job are, what is not committed yet too (seen, read_bytes); times in microseconds since 2000';
+COMMENT ON FUNCTION fhir_bulk_internal.job_tasks(bigint, integer) IS
+    'How far the tasks of a job are, what is not committed yet too (seen, read_bytes); of many the failed ones, those at work, and the first; times in microseconds since 2000';
 
-CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text)
-RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb) LANGUAGE sql STABLE
+CREATE FUNCTION fhir_bulk_internal.job_sums(job bigint)
+RETURNS TABLE (
+    tasks bigint, unchanged bigint, seen bigint, read_bytes bigint, all_bytes bigint, started_at bigint
+) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT count(*),
+        COALESCE(sum(t.unchanged), 0)::bigint,
+        COALESCE(sum(GREATEST(t.total, p.param3)), 0)::bigint,
+        COALESCE(sum(GREATEST(t.read_bytes, p.param1)), 0)::bigint,
+        CASE WHEN bool_and(COALESCE(p.param2 > 0, false) OR t.all_bytes IS NOT NULL)
+            THEN sum(CASE WHEN p.param2 > 0 THEN p.param2 ELSE t.all_bytes END)::bigint END,
+        fhir_bulk_internal.micros(min(t.started_at))
+    FROM fhir_bulk_internal.bulk_job_task t
+    LEFT JOIN pg_stat_get_progress_info('COPY') p
+        ON p.datid = (SELECT fhir_bulk_internal.this_database()) AND p.param19 = t.job AND p.param20 = t.number
+        AND t.status = 'active'
+    WHERE t.job = job_sums.job;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.job_sums(bigint) IS
+    'How far the tasks of a job are together; all_bytes is NULL if it is not known of one';
+
+CREATE FUNCTION fhir_bulk_internal.find_job(kind text, id text, role oid, subject text, most integer DEFAULT NULL)
+RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, tasks jsonb, sums jsonb, indexes jsonb)
+LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT j.request, j.status, fhir_bulk_internal.micros(j.created_at), fhir_bulk_internal.micros(j.ended_at),
-        (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number) FROM fhir_bulk_internal.job_tasks(j.number) t)
+        (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number) FROM fhir_bulk_internal.job_tasks(j.number, find_job.most) t),
+        (SELECT to_jsonb(s) FROM fhir_bulk_internal.job_sums(j.number) s),
+        COALESCE((SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+                'table', c.relname, 'name', i.name, 'error', i.error)) ORDER BY c.relname, i.name)
+            FROM fhir_bulk_internal.bulk_index_hold h
+            JOIN fhir_bulk_internal.bulk_dropped_index i ON i.relation = h.relation
+            JOIN pg_class c ON c.oid = i.relation
+            WHERE h.job = j.number), '[]')
     FROM fhir_bulk_internal.own_jobs(find_job.kind, find_job.id, find_job.role, find_job.subject) own (number)
     JOIN fhir_bulk_internal.bulk_job j ON j.number = own.number
     ORDER BY j.created_at DESC
     LIMIT 1;
 END;
-COMMENT ON FUNCTION fhir_bulk_internal.find_job(text, text, oid, text) IS
-    'A role''s job with an id, the last one if tokens of several subs asked for such; times in microseconds since 2000';
+COMMENT ON FUNCTION fhir_bulk_internal.find_job(text, text, oid, text, integer) IS
+    'A role''s job with an id, the last one if tokens of several subs asked for such, with some of its tasks; times in microseconds since 2000';
 
 CREATE FUNCTION fhir_bulk_internal.first_input(kind text, id text) RETURNS jsonb LANGUAGE sql STABLE
 BEGIN ATOMIC

@@ -12,18 +12,25 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.this_database() IS
     'The database: only its own jobs are its business';
 
--- Not more than a worker can look at: it goes through the locks of what it gets, and asks again.
+-- Not more than a worker can look at: it goes through the locks of what it gets, and asks again. Of each job the first
+-- ones, which an index finds: it may have a million.
 CREATE FUNCTION fhir_bulk_internal.open_tasks(suspect boolean DEFAULT NULL)
 RETURNS TABLE (job bigint, number integer, starts integer) LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT t.job, t.number, t.starts
-    FROM fhir_bulk_internal.bulk_job j JOIN fhir_bulk_internal.bulk_job_task t ON t.job = j.number
-    WHERE j.status = 'active' AND t.status IN ('waiting', 'active')
-      -- Twice begun and nothing committed: not by chance. It may take the server down, and with it all that are at
-      -- work on other tasks.
-      AND (open_tasks.suspect IS NULL OR open_tasks.suspect = (t.starts >= 2))
+    FROM fhir_bulk_internal.bulk_job j, LATERAL (
+        SELECT o.job, o.number, o.starts
+        FROM fhir_bulk_internal.bulk_job_task o
+        WHERE o.job = j.number AND (o.status = 'waiting' OR o.status = 'active')
+          -- Twice begun and nothing committed: not by chance. It may take the server down, and with it all that are at
+          -- work on other tasks.
+          AND (open_tasks.suspect IS NULL OR open_tasks.suspect = (o.starts >= 2))
+        ORDER BY o.starts, o.number
+        LIMIT 200
+    ) t
+    WHERE j.status = 'active'
     ORDER BY t.starts, j.created_at, t.job, t.number
-    LIMIT 1000;
+    LIMIT 200;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.open_tasks(boolean) IS
     'Tasks that are not over, the next one first; only those that may have taken their workers down, or only the others';
@@ -47,19 +54,19 @@ BEGIN ATOMIC
     ) j
     WHERE t.job = begin_task.job AND t.number = begin_task.number
     RETURNING t.job, t.number, j.kind, j.id, j.role::bigint, j.request, j.settings, t.input,
-        (SELECT count(*)::integer FROM fhir_bulk_internal.bulk_job_task a WHERE a.job = begin_task.job),
+        (SELECT max(a.number) FROM fhir_bulk_internal.bulk_job_task a WHERE a.job = begin_task.job),
         t.starts, t.total, t.lines, t.stream_bytes, t.stream_checksum;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.begin_task(bigint, integer, integer) IS
     'A worker (its process) takes a task over; no row when it is over, or somebody is about to end it';
 
 CREATE FUNCTION fhir_bulk_internal.advance_task(
-    job bigint, number integer, stored bigint, lines bigint, stream_bytes bigint, stream_checksum bigint, read_bytes bigint,
-    all_bytes bigint, at_end boolean
+    job bigint, number integer, stored bigint, unchanged bigint, lines bigint, stream_bytes bigint, stream_checksum bigint,
+    read_bytes bigint, all_bytes bigint, at_end boolean
 ) RETURNS boolean LANGUAGE sql
 BEGIN ATOMIC
     UPDATE fhir_bulk_internal.bulk_job_task t
-    SET total = t.total + stored, lines = advance_task.lines, stream_bytes = advance_task.stream_bytes,
+    SET total = t.total + stored, unchanged = t.unchanged + advance_task.unchanged, lines = advance_task.lines, stream_bytes = advance_task.stream_bytes,
         stream_checksum = advance_task.stream_checksum, read_bytes = advance_task.read_bytes,
         all_bytes = advance_task.all_bytes, starts = 0, changed_at = clock_timestamp(),
         status = CASE WHEN at_end THEN 'finished' ELSE t.status END,
@@ -68,7 +75,7 @@ BEGIN ATOMIC
     RETURNING true;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.advance_task(
-    bigint, integer, bigint, bigint, bigint, bigint, bigint, bigint, boolean
+    bigint, integer, bigint, bigint, bigint, bigint, bigint, bigint, bigint, boolean
 ) IS
     'What a transaction adds to a task, and whether it is its last one; NULL when the task is over already';
 
@@ -109,10 +116,12 @@ CREATE FUNCTION fhir_bulk_internal.ended_jobs() RETURNS SETOF bigint LANGUAGE sq
 BEGIN ATOMIC
     SELECT j.number FROM fhir_bulk_internal.bulk_job j
     WHERE j.status = 'active' AND NOT EXISTS (
-        SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number AND t.status IN ('waiting', 'active'));
+        SELECT FROM fhir_bulk_internal.bulk_job_task t
+        WHERE t.job = j.number AND (t.status = 'waiting' OR t.status = 'active'))
+      AND NOT (SELECT fhir_bulk_internal.lacks_indexes(j.number));
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.ended_jobs() IS
-    'Jobs whose tasks are all over, and nobody has said so';
+    'Jobs whose tasks are all over, whose indexes are there, and nobody has said so';
 
 CREATE FUNCTION fhir_bulk_internal.close_jobs() RETURNS void LANGUAGE sql
 BEGIN ATOMIC
@@ -126,20 +135,22 @@ BEGIN ATOMIC
     FROM (
         SELECT o.number FROM fhir_bulk_internal.bulk_job o
         WHERE o.status = 'active' AND NOT EXISTS (
-            SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = o.number AND t.status IN ('waiting', 'active'))
+            SELECT FROM fhir_bulk_internal.bulk_job_task t
+            WHERE t.job = o.number AND (t.status = 'waiting' OR t.status = 'active'))
+          AND NOT (SELECT fhir_bulk_internal.lacks_indexes(o.number))
         FOR UPDATE SKIP LOCKED
     ) done
     WHERE j.number = done.number;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.close_jobs() IS
-    'Ends the jobs whose tasks are all over, as failed when none of them was finished';
+    'Ends the jobs whose tasks are all over and whose indexes are there, as failed when no task was finished';
 
 CREATE FUNCTION fhir_bulk_internal.left_behind()
 RETURNS TABLE (job bigint, number integer, kind text, input jsonb) LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT t.job, t.number, j.kind, t.input
     FROM fhir_bulk_internal.bulk_job_task t JOIN fhir_bulk_internal.bulk_job j ON j.number = t.job
-    WHERE t.worker IS NOT NULL AND t.status IN ('failed', 'cancelled')
+    WHERE t.worker IS NOT NULL AND (t.status = 'failed' OR t.status = 'cancelled')
     ORDER BY t.job, t.number
     LIMIT 1000;
 END;

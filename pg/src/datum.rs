@@ -131,6 +131,15 @@ pub unsafe fn text_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     }
 }
 
+/// Whether a variable-length value has these bytes. It is decompressed and fetched from TOAST only if it has as many.
+///
+/// # Safety
+/// As for [`varlena_bytes`].
+pub(super) unsafe fn varlena_equals(datum: pg_sys::Datum, bytes: &[u8]) -> bool {
+    // SAFETY: the caller guarantees it. The size is that with a header of 4 bytes, whatever header the value has.
+    unsafe { pg_sys::toast_raw_datum_size(datum) == bytes.len() + pg_sys::VARHDRSZ && text_bytes(datum) == bytes }
+}
+
 /// Variable-length values in one buffer, as datums that PostgreSQL can read in place.
 #[derive(Default)]
 pub struct Values {

@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::compat::{self, IndexEntries};
+use super::datum::varlena_equals;
 use super::insert::{HeapInsert, check_constraints, clear, forget_expressions};
 use super::memory::Scratch;
 use super::whole::call_for_client;
@@ -29,8 +30,23 @@ impl Snapshot {
 #[derive(Clone, Copy, Debug)]
 pub struct Place(pg_sys::ItemPointerData);
 
+/// What is found of a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// No row.
+    Nothing,
+    /// A row that may be replaced.
+    Row(Place),
+    /// A row that need not be replaced.
+    Same,
+}
+
+/// Whether the row that is found for a key, counted from 0, need not be replaced.
+pub type IsSame<'f> = &'f mut dyn FnMut(usize, &Old<'_>) -> bool;
+
 /// The version of a row that is replaced.
 pub struct Old<'a> {
+    descriptor: pg_sys::TupleDesc,
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
 }
@@ -40,6 +56,16 @@ impl Old<'_> {
     pub fn get(&self, column: i16) -> Option<pg_sys::Datum> {
         let at = column as usize - 1;
         (!self.nulls[at]).then(|| self.values[at])
+    }
+
+    /// Whether a column of variable length has a value with these bytes.
+    pub fn has_bytes(&self, column: i16, bytes: &[u8]) -> bool {
+        let Some(value) = self.get(column) else { return false };
+        // SAFETY: the values are of a row with this descriptor, and live as long as `self`.
+        unsafe {
+            let is_varlena = (*compat::attribute(self.descriptor, column as usize - 1)).attlen == -1;
+            is_varlena && varlena_equals(value, bytes)
+        }
     }
 }
 
@@ -77,24 +103,34 @@ impl HeapUpdate {
         }
     }
 
-    /// Finds the rows with these keys that the snapshot sees.
+    /// Finds the rows with these keys that the snapshot sees. `is_same` looks at each of them.
     pub fn find(
         &mut self,
         insert: &HeapInsert,
         snapshot: &Snapshot,
         keys: impl Iterator<Item = pg_sys::Datum>,
-    ) -> Vec<Option<Place>> {
+        mut is_same: Option<IsSame<'_>>,
+    ) -> Vec<Found> {
         let HeapUpdate { index, key, found, scratch, .. } = self;
         scratch.run(|| {
+            let mut row = (Vec::new(), Vec::new());
             // SAFETY: table and index are open, the keys are of the index's type; the slot holds no page at the end.
             unsafe {
                 let scan = compat::begin_index_scan(insert.table.raw(), *index, snapshot.0);
                 let places = keys
-                    .map(|value| {
+                    .enumerate()
+                    .map(|(at, value)| {
                         key.sk_argument = value;
                         pg_sys::index_rescan(scan, key, 1, std::ptr::null_mut(), 0);
                         let forward = pg_sys::ScanDirection::ForwardScanDirection;
-                        pg_sys::index_getnext_slot(scan, forward, *found).then(|| Place((**found).tts_tid))
+                        if !pg_sys::index_getnext_slot(scan, forward, *found) {
+                            return Found::Nothing;
+                        }
+                        let same = match &mut is_same {
+                            Some(is_same) => look(insert.table.raw(), *found, &mut row, |old| is_same(at, old)),
+                            None => false,
+                        };
+                        if same { Found::Same } else { Found::Row(Place((**found).tts_tid)) }
                     })
                     .collect();
                 clear(*found);
@@ -181,7 +217,7 @@ impl Replacer<'_> {
             let natts = (*descriptor).natts as usize;
             let old_values = std::slice::from_raw_parts(values, natts);
             changed.clear();
-            change(&Old { values: old_values, nulls: std::slice::from_raw_parts(nulls, natts) }, changed);
+            change(&Old { descriptor, values: old_values, nulls: std::slice::from_raw_parts(nulls, natts) }, changed);
             for (column, value) in columns.iter().zip(changed.iter()) {
                 let at = *column as usize - 1;
                 *nulls.add(at) = value.is_none();
@@ -212,6 +248,30 @@ impl Replacer<'_> {
             pg_sys::ReleaseBuffer(page);
             entries.is_some()
         }
+    }
+}
+
+/// Calls `look` with the row in a slot. The descriptor is the relation's own, as in [`Replacer::replace`].
+///
+/// # Safety
+/// The table is open; the slot holds a row of it, and its page.
+unsafe fn look<T>(
+    table: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    row: &mut (Vec<pg_sys::Datum>, Vec<bool>),
+    look: impl FnOnce(&Old<'_>) -> T,
+) -> T {
+    // SAFETY: the caller guarantees it; the arrays have an element for each column. The slot's tuple is not copied, and so
+    // not to be freed.
+    unsafe {
+        let descriptor = (*table).rd_att;
+        let natts = (*descriptor).natts as usize;
+        let (values, nulls) = row;
+        values.resize(natts, pg_sys::Datum::null());
+        nulls.resize(natts, true);
+        let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, std::ptr::null_mut());
+        pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        look(&Old { descriptor, values, nulls })
     }
 }
 

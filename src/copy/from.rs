@@ -3,7 +3,7 @@
 use super::end;
 use super::options::{Format, Options};
 use crate::extension;
-use crate::load::{Load, OnError, Plan, Position, answer};
+use crate::load::{Batch, Load, OnError, Plan, Position, answer};
 use crate::source::{self, Source};
 use crate::store::{ResourceTable, ResourceType, type_of_table};
 use fhir_bulk_pg::client;
@@ -73,7 +73,7 @@ fn store(copy: &Copy<'_>, target: Target, source: Source, options: Options) -> R
     let Target { relation, table, resource_type } = target;
     let read = source.progress.clone();
     let typed = resource_type.is_some() || table.is_some();
-    let skips = options.load.on_error != OnError::Abort;
+    let (skips, compares) = (options.load.on_error != OnError::Abort, options.load.known.skips_unchanged());
     let plan = Plan {
         resource_type,
         table,
@@ -85,22 +85,20 @@ fn store(copy: &Copy<'_>, target: Target, source: Source, options: Options) -> R
     let mut load = Load::start(source, plan)?;
     let work = Work::Copy { relation, through: end::through(copy.end()) };
     progress::show(Copying::From { read_bytes: 0, all_bytes: None }, 0, work);
-    let counts = load
-        .batch(|lines, _| {
-            if lines % LINES_PER_LOOK == 1 {
-                let copying = Copying::From { read_bytes: read.read_bytes(), all_bytes: read.total_bytes() };
-                progress::show(copying, lines - 1, work);
-            }
-            false
-        })?
-        .counts;
+    let Batch { counts, unchanged, .. } = load.batch(|lines, _| {
+        if lines % LINES_PER_LOOK == 1 {
+            let copying = Copying::From { read_bytes: read.read_bytes(), all_bytes: read.total_bytes() };
+            progress::show(copying, lines - 1, work);
+        }
+        false
+    })?;
     let errors = load.finish();
     progress::end();
     if let Some(errors) = errors.filter(|errors| *errors > 0) {
         let lines = if errors == 1 { "1 line was" } else { &format!("{errors} lines were") };
         pgrx::notice!("{lines} not loaded; SELECT * FROM bulk_load_reject shows why");
     }
-    LAST.set(Some((session::role(), answer(&counts, typed, errors))));
+    LAST.set(Some((session::role(), answer(&counts, typed, compares.then_some(unchanged), errors))));
     Ok(counts.values().sum())
 }
 

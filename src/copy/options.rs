@@ -43,8 +43,9 @@ pub struct Query {
 }
 
 /// The extension's options, with their direction and formats.
-const OURS: [(&CStr, Way); 10] = [
+const OURS: [(&CStr, Way); 11] = [
     (c"update_history", Way::From),
+    (c"skip_unchanged", Way::From),
     (c"strip_nulls", Way::From),
     (c"merge", Way::From),
     (c"on_error", Way::From),
@@ -160,7 +161,9 @@ fn check_known(option: &CopyOption<'_>, format: Format, is_from: bool) -> Result
 /// The options of a load, with the names that `bulk_load` uses.
 fn load_options<'o, 'a: 'o>(find: impl Fn(&CStr) -> Option<&'o CopyOption<'a>>) -> Result<load::Options> {
     let mut options = Map::new();
-    for (ours, name) in [(c"update_history", "update"), (c"strip_nulls", "strip-nulls")] {
+    for (ours, name) in
+        [(c"update_history", "update"), (c"skip_unchanged", "skip_unchanged"), (c"strip_nulls", "strip-nulls")]
+    {
         if let Some(option) = find(ours) {
             options.insert(name.to_owned(), flag(option)?.into());
         }

@@ -51,8 +51,13 @@ const MICROS_PER_MINUTE: i64 = 60_000_000;
 /// The name of this kind of job in the queue.
 const NAME: &str = "export";
 /// How workers run these jobs.
-pub const KIND: Kind =
-    Kind { name: NAME, run: run::run, forget: run::forget, retention_minutes: settings::export::retention_minutes };
+pub const KIND: Kind = Kind {
+    name: NAME,
+    run: run::run,
+    forget: run::forget,
+    restore: |_| (),
+    retention_minutes: settings::export::retention_minutes,
+};
 
 /// Adds an export job, which starts when the transaction commits. Returns the job's id.
 #[pg_extern(volatile, parallel_unsafe)]

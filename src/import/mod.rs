@@ -1,5 +1,8 @@
 //! `bulk_import`: loads NDJSON from many sources in the background, like Aidbox's `$import`.
 
+mod indexes;
+mod inputs;
+mod names;
 mod request;
 mod run;
 mod status;
@@ -9,6 +12,7 @@ use crate::jobs::{self, Kind, NewJob};
 use crate::settings;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
+use inputs::Inputs;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode, default};
 use request::Request;
@@ -17,8 +21,13 @@ use serde_json::{Value, json};
 /// The name of this kind of job in the queue.
 const NAME: &str = "import";
 /// How workers run these jobs.
-pub const KIND: Kind =
-    Kind { name: NAME, run: run::run, forget: |_| Ok(true), retention_minutes: settings::job_retention_minutes };
+pub const KIND: Kind = Kind {
+    name: NAME,
+    run: run::run,
+    forget: |_| Ok(true),
+    restore: indexes::restore,
+    retention_minutes: settings::job_retention_minutes,
+};
 
 /// Adds an import job, which starts when the transaction commits. Returns the job's id.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -39,12 +48,17 @@ fn bulk_import_cancel(id: Option<&str>) -> bool {
     or_raise(required(id, "id").and_then(|id| jobs::cancel(NAME, id)))
 }
 
+/// 1. check the arguments and that the transaction may write
+/// 2. add the job
+/// 3. add its inputs, and list what they mean: now, with the caller's rights
 fn import(request: Option<JsonB>, fhir: Option<bool>) -> Result<String> {
     session::prevent_if_read_only(c"bulk_import()");
     let request = Request::parse(required(request, "request")?.0, required(fhir, "fhir")?)?;
-    let inputs: Vec<Value> = request.inputs.iter().map(|input| json!(input)).collect();
     jobs::forget_expired(NAME, &request.id, settings::job_retention_minutes())?;
-    jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request), inputs: &inputs })?;
+    let mut job = jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request), inputs: &[] })?;
+    let mut inputs = Inputs::of(&mut job, request.retries, request.disable_indexes);
+    request.inputs.into_iter().try_for_each(|asked| inputs.add(asked))?;
+    inputs.finish()?;
     Ok(request.id)
 }
 

@@ -1,17 +1,20 @@
 //! Reads an import's request, the body of Aidbox's `$import`.
 
 use crate::jobs::random_id;
+use crate::load;
 use crate::store::ResourceType;
 use fhir_bulk_pg::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The most inputs of one import. The locks of tasks have 16 bits for the number of an input.
+/// The most inputs that a request names; what they mean may be more.
 const MAX_INPUTS: usize = 10_000;
 const MAX_RETRIES: u64 = 100;
 const DEFAULT_RETRIES: u64 = 2;
 const MAX_ID_BYTES: usize = 255;
+const KNOWN: &str = "id, inputFormat, contentEncoding, mode, update, skipUnchanged, onConflict, disableIndexes, \
+    allowedRetryCount and inputs";
 
 /// A checked request. The queue stores it as JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,24 +30,44 @@ pub struct Request {
     pub transaction: bool,
     /// Keep replaced versions in the history table.
     pub update: bool,
+    /// A live resource that is equal to the one that comes stays as it is.
+    #[serde(default)]
+    pub skip_unchanged: bool,
+    /// A known id is an error.
+    #[serde(default)]
+    pub refuse_known: bool,
+    /// The tables of the inputs have no secondary indexes meanwhile.
+    #[serde(default)]
+    pub disable_indexes: bool,
     /// How often to retry a source that cannot be read.
     pub retries: u32,
-    /// In order. The queue stores each with its task.
+    /// In order.
     #[serde(skip)]
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<Asked>,
 }
 
-/// A source.
+/// A source as the caller names it, or a folder, a prefix or a pattern, which mean many.
+#[derive(Debug)]
+pub struct Asked {
+    /// The type of all its lines; `None` if the caller does not say it.
+    pub resource_type: Option<String>,
+    pub url: String,
+}
+
+/// A source. The queue stores each with its task.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Input {
     /// The type of all its lines; `None` if each line names its own.
     pub resource_type: Option<String>,
     pub url: String,
+    /// The listed folder that the file must be in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
 }
 
 impl Request {
-    /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "allowedRetryCount", "inputs": [{"resourceType",
-    /// "url"}, …]}`.
+    /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "skipUnchanged", "onConflict", "disableIndexes",
+    /// "allowedRetryCount", "inputs": [{"resourceType", "url"}, …]}`.
     ///
     /// # Errors
     /// 22023 for a member that is missing, unknown or of the wrong type.
@@ -66,11 +89,11 @@ impl Request {
         one_of(&mut members, "inputFormat", &formats)?;
         let content_encoding = one_of(&mut members, "contentEncoding", &["gzip", "plain"])?;
         let transaction = one_of(&mut members, "mode", &["bulk", "transaction"])?.as_deref() == Some("transaction");
-        let update = match members.remove("update") {
-            None => false,
-            Some(Value::Bool(update)) => update,
-            Some(_) => return Err(wrong("update", "true or false")),
-        };
+        let (update, skip_unchanged) = (flag(&mut members, "update")?, flag(&mut members, "skipUnchanged")?);
+        let on_conflict = one_of(&mut members, "onConflict", &["update", "error"])?;
+        let refuse_known = on_conflict.as_deref() == Some("error");
+        load::known(refuse_known, update, skip_unchanged, ["onConflict", "update", "skipUnchanged"])?;
+        let disable_indexes = flag(&mut members, "disableIndexes")?;
         let retries = match members.remove("allowedRetryCount") {
             None => DEFAULT_RETRIES,
             Some(count) => count
@@ -82,16 +105,27 @@ impl Request {
             Some(Value::Array(inputs)) if (1..=MAX_INPUTS).contains(&inputs.len()) => inputs,
             _ => return Err(wrong("inputs", &format!("an array of 1 to {MAX_INPUTS} inputs"))),
         };
-        let inputs = inputs.into_iter().enumerate().map(|(at, input)| Input::parse(at + 1, input));
+        let inputs = inputs.into_iter().enumerate().map(|(at, input)| Asked::parse(at + 1, input));
         let inputs = inputs.collect::<Result<_>>()?;
-        nothing_else(&members, "", "id, inputFormat, contentEncoding, mode, update, allowedRetryCount and inputs")?;
+        nothing_else(&members, "", KNOWN)?;
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
-        Ok(Request { id, fhir, content_encoding, transaction, update, retries, inputs })
+        Ok(Request {
+            id,
+            fhir,
+            content_encoding,
+            transaction,
+            update,
+            skip_unchanged,
+            refuse_known,
+            disable_indexes,
+            retries,
+            inputs,
+        })
     }
 }
 
-impl Input {
-    fn parse(number: usize, input: Value) -> Result<Input> {
+impl Asked {
+    fn parse(number: usize, input: Value) -> Result<Asked> {
         let place = format!("inputs[{number}]");
         let Value::Object(mut members) = input else { return Err(wrong(&place, "an object")) };
         members.retain(|_, value| !value.is_null());
@@ -104,9 +138,8 @@ impl Input {
             Some(Value::String(url)) => url,
             _ => return Err(wrong(&format!("{place}.url"), "a string")),
         };
-        crate::source::check(&url)?;
         nothing_else(&members, &format!("{place}."), "resourceType and url")?;
-        Ok(Input { resource_type, url })
+        Ok(Asked { resource_type, url })
     }
 }
 
@@ -115,6 +148,14 @@ fn is_id(id: &str) -> bool {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     // `.` and `..` are not names in a path.
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved) && !matches!(id, "." | "..")
+}
+
+fn flag(members: &mut Map<String, Value>, name: &str) -> Result<bool> {
+    match members.remove(name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(wrong(name, "true or false")),
+    }
 }
 
 fn one_of(members: &mut Map<String, Value>, name: &str, known: &[&str]) -> Result<Option<String>> {

@@ -1,9 +1,10 @@
 //! Imports one input in a worker.
 
+use super::indexes;
 use super::request::{Input, Request, kept};
 use crate::citus;
 use crate::jobs::{Committed, Patience, Reached, Task};
-use crate::load::{Load, Options, Pace, Plan, Position};
+use crate::load::{self, Load, Options, Pace, Plan, Position};
 use crate::settings;
 use crate::source;
 use crate::store::ResourceType;
@@ -86,11 +87,17 @@ impl<'a> Import<'a> {
     }
 
     /// Imports from the last commit to the end of the input:
-    /// 1. open the source, create its table, and commit at once: until then no other session can create the table, and a
+    /// 1. drop the indexes of its table, if it shall have none
+    /// 2. open the source, create its table, and commit at once: until then no other session can create the table, and a
     ///    source may be slow
-    /// 2. store batch after batch, each in a transaction that also stores the progress. A batch also ends when a line's type
+    /// 3. store batch after batch, each in a transaction that also stores the progress. A batch also ends when a line's type
     ///    has created a table, unless the input is one transaction
     fn go_on(&mut self) -> Result<()> {
+        if self.request.disable_indexes
+            && let Some(name) = &self.input.resource_type
+        {
+            self.task.transaction(|| indexes::disable(self.task, &ResourceType::new(name)?))?;
+        }
         let mut load = self.task.transaction(|| {
             let mut load = self.open()?;
             load.pace().run_ahead(self.task.has_second_slot());
@@ -102,7 +109,7 @@ impl<'a> Import<'a> {
                 let enough = self.enough(load.progress().clone(), load.pace().clone());
                 let batch = load.batch(enough)?;
                 let stored = batch.counts.values().sum();
-                self.task.advance(&reached(&load, stored), batch.at_end)?;
+                self.task.advance(&reached(&load, stored, batch.unchanged), batch.at_end)?;
                 Ok((load, batch, stored))
             })?;
             load = next;
@@ -119,11 +126,13 @@ impl<'a> Import<'a> {
     /// Opens the source after the lines that are committed.
     fn open(&self) -> Result<Load> {
         let resource_type = self.input.resource_type.as_deref().map(ResourceType::new).transpose()?;
-        let options = Options { update: self.request.update, ..Options::default() };
+        let Request { update, skip_unchanged, refuse_known, .. } = self.request;
+        let known = load::known(refuse_known, update, skip_unchanged, ["onConflict", "update", "skipUnchanged"])?;
+        let options = Options { known, ..Options::default() };
         let (fhir, retries) = (self.request.fhir, self.request.retries);
         let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
         let start = Position { lines, bytes, checksum };
-        let source = source::open(&self.input.url, retries)?;
+        let source = source::open_listed(&self.input.url, self.input.within.as_deref(), retries)?;
         Load::start(source, Plan { resource_type, table: None, fhir, options, mistaken: None, start })
     }
 
@@ -145,10 +154,11 @@ impl<'a> Import<'a> {
     }
 }
 
-fn reached(load: &Load, stored: u64) -> Reached {
+fn reached(load: &Load, stored: u64, unchanged: u64) -> Reached {
     let (position, source) = (load.position(), load.progress());
     Reached {
         stored,
+        unchanged,
         lines: position.lines,
         stream_bytes: position.bytes,
         stream_checksum: position.checksum,

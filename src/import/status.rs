@@ -1,7 +1,7 @@
 //! The status of an import, as Aidbox's `BulkImportStatus`.
 
 use super::request::{Input, Request, kept};
-use crate::jobs::{Job, TaskState};
+use crate::jobs::{Job, Sums, TaskState};
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::session;
 use serde_json::{Value, json};
@@ -20,15 +20,25 @@ pub fn of(id: &str, job: Job) -> Value {
     });
     match job.ended_at {
         Some(at) => status["time"]["end"] = time(at).into(),
-        None => status["progress"] = progress(&job.tasks),
+        None => status["progress"] = progress(&job.sums),
     }
-    status["inputs"] = job.tasks.into_iter().map(input).collect();
+    if request.skip_unchanged {
+        status["unchanged"] = job.sums.unchanged.into();
+    }
+    if !job.indexes.is_empty() {
+        status["disabledIndexes"] = job.indexes.into();
+    }
+    status["inputsTotal"] = job.sums.tasks.into();
+    status["inputs"] = job.tasks.into_iter().map(|task| input(task, request.skip_unchanged)).collect();
     status
 }
 
-fn input(task: TaskState) -> Value {
-    let Input { resource_type, url } = kept(task.input);
+fn input(task: TaskState, compares: bool) -> Value {
+    let Input { resource_type, url, .. } = kept(task.input);
     let mut input = json!({"url": url, "status": task.status, "total": task.total});
+    if compares {
+        input["unchanged"] = task.unchanged.into();
+    }
     if let Some(resource_type) = resource_type {
         input["resourceType"] = resource_type.into();
     }
@@ -44,18 +54,14 @@ fn input(task: TaskState) -> Value {
 }
 
 /// The bytes read of all sources, and the rate since the first one started.
-fn progress(tasks: &[TaskState]) -> Value {
-    let read: u64 = tasks.iter().map(|task| task.read_bytes).sum();
-    let all: Option<u64> = tasks.iter().map(|task| task.all_bytes).sum();
-    let begun = tasks.iter().filter_map(|task| task.started_at).min();
-    let seconds = begun.map_or(0.0, |begun| (session::clock() - begun) as f64 / 1e6);
-    let resources: u64 = tasks.iter().map(|task| task.seen).sum();
-    let mut progress = json!({"bytesRead": read});
-    if let Some(all) = all {
+fn progress(sums: &Sums) -> Value {
+    let seconds = sums.started_at.map_or(0.0, |begun| (session::clock() - begun) as f64 / 1e6);
+    let mut progress = json!({"bytesRead": sums.read_bytes});
+    if let Some(all) = sums.all_bytes {
         progress["bytesTotal"] = all.into();
     }
     if seconds > 0.0 {
-        progress["resourcesPerSecond"] = ((resources as f64 / seconds).round() as u64).into();
+        progress["resourcesPerSecond"] = ((sums.seen as f64 / seconds).round() as u64).into();
     }
     progress
 }

@@ -1,8 +1,8 @@
 //! Background jobs: a role adds them, background workers run them. If a worker ends early, the next one continues from the
 //! last commit.
 //!
-//! A job is a row of `bulk_job` with one row of `bulk_job_task` per input. [`add`] inserts them in the caller's transaction
-//! and starts workers when it commits. There are `fhir_bulk.import_workers` slots; a worker ([`work`]) holds one and takes
+//! A job is a row of `bulk_job` with one row of `bulk_job_task` per input. [`add`] and [`Added::add`] insert them in the
+//! caller's transaction and start workers when it commits. There are `fhir_bulk.import_workers` slots; a worker ([`work`]) holds one and takes
 //! open tasks in order. It holds a lock on its task, which ends with the process. If no process holds the lock of an active
 //! task, its worker has died, and the next worker continues the task.
 //!
@@ -18,24 +18,55 @@ mod task;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use own_jobs::{cancel, check_limit, find, forget_expired, input};
+pub use own_jobs::{check_limit, find, forget_expired, input};
 pub use patience::Patience;
-pub use rows::{Committed, Job, NewJob, Reached, TaskState};
+pub use rows::{Committed, DroppedIndex, Job, NewJob, Reached, Sums, TaskState};
 pub use task::Task;
 pub use worker::{Kind, start_worker, wake, work};
 
 use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::spi;
 use pgrx::prelude::*;
+use serde_json::Value;
 
 /// Adds a job for the current role. It starts after the commit, when a worker is free.
 ///
 /// # Errors
 /// 42710 if the role already has a job with this id.
-pub fn add(job: &NewJob<'_>) -> Result<()> {
-    own_jobs::add(job)?;
+pub fn add(job: &NewJob<'_>) -> Result<Added> {
+    let number = own_jobs::add(job)?;
     worker::wake_at_commit(job.inputs.len());
-    Ok(())
+    Ok(Added { number, tasks: job.inputs.len() as i32 })
+}
+
+/// A job that was just added, in the same transaction.
+pub struct Added {
+    number: i64,
+    tasks: i32,
+}
+
+impl Added {
+    /// Adds a task for each of more inputs.
+    pub fn add(&mut self, inputs: &[Value]) {
+        if !inputs.is_empty() {
+            own_jobs::add_tasks(self.number, self.tasks + 1, inputs);
+            self.tasks += inputs.len() as i32;
+            worker::wake_at_commit(inputs.len());
+        }
+    }
+}
+
+/// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. Soon after a
+/// worker makes the indexes again that it has dropped. False when there is none that is still active.
+///
+/// # Errors
+/// 22023 if `request.jwt.claims` cannot be read: then the owner of the jobs is not known.
+pub fn cancel(kind: &str, id: &str) -> Result<bool> {
+    let cancelled = own_jobs::cancel(kind, id)?;
+    if cancelled.lacks_indexes {
+        worker::wake_at_commit(1);
+    }
+    Ok(cancelled.jobs > 0)
 }
 
 /// Discards an ended job of the current role: its status becomes cancelled, and a worker removes its results soon after the

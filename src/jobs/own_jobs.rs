@@ -11,6 +11,9 @@ use fhir_bulk_pg::{guc, session, transaction, worker};
 use pgrx::PgSqlErrorCode;
 use serde_json::Value;
 
+/// How many tasks of a job are shown at once, so that its status stays readable.
+const SHOWN_TASKS: i32 = 1000;
+
 /// The current token's `sub`, when the session has claims (`request.jwt.claims`) with one.
 ///
 /// # Errors
@@ -31,11 +34,11 @@ pub fn subject() -> Result<Option<String>> {
     }
 }
 
-/// Adds a job of the current role.
+/// Adds a job of the current role. Returns its number.
 ///
 /// # Errors
 /// 42710 when the role has a job of that id.
-pub fn add(job: &NewJob<'_>) -> Result<()> {
+pub fn add(job: &NewJob<'_>) -> Result<i64> {
     let (role, subject) = (session::role(), subject()?);
     let settings = caller::settings();
     let queue = Queue::of(extension::this_extension());
@@ -50,12 +53,22 @@ pub fn add(job: &NewJob<'_>) -> Result<()> {
             Parameter::string(&Value::Array(job.inputs.to_vec()).to_string()),
         ]
     });
-    if added.is_empty() {
+    added.first().copied().ok_or_else(|| {
         let message = format!("there is a bulk {} \"{}\" already", job.kind, job.id);
-        return Err(Error::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
-            .hint("Choose another id, or leave it out and one is made."));
-    }
-    Ok(())
+        Error::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
+            .hint("Choose another id, or leave it out and one is made.")
+    })
+}
+
+/// Adds tasks to a job, the first of them with a number.
+pub fn add_tasks(job: i64, first: i32, inputs: &[Value]) {
+    Queue::of(extension::this_extension()).call("add_tasks($1, $2, $3::jsonb)", || {
+        vec![
+            Parameter::int8(job),
+            Parameter::int4(first),
+            Parameter::string(&Value::Array(inputs.to_vec()).to_string()),
+        ]
+    });
 }
 
 /// Sees that the current role, and its token's `sub`, has fewer than `most` unfinished jobs of a kind; for 0, any number.
@@ -88,7 +101,9 @@ pub fn check_limit(kind: &str, most: u32) -> Result<()> {
 /// # Errors
 /// Those of [`subject`].
 pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
-    let found = Queue::of(extension::this_extension()).rows("find_job($1, $2, $3, $4)", own(kind, id)?);
+    let own = own(kind, id)?;
+    let parameters = || own().into_iter().chain([Parameter::int4(SHOWN_TASKS)]).collect();
+    let found = Queue::of(extension::this_extension()).rows("find_job($1, $2, $3, $4, $5)", parameters);
     Ok(found.into_iter().next())
 }
 
@@ -98,14 +113,21 @@ pub fn input(kind: &str, id: &str) -> Option<Value> {
     Queue::of(extension::this_extension()).rows("first_input($1, $2)", parameters).into_iter().next()
 }
 
-/// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. False when
-/// there is none that is still active.
+/// What [`cancel`] has ended.
+pub struct Cancelled {
+    pub jobs: usize,
+    /// Whether indexes have to be made again.
+    pub lacks_indexes: bool,
+}
+
+/// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is.
 ///
 /// # Errors
 /// Those of [`subject`].
-pub fn cancel(kind: &str, id: &str) -> Result<bool> {
+pub fn cancel(kind: &str, id: &str) -> Result<Cancelled> {
     let queue = Queue::of(extension::this_extension());
     let cancelled: Vec<i64> = queue.rows("cancel_jobs($1, $2, $3, $4)", own(kind, id)?);
+    let mut lacks_indexes = false;
     for number in &cancelled {
         let tasks: Vec<CancelledTask> = queue.rows("cancel_tasks($1)", || vec![Parameter::int8(*number)]);
         for task in tasks {
@@ -117,8 +139,10 @@ pub fn cancel(kind: &str, id: &str) -> Result<bool> {
                 }
             });
         }
+        let lacks: Vec<bool> = queue.rows("lacks_indexes($1)", || vec![Parameter::int8(*number)]);
+        lacks_indexes |= lacks == [true];
     }
-    Ok(!cancelled.is_empty())
+    Ok(Cancelled { jobs: cancelled.len(), lacks_indexes })
 }
 
 /// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is a worker's to remove.

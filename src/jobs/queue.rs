@@ -1,6 +1,6 @@
 //! The tables of jobs and their tasks as workers use them. What is said to them stands in `sql/queue.sql`.
 
-use super::rows::{Committed, EndedTask, ExpiredJob, OpenTask, Reached, TaskRow};
+use super::rows::{Committed, DroppedIndex, EndedTask, ExpiredJob, OpenTask, Reached, TaskRow};
 use crate::extension::Extension;
 use crate::own_tables;
 use crate::settings;
@@ -52,9 +52,9 @@ impl Queue {
 
     /// The lock that whoever works on a task holds.
     pub fn task_lock(&self, (job, number): (i64, i32)) -> Key {
-        // Numbers are random: two rarely share their lower half, and then their tasks only wait for each other. Inputs are
-        // limited to less than 2¹⁶.
-        Key { class: self.extension, object: job as u32, part: number as u16 }
+        // Numbers of jobs are random: two rarely share their lower half, and then their tasks only wait for each other. The
+        // same goes for what a number of a task has beyond 16 bits.
+        Key { class: self.extension, object: (job as u32) ^ (number as u32 >> 16), part: number as u16 }
     }
 
     /// The lock that whoever adds a job to a limited number of them holds.
@@ -63,6 +63,36 @@ impl Queue {
         let mut hasher = DefaultHasher::new();
         (role.to_u32(), subject.unwrap_or_default()).hash(&mut hasher);
         Key { class: self.extension, object: hasher.finish() as u32, part: u16::MAX }
+    }
+
+    /// The lock that whoever makes an index holds.
+    pub fn index_lock(&self, number: i64) -> Key {
+        // Inputs are rarely so many, and then a worker only passes the index over.
+        Key { class: self.extension, object: number as u32, part: u16::MAX - 1 }
+    }
+
+    /// Indexes that are to be made again, and that nobody makes.
+    pub fn free_indexes(&self) -> Vec<i64> {
+        let mut ready: Vec<i64> = self.rows("ready_indexes()", Vec::new);
+        ready.retain(|number| self.index_lock(*number).is_free());
+        ready
+    }
+
+    /// Begins to make an index, whose lock the caller holds; `None` when it is made by now.
+    pub fn begin_index(&self, number: i64) -> Option<DroppedIndex> {
+        self.rows("begin_index($1)", || vec![Parameter::int8(number)]).into_iter().next()
+    }
+
+    /// An index is made, in the current transaction.
+    pub fn forget_index(&self, number: i64) {
+        self.call("forget_index($1)", || vec![Parameter::int8(number)]);
+    }
+
+    /// Notes why an index could not be made, `for_good` that it would be the same the next time.
+    pub fn fail_index(&self, number: i64, error: &str, for_good: bool) {
+        self.call("fail_index($1, $2, $3)", || {
+            vec![Parameter::int8(number), Parameter::string(error), Parameter::boolean(for_good)]
+        });
     }
 
     /// Deletes the jobs of the database that was the template of this one. What they left outside of it is the other's.
@@ -91,11 +121,12 @@ impl Queue {
     /// Notes what the current transaction adds to a task, `at_end` that it is the last; false when the task was
     /// cancelled meanwhile.
     pub fn advance(&self, task: (i64, i32), reached: &Reached, at_end: bool) -> bool {
-        let Reached { stored, lines, stream_bytes, stream_checksum, read_bytes, all_bytes } = *reached;
+        let Reached { stored, unchanged, lines, stream_bytes, stream_checksum, read_bytes, all_bytes } = *reached;
         let count = |count: u64| Parameter::int8(count as i64);
-        self.is_done("advance_task($1, $2, $3, $4, $5, $6, $7, $8, $9)", || {
+        self.is_done("advance_task($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", || {
             let more = [
                 count(stored),
+                count(unchanged),
                 count(lines),
                 count(stream_bytes),
                 count(stream_checksum.into()),

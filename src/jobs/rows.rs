@@ -11,7 +11,7 @@ pub struct NewJob<'a> {
     pub id: &'a str,
     /// The caller's request.
     pub request: &'a Value,
-    /// The input of each task. Tasks are numbered from 1 in this order.
+    /// The input of each task that it has at first. Tasks are numbered from 1 in this order.
     pub inputs: &'a [Value],
 }
 
@@ -25,8 +25,29 @@ pub struct Job {
     /// In microseconds since 2000-01-01T00:00:00Z, like all times here.
     pub created_at: i64,
     pub ended_at: Option<i64>,
-    /// In order.
+    /// In order. If there are many, only some: first those that failed, then those at work.
     pub tasks: Vec<TaskState>,
+    /// Those of all tasks.
+    pub sums: Sums,
+    /// The indexes that it has dropped, and that are not made again yet: `{"table", "name"}`, and `error` if one cannot be.
+    #[serde(default)]
+    pub indexes: Vec<Value>,
+}
+
+/// Sums over the tasks of a job.
+#[derive(Deserialize)]
+pub struct Sums {
+    /// How many there are.
+    pub tasks: u64,
+    /// See [`TaskState`].
+    pub unchanged: u64,
+    pub seen: u64,
+    /// Bytes of the inputs read so far, compressed bytes if they are compressed.
+    pub read_bytes: u64,
+    /// `None` if it is not known of all tasks.
+    pub all_bytes: Option<u64>,
+    /// When the first one was started.
+    pub started_at: Option<i64>,
 }
 
 /// The state of a task.
@@ -37,17 +58,30 @@ pub struct TaskState {
     pub status: String,
     /// Resources that are committed.
     pub total: u64,
+    /// How many of them were there already as they are.
+    pub unchanged: u64,
     /// Resources so far, with those of the worker's current transaction.
     pub seen: u64,
-    /// Bytes of the input read so far, compressed bytes if it is compressed.
-    pub read_bytes: u64,
-    pub all_bytes: Option<u64>,
     pub started_at: Option<i64>,
     pub changed_at: Option<i64>,
     pub ended_at: Option<i64>,
     pub error: Option<String>,
     /// What [`Task::finish`](super::Task::finish) has stored.
     pub result: Option<Value>,
+}
+
+/// An index that a job has dropped, and what makes it again.
+#[derive(Deserialize)]
+pub struct DroppedIndex {
+    pub number: i64,
+    /// The [`Kind`](super::Kind) of that job, and the OID of its role.
+    pub kind: String,
+    pub role: u32,
+    /// The table's OID.
+    pub relation: u32,
+    pub name: String,
+    pub statements: Vec<String>,
+    pub tablespace: String,
 }
 
 /// A task that is not over.
@@ -123,6 +157,8 @@ pub struct ExpiredJob {
 pub struct Reached {
     /// Resources that the transaction adds.
     pub stored: u64,
+    /// How many of them were there already as they are.
+    pub unchanged: u64,
     /// Lines and bytes of the decompressed input that are stored, and the checksum of these bytes.
     pub lines: u64,
     pub stream_bytes: u64,

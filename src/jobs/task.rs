@@ -8,6 +8,7 @@ use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::progress::{self, Copying, Work};
 use fhir_bulk_pg::session::{self, Identity};
+use fhir_bulk_pg::spi::Parameter;
 use fhir_bulk_pg::{transaction, worker};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde_json::Value;
@@ -117,6 +118,44 @@ impl Task {
     /// As for [`Task::advance`].
     pub fn finish(&self, total: u64, result: &Value) -> Result<()> {
         self.unless_cancelled(self.queue().is_some_and(|queue| queue.finish(self.key(), total, result)))
+    }
+
+    /// Whether the job keeps a table without its indexes already.
+    ///
+    /// # Errors
+    /// As for [`Task::advance`].
+    pub fn holds_indexes(&self, table: pg_sys::Oid) -> Result<bool> {
+        let queue = self.queue();
+        self.unless_cancelled(queue.is_some())?;
+        let held = |queue: Queue| -> Vec<bool> { queue.rows("holds_indexes($1, $2)", || self.and_table(table)) };
+        Ok(queue.map(held).is_some_and(|held| !held.is_empty()))
+    }
+
+    /// Notes in the current transaction that the job keeps a table without its indexes until it ends.
+    pub fn hold_indexes(&self, table: pg_sys::Oid) {
+        if let Some(queue) = self.queue() {
+            queue.call("hold_indexes($1, $2)", || self.and_table(table));
+        }
+    }
+
+    /// Notes what makes an index of a table again that the current transaction drops.
+    pub fn note_dropped(&self, table: pg_sys::Oid, name: &str, statements: &[String], tablespace: &str) {
+        if let Some(queue) = self.queue() {
+            queue.call("add_dropped_index($1, $2, $3, $4, $5::jsonb, $6)", || {
+                vec![
+                    Parameter::string(&self.row.kind),
+                    Parameter::oid(self.role()),
+                    Parameter::oid(table),
+                    Parameter::string(name),
+                    Parameter::string(&Value::from(statements.to_vec()).to_string()),
+                    Parameter::string(tablespace),
+                ]
+            });
+        }
+    }
+
+    fn and_table(&self, table: pg_sys::Oid) -> Vec<Parameter> {
+        vec![Parameter::int8(self.row.job), Parameter::oid(table)]
     }
 
     fn unless_cancelled(&self, noted: bool) -> Result<()> {

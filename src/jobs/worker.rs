@@ -1,6 +1,7 @@
 //! The background worker that runs jobs, and the code that starts it.
 
 use super::queue::{Queue, Which};
+use super::rows::DroppedIndex;
 use super::task::Task;
 use crate::extension::{self, Extension};
 use fhir_bulk_pg::error::{Error, Result};
@@ -22,6 +23,8 @@ pub struct Kind {
     /// when the job expires. It may wait. It may be called again for the same input, even after it succeeded. Returns false
     /// if it should be tried later.
     pub forget: fn(&Value) -> Result<bool>,
+    /// Makes an index again that a job has dropped, in a transaction, as the role that it chooses. PostgreSQL raises its errors.
+    pub restore: fn(&DroppedIndex),
     /// How long jobs are kept after they end.
     pub retention_minutes: fn() -> i32,
 }
@@ -70,7 +73,8 @@ fn start_missing(queue: &Queue) {
     let free = queue.slots().filter(|slot| slot.is_free()).count();
     if free > 0 {
         let tidies = queue.has_open_ends() || !queue.left_behind().is_empty();
-        start(queue.free_tasks(Which::Any).len().max(usize::from(tidies)).min(free));
+        let work = queue.free_tasks(Which::Any).len() + queue.free_indexes().len();
+        start(work.max(usize::from(tidies)).min(free));
     }
 }
 
@@ -94,8 +98,8 @@ pub(super) fn start_one(database: pg_sys::Oid) -> bool {
 
 /// The main function of a worker:
 /// 1. take a slot, or end if there is none; delete jobs that belong to another database
-/// 2. take the first task without a worker, run it, clean up the session, and remove expired jobs and leftovers; repeat
-///    until there is no task
+/// 2. make an index again that no job needs to be without, or take the first task without a worker, run it, and clean up
+///    the session; remove expired jobs and leftovers; repeat until there is no task
 /// 3. release the slot; go on with 1 if a task has been added since the last look
 /// 4. run a task that ended its earlier workers, if no other worker runs; then go on with 1
 pub fn work(database: pg_sys::Oid, kinds: &[Kind]) {
@@ -111,6 +115,10 @@ fn work_in_a_slot(kinds: &[Kind]) -> Option<bool> {
     let Some(slot) = in_queue(|queue| queue.slots().find(|slot| slot.try_take()))? else { return Some(false) };
     in_queue(Queue::forget_others)?;
     loop {
+        if make_index(slot, kinds)? {
+            tidy(kinds)?;
+            continue;
+        }
         let task = in_queue(|queue| take_task(queue, &[slot], Which::Harmless))?;
         task.as_ref().map_or(Some(()), |task| run(task, kinds))?;
         tidy(kinds)?;
@@ -200,6 +208,56 @@ fn take_task(queue: &Queue, slots: &[Key], which: Which) -> Option<Task> {
     // If the server could start only one worker, that worker now starts the others.
     start_missing(queue);
     Some(task)
+}
+
+/// Makes one of the indexes again that jobs have dropped, if there is one to be made. Returns whether it has tried.
+fn make_index(slot: Key, kinds: &[Kind]) -> Option<bool> {
+    let begun = in_queue(|queue| {
+        if !slot.keep() {
+            return None;
+        }
+        queue.free_indexes().into_iter().find_map(|number| {
+            let lock = queue.index_lock(number);
+            if !lock.try_take() {
+                return None;
+            }
+            let index = queue.begin_index(number);
+            if index.is_none() {
+                lock.release();
+            }
+            index.map(|index| (lock, index))
+        })
+    })?;
+    let Some((lock, index)) = begun else { return Some(false) };
+    worker::report(Some(&format!("fhir_bulk {} makes index \"{}\" again", index.kind, index.name)));
+    // Others make the other indexes of the table.
+    in_queue(start_missing)?;
+    let made = transaction::run(|| {
+        if let Some(kind) = kinds.iter().find(|kind| kind.name == index.kind) {
+            (kind.restore)(&index);
+        }
+        if let Some(extension) = extension::find_this_extension() {
+            Queue::of(extension).forget_index(index.number);
+        }
+        Ok::<_, Error>(())
+    });
+    worker::report(None);
+    if let Err(error) = made {
+        worker::log(&format!(
+            "fhir_bulk {} could not make index \"{}\" again: {}",
+            index.kind,
+            index.name,
+            error.message()
+        ));
+        // Deadlocks, a lack of resources, locks, interrupts, errors of the system may pass.
+        let may_pass = ["40", "53", "55", "57", "58"].iter().any(|class| error.sqlstate().starts_with(class));
+        in_queue(|queue| queue.fail_index(index.number, error.message(), !may_pass))?;
+        if may_pass {
+            worker::wait(LOOK_EVERY);
+        }
+    }
+    lock.release();
+    Some(true)
 }
 
 /// Runs a task to its end. `None` if this process cannot run another one.

@@ -6,8 +6,8 @@ mod rejects;
 mod run;
 mod tables;
 
-pub use options::{OnError, Options};
-pub use run::{Load, Pace, Plan, Position};
+pub use options::{OnError, Options, known};
+pub use run::{Batch, Load, Pace, Plan, Position};
 
 use crate::arguments::required;
 use crate::source;
@@ -20,7 +20,8 @@ use pgrx::{JsonB, PgSqlErrorCode, default};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Loads a source. Returns `{"total": n}` or the count of each type; with `on_error` "skip" also the number of `errors`.
+/// Loads a source. Returns `{"total": n}` or the count of each type; with `skip_unchanged` also how many were `unchanged`,
+/// with `on_error` "skip" the number of `errors`.
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_load(
     source: Option<&str>,
@@ -48,10 +49,11 @@ fn load(
 
     // No retries: the caller waits for the result, and can call again.
     let source = source::open(url, 0)?;
+    let compares = options.known.skips_unchanged();
     let plan = Plan { resource_type, table: None, fhir, options, mistaken: None, start: Position::default() };
     let mut load = Load::start(source, plan)?;
-    let counts = load.batch(|_, _| false)?.counts;
-    Ok(answer(&counts, typed, load.finish()))
+    let Batch { counts, unchanged, .. } = load.batch(|_, _| false)?;
+    Ok(answer(&counts, typed, compares.then_some(unchanged), load.finish()))
 }
 
 /// A function of 0.1.0: its install script, from which upgrades start, needs it in the library.
@@ -62,15 +64,18 @@ fn bulk_load_stage(_piece: Option<&[u8]>) -> i64 {
         .raise()
 }
 
-/// The result of a load: `{"total": n}` or the count of each type, and `errors` if lines may be skipped.
-pub fn answer(counts: &BTreeMap<String, u64>, typed: bool, errors: Option<u64>) -> Value {
+/// The result of a load: `{"total": n}` or the count of each type, `unchanged` if resources are compared, and `errors` if
+/// lines may be skipped.
+pub fn answer(counts: &BTreeMap<String, u64>, typed: bool, unchanged: Option<u64>, errors: Option<u64>) -> Value {
     let mut answer = if typed {
         json!({"total": counts.values().sum::<u64>()})
     } else {
         Value::Object(counts.iter().map(|(name, count)| (name.clone(), (*count).into())).collect::<Map<_, _>>())
     };
-    if let Some(errors) = errors {
-        answer["errors"] = errors.into();
+    for (name, count) in [("unchanged", unchanged), ("errors", errors)] {
+        if let Some(count) = count {
+            answer[name] = count.into();
+        }
     }
     answer
 }

@@ -1,10 +1,11 @@
 //! Reads the argument `options` of a load.
 
 use crate::arguments::{self, wrong};
+use crate::store::Known;
 use fhir_bulk_pg::error::{Error, Result};
 use serde_json::Value;
 
-const KNOWN: &str = "update, strip-nulls, merge, on_error, max_errors";
+const KNOWN: &str = "update, skip_unchanged, on_conflict, strip-nulls, merge, on_error, max_errors";
 
 /// What to do with a line that cannot be loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub enum OnError {
 /// Checked options.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Keep replaced versions in the history table.
-    pub update: bool,
+    /// What becomes of a resource whose id comes again.
+    pub known: Known,
     /// Leave out object members that are null, at any depth.
     pub strip_nulls: bool,
     /// JSON text of members, without the braces, that every resource gets at its top; empty for none.
@@ -30,13 +31,19 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads `{"update": …, "strip-nulls": …, "merge": {…}, "on_error": …, "max_errors": …}`.
+    /// Reads `{"update": …, "skip_unchanged": …, "on_conflict": …, "strip-nulls": …, "merge": {…}, "on_error": …, "max_errors": …}`.
     ///
     /// # Errors
     /// 22023 for an option that is unknown or has a wrong value.
     pub fn parse(options: Value) -> Result<Options> {
         let mut options = arguments::Options::new(options)?;
-        let update = options.flag("update")?;
+        let (keep_history, skip_unchanged) = (options.flag("update")?, options.flag("skip_unchanged")?);
+        let refuse = match options.string("on_conflict")?.as_deref() {
+            None | Some("update") => false,
+            Some("error") => true,
+            Some(_) => return Err(wrong("on_conflict", "\"update\" or \"error\"")),
+        };
+        let known = known(refuse, keep_history, skip_unchanged, ["on_conflict", "update", "skip_unchanged"])?;
         let strip_nulls = options.flag("strip-nulls")?;
         let merge = merge(options.take("merge"))?;
         let max_errors = match options.take("max_errors") {
@@ -53,7 +60,24 @@ impl Options {
             return Err(Error::invalid_argument("option max_errors needs on_error \"skip\""));
         }
         options.end("a load", KNOWN)?;
-        Ok(Options { update, strip_nulls, merge, on_error })
+        Ok(Options { known, strip_nulls, merge, on_error })
+    }
+}
+
+/// What becomes of known ids, by three options with these names.
+///
+/// # Errors
+/// 22023 if an id cannot be both refused and replaced.
+pub fn known(refuse: bool, keep_history: bool, skip_unchanged: bool, names: [&str; 3]) -> Result<Known> {
+    let [conflict, update, skip] = names;
+    match (refuse, keep_history, skip_unchanged) {
+        (false, ..) => Ok(Known::Replace { keep_history, skip_unchanged }),
+        (true, false, false) => Ok(Known::Refuse),
+        (true, keeps, _) => {
+            let other = if keeps { update } else { skip };
+            Err(Error::invalid_argument(format!("{conflict} \"error\" does not go with {other}"))
+                .hint("A known id that is an error is not replaced."))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::rejects::Rejects;
 use super::tables::Tables;
 use crate::settings;
 use crate::source::{Arriving, Bytes, Piece, Progress, Source};
-use crate::store::{ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
+use crate::store::{Known, ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::resource::Encoder;
 use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Row};
@@ -54,7 +54,7 @@ pub struct Load {
     resource_type: Option<ResourceType>,
     table: Option<ResourceTable>,
     mistaken: Option<Mistaken>,
-    keep_history: bool,
+    rule: Known,
     start: Position,
     /// How many tables the load has created so far.
     created: usize,
@@ -65,6 +65,8 @@ pub struct Load {
 pub struct Batch {
     /// How many lines of each type the batch has stored.
     pub counts: BTreeMap<String, u64>,
+    /// How many of them wrote nothing, because the tables had them as they are.
+    pub unchanged: u64,
     /// There are no more lines.
     pub at_end: bool,
 }
@@ -80,7 +82,7 @@ impl Load {
             OnError::Abort => None,
             OnError::Skip { max_errors } => Some(Rejects::new(&name, max_errors)),
         };
-        let (start, keep_history) = (plan.start, plan.options.update);
+        let (start, rule) = (plan.start, plan.options.known);
         let (resource_type, table, mistaken) = (plan.resource_type.clone(), plan.table.clone(), plan.mistaken);
         let (source, arriving) = match bytes {
             Bytes::Anywhere(source) => (source, None),
@@ -105,7 +107,7 @@ impl Load {
             resource_type,
             table,
             mistaken,
-            keep_history,
+            rule,
             start,
             created: 0,
             rejects,
@@ -154,7 +156,7 @@ impl Load {
     /// the source; 55000 if the source has changed before `start`. PostgreSQL's own errors (42501, 23…) are raised.
     pub fn batch(&mut self, mut enough: impl FnMut(u64, bool) -> bool) -> Result<Batch> {
         let stamp = Stamp { txid: next_txid(self.table.as_ref())?, ts: session::transaction_start() };
-        let mut tables = Tables::new(stamp, self.keep_history, self.created, self.table.clone());
+        let mut tables = Tables::new(stamp, self.rule, self.created, self.table.clone());
         if let Some(expected) = &self.resource_type {
             tables.open(expected, true)?;
         }
@@ -169,7 +171,8 @@ impl Load {
             taken += 1;
         };
         self.created = tables.created();
-        Ok(Batch { counts: tables.finish(), at_end })
+        let (counts, unchanged) = tables.finish();
+        Ok(Batch { counts, unchanged, at_end })
     }
 
     /// Writes the rejected lines that are still buffered. Returns how many there were; `None` if `on_error` is not "skip".

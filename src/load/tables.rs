@@ -1,7 +1,7 @@
 //! The resource tables that a load writes: opens them, and creates those that do not exist.
 
 use crate::settings;
-use crate::store::{ResourceTable, ResourceType, Stamp, TableWriter, unknown};
+use crate::store::{Known, ResourceTable, ResourceType, Stamp, Stored, TableWriter, unknown};
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
@@ -12,8 +12,10 @@ pub struct Tables {
     writers: BTreeMap<String, (String, TableWriter)>,
     /// Stored lines by type. The lines of an open writer are counted when it finishes.
     counts: BTreeMap<String, u64>,
+    /// How many of them the tables had as they are.
+    unchanged: u64,
     stamp: Stamp,
-    keep_history: bool,
+    rule: Known,
     /// The only table that lines may go to, if there is one.
     only: Option<ResourceTable>,
     /// How many tables the load has created, in this batch and earlier ones, for types that only lines name.
@@ -28,17 +30,19 @@ pub struct Tables {
 
 impl Tables {
     /// The tables of a batch. Earlier batches of the load have created `created` tables.
-    pub fn new(stamp: Stamp, keep_history: bool, created: usize, only: Option<ResourceTable>) -> Tables {
+    pub fn new(stamp: Stamp, rule: Known, created: usize, only: Option<ResourceTable>) -> Tables {
         let (writers, counts) = (BTreeMap::new(), BTreeMap::new());
         Tables {
             writers,
             counts,
+            unchanged: 0,
             stamp,
-            keep_history,
+            rule,
             only,
             created,
             created_before: created,
-            keys_may_wait: true,
+            // Only a key tells which ids are known.
+            keys_may_wait: rule != Known::Refuse,
             last: None,
         }
     }
@@ -103,7 +107,7 @@ impl Tables {
                 (made.ok_or_else(|| unknown(resource_type.as_str()))?, keys)
             }
         };
-        let writer = TableWriter::open(&table, resource_type, self.stamp, self.keep_history, keys)?;
+        let writer = TableWriter::open(&table, resource_type, self.stamp, self.rule, keys)?;
         if self.keys_may_wait && writer.runs_others_code() {
             self.keys_may_wait = false;
             let lacking = self.writers.extract_if(.., |_, (_, writer)| writer.lacks_keys());
@@ -132,8 +136,9 @@ impl Tables {
         .hint("COPY bulk_resource FROM takes resources of any type to their tables."))
     }
 
-    fn count(&mut self, resource_type: String, lines: u64) {
-        *self.counts.entry(resource_type).or_default() += lines;
+    fn count(&mut self, resource_type: String, stored: Stored) {
+        *self.counts.entry(resource_type).or_default() += stored.lines;
+        self.unchanged += stored.unchanged;
     }
 
     fn count_new(&mut self, resource_type: &ResourceType) -> Result<()> {
@@ -152,11 +157,12 @@ impl Tables {
         Ok(())
     }
 
-    /// Writes the rows that are still buffered. Returns how many lines of each type are stored.
-    pub fn finish(mut self) -> BTreeMap<String, u64> {
+    /// Writes the rows that are still buffered. Returns how many lines of each type are stored, and how many of them the
+    /// tables had as they are.
+    pub fn finish(mut self) -> (BTreeMap<String, u64>, u64) {
         for (resource_type, writer) in std::mem::take(&mut self.writers).into_values() {
             self.count(resource_type, writer.finish());
         }
-        self.counts
+        (self.counts, self.unchanged)
     }
 }

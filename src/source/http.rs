@@ -25,16 +25,20 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
 
 /// Starts to download `origin` if `policy` allows it.
 pub fn start(name: String, origin: Origin, policy: Policy, retries: u32) -> Result<Source> {
-    let limits =
-        Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS, retries };
-    let client = Client::new(policy, limits, settings::authorities()?);
-    let download = Download::start(origin, client).map_err(|error| {
+    let download = Download::start(origin, client(policy, retries)?).map_err(|error| {
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;
     let progress = Progress::default();
     let body = Body { download, at_end: false, progress: progress.clone() };
     let bytes = Bytes::Anywhere(feed::Source::Blocks(Box::new(body)));
     Ok(Source { name, bytes, progress })
+}
+
+/// A client with the limits of the settings.
+pub fn client(policy: Policy, retries: u32) -> Result<Client> {
+    let limits =
+        Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS, retries };
+    Ok(Client::new(policy, limits, settings::authorities()?))
 }
 
 /// Makes a PostgreSQL error of a download's error.

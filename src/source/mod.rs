@@ -3,16 +3,21 @@
 pub mod client;
 pub mod file;
 mod http;
+mod listing;
 mod opened;
+mod pattern;
 pub mod program;
 mod s3;
+mod scheme;
+mod walk;
 
+pub use listing::Listing;
 pub use opened::{Arriving, Bytes, Piece, Progress, Source};
 
 use fhir_bulk_pg::client::Broken;
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_transfer::TransferError;
-use opened::shown;
+use scheme::{Scheme, scheme};
 use std::io;
 
 /// Opens a source for the current role. Failures that may be temporary (no connection, a broken one, status 429 and 5xx) are
@@ -28,32 +33,15 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
     }
 }
 
-/// Checks, without opening it, that a URL has a known scheme.
+/// As [`open`], for a source of a listing: a file must be in the folder that was listed, a URL as [`Listing::within`] gives
+/// it.
 ///
 /// # Errors
-/// 22023 if not.
-pub fn check(url: &str) -> Result<()> {
-    scheme(url).map(|_| ())
-}
-
-enum Scheme<'a> {
-    /// The text after `file://`.
-    File(&'a str),
-    Http,
-    S3,
-}
-
-fn scheme(url: &str) -> Result<Scheme<'_>> {
-    let known = "Sources are file:///path/on/the/server, https://host/path, http://host/path and s3://bucket/key.";
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(Error::invalid_argument(format!("source \"{}\" is not a URL", shown(url))).hint(known));
-    };
-    match scheme {
-        "file" => Ok(Scheme::File(rest)),
-        "http" | "https" => Ok(Scheme::Http),
-        "s3" => Ok(Scheme::S3),
-        _ => Err(Error::invalid_argument(format!("source \"{}\" has the unknown scheme \"{scheme}\"", shown(url)))
-            .hint(known)),
+/// As for [`open`], and 42501 if it is not there.
+pub fn open_listed(url: &str, within: Option<&str>, retries: u32) -> Result<Source> {
+    match within {
+        Some(folder) => file::open_within(url, folder),
+        None => open(url, retries),
     }
 }
 

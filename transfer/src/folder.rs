@@ -6,10 +6,11 @@
 
 use crate::call::{Asker, Call, Stop};
 use crate::error::TransferError;
+use crate::listing::Prefix;
 use crate::object_name::ObjectName;
 use crate::request::Client;
 use crate::s3::{Object, SIGNED_FOR, Service};
-use rusty_s3::actions::{DeleteObject, ListObjectsV2, S3Action};
+use rusty_s3::actions::{DeleteObject, S3Action};
 use rusty_s3::{Bucket, Credentials};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -102,28 +103,14 @@ impl Folder {
 
     /// Lists all keys, in the service's order.
     fn keys<E: Send + 'static>(&self, asker: &Asker<'_, E>) -> Result<Vec<String>, Stop> {
-        let (mut keys, mut token) = (Vec::new(), None::<String>);
+        let Folder { bucket, credentials, prefix } = self.clone();
+        let prefix = Prefix { bucket, credentials, prefix };
+        let (mut keys, mut from) = (Vec::new(), None);
         loop {
-            let mut action = ListObjectsV2::new(&self.bucket, Some(&self.credentials));
-            action.with_prefix(self.prefix.as_str());
-            if let Some(token) = token.take() {
-                action.with_continuation_token(token);
-            }
-            let document = asker.get(|| action.sign(SIGNED_FOR))?;
-            let listed = ListObjectsV2::parse_response(&document).map_err(|error| {
-                TransferError::Network(format!("the service's answer cannot be read as S3's: {error}"))
-            })?;
-            // All listed objects are deleted: a service that ignores prefixes must not lose the whole bucket.
-            if let Some(other) = listed.contents.iter().find(|found| !found.key.starts_with(&self.prefix)) {
-                let why = format!(
-                    "the service lists \"{1}\", which is not below the requested prefix \"{0}\"",
-                    self.prefix, other.key
-                );
-                return Err(TransferError::Network(why).into());
-            }
-            keys.extend(listed.contents.into_iter().map(|found| found.key));
-            token = listed.next_continuation_token;
-            if token.is_none() {
+            let page = prefix.ask(from, asker)?;
+            keys.extend(page.keys);
+            from = page.next;
+            if from.is_none() {
                 return Ok(keys);
             }
         }

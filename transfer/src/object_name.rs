@@ -29,6 +29,17 @@ impl<'a> ObjectName<'a> {
         Ok(ObjectName { bucket, key })
     }
 
+    /// Reads the URL of a prefix, `s3://bucket/` and the start of keys, which may be empty.
+    ///
+    /// # Errors
+    /// As for [`ObjectName::parse`].
+    pub fn parse_prefix(url: &'a str) -> Result<ObjectName<'a>, TransferError> {
+        match url.strip_prefix("s3://").and_then(|rest| rest.strip_suffix('/')) {
+            Some(bucket) if is_bucket(bucket) => Ok(ObjectName { bucket, key: "" }),
+            _ => ObjectName::parse(url),
+        }
+    }
+
     /// Whether a request for a key reaches this key.
     pub(crate) fn is_key(key: &str) -> bool {
         !key.split('/').any(|part| matches!(part, "." | "..")) && !key.contains(char::is_control)

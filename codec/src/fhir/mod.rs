@@ -5,4 +5,4 @@ pub(crate) mod table;
 mod types;
 
 pub use definitions::Version;
-pub use types::resource_type;
+pub use types::{resource_type, resource_types};

@@ -45,6 +45,11 @@ pub fn resource_type(name: &str) -> Option<&'static str> {
     Some(RESOURCE_TYPES[at])
 }
 
+/// All resource types, in FHIR's spelling.
+pub fn resource_types() -> impl Iterator<Item = &'static str> {
+    RESOURCE_TYPES.iter().copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

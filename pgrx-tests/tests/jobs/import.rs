@@ -61,6 +61,57 @@ fn versions_are_kept_and_mixed_types_are_spread_as_a_load_does() {
 }
 
 #[test]
+fn an_import_tells_how_much_was_there_already_as_it_is() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(&mut client, "SET fhir_bulk.import_commit_rows = 300");
+    let (one, two) = (database.file("one", patients(1..=1000)), database.file("two", patients(1001..=1200)));
+    let skip = json!({"skipUnchanged": true});
+    import_with(&mut client, "first", &[("Patient", &one)], skip.clone());
+    let first = finish(&mut client, "first");
+    assert_eq!((&first["unchanged"], &first["inputs"][0]["unchanged"]), (&json!(0), &json!(0)), "{first}");
+    let places = "SELECT md5(string_agg(concat(id, ctid, xmin, xmax), ',' ORDER BY id)) FROM patient WHERE id <> 'p-5'";
+    let before = value(
+        &mut client,
+        "SELECT md5(string_agg(concat(id, ctid, xmin, xmax), ',' ORDER BY id)) FROM patient WHERE id <> 'p-5'",
+    );
+    run(&mut client, "UPDATE patient SET resource = '{}' WHERE id = 'p-5'");
+    import_with(&mut client, "again", &[("Patient", &one), ("Patient", &two)], skip);
+    let again = finish(&mut client, "again");
+    assert_eq!(inputs(&again), ["finished 1000", "finished 200"], "{again}");
+    assert_eq!((&again["inputs"][0]["unchanged"], &again["inputs"][1]["unchanged"]), (&json!(999), &json!(0)));
+    assert_eq!(again["unchanged"], 999);
+    assert_eq!(value(&mut client, &places.replace("id <> 'p-5'", "id <> 'p-5' AND txid < 5")), before);
+    assert_eq!(rows(&mut client, "SELECT resources, unchanged FROM bulk_jobs WHERE id = 'again'"), ["1200|999"]);
+    assert_eq!(
+        rows(&mut client, "SELECT total, unchanged FROM bulk_job_inputs WHERE id = 'again' ORDER BY number"),
+        ["1000|999", "200|0"]
+    );
+    // Without it, nobody looks.
+    import(&mut client, "plain", &[("Patient", &two)]);
+    let plain = finish(&mut client, "plain");
+    assert_eq!((plain.get("unchanged"), plain["inputs"][0].get("unchanged")), (None, None));
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient WHERE status = 'updated'"), 201);
+}
+
+#[test]
+fn an_input_fails_at_a_known_id_if_asked() {
+    let database = Database::new();
+    let mut client = database.connect();
+    run(&mut client, "SET fhir_bulk.import_commit_rows = 100");
+    let (one, two) =
+        (database.file("one", patients(1..=250)), database.file("two", patients(251..=400) + &patients(7..=7)));
+    let refuse = json!({"onConflict": "error"});
+    import_with(&mut client, "new", &[("Patient", &one)], refuse.clone());
+    assert_eq!(inputs(&finish(&mut client, "new")), ["finished 250"]);
+    import_with(&mut client, "known", &[("Patient", &one), ("Patient", &two)], refuse);
+    let status = finish(&mut client, "known");
+    assert_eq!(inputs(&status), ["failed 0", "failed 100"], "{status}");
+    assert_eq!(status["inputs"][1]["error"], "there is a Patient with id \"p-7\" already");
+    assert_eq!(count(&mut client, "SELECT count(*) FROM patient WHERE status = 'created'"), 350);
+}
+
+#[test]
 fn a_server_that_fails_for_a_while_is_asked_again_as_often_as_allowed() {
     let (_database, mut client) = allowed();
     let asked = AtomicUsize::new(0);

@@ -68,6 +68,7 @@ fn a_running_import_shows_what_is_committed_and_how_far_it_has_read() {
             "status": "active",
             // How much the second input has is not known yet.
             "progress": {"bytesRead": "bytes", "resourcesPerSecond": "rate"},
+            "inputsTotal": 2,
             "inputs": [
                 {"resourceType": "Patient", "url": source.url(), "status": "active", "total": 2000, "duration": "ms",
                  "ts": "instant"},
@@ -127,6 +128,7 @@ fn an_input_that_fails_says_why_and_the_others_are_finished() {
             "mode": "bulk",
             "time": {"start": "instant", "end": "instant"},
             "status": "finished",
+            "inputsTotal": 2,
             "inputs": [
                 {"resourceType": "Patient", "url": urls[0], "status": "finished", "total": 10, "duration": "ms",
                  "ts": "instant"},

@@ -50,6 +50,7 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
             |client: &mut Client| assert_eq!(rows(client, &load_sql(url, "'Patient', true")), [r#"{"total": 170000}"#]);
         grown.push((name, growth(&mut client, load) >> 20));
     }
+    let [view_csv, view_parquet] = ["csv", "parquet"].map(|format| format!("dump_view_chunks('{VIEW}', '{format}')"));
     for dump in [
         "bulk_dump('Patient')",
         "bulk_dump('Patient', fhir => true)",
@@ -65,8 +66,8 @@ fn loads_and_dumps_of_150_mb_do_not_grow_a_backend() {
         "dump_sql_chunks('TABLE patient', 'sql', options => '{\"table\": \"t\"}')",
         "dump_sql_chunks('TABLE patient', 'elastic-bulk', options => '{\"index\": \"i\", \"id_column\": \"id\"}')",
         "dump_sql_chunks('TABLE patient', 'parquet')",
-        &format!("dump_view_chunks('{VIEW}', 'csv')"),
-        &format!("dump_view_chunks('{VIEW}', 'parquet')"),
+        &view_csv,
+        &view_parquet,
         "dump_sql_chunks('SELECT g, md5(g::text), now() FROM generate_series(1, 1000000) AS g', 'parquet')",
         // A query within the query, for each row.
         "dump_sql('SELECT id, query_to_xml(''SELECT 1'', true, true, '''')::text FROM patient')",

@@ -307,6 +307,8 @@ fn default_privileges_give_nobody_what_the_extension_keeps_for_itself() {
     assert_eq!(
         rows(&mut client, &given),
         [
+            "bulk_disabled_indexes|SELECT",
+            "bulk_job_inputs|SELECT",
             "bulk_jobs|SELECT",
             "bulk_load_reject|DELETE",
             "bulk_load_reject|SELECT",

@@ -17,6 +17,95 @@ fn sound(client: &mut Client) {
     assert_eq!(rows(client, "SELECT * FROM verify_heapam('patient')"), [""; 0]);
 }
 
+/// The places of all rows, who wrote and who locked them.
+const PLACES: &str = "SELECT md5(string_agg(concat(ctid, xmin, xmax), ',' ORDER BY ctid)) FROM patient";
+const SKIP: &str = "'Patient', options => '{\"skip_unchanged\": true}'";
+
+#[test]
+fn a_load_of_equal_resources_writes_nothing_into_the_table() {
+    // One is compressed, and one is stored out of line.
+    let noise: String = (0..9000).map(|n| format!("{:x}", n * 7919 % 65521)).collect();
+    let lines = patients(1..=9000)
+        + &patient("p-9001", 9001).replace("Family", &"Family ".repeat(1000))
+        + "\n"
+        + &patient("p-9002", 9002).replace("Family", &noise);
+    let (database, mut client) = with_patients("", &lines);
+    let url = database.file("same", &lines);
+    run(&mut client, "VACUUM ANALYZE patient");
+    let places = value(&mut client, PLACES);
+    assert_eq!(load(&mut client, &url, SKIP), r#"{"total": 9002, "unchanged": 9002}"#);
+    let explain = format!("EXPLAIN (ANALYZE, WAL, FORMAT json) {}", crate::support::load_sql(&url, SKIP));
+    let plan: serde_json::Value = serde_json::from_str(&value(&mut client, &explain)).unwrap();
+    // The sequence of versions is one of the records.
+    let written = plan[0]["Plan"]["WAL Bytes"].as_u64().expect("a number");
+    assert!(written < 1000, "{written} bytes of WAL");
+    assert_eq!(value(&mut client, PLACES), places);
+    run(&mut client, "SELECT pg_stat_force_next_flush()");
+    let dead = "SELECT n_dead_tup, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'patient'";
+    assert_eq!(rows(&mut client, dead), ["0|0"]);
+    sound(&mut client);
+}
+
+#[test]
+fn no_trigger_fires_for_a_resource_that_stays_as_it_is() {
+    let log = "CREATE TABLE log (what text); CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN INSERT INTO log VALUES (TG_WHEN || ' ' || TG_LEVEL); RETURN NEW; END $$";
+    let (database, mut client) = with_patients(log, &patients(1..=100));
+    for (when, level) in [("BEFORE", "ROW"), ("AFTER", "ROW"), ("BEFORE", "STATEMENT"), ("AFTER", "STATEMENT")] {
+        let create = format!(
+            "CREATE TRIGGER {when}_{level} {when} INSERT OR UPDATE ON patient FOR EACH {level} EXECUTE FUNCTION log()"
+        );
+        run(&mut client, &create);
+    }
+    let places = value(&mut client, PLACES);
+    assert_eq!(
+        load(&mut client, &database.file("same", patients(1..=100)), SKIP),
+        r#"{"total": 100, "unchanged": 100}"#
+    );
+    assert_eq!((value(&mut client, PLACES), count(&mut client, "SELECT count(*) FROM log")), (places, 0));
+    let other = database.file("other", patients(1..=99) + &patient("p-100", 0));
+    assert_eq!(load(&mut client, &other, SKIP), r#"{"total": 100, "unchanged": 99}"#);
+    assert_eq!(count(&mut client, "SELECT count(*) FROM log WHERE what = 'AFTER ROW'"), 1);
+}
+
+/// Whether a resource is equal tells what it is.
+#[test]
+fn a_role_that_may_not_read_rows_does_not_learn_whether_they_are_equal() {
+    for setup in [
+        "",
+        "CREATE TRIGGER same BEFORE UPDATE ON patient FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ] {
+        let (database, mut client) = with_patients(setup, &patients(1..=10));
+        let url = database.file("same", patients(1..=10));
+        let role = database.role("writer");
+        run(
+            &mut client,
+            &format!(
+                "GRANT EXECUTE ON FUNCTION bulk_load TO {role}; GRANT pg_read_server_files TO {role};
+                 GRANT INSERT, UPDATE, SELECT (id, txid, ts, status, cts) ON patient TO {role};
+                 GRANT USAGE ON SEQUENCE transaction_id_seq TO {role}; SET ROLE {role}"
+            ),
+        );
+        assert_error(&load_fails(&mut client, &url, SKIP), "42501", &["permission denied", "patient"]);
+    }
+}
+
+/// In the middle of a load's batch another session inserts the same.
+#[test]
+fn an_equal_resource_of_another_session_is_waited_for_and_left_as_it_is() {
+    let (database, mut client) = with_patients("", "");
+    let url = database.file("same", patients(1..=10));
+    let mut other = database.connect();
+    run(&mut other, &format!("BEGIN; {}", crate::support::load_sql(&url, "'Patient'")));
+    let loading = std::thread::spawn(move || load(&mut client, &url, SKIP));
+    let mut looks = database.connect();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    fhir_bulk_tests::wait_for("the load to wait", || count(&mut looks, waits) == 1);
+    run(&mut other, "COMMIT");
+    assert_eq!(loading.join().unwrap(), r#"{"total": 10, "unchanged": 10}"#);
+    assert_eq!(rows(&mut looks, "SELECT DISTINCT status FROM patient"), ["created"]);
+}
+
 #[test]
 fn columns_that_are_younger_than_a_row_keep_their_values() {
     let (database, mut client) = with_patients("ALTER TABLE patient ADD COLUMN gone int DEFAULT 1", &patients(1..=100));

@@ -5,7 +5,7 @@ use fhir_bulk_pg::datum::{self, Value, Values};
 use fhir_bulk_pg::spi::Parameter;
 use fhir_bulk_pg::update::Old;
 use pgrx::pg_sys;
-use std::collections::TryReserveError;
+use std::collections::{HashSet, TryReserveError};
 
 /// The values that all rows of a load share.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,11 @@ impl Batch {
         self.values.clear(keep);
     }
 
+    /// The type of all rows.
+    pub fn resource_type(&self) -> &str {
+        str::from_utf8(self.constants.bytes(self.resource_type)).unwrap_or_default()
+    }
+
     /// The indexes of all rows.
     pub fn all(&self) -> Vec<usize> {
         (0..self.rows.len()).collect()
@@ -100,6 +105,21 @@ impl Batch {
             }
         }
         last
+    }
+
+    /// An id that more than one row has.
+    pub fn repeated_id(&self) -> Option<&str> {
+        let mut seen = HashSet::with_capacity(self.rows.len());
+        (0..self.rows.len()).find(|row| !seen.insert(self.id_bytes(*row))).map(|row| self.id(row))
+    }
+
+    /// Whether a row that the table has is live, and has the type and the resource of this one, byte by byte: numbers that
+    /// are equal may have other digits.
+    pub fn is_same(&self, row: usize, old: &Old<'_>, columns: &Columns, statuses: &Statuses) -> bool {
+        let is_live = old.get(columns.status).is_some_and(|status| !statuses.is_deleted(status));
+        let type_name = self.constants.bytes(self.resource_type);
+        let has_type = old.get(columns.resource_type).is_none() || old.has_bytes(columns.resource_type, type_name);
+        is_live && has_type && old.has_bytes(columns.resource, self.values.bytes(self.rows[row].resource))
     }
 
     /// A row's values, in the order of [`super::columns::Columns::numbers`].
@@ -162,6 +182,13 @@ impl Batch {
     /// The ids of these rows as `text[]`.
     pub fn ids(&self, rows: &[usize]) -> Parameter {
         Parameter::texts(&mut self.id_datums(rows).collect::<Vec<_>>())
+    }
+
+    /// Only ids, resources and type, as `$1` to `$3`.
+    pub fn resource_parameters(&self, rows: &[usize]) -> [Parameter; 3] {
+        let mut resources: Vec<_> = rows.iter().map(|row| self.values.datum(self.rows[*row].resource)).collect();
+        let resource_type = Parameter::text(self.constants.datum(self.resource_type));
+        [self.ids(rows), Parameter::jsonbs(&mut resources), resource_type]
     }
 
     /// The parameters of [`super::statements`]: `$1` ids, `$2` resources, `$3` txid, `$4` ts, `$5` type, `$6` creation

@@ -12,8 +12,8 @@ pub(super) struct Columns {
     pub status: i16,
     pub cts: Option<i16>,
     pub status_type: pg_sys::Oid,
-    resource_type: i16,
-    resource: i16,
+    pub resource_type: i16,
+    pub resource: i16,
 }
 
 impl Columns {
@@ -54,6 +54,11 @@ impl Columns {
     pub fn updated(&self) -> Vec<i16> {
         let Columns { txid, ts, resource_type, status, resource, cts, .. } = *self;
         [txid, ts, resource_type, status, resource].into_iter().chain(cts).collect()
+    }
+
+    /// The columns that are read to know whether a row has a resource already.
+    pub fn compared(&self) -> Vec<i16> {
+        vec![self.id, self.resource_type, self.status, self.resource]
     }
 
     /// The columns that are read to replace a row.

@@ -5,12 +5,14 @@
 
 use super::batch::{Batch, Statuses};
 use super::columns::Columns;
+use super::known::{Known, check_repeated, taken};
 use super::path;
 use super::statements::Statements;
 use fhir_bulk_pg::access::Access;
 use fhir_bulk_pg::catalog::Table;
+use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::insert::{HeapInsert, Space};
-use fhir_bulk_pg::update::{HeapUpdate, Place, Snapshot};
+use fhir_bulk_pg::update::{Found, HeapUpdate, IsSame, Old, Place, Snapshot};
 use fhir_bulk_pg::{session, subtransaction};
 
 /// How often to look for known ids and insert a batch, if other sessions insert the same ids meanwhile.
@@ -21,6 +23,7 @@ pub(super) struct Direct {
     insert: HeapInsert,
     known: KnownRows,
     statements: Statements,
+    rule: Known,
     /// Whether to look for known ids before inserting; otherwise the insert finds them.
     look_first: bool,
 }
@@ -28,14 +31,23 @@ pub(super) struct Direct {
 impl Direct {
     /// Prepares the path. The caller checks the right to insert. Returns the statements as `Err` if another session is
     /// replacing the index on `id` now.
-    pub fn new(table: Table, columns: Columns, statements: Statements) -> Result<Direct, Statements> {
+    pub fn new(
+        table: Table,
+        columns: Columns,
+        statements: Statements,
+        rule: Known,
+    ) -> std::result::Result<Direct, Statements> {
         let Some(index) = path::id_index(&table, &columns) else { return Err(statements) };
         let access = Access::update(table, columns.updated(), columns.selected());
         let insert = HeapInsert::new(Access { inserted: columns.inserted(), ..access.clone() }, Space::Anywhere);
         match HeapUpdate::new(&insert, &access, index.oid) {
             Some(update) => {
-                let known = KnownRows { access, columns, update, statuses: None };
-                Ok(Direct { insert, known, statements, look_first: true })
+                let mut known =
+                    KnownRows { access, columns, update, statuses: None, may_replace: false, compares: false };
+                if rule.skips_unchanged() {
+                    known.compare();
+                }
+                Ok(Direct { insert, known, statements, rule, look_first: true })
             }
             None => {
                 insert.close();
@@ -44,27 +56,41 @@ impl Direct {
         }
     }
 
-    /// Writes a batch. Later statements see all of it.
-    pub fn write(&mut self, batch: &Batch) {
+    /// Writes a batch. Later statements see all of it. Returns how many rows the table had as they are.
+    ///
+    /// # Errors
+    /// 23505 for an id that is known, or comes twice, if that is an error.
+    pub fn write(&mut self, batch: &Batch) -> Result<u64> {
         let rows = batch.last_of_each_id(batch.all());
+        if self.rule == Known::Refuse {
+            check_repeated(batch, &rows)?;
+        }
         for _ in 0..ATTEMPTS {
             let snapshot = Snapshot::take();
-            let (known, new) = match self.look_first {
+            let Looked { known, new, same } = match self.look_first {
                 true => self.known.find(&self.insert, &snapshot, batch, &rows),
-                false => (Vec::new(), rows.clone()),
+                false => Looked { known: Vec::new(), new: rows.clone(), same: 0 },
             };
-            self.look_first = !known.is_empty();
+            self.look_first = !known.is_empty() || same > 0;
+            if let (Known::Refuse, Some((row, _))) = (self.rule, known.first()) {
+                return Err(taken(batch, batch.id(*row)));
+            }
             let inserted = insert_new(&mut self.insert, batch, &new);
             session::advance_command();
             if inserted {
                 self.replace(&snapshot, batch, known);
                 snapshot.release();
-                return;
+                return Ok(same);
             }
             snapshot.release();
             self.look_first = true;
         }
-        self.statements.upsert(batch, rows);
+        let (rows, same) = self.rule.rows(batch, &self.statements)?;
+        match self.rule {
+            Known::Refuse => self.statements.insert(batch, &rows),
+            Known::Replace { .. } => self.statements.upsert(batch, rows),
+        };
+        Ok(same)
     }
 
     /// Replaces known rows.
@@ -81,7 +107,7 @@ impl Direct {
         // Find the rows again after they are locked.
         statements.upsert_keeping(batch, rows.into_iter().map(|(row, _)| row).collect(), |locked| {
             let snapshot = Snapshot::take();
-            let (places, mut left) = known.find(insert, &snapshot, batch, locked);
+            let Looked { known: places, new: mut left, .. } = known.find_all(insert, &snapshot, batch, locked);
             left.extend(known.replace(insert, &snapshot, batch, &places));
             snapshot.release();
             (locked.len() - left.len()) as u64 + statements.update(batch, &left)
@@ -119,28 +145,45 @@ struct KnownRows {
     access: Access,
     columns: Columns,
     update: HeapUpdate,
-    /// Set when the first row is replaced, after the check of the right to do so.
+    /// Set when the first row is replaced, after the check of the right to do so, or when rows are compared.
     statuses: Option<Statuses>,
+    may_replace: bool,
+    /// Whether rows with the same resource are left as they are.
+    compares: bool,
+}
+
+/// Rows of a batch, in their order.
+struct Looked {
+    /// Those that the table has, with their places.
+    known: Vec<(usize, Place)>,
+    /// Those that it does not have.
+    new: Vec<usize>,
+    /// How many it has as they are.
+    same: u64,
 }
 
 impl KnownRows {
-    /// Divides rows into those that the table has, with their places, and the others. Both keep their order.
-    fn find(
-        &mut self,
-        insert: &HeapInsert,
-        snapshot: &Snapshot,
-        batch: &Batch,
-        rows: &[usize],
-    ) -> (Vec<(usize, Place)>, Vec<usize>) {
-        let places = self.update.find(insert, snapshot, batch.id_datums(rows));
-        let (mut known, mut new) = (Vec::new(), Vec::new());
-        for (row, place) in rows.iter().zip(places) {
-            match place {
-                Some(place) => known.push((*row, place)),
-                None => new.push(*row),
-            }
-        }
-        (known, new)
+    /// Leaves rows with the same resource as they are. Raises 42501 if the role may not read the rows.
+    fn compare(&mut self) {
+        let columns = &self.columns;
+        Access::update(self.access.table, Vec::new(), columns.compared()).check();
+        self.statuses = Some(Statuses::of(columns.status_type));
+        self.compares = true;
+    }
+
+    /// Looks for rows in the table.
+    fn find(&mut self, insert: &HeapInsert, snapshot: &Snapshot, batch: &Batch, rows: &[usize]) -> Looked {
+        let KnownRows { columns, update, statuses, compares, .. } = self;
+        let mut is_same = |at: usize, old: &Old<'_>| {
+            statuses.as_ref().is_some_and(|statuses| batch.is_same(rows[at], old, columns, statuses))
+        };
+        let is_same: Option<IsSame<'_>> = if *compares { Some(&mut is_same) } else { None };
+        looked(rows, update.find(insert, snapshot, batch.id_datums(rows), is_same))
+    }
+
+    /// As [`KnownRows::find`], for rows that are to be replaced whatever they are.
+    fn find_all(&mut self, insert: &HeapInsert, snapshot: &Snapshot, batch: &Batch, rows: &[usize]) -> Looked {
+        looked(rows, self.update.find(insert, snapshot, batch.id_datums(rows), None))
     }
 
     /// Replaces rows. Returns those that another session has changed meanwhile.
@@ -151,15 +194,28 @@ impl KnownRows {
         batch: &Batch,
         rows: &[(usize, Place)],
     ) -> Vec<usize> {
-        let KnownRows { access, columns, update, statuses } = self;
-        let statuses = statuses.get_or_insert_with(|| {
+        let KnownRows { access, columns, update, statuses, may_replace, .. } = self;
+        if !*may_replace {
             access.check();
-            Statuses::of(columns.status_type)
-        });
+            *may_replace = true;
+        }
+        let statuses = statuses.get_or_insert_with(|| Statuses::of(columns.status_type));
         let left = update.replace(insert, snapshot, rows, |row, old, new| {
             batch.new_version(row, old, columns, statuses, new);
         });
         session::advance_command();
         left
     }
+}
+
+fn looked(rows: &[usize], found: Vec<Found>) -> Looked {
+    let mut looked = Looked { known: Vec::new(), new: Vec::new(), same: 0 };
+    for (row, found) in rows.iter().zip(found) {
+        match found {
+            Found::Nothing => looked.new.push(*row),
+            Found::Row(place) => looked.known.push((*row, place)),
+            Found::Same => looked.same += 1,
+        }
+    }
+    looked
 }

@@ -4,11 +4,13 @@ mod batch;
 mod columns;
 mod direct;
 mod history;
+mod known;
 mod path;
 mod shards;
 mod statements;
 
 pub use batch::Stamp;
+pub use known::Known;
 pub use path::Path;
 
 use super::keys::Keys;
@@ -20,7 +22,7 @@ use direct::Direct;
 use fhir_bulk_pg::access::Access;
 use fhir_bulk_pg::catalog::Table;
 use fhir_bulk_pg::datum;
-use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::insert::{HeapInsert, Space};
 use fhir_bulk_pg::{session, spi};
 use history::History;
@@ -40,8 +42,17 @@ pub struct TableWriter {
     table: Table,
     batch: Batch,
     way: Way,
-    /// How many input lines are stored.
-    stored: u64,
+    rule: Known,
+    stored: Stored,
+}
+
+/// How much a writer has stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stored {
+    /// Input lines.
+    pub lines: u64,
+    /// How many of them the table had as they are. Of lines with the same id in a batch only the last counts.
+    pub unchanged: u64,
 }
 
 /// A [`Path`] with its state.
@@ -89,8 +100,8 @@ pub fn check(table: &ResourceTable) -> Result<()> {
 }
 
 impl TableWriter {
-    /// Opens a table for writing: checks privileges and chooses the path. With `keep_history`, replaced versions go to the
-    /// history table. A table that was just created may lack its `keys` until [`TableWriter::finish`].
+    /// Opens a table for writing: checks privileges and chooses the path. A table that was just created may lack its `keys`
+    /// until [`TableWriter::finish`].
     ///
     /// # Errors
     /// 42703 and 42804 for columns that are missing or of another type, 42P10 without a unique index on `id`, 42809 if it is
@@ -99,7 +110,7 @@ impl TableWriter {
         table: &ResourceTable,
         resource_type: &ResourceType,
         stamp: Stamp,
-        keep_history: bool,
+        rule: Known,
         keys: Option<Keys>,
     ) -> Result<TableWriter> {
         let mut open = Table::open_for_insert(table.oid);
@@ -113,7 +124,7 @@ impl TableWriter {
             }
             keys => keys,
         };
-        let history = if keep_history { Some(History::of(table, &table.history()?)) } else { None };
+        let history = if rule.keeps_history() { Some(History::of(table, &table.history()?)) } else { None };
         // Check the privilege first, so that errors reveal nothing of the table.
         Access::insert(open, columns.inserted()).check();
         let (has_cts, status_type) = (columns.cts.is_some(), columns.status_type);
@@ -121,7 +132,13 @@ impl TableWriter {
         let batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
         if let Some(keys) = keys {
             let insert = HeapInsert::new(Access::insert(open, columns.inserted()), Space::AtEnd);
-            return Ok(TableWriter { table: open, batch, way: Way::Fill { insert, keys }, stored: 0 });
+            return Ok(TableWriter {
+                table: open,
+                batch,
+                way: Way::Fill { insert, keys },
+                rule,
+                stored: Stored::default(),
+            });
         }
         let (path, _) = path::choose(&open, &columns)?;
         let lock = if path::is_distributed(&open) { Lock::Update } else { Lock::Select };
@@ -129,13 +146,14 @@ impl TableWriter {
         let target = Target::new(table, has_cts, conflict);
         let statements = || Statements::new(&target, history.as_ref(), lock);
         let way = match path {
-            Path::Direct => match Direct::new(open, columns, statements()) {
+            Path::Direct => match Direct::new(open, columns, statements(), rule) {
                 Ok(direct) => Way::Direct(Box::new(direct)),
                 Err(statements) => Way::Set(statements),
             },
             Path::Set => Way::Set(statements()),
             Path::Shards => Way::Shards(Shards::new(statements())),
-            Path::Staged if keep_history => Way::Set(statements()),
+            // Its only statement cannot leave rows as they are, nor refuse them.
+            Path::Staged if rule != Known::default() => Way::Set(statements()),
             Path::UpdateInsert => Way::UpdateInsert { statements: statements(), counts: !open.has_rules() },
             Path::Staged => {
                 let (stage, name) = make_stage();
@@ -145,7 +163,7 @@ impl TableWriter {
                 Way::Staged { stage, insert, statements }
             }
         };
-        Ok(TableWriter { table: open, batch, way, stored: 0 })
+        Ok(TableWriter { table: open, batch, way, rule, stored: Stored::default() })
     }
 
     /// Whether writing may run code of other roles: triggers, rules, policies.
@@ -190,8 +208,8 @@ impl TableWriter {
         }
     }
 
-    /// Writes the last batch and closes the table. Returns how many input lines are stored.
-    pub fn finish(mut self) -> u64 {
+    /// Writes the last batch and closes the table.
+    pub fn finish(mut self) -> Stored {
         self.flush();
         let mut missing = None;
         match self.way {
@@ -203,7 +221,7 @@ impl TableWriter {
             Way::Staged { stage, insert, statements } => {
                 insert.close();
                 session::advance_command();
-                self.stored -= statements.run(&self.batch);
+                self.stored.lines -= statements.run(&self.batch);
                 stage.close();
             }
             Way::Set(_) | Way::Shards(_) | Way::UpdateInsert { .. } => {}
@@ -211,45 +229,57 @@ impl TableWriter {
         self.table.close();
         if let Some(keys) = missing {
             session::advance_command();
-            keys.make(self.stored);
+            keys.make(self.stored.lines);
         }
         self.stored
     }
 
     fn flush(&mut self) {
         session::check_for_interrupts();
-        let TableWriter { batch, way, stored, .. } = self;
+        let TableWriter { batch, way, rule, stored, .. } = self;
         let lines = batch.len() as u64;
         if lines == 0 {
             return;
         }
+        // Rows that statements write, and how many are left as they are.
+        let of_statements = |statements: &Statements| or_raise(rule.rows(batch, statements));
+        let refuses = *rule == Known::Refuse;
         // Lines whose rows a trigger or rule kept out do not count as stored.
-        let kept_out = match way {
-            Way::Direct(direct) => {
-                direct.write(batch);
-                0
-            }
+        let (kept_out, unchanged) = match way {
+            Way::Direct(direct) => (0, or_raise(direct.write(batch))),
             Way::Set(statements) => {
-                let rows = batch.last_of_each_id(batch.all());
-                (rows.len() as u64).saturating_sub(statements.upsert(batch, rows))
-            }
-            Way::Shards(shards) => shards.write(batch),
-            Way::UpdateInsert { statements, counts } => {
-                let rows = batch.last_of_each_id(batch.all());
+                let (rows, unchanged) = of_statements(statements);
                 let expected = rows.len() as u64;
-                let touched = statements.update_insert(batch, rows);
-                if *counts { expected.saturating_sub(touched) } else { 0 }
+                let written = if refuses { statements.insert(batch, &rows) } else { statements.upsert(batch, rows) };
+                (expected.saturating_sub(written), unchanged)
+            }
+            Way::Shards(shards) => {
+                let (rows, unchanged) = of_statements(shards.statements());
+                let kept_out = if refuses {
+                    (rows.len() as u64).saturating_sub(shards.statements().insert(batch, &rows))
+                } else {
+                    shards.write(batch, rows)
+                };
+                (kept_out, unchanged)
+            }
+            Way::UpdateInsert { statements, counts } => {
+                let (rows, unchanged) = of_statements(statements);
+                let expected = rows.len() as u64;
+                let touched =
+                    if refuses { statements.insert(batch, &rows) } else { statements.update_insert(batch, rows) };
+                (if *counts { expected.saturating_sub(touched) } else { 0 }, unchanged)
             }
             Way::Fill { insert, .. } => {
                 insert.insert(batch.len(), [], |at, row| batch.row_values(at, row));
-                0
+                (0, 0)
             }
             Way::Staged { insert, .. } => {
                 insert.insert(batch.len(), [], |at, row| batch.staged_values(at, row));
-                0
+                (0, 0)
             }
         };
-        *stored += lines - kept_out;
+        stored.lines += lines - kept_out;
+        stored.unchanged += unchanged;
         // The memory has grown by doubling.
         let keep = 2 * self.batch_bytes();
         self.batch.clear(keep);

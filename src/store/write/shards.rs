@@ -44,10 +44,14 @@ impl Shards {
         (if matches!(self.ids, Ids::NotSeen) { FIRST_ROWS } else { ROWS }, BYTES)
     }
 
-    /// Writes a batch. Returns how many of its rows are not in the table afterwards.
-    pub fn write(&mut self, batch: &Batch) -> u64 {
+    /// The statements that write.
+    pub fn statements(&self) -> &Statements {
+        &self.statements
+    }
+
+    /// Writes rows of a batch, with different ids. Returns how many of them are not in the table afterwards.
+    pub fn write(&mut self, batch: &Batch, rows: Vec<usize>) -> u64 {
         let Shards { statements, ids } = self;
-        let rows = batch.last_of_each_id(batch.all());
         if !matches!(ids, Ids::Mixed) {
             let inserted = subtransaction::unless(&MAY_BE_TAKEN, || statements.insert(batch, &rows));
             *ids = if inserted.is_some() { Ids::New } else { Ids::Mixed };

@@ -39,6 +39,7 @@ impl Target {
 /// The statements for one table.
 pub(super) struct Statements {
     known: CString,
+    unchanged: CString,
     lock: CString,
     keep: Option<Box<Keep>>,
     update: CString,
@@ -75,6 +76,14 @@ impl Statements {
         let any = format!("{table} AS t WHERE t.id OPERATOR(pg_catalog.=) ANY ($1)");
         Statements {
             known: sql(format!("SELECT t.id FROM {any}")),
+            // Byte by byte: jsonb's = takes 1.0 and 1.00 for the same.
+            unchanged: sql(format!(
+                "SELECT t.id FROM {table} AS t, ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS r(id, resource) \
+                 WHERE t.id OPERATOR(pg_catalog.=) r.id AND t.id OPERATOR(pg_catalog.=) ANY ($1) \
+                 AND {status} OPERATOR(pg_catalog.<>) 'deleted' \
+                 AND COALESCE(t.resource_type OPERATOR(pg_catalog.=) $3, true) \
+                 AND pg_catalog.record_image_eq(ROW(t.resource), ROW(r.resource))"
+            )),
             lock: sql(match lock {
                 Lock::Select => format!("SELECT t.id FROM {any} ORDER BY t.id FOR UPDATE"),
                 Lock::Update => {
@@ -96,8 +105,18 @@ impl Statements {
     }
 
     /// The ids of these rows that the table has.
-    fn known(&self, batch: &Batch, rows: &[usize]) -> HashSet<String> {
+    pub fn known(&self, batch: &Batch, rows: &[usize]) -> HashSet<String> {
         with_scratch(|| spi::texts(&self.known, &[batch.ids(rows)])).into_iter().collect()
+    }
+
+    /// These rows without those that the table has as they are, and how many these are.
+    pub fn without_unchanged(&self, batch: &Batch, rows: Vec<usize>) -> (Vec<usize>, u64) {
+        let same: HashSet<String> =
+            with_scratch(|| spi::texts(&self.unchanged, &batch.resource_parameters(&rows))).into_iter().collect();
+        let before = rows.len();
+        let left: Vec<_> = rows.into_iter().filter(|row| !same.contains(batch.id(*row))).collect();
+        let unchanged = (before - left.len()) as u64;
+        (left, unchanged)
     }
 
     /// Whether replaced versions are kept.

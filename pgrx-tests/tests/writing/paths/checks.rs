@@ -15,6 +15,8 @@ pub fn all(place: &mut Place) {
         the_last_line_of_an_id_wins_whatever_room_there_is_for_it,
         known_ids_are_updated_and_keep_their_creation,
         update_keeps_each_replaced_version_once,
+        equal_resources_are_left_as_they_are_if_asked,
+        a_known_id_is_refused_if_asked,
         creation_times_come_from_the_lines,
         options_work_together,
         a_failed_or_rolled_back_load_leaves_nothing,
@@ -104,6 +106,62 @@ fn known_ids_are_updated_and_keep_their_creation(place: &mut Place) {
         assert_eq!(count(admin, "SELECT count(*) FROM patient WHERE cts = ts AND status::text = 'created'"), 509);
     }
     assert_eq!(count(admin, "SELECT count(*) FROM patient_history"), 0);
+}
+
+fn equal_resources_are_left_as_they_are_if_asked(place: &mut Place) {
+    let Place { database, client, admin, .. } = place;
+    let first = database.file("first", patients(1..=MANY));
+    load(client, &first, "'Patient'");
+    // Of a trigger that changes what comes no two are equal.
+    let changed = count(admin, "SELECT count(*) FROM patient WHERE resource ? 'tagged'");
+    run(admin, "UPDATE patient SET status = 'deleted' WHERE id = 'p-2'; CREATE TABLE before AS SELECT * FROM patient");
+    let skip = "options => '{\"skip_unchanged\": true, \"update\": true}'";
+    // A number that is equal has other digits, one that is not has the same.
+    let second = patients(1..=9010)
+        .replace("\"multipleBirthInteger\":8}", "\"multipleBirthInteger\":8.0}")
+        .replace("\"multipleBirthInteger\":7}", "\"multipleBirthInteger\":9}");
+    let second = database.file("second", second);
+    let unchanged = if changed > 0 { 0 } else { MANY - 3 };
+    let answer = format!("{{\"total\": 9010, \"unchanged\": {unchanged}}}");
+    assert_eq!(load(client, &second, &format!("'Patient', {skip}")), answer);
+    let same = "SELECT count(*) FROM patient JOIN before USING (id, txid, ts, resource) WHERE patient.status::text = before.status::text";
+    assert_eq!(count(admin, same), unchanged as i64);
+    if changed == 0 {
+        assert_eq!(
+            rows(admin, "SELECT id, status FROM patient_history ORDER BY 1"),
+            ["p-2|deleted", "p-7|created", "p-8|created"]
+        );
+        assert_eq!(
+            rows(
+                admin,
+                "SELECT id, status, resource -> 'multipleBirthInteger' FROM patient WHERE txid <> (SELECT max(txid) FROM before) AND id < 'p-9' ORDER BY 1"
+            ),
+            ["p-2|recreated|2", "p-7|updated|9", "p-8|updated|8.0"]
+        );
+    }
+    // All of it once more, of any type, and in all ways the same.
+    let whole = if changed > 0 { 0 } else { 9010 };
+    assert_eq!(load(client, &second, skip), format!("{{\"Patient\": 9010, \"unchanged\": {whole}}}"));
+}
+
+fn a_known_id_is_refused_if_asked(place: &mut Place) {
+    let Place { database, client, admin, .. } = place;
+    let refuse = "'Patient', options => '{\"on_conflict\": \"error\"}'";
+    assert_eq!(load(client, &database.file("first", patients(1..=MANY)), refuse), r#"{"total": 9000}"#);
+    run(admin, "CREATE TABLE before AS SELECT * FROM patient");
+    for (name, lines, id) in [
+        ("known", patients(9001..=9010) + &patient("p-5", 1), "p-5"),
+        ("twice", patients(9001..=9010) + &patient("p-9003", 1), "p-9003"),
+        ("far", patients(9001..=19_000) + &patient("p-9003", 1), "p-9003"),
+    ] {
+        let error = load_fails(client, &database.file(name, lines), refuse);
+        assert_error(&error, "23505", &["already", id]);
+    }
+    assert_eq!(
+        rows(admin, "SELECT id, txid, resource FROM patient EXCEPT SELECT id, txid, resource FROM before"),
+        [""; 0]
+    );
+    assert_eq!(load(client, &database.file("new", patients(9001..=9010)), refuse), r#"{"total": 10}"#);
 }
 
 fn update_keeps_each_replaced_version_once(place: &mut Place) {
