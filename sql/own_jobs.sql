@@ -94,10 +94,13 @@ COMMENT ON FUNCTION fhir_bulk_internal.job_tasks(bigint, integer) IS
 
 CREATE FUNCTION fhir_bulk_internal.job_sums(job bigint)
 RETURNS TABLE (
-    tasks bigint, unchanged bigint, seen bigint, read_bytes bigint, all_bytes bigint, started_at bigint
+    tasks bigint, failed bigint, total bigint, unchanged bigint, seen bigint, read_bytes bigint, all_bytes bigint,
+    started_at bigint
 ) LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT count(*),
+        count(*) FILTER (WHERE t.status = 'failed'),
+        COALESCE(sum(t.total), 0)::bigint,
         COALESCE(sum(t.unchanged), 0)::bigint,
         COALESCE(sum(GREATEST(t.total, p.param3)), 0)::bigint,
         COALESCE(sum(GREATEST(t.read_bytes, p.param1)), 0)::bigint,

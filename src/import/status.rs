@@ -22,6 +22,7 @@ pub fn of(id: &str, job: Job) -> Value {
         Some(at) => status["time"]["end"] = time(at).into(),
         None => status["progress"] = progress(&job.sums),
     }
+    status["total"] = job.sums.total.into();
     if request.skip_unchanged {
         status["unchanged"] = job.sums.unchanged.into();
     }
@@ -29,6 +30,7 @@ pub fn of(id: &str, job: Job) -> Value {
         status["disabledIndexes"] = job.indexes.into();
     }
     status["inputsTotal"] = job.sums.tasks.into();
+    status["inputsFailed"] = job.sums.failed.into();
     status["inputs"] = job.tasks.into_iter().map(|task| input(task, request.skip_unchanged)).collect();
     status
 }

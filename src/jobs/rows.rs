@@ -37,9 +37,11 @@ pub struct Job {
 /// Sums over the tasks of a job.
 #[derive(Deserialize)]
 pub struct Sums {
-    /// How many there are.
+    /// How many there are, and how many of them failed.
     pub tasks: u64,
+    pub failed: u64,
     /// See [`TaskState`].
+    pub total: u64,
     pub unchanged: u64,
     pub seen: u64,
     /// Bytes of the inputs read so far, compressed bytes if they are compressed.

@@ -68,7 +68,9 @@ fn a_running_import_shows_what_is_committed_and_how_far_it_has_read() {
             "status": "active",
             // How much the second input has is not known yet.
             "progress": {"bytesRead": "bytes", "resourcesPerSecond": "rate"},
+            "total": 2000,
             "inputsTotal": 2,
+            "inputsFailed": 0,
             "inputs": [
                 {"resourceType": "Patient", "url": source.url(), "status": "active", "total": 2000, "duration": "ms",
                  "ts": "instant"},
@@ -128,7 +130,9 @@ fn an_input_that_fails_says_why_and_the_others_are_finished() {
             "mode": "bulk",
             "time": {"start": "instant", "end": "instant"},
             "status": "finished",
+            "total": 10,
             "inputsTotal": 2,
+            "inputsFailed": 1,
             "inputs": [
                 {"resourceType": "Patient", "url": urls[0], "status": "finished", "total": 10, "duration": "ms",
                  "ts": "instant"},

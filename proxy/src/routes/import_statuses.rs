@@ -33,23 +33,25 @@ pub fn v2(status: &Value) -> Value {
     let state = status["status"].as_str().unwrap_or_default();
     if state != "active" {
         out["status"] = "done".into();
-        let failed = inputs.iter().filter(|input| input["status"] == "failed");
-        let why = failed.clone().next().map(|input| format!("{}: {}", text(&input["url"]), text(&input["error"])));
-        match (state, why) {
+        // Of many inputs the status has some, those that failed among them; it counts all.
+        let (files, total) = (&status["inputsTotal"], &status["total"]);
+        let failed = inputs.iter().find(|input| input["status"] == "failed");
+        match (state, failed) {
             ("finished", None) => {
-                let total: u64 = inputs.iter().filter_map(|input| input["total"].as_u64()).sum();
                 out["outcome"] = "succeeded".into();
                 out["result"] = json!({
                     "message": format!("All input files imported, {total} new resources loaded"),
-                    "total-files": inputs.len(),
+                    "total-files": files,
                     "total-imported-resources": total,
                 });
             }
             ("cancelled", _) => fail(&mut out, "The import was cancelled".to_owned()),
-            (_, why) => {
-                let (count, all) = (failed.count(), inputs.len());
-                let first = why.map_or_else(String::new, |why| format!(", the first is {why}"));
-                fail(&mut out, format!("{count} of {all} input files failed{first}"));
+            (_, failed) => {
+                let mut message = format!("{} of {files} input files failed", status["inputsFailed"]);
+                if let Some(input) = failed {
+                    message += &format!(", one of them is {}: {}", text(&input["url"]), text(&input["error"]));
+                }
+                fail(&mut out, message);
             }
         }
     }
@@ -131,7 +133,7 @@ mod tests {
     fn an_import_succeeds_if_all_its_files_do() {
         let inputs =
             json!([{"url": "a", "status": "finished", "total": 1}, {"url": "b", "status": "finished", "total": 2}]);
-        let mut status = json!({"id": "i1", "status": "finished", "inputs": inputs});
+        let mut status = json!({"id": "i1", "status": "finished", "total": 3, "inputsTotal": 2, "inputs": inputs});
         let done = v2(&status);
         assert_eq!((&done["status"], &done["outcome"]), (&json!("done"), &json!("succeeded")));
         assert_eq!(
@@ -139,10 +141,11 @@ mod tests {
             json!({"message": "All input files imported, 3 new resources loaded", "total-files": 2,
                    "total-imported-resources": 3})
         );
+        status["inputsFailed"] = 1.into();
         status["inputs"][1] = json!({"url": "b", "status": "failed", "total": 1, "error": "403: Forbidden"});
         let done = v2(&status);
         assert_eq!((&done["status"], &done["outcome"]), (&json!("done"), &json!("failed")));
-        assert_eq!(done["error"], json!({"message": "1 of 2 input files failed, the first is b: 403: Forbidden"}));
+        assert_eq!(done["error"], json!({"message": "1 of 2 input files failed, one of them is b: 403: Forbidden"}));
         assert_eq!(done["inputs"][1]["error"], json!({"message": "403: Forbidden"}));
         assert_eq!(done["inputs"][1]["result"], json!({"imported-resources": 1}));
         status["status"] = "cancelled".into();
