@@ -297,6 +297,8 @@ COMMENT ON FUNCTION @extschema@.bulk_belongs_to(text, text, text, jsonb) IS
     'Whether a resource belongs to one of some patients, by FHIR''s compartments; it reads nothing but its arguments';
 COMMENT ON FUNCTION @extschema@.bulk_sql_run(jsonb, boolean, integer) IS
     'The rows of a ViewDefinition, SQLQuery or SQLView, given or stored, as ndjson, csv or json in pieces of chunk_bytes, as $sql-run of SQL on FHIR has them';
+COMMENT ON FUNCTION @extschema@.bulk_export(jsonb) IS
+    'Has resources, or tables of SQL on FHIR, exported to files in the background once the transaction commits. Answers the job''s id';
 COMMENT ON FUNCTION @extschema@.bulk_dump(text, timestamptz, boolean, text) IS
     'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
 COMMENT ON FUNCTION @extschema@.bulk_dump_chunks(text, timestamptz, boolean, boolean, integer, text) IS

@@ -104,7 +104,7 @@ COMMENT ON FUNCTION bulk_import_status(text) IS
 COMMENT ON FUNCTION bulk_import_cancel(text) IS
     'Ends an import of yours where it stands; what it has committed stays. False when it is not active';
 COMMENT ON FUNCTION bulk_export(jsonb) IS
-    'Has resources exported to files in the background once the transaction commits. Answers the job''s id';
+    'Has resources, or tables of SQL on FHIR, exported to files in the background once the transaction commits. Answers the job''s id';
 COMMENT ON FUNCTION bulk_export_status(text) IS
     'How far an export of yours is; with HL7''s manifest, or a downloadUrl, when it is done';
 COMMENT ON FUNCTION bulk_export_cancel(text) IS

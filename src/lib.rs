@@ -45,6 +45,7 @@ mod sql_dump;
 mod sql_run;
 mod store;
 mod stream;
+mod subject;
 mod tables;
 mod views;
 

@@ -38,6 +38,47 @@ pub trait Lines {
     }
 }
 
+/// A reader whose rows may be divided among several bodies. Each is whole: with a header and an end of its own.
+pub trait Divisible: Lines {
+    /// Where its body is divided.
+    fn division(&mut self) -> &mut Division;
+}
+
+/// Where a body is divided.
+#[derive(Default)]
+pub struct Division {
+    /// How many rows have been read.
+    pub rows: u64,
+    /// Whether the body ends before the next row.
+    is_due: bool,
+    /// Where in what was read last another body begins.
+    at: Option<usize>,
+}
+
+impl Division {
+    /// Has the body end before its next row, if there is one, and another begin.
+    pub fn ask(&mut self) {
+        self.is_due = true;
+    }
+
+    /// Where in what was read last another body begins, if one does.
+    pub fn take(&mut self) -> Option<usize> {
+        self.at.take()
+    }
+
+    /// Counts a row that comes now. Returns whether another body begins before it: then the reader writes the end of the last
+    /// one, and says by [`Division::begin`] where that is.
+    pub fn count(&mut self) -> bool {
+        self.rows += 1;
+        std::mem::take(&mut self.is_due)
+    }
+
+    /// Another body begins here.
+    pub fn begin(&mut self, at: usize) {
+        self.at = Some(at);
+    }
+}
+
 fn rows<T: 'static>(mut next: impl FnMut() -> Result<Option<T>> + 'static) -> SetOfIterator<'static, T> {
     SetOfIterator::new(std::iter::from_fn(move || reporting(|| or_raise(next()))))
 }

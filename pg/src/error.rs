@@ -3,7 +3,8 @@
 
 use crate::whole;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder};
+use std::panic::AssertUnwindSafe;
 
 /// An error to be reported to the client.
 #[derive(Debug)]
@@ -138,6 +139,15 @@ impl From<CaughtError> for Error {
 /// Returns the value, or raises the error: for the SQL function of an operation.
 pub fn or_raise<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| error.raise())
+}
+
+/// Runs `work`. An error that PostgreSQL raises in it becomes an `Err`, which the caller must raise again, or end the
+/// transaction for.
+///
+/// # Errors
+/// The errors of `work`, and those that PostgreSQL raises.
+pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    PgTryBuilder::new(AssertUnwindSafe(work)).catch_others(|error| Err(Error::from(error))).execute()
 }
 
 /// The five characters of an error code.

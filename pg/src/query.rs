@@ -2,7 +2,7 @@
 
 use super::cursor::{Calling, Cursor, Fetched, Row, first};
 use super::guc;
-use super::memory::{in_context, new_context};
+use super::memory::{Scratch, in_context, new_context};
 pub use super::placeholders::Place;
 use super::placeholders::{self, Known};
 use super::spi::{Arguments, Parameter};
@@ -126,6 +126,22 @@ impl Query {
                 })?;
                 Ok(Query::start(context, statement, text, settings, true, values))
             }
+        })
+    }
+
+    /// Plans such a query, and so locks what it reads until the transaction ends, also what views and policies read. It takes
+    /// no snapshot.
+    ///
+    /// # Errors
+    /// As for [`Query::open_beside`].
+    pub fn lock_reads(text: &CStr, beside: &Beside) -> Result<()> {
+        read_only::run(&[], || {
+            let mut scratch = Scratch::default();
+            // SAFETY: the caller has an active snapshot to plan under. The plan ends with its memory.
+            let planned =
+                scratch.run(|| unsafe { plan(text, beside, Arguments::of(&beside.values).list()).map(|_| ()) });
+            scratch.delete();
+            planned
         })
     }
 

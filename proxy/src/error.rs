@@ -126,6 +126,8 @@ impl Problem {
             Blame::Data if is_ours && error.code().code() == "22023" && !error.message().starts_with("line ") => {
                 Blame::Request
             }
+            // What keeps an export of a query from starting is no mistake of the query.
+            Blame::Query if is_ours && ["53400", "55000"].contains(&error.code().code()) => Blame::Request,
             blame => blame,
         };
         match status(error.code().code(), is_ours, blame) {

@@ -1,6 +1,6 @@
 //! `bulk_export_file` and `bulk_export_file_part`: return an exported file to a caller who has its signed URL.
 
-use super::signature::SignedFile;
+use super::signature::{SignedFile, VALID_SECONDS};
 use super::target::Target;
 use super::{NAME, signer};
 use crate::arguments::required;
@@ -78,7 +78,7 @@ fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {
         Ok(all)
     };
     let all = read().map_err(|error| unreadable(&error))?;
-    Ok((bytes, all as i64, signer.sign(&settings::export::url(), &signed, now)))
+    Ok((bytes, all as i64, signer.sign(&settings::export::url(), &signed, now, VALID_SECONDS)))
 }
 
 /// Opens the file in the location of its export, even if the setting has changed since.

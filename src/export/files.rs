@@ -10,9 +10,9 @@ use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
 
 /// How many bytes of lines are collected before they are written.
-const BATCH_BYTES: u64 = 256 << 10;
+pub const BATCH_BYTES: u64 = 256 << 10;
 /// A buffer that a huge resource made larger than this is shrunk to this size.
-const KEEP_BYTES: usize = 4 << 20;
+pub const KEEP_BYTES: usize = 4 << 20;
 
 /// How files are written.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +21,18 @@ pub struct Format {
     pub gzip: Option<u32>,
     /// A file ends with the line that makes it reach this size.
     pub bytes: u64,
+    /// The end of the names of files that are tables; otherwise they have resources.
+    pub table: Option<&'static str>,
 }
 
 impl Format {
     /// The name of a file.
     pub fn name(&self, stem: &str, number: usize) -> String {
-        format!("{stem}.{number}.ndjson{}", if self.gzip.is_some() { ".gz" } else { "" })
+        let gz = if self.gzip.is_some() { ".gz" } else { "" };
+        match self.table {
+            None => format!("{stem}.{number}.ndjson{gz}"),
+            Some(extension) => format!("{stem}.part{number}.{extension}{gz}"),
+        }
     }
 }
 
@@ -47,7 +53,7 @@ impl Numbers {
     }
 }
 
-/// Writes files `<stem>.<number>.ndjson`. When one is full, it begins the next.
+/// Writes files `<stem>.<number>.ndjson`, or as the format names them. When one is full, it begins the next.
 pub struct Files<'a> {
     draft: &'a Draft<'a>,
     stem: &'a str,
@@ -119,11 +125,27 @@ impl<'a> Files<'a> {
             return Ok(());
         }
         if self.room() == 0 {
-            self.close(None)?;
+            self.end_file()?;
         }
+        self.append(lines, count)
+    }
+
+    /// Writes bytes that belong into the current file, even if it is full.
+    ///
+    /// # Errors
+    /// The errors of the sink.
+    pub fn append(&mut self, bytes: &[u8], count: u64) -> Result<()> {
         let open = self.current()?;
         open.count += count;
-        open.write(lines)
+        open.write(bytes)
+    }
+
+    /// Ends the current file.
+    ///
+    /// # Errors
+    /// The errors of the sink.
+    pub fn end_file(&mut self) -> Result<()> {
+        self.close(None)
     }
 
     /// Begins the next file if a block of so many bytes, which belong together, does not fit into this one.
@@ -131,7 +153,7 @@ impl<'a> Files<'a> {
     /// # Errors
     /// The errors of the sink.
     pub fn begin_block(&mut self, bytes: u64) -> Result<()> {
-        if bytes > self.room() { self.close(None) } else { Ok(()) }
+        if bytes > self.room() { self.end_file() } else { Ok(()) }
     }
 
     /// Ends a file in the middle of a block.

@@ -4,6 +4,7 @@ use super::associated::{self, Associated};
 use super::ignored::{Ignored, shown};
 use super::level::Level;
 use super::request::{Request, missing, not_too_much};
+use super::subjects::{self, Subjects};
 use super::type_filters::TypeFilters;
 use crate::settings;
 use crate::store::{ResourceTable, ResourceType, readable_types, unknown};
@@ -70,6 +71,9 @@ pub struct Kickoff {
     /// Which resources of the types.
     #[serde(default)]
     pub filters: TypeFilters,
+    /// Tables of SQL on FHIR that are exported in place of resources; `types` has those of their views.
+    #[serde(default)]
+    pub subjects: Option<Subjects>,
     /// The request's URL, for the manifest.
     pub url: String,
 }
@@ -78,7 +82,8 @@ impl Kickoff {
     /// Reads `{"level", "group", "patient", "_type", "_since", "_until", "_elements", "_typeFilter",
     /// "includeAssociatedData", "organizeOutputBy", "allowPartialManifests", "lenient", "_minimumFileSize",
     /// "_maximumFileSize", "fileSizes", "_outputFormat", "contentEncoding", "request", "allowedTypes"}`, all of them optional,
-    /// or `{"resourceTypes", "since"}`, which makes one file of all types.
+    /// or `{"resourceTypes", "since"}`, which makes one file of all types; or `{"subjects"}`, with what [`Subjects::parse`]
+    /// takes.
     ///
     /// # Errors
     /// P0002 for a Group that is not there; 42501 for a type that the role may not read, or that is not among
@@ -90,6 +95,9 @@ impl Kickoff {
         let mut request = Request::new(request)?;
         if request.has("resourceTypes") || request.has("since") {
             return Kickoff::single(request);
+        }
+        if request.has("subjects") {
+            return Kickoff::of_subjects(request);
         }
         request.lenient = request.boolean("lenient")?.unwrap_or(false);
         let lenient = request.lenient;
@@ -173,6 +181,34 @@ impl Kickoff {
             return Err(Error::invalid_argument("\"resourceTypes\" of the request is empty"));
         }
         Kickoff { types, since, gzip, single: true, ..Kickoff::default() }.with_tables(false)
+    }
+
+    /// An export of tables in place of resources. All that can be wrong with a subject is found now.
+    fn of_subjects(mut request: Request) -> Result<Kickoff> {
+        let (gzip, url) = (encoding(&mut request)?, request.string("request")?);
+        request.positive("_minimumFileSize")?;
+        let file_bytes = request.positive("_maximumFileSize")?;
+        let file_sizes = request.boolean("fileSizes")?.unwrap_or(false);
+        let allowed = request.strings("allowedTypes")?;
+        let subjects = Subjects::parse(&mut request, allowed.is_some())?;
+        let of_files = "contentEncoding, _minimumFileSize, _maximumFileSize, fileSizes, request and allowedTypes";
+        request.end(&format!("{}, {of_files}", subjects::KNOWN))?;
+        if gzip && !subjects.takes_gzip() {
+            return Err(Error::invalid_argument("contentEncoding is not for parquet, which is compressed in itself")
+                .hint("Leave it out."));
+        }
+        subjects.check()?;
+        let url = url.unwrap_or_else(|| "$sql-export".to_owned());
+        let types = subjects.types();
+        let allowed = allowed.filter(|names| !names.iter().any(|name| name == "*"));
+        let kickoff = Kickoff { types, allowed, gzip, file_bytes, file_sizes, url, ..Kickoff::default() };
+        Kickoff { subjects: Some(subjects), ..kickoff }.with_tables(false)
+    }
+
+    /// The types besides the exported ones that are read to find the patients.
+    pub fn other_types(&self) -> Vec<&'static str> {
+        let of_subjects = self.subjects.iter().flat_map(Subjects::other_types);
+        self.level.other_types().iter().copied().chain(of_subjects).collect()
     }
 
     /// Finds the spelling of each type and removes duplicates. If no type was named, takes all that the role may read. A

@@ -6,6 +6,7 @@ mod associated;
 mod batches;
 mod blocks;
 mod by_patient;
+mod by_subject;
 mod by_type;
 mod deletions;
 mod download;
@@ -26,6 +27,7 @@ mod run;
 mod signature;
 mod span;
 mod status;
+mod subjects;
 mod target;
 mod type_filters;
 mod units;
@@ -40,6 +42,7 @@ use crate::jobs::{self, Job, Kind, NewJob};
 use crate::{settings, store};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
+use fhir_bulk_pg::whole::reporting;
 use kickoff::Kickoff;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode};
@@ -63,7 +66,8 @@ pub const KIND: Kind = Kind {
 #[pg_extern(volatile, parallel_unsafe)]
 fn bulk_export(request: Option<JsonB>) -> String {
     session::prevent_if_read_only(c"bulk_export()");
-    or_raise(required(request, "request").and_then(|request| export(request.0)))
+    // The query of a subject may be wrong, and its author needs to know where.
+    reporting(|| or_raise(required(request, "request").and_then(|request| export(request.0))))
 }
 
 /// Returns the progress of an export of the caller, and its manifest when it is complete.

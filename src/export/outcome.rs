@@ -10,7 +10,7 @@ pub struct Outcome {
     pub folder: String,
     /// In microseconds since 2000-01-01T00:00:00Z.
     pub transaction_time: i64,
-    /// Files with their types; the type is empty for a file of all types.
+    /// Files with their types, or with the names of their subjects; the type is empty for a file of all types.
     pub output: Vec<(String, Written)>,
     /// Bundles of deletions.
     pub deleted: Vec<Written>,

@@ -80,6 +80,18 @@ impl Request {
         }
     }
 
+    /// Takes an array.
+    ///
+    /// # Errors
+    /// 22023 for anything else.
+    pub fn array(&mut self, name: &str) -> Result<Option<Vec<Value>>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(values)) => Ok(Some(values)),
+            Some(_) => Err(wrong(name, "an array")),
+        }
+    }
+
     /// Takes an array of strings, or a string instead of an array of one.
     ///
     /// # Errors

@@ -6,9 +6,10 @@ use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
 use super::outcome::Outcome;
+use super::subjects::Subjects;
 use super::target::{Counters, Target};
 use super::work::Work;
-use super::{by_patient, by_type, deletions, extras};
+use super::{by_patient, by_subject, by_type, deletions, extras};
 use crate::jobs::{Patience, Task};
 use crate::settings::s3::Address;
 use crate::sink::{Location, Tries};
@@ -113,9 +114,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
     let (outcome, total) = task.frozen_transaction(
         || lock(work),
         |(mut work, mut notes, before)| {
-            if let Some(table) = ResourceTable::younger_than_snapshot() {
-                return Err(written_anew(&table));
-            }
+            check_snapshot()?;
             work.patients = work.kickoff.level.patients()?;
             work.new_members = work.kickoff.level.new_members(work.kickoff.since)?;
             let after = Open::now();
@@ -127,7 +126,9 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             notes.extend(notes::of_horizon(&work.kickoff, [&before, &after])?);
             let show = |resources| task.show(Copying::To { written_bytes: 0 }, resources);
             show(0);
-            let (mut output, mut total) = if work.kickoff.single {
+            let (mut output, mut total) = if let Some(subjects) = &work.kickoff.subjects {
+                by_subject::write(&work, subjects, &draft, show)?
+            } else if work.kickoff.single {
                 counted(by_type::single_file(&work, &draft, show)?)
             } else if work.kickoff.by_patient {
                 by_patient::write(&work, &announcing, &counters, show)?
@@ -145,6 +146,8 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             notes.extend(notes::of_deletions(unknown));
             let error =
                 if work.kickoff.single { Vec::new() } else { notes::write(&notes, &draft, work.target.format())? };
+            // A query may have read tables that only the functions in it know.
+            check_snapshot()?;
             Ok((Outcome { folder: work.target.folder.clone(), transaction_time, output, deleted, error }, total))
         },
     )?;
@@ -158,6 +161,11 @@ fn export(task: &Task, work: &Work) -> Result<()> {
         worker::log(&format!("{}: {}", task.title(), error.message()));
     }
     Ok(())
+}
+
+/// Checks that the transaction's snapshot shows all tables that it has locked.
+fn check_snapshot() -> Result<()> {
+    ResourceTable::younger_than_snapshot().map_or(Ok(()), |table| Err(written_anew(&table)))
 }
 
 /// Files, and how many resources they have.
@@ -174,8 +182,8 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
     for name in work.kickoff.types.iter().chain(&work.kickoff.extras) {
         ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
     }
-    let others = work.kickoff.level.other_types();
-    for name in others {
+    let others = work.kickoff.other_types();
+    for name in &others {
         ResourceTable::lock_to_read(&ResourceType::new(name)?)?;
     }
     work.kickoff.level.check_code(|name| work.kickoff.names(name))?;
@@ -186,6 +194,7 @@ fn lock(work: &Work) -> Result<(Work, Vec<Note>, Open)> {
             let resource_type = ResourceType::new(name)?;
             ResourceTable::get(&resource_type)?.lock_reads(&resource_type)?;
         }
+        work.kickoff.subjects.as_ref().map_or(Ok(()), Subjects::lock_reads)?;
         Ok(notes)
     })?;
     let before = transaction::in_catalog_snapshot(Open::now);

@@ -1,4 +1,4 @@
-//! Signs and verifies URLs. A signed URL gives access to one file for one hour without other credentials.
+//! Signs and verifies URLs. A signed URL gives access to one file for a limited time without other credentials.
 //!
 //! `<base>/<job>/<file>?expires=<seconds since 1970>&signature=<hex>`, where the signature is HMAC-SHA256 over
 //! `<job>/<file>` and the expiry, with a secret of this database.
@@ -10,6 +10,8 @@ use sha2::Sha256;
 
 /// How long a URL is valid.
 pub const VALID_SECONDS: i64 = 3600;
+/// How long a URL of a table is valid: SQL on FHIR wants a day, counted from the end of the export.
+pub const TABLE_VALID_SECONDS: i64 = 24 * 3600;
 /// How many bytes of a code identify this database.
 const OWNER_BYTES: usize = 8;
 
@@ -40,9 +42,9 @@ impl Signer {
         hex(&self.code(&["owner"]).finalize().into_bytes()[..OWNER_BYTES])
     }
 
-    /// The URL of a file, valid for [`VALID_SECONDS`] from `now`.
-    pub fn sign(&self, base: &str, file: &SignedFile<'_>, now: i64) -> String {
-        let expires = (now + VALID_SECONDS).to_string();
+    /// The URL of a file, valid for so many seconds from `now`.
+    pub fn sign(&self, base: &str, file: &SignedFile<'_>, now: i64, valid: i64) -> String {
+        let expires = (now + valid).to_string();
         let signature = hex(&self.code(&["file", file.job, file.name, &expires]).finalize().into_bytes());
         let base = base.trim_end_matches('/');
         format!("{base}/{}/{}?expires={expires}&signature={signature}", file.job, file.name)

@@ -3,7 +3,7 @@
 use super::announced::Announced;
 use super::kickoff::Kickoff;
 use super::outcome::Outcome;
-use super::signature::{SignedFile, Signer, VALID_SECONDS};
+use super::signature::{SignedFile, Signer, TABLE_VALID_SECONDS, VALID_SECONDS};
 use super::target::Target;
 use super::written::Written;
 use crate::jobs::Job;
@@ -32,18 +32,27 @@ pub fn of(id: &str, job: &Job, signer: &Signer) -> Result<Value> {
     if let Some(at) = job.ended_at {
         answer["completedAt"] = time(at).into();
     }
+    let kickoff = kickoff_of(job);
+    if let Some(subjects) = &kickoff.subjects {
+        answer["format"] = subjects.format.as_str().into();
+        answer["request"] = kickoff.url.as_str().into();
+        if let Some(id) = &subjects.tracking_id {
+            answer["clientTrackingId"] = id.as_str().into();
+        }
+    }
     match status {
         "processing" => {
-            answer["progress"] = json!({"resources": task.map(|task| task.seen)});
+            let counted = if kickoff.subjects.is_some() { "rows" } else { "resources" };
+            answer["progress"] = json!({counted: task.map(|task| task.seen)});
             if let Some(task) = task {
-                partial(&mut answer, &kickoff_of(job), &Target::of(&task.input), signer)?;
+                partial(&mut answer, &kickoff, &Target::of(&task.input), signer)?;
             }
         }
         "failed" => answer["error"] = task.and_then(|task| task.error.as_deref()).into(),
         "completed" => {
             if let Some((task, outcome)) = task.and_then(|task| Some((task, task.result.as_ref()?))) {
                 let target = Target::of(&task.input);
-                complete(&mut answer, &kickoff_of(job), &target, &outcome_of(outcome), signer)?;
+                complete(&mut answer, &kickoff, &target, &outcome_of(outcome), signer)?;
             }
         }
         _ => {}
@@ -67,9 +76,11 @@ fn partial(answer: &mut Value, kickoff: &Kickoff, target: &Target, signer: &Sign
 
 fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Outcome, signer: &Signer) -> Result<()> {
     // The location of this export, even if the setting has changed since.
-    let (location, valid) = (target.location()?, Duration::from_secs(VALID_SECONDS.unsigned_abs()));
+    let location = target.location()?;
+    let seconds = if kickoff.subjects.is_some() { TABLE_VALID_SECONDS } else { VALID_SECONDS };
     let (base, now) = (settings::export::url(), session::unix_time());
-    let signed = |name: &str| signer.sign(&base, &SignedFile { job: &outcome.folder, name }, now);
+    let signed = |name: &str| signer.sign(&base, &SignedFile { job: &outcome.folder, name }, now, seconds);
+    let valid = Duration::from_secs(seconds.unsigned_abs());
     let url = |name: &str| -> Result<String> {
         Ok(location.url(&outcome.folder, name, valid)?.unwrap_or_else(|| signed(name)))
     };
@@ -94,7 +105,13 @@ fn complete(answer: &mut Value, kickoff: &Kickoff, target: &Target, outcome: &Ou
         }
         return Ok(());
     }
-    let output = outcome.output.iter().map(|(resource_type, written)| file(resource_type, written));
+    let output = outcome.output.iter().map(|(name, written)| match &kickoff.subjects {
+        None => file(name, written),
+        Some(_) => file("", written).map(|mut item| {
+            item["name"] = name.as_str().into();
+            item
+        }),
+    });
     let deleted = outcome.deleted.iter().map(|written| file("Bundle", written));
     let error = outcome.error.iter().map(|written| file("OperationOutcome", written));
     answer["request"] = kickoff.url.as_str().into();

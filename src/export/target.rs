@@ -60,8 +60,8 @@ impl Target {
         files.fetch_add(written.count() as u64, Ordering::Relaxed);
     }
 
-    /// The format of the files.
+    /// The format of the files, if they have resources.
     pub fn format(&self) -> Format {
-        Format { gzip: self.gzip, bytes: self.file_bytes }
+        Format { gzip: self.gzip, bytes: self.file_bytes, table: None }
     }
 }

@@ -36,7 +36,16 @@ impl Given {
         };
         let views = object(options, "views", r#"{"bp": {"resource": "Observation", …}}"#)?.unwrap_or_default();
         let parameters = object(options, "parameters", r#"{"min": 140}"#)?;
-        let selection = Selection::parse(options)?;
+        Given::new(views, parameters, Selection::parse(options)?)
+    }
+
+    /// # Errors
+    /// 22023 for a choice of resources without a view.
+    pub fn new(
+        views: Map<String, Value>,
+        parameters: Option<Map<String, Value>>,
+        selection: Selection,
+    ) -> Result<Given> {
         if selection.resources.is_some() {
             return Err(Error::invalid_argument("unknown option \"resources\"")
                 .hint("dump_view() makes a view of given resources."));

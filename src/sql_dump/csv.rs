@@ -11,7 +11,7 @@ use fhir_bulk_pg::value::{Content, Value};
 /// Writes the same bytes as `COPY … (FORMAT csv)`.
 pub struct CsvWriter {
     csv: Csv,
-    /// The column names, if the header line is still to be written.
+    /// The column names, if the first line lists them.
     header: Option<Vec<String>>,
     jsonb: TextWriter,
     scratch: Vec<u8>,
@@ -47,7 +47,7 @@ impl CsvWriter {
 
 impl Writer for CsvWriter {
     fn start(&mut self, out: &mut Vec<u8>) -> bool {
-        let Some(names) = self.header.take() else { return false };
+        let Some(names) = &self.header else { return false };
         self.csv.header(names.iter().map(|name| name.as_bytes()), out);
         true
     }

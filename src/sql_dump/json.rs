@@ -159,7 +159,7 @@ impl Writer for JsonWriter {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> Result<bool> {
-        out.extend_from_slice(if self.any { b"]" } else { b"[]" });
+        out.extend_from_slice(if std::mem::take(&mut self.any) { b"]" } else { b"[]" });
         Ok(true)
     }
 }

@@ -12,7 +12,8 @@ mod writer;
 
 use crate::arguments::{Options, required};
 use crate::parquet::{no_gzip, no_lines};
-use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
+use crate::stream::{ChunkStream, Divisible, Division, LineStream, Lines, More, chunk_size};
+use crate::views::Selection;
 use beside::Given;
 use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor::{Calling, Fetched};
@@ -23,7 +24,7 @@ use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode, default, pg_sys};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::ffi::CString;
 use std::ops::ControlFlow;
 use writer::Writer;
@@ -41,7 +42,8 @@ fn dump_sql(
     if !asked.format.has_lines() {
         or_raise(Err(no_lines("dump_sql_chunks")))
     }
-    let reader = reporting(|| or_raise(start(query, asked, calling)));
+    let reader = reporting(|| or_raise(start(query, asked)));
+    reader.close_with_statement(calling);
     LineStream::new(reader).rows()
 }
 
@@ -61,7 +63,8 @@ fn dump_sql_chunks(
     if gzip && !asked.format.has_lines() {
         or_raise(Err(no_gzip()))
     }
-    let reader = reporting(|| or_raise(start(query, asked, calling)));
+    let reader = reporting(|| or_raise(start(query, asked)));
+    reader.close_with_statement(calling);
     ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 
@@ -85,17 +88,30 @@ fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Asked> {
 ///
 /// # Errors
 /// Those of the arguments and of the query.
-pub fn open(query: &str, format: &str, options: Value, calling: Calling) -> Result<Reader> {
-    start(Some(query), parse(Some(format), Some(JsonB(options)))?, calling)
+pub fn open(query: &str, format: &str, options: Value) -> Result<Reader> {
+    start(Some(query), parse(Some(format), Some(JsonB(options)))?)
+}
+
+/// Locks what a query reads until the transaction ends, also what its views, and policies, read. Takes no snapshot.
+///
+/// # Errors
+/// As for [`open`].
+pub fn lock_reads(query: &str, views: Map<String, Value>, parameters: Option<Map<String, Value>>) -> Result<()> {
+    let given = Given::new(views, parameters, Selection::default())?;
+    let text = c_text(query)?;
+    Query::lock_reads(&text, &given.beside(&text)?)
 }
 
 /// 1. plan and start the query, with its views and values; it cannot write
 /// 2. check that its columns suit the format
-fn start(query: Option<&str>, Asked { format, given }: Asked, calling: Calling) -> Result<Reader> {
-    let text = CString::new(required(query, "query")?).map_err(|_| Error::invalid_argument("the query has a NUL"))?;
+fn start(query: Option<&str>, Asked { format, given }: Asked) -> Result<Reader> {
+    let text = c_text(required(query, "query")?)?;
     let query = Query::open_beside(&text, format.settings(), &given.beside(&text)?)?;
-    query.close_with_statement(calling);
     Reader::new(query, format, given.limit())
+}
+
+fn c_text(query: &str) -> Result<CString> {
+    CString::new(query).map_err(|_| Error::invalid_argument("the query has a NUL"))
 }
 
 /// The rows of a query as objects, one per line.
@@ -130,13 +146,24 @@ pub struct Reader {
     at_start: bool,
     /// How many rows may still be returned.
     left: Option<u64>,
+    division: Division,
 }
 
 impl Reader {
     fn new(query: Query, format: Format, left: Option<u64>) -> Result<Reader> {
         let has_lines = format.has_lines();
         let writer = format.writer(query.columns())?;
-        Ok(Reader { query, writer, has_lines, at_start: true, left })
+        Ok(Reader { query, writer, has_lines, at_start: true, left, division: Division::default() })
+    }
+
+    /// Ends the query when the calling statement ends.
+    pub fn close_with_statement(&self, calling: Calling) {
+        self.query.close_with_statement(calling);
+    }
+
+    /// Ends the query, of which no more rows are wanted.
+    pub fn close(&mut self) {
+        self.query.close();
     }
 }
 
@@ -146,7 +173,7 @@ impl Lines for Reader {
     }
 
     fn read(&mut self, out: &mut Vec<u8>, mut pause: impl FnMut(&mut Vec<u8>) -> bool) -> Result<More> {
-        let Reader { query, writer, at_start, left, .. } = self;
+        let Reader { query, writer, at_start, left, division, .. } = self;
         if std::mem::take(at_start) && writer.start(out) && pause(out) {
             return Ok(More::Yes);
         }
@@ -154,6 +181,15 @@ impl Lines for Reader {
             Fetched::End
         } else {
             query.fetch(|row| {
+                if division.count() {
+                    if writer.end(out)? {
+                        pause(out);
+                    }
+                    division.begin(out.len());
+                    if writer.start(out) {
+                        pause(out);
+                    }
+                }
                 let ended = writer.row(row, out)?;
                 let is_last = left.as_mut().is_some_and(|left| {
                     *left -= 1;
@@ -173,5 +209,11 @@ impl Lines for Reader {
                 Ok(More::No)
             }
         }
+    }
+}
+
+impl Divisible for Reader {
+    fn division(&mut self) -> &mut Division {
+        &mut self.division
     }
 }

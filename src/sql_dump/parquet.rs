@@ -55,6 +55,7 @@ impl Writer for ParquetWriter {
     fn end(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         self.file.finish().map_err(failed)?;
         self.file.take(out);
+        self.file = File::new(&self.columns).map_err(failed)?;
         Ok(true)
     }
 }

@@ -8,8 +8,8 @@ use pgrx::PgSqlErrorCode;
 /// A buffer that a huge value made larger than this is shrunk to this size.
 pub const KEEP_BYTES: usize = 4 << 20;
 
-/// Writes rows in one format. A method that completes a line appends it without its newline, and returns true. So does one
-/// that completes a part of a binary format.
+/// Writes rows in one format. After the end of a body it begins another one. A method that completes a line appends it without
+/// its newline, and returns true. So does one that completes a part of a binary format.
 pub trait Writer {
     /// Writes what comes before the first row.
     fn start(&mut self, _out: &mut Vec<u8>) -> bool {

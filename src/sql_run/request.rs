@@ -1,6 +1,6 @@
 //! The request: the parameters of `$sql-run` as members of an object. Messages of errors begin with the parameter.
 
-use super::library::Query;
+use crate::subject::{Named, Subject};
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
@@ -22,16 +22,6 @@ const MEMBERS: [&str; 13] = [
     "allowedTypes",
 ];
 const FORMATS: [&str; 4] = ["ndjson", "csv", "json", "parquet"];
-
-/// How a request names its subject.
-pub enum Named {
-    /// `url` or `url|version`.
-    Canonical(String),
-    /// `ViewDefinition/id`, `Library/id`, or such a URL below one of ours.
-    Reference(String),
-    /// The resource itself.
-    Resource(Value),
-}
 
 /// A request.
 pub struct Request {
@@ -62,11 +52,7 @@ impl Request {
             return Err(Error::invalid_argument(format!("the request has the unknown member \"{name}\""))
                 .hint(format!("Its members are {}.", MEMBERS.join(", "))));
         }
-        let subject = named(&mut members)?;
-        let parameters = members.remove("parameters");
-        if parameters.as_ref().is_some_and(|given| given["resourceType"] != "Parameters") {
-            return Err(wrong("parameters", "a Parameters resource"));
-        }
+        let subject = Named::take(&mut members)?;
         let since = text(&mut members, "_since")?;
         if since.as_ref().is_some_and(|text| instant::parse(text).is_none()) {
             return Err(wrong("_since", "an instant, such as 2024-01-31T12:00:00Z"));
@@ -82,7 +68,7 @@ impl Request {
             .map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect());
         Ok(Request {
             subject,
-            parameters,
+            parameters: members.remove("parameters"),
             context: array(&mut members, "context")?.unwrap_or_default(),
             format: format(text(&mut members, "_format")?)?,
             allowed_types,
@@ -95,75 +81,39 @@ impl Request {
         })
     }
 
-    /// The options of `dump_view`.
+    /// The options with which the subject is opened.
     ///
     /// # Errors
-    /// 22023 for parameters that a view does not take; 42501 for a view of a type that is not allowed.
-    pub fn options_of_view(&self, view: &Value) -> Result<Value> {
-        if self.parameters.is_some() {
-            return Err(Error::invalid_argument("parameters are for a query, and the subject is a ViewDefinition"));
-        }
-        if !self.context.is_empty() {
-            return Err(Error::invalid_argument("context has what the subject does not depend on"));
-        }
-        let name = view["resource"].as_str().unwrap_or_default();
-        if let Some(allowed) = &self.allowed_types
-            && !allowed.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name))
-        {
-            return Err(not_allowed(&format!("a view of {}", name.chars().take(80).collect::<String>())));
-        }
-        let mut options = self.options();
-        if let Some(resources) = &self.resources {
-            options.insert("resources".to_owned(), resources.clone().into());
-        }
-        Ok(options.into())
-    }
-
-    /// The options of `dump_sql`.
-    ///
-    /// # Errors
-    /// 22023 for parameters that a query does not take; 42501 where types are limited, which those of a query are not.
-    pub fn options_of_query(&self, query: &Query) -> Result<Value> {
-        if self.allowed_types.is_some() {
-            return Err(not_allowed("a query of SQL"));
-        }
-        if self.resources.is_some() {
-            return Err(Error::invalid_argument("resource is for a view, and the subject is a query"));
+    /// 22023 for parameters that a query does not take; 42501 for a view of a type that is not allowed, and for a query where
+    /// types are limited, which those of a query are not.
+    pub fn options(&self, subject: &Subject) -> Result<Map<String, Value>> {
+        match subject {
+            Subject::View(view) => {
+                let name = view["resource"].as_str().unwrap_or_default();
+                if let Some(allowed) = &self.allowed_types
+                    && !allowed.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name))
+                {
+                    return Err(not_allowed(&format!("a view of {}", name.chars().take(80).collect::<String>())));
+                }
+            }
+            Subject::Query(_) if self.allowed_types.is_some() => return Err(not_allowed("a query of SQL")),
+            Subject::Query(_) if self.resources.is_some() => {
+                return Err(Error::invalid_argument("resource is for a view, and the subject is a query"));
+            }
+            Subject::Query(_) => {}
         }
         let chosen =
             [("patient", self.patient.is_some()), ("group", self.group.is_some()), ("_since", self.since.is_some())];
-        if let Some((name, _)) = chosen.iter().find(|(_, given)| *given && query.views.is_empty()) {
-            return Err(Error::invalid_argument(format!("{name} is for views, and the query has none")));
-        }
-        let mut options = self.options();
-        options.insert("views".to_owned(), query.views.clone().into());
-        options.insert("parameters".to_owned(), query.parameters.clone().into());
-        Ok(options.into())
-    }
-
-    fn options(&self) -> Map<String, Value> {
+        subject.check_chosen(&chosen)?;
         let all = [
             ("header", (self.format == "csv").then(|| json!(self.header))),
             ("patient", self.patient.clone().map(Value::from)),
             ("group", self.group.clone().map(Value::from)),
             ("since", self.since.clone().map(Value::from)),
             ("limit", self.limit.map(Value::from)),
+            ("resources", self.resources.clone().map(Value::from)),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
-    }
-}
-
-fn named(members: &mut Map<String, Value>) -> Result<Named> {
-    let (canonical, reference) = (text(members, "subjectCanonical")?, text(members, "subjectReference")?);
-    match (canonical, reference, members.remove("subjectResource")) {
-        (Some(canonical), None, None) => Ok(Named::Canonical(canonical)),
-        (None, Some(reference), None) => Ok(Named::Reference(reference)),
-        (None, None, Some(resource)) if resource.is_object() => Ok(Named::Resource(resource)),
-        (None, None, Some(_)) => Err(wrong("subjectResource", "a resource")),
-        (None, None, None) => Err(Error::invalid_argument("subject is missing")
-            .hint("Name it by subjectCanonical, subjectReference or subjectResource.")),
-        _ => Err(Error::invalid_argument("subject is named in more than one way")
-            .hint("Name it by one of subjectCanonical, subjectReference and subjectResource.")),
+        Ok(all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
     }
 }
 

@@ -44,7 +44,9 @@ fn dump_view(
     if !asked.format.has_lines() {
         or_raise(Err(no_lines("dump_view_chunks")))
     }
-    LineStream::new(or_raise(start(view, asked, calling))).rows()
+    let reader = or_raise(start(view, asked));
+    reader.close_with_statement(calling);
+    LineStream::new(reader).rows()
 }
 
 /// Returns the body in chunks.
@@ -64,16 +66,18 @@ fn dump_view_chunks(
     if gzip && !asked.format.has_lines() {
         or_raise(Err(no_gzip()))
     }
-    ChunkStream::new(or_raise(start(view, asked, calling)), gzip, chunk_bytes).rows()
+    let reader = or_raise(start(view, asked));
+    reader.close_with_statement(calling);
+    ChunkStream::new(reader, gzip, chunk_bytes).rows()
 }
 
 /// The rows of a view, as a caller of `dump_view_chunks` gets them.
 ///
 /// # Errors
 /// Those of the arguments, of the view and of the table.
-pub fn open(view: &Value, format: &str, options: Value, calling: Calling) -> Result<Reader> {
+pub fn open(view: &Value, format: &str, options: Value) -> Result<Reader> {
     let view = View::compile(settings::fhir_version(), view).map_err(errors::invalid)?;
-    start(view, parse(Some(format), Some(JsonB(options)))?, calling)
+    start(view, parse(Some(format), Some(JsonB(options)))?)
 }
 
 /// What is asked of a view's rows.
@@ -93,12 +97,10 @@ fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Asked> {
 
 /// 1. make the writer of the format, which knows the columns' types
 /// 2. lock the table, and start to read
-fn start(view: View, Asked { format, selection }: Asked, calling: Calling) -> Result<Reader> {
+fn start(view: View, Asked { format, selection }: Asked) -> Result<Reader> {
     let view = Rc::new(view);
     let writer = format.writer(&view)?;
-    let source = Source::open(view, selection)?;
-    source.close_with_statement(calling);
-    Ok(Reader::new(source, writer))
+    Ok(Reader::new(Source::open(view, selection)?, writer))
 }
 
 /// Compiles the argument `view` by the release of the setting; also returns its text.

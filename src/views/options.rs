@@ -9,7 +9,8 @@ use serde_json::Value;
 /// The options that every format has.
 pub const KNOWN: &str = "patient, group, since, limit, resources";
 
-/// Which resources, and how many rows.
+/// Which resources, and how many rows; all of them by default.
+#[derive(Default)]
 pub struct Selection {
     /// Only what belongs to these patients.
     pub patients: Option<Patients>,

@@ -58,8 +58,7 @@ impl ParquetRows {
     /// 22023 for a tag `ansi/type` that is not known; 53200.
     pub fn new(view: &View) -> Result<ParquetRows> {
         let columns: Vec<Typed> = view.columns().iter().map(Typed::new).collect::<Result<_>>()?;
-        let schema: Vec<Column> = columns.iter().map(|typed| typed.column.clone()).collect();
-        let file = File::new(&schema).map_err(failed)?;
+        let file = new_file(&columns)?;
         let texts = Texts::new(view.version());
         let cells = Cells { texts, text: Vec::new(), bytes: Vec::new(), scratch: Scratch::default() };
         Ok(ParquetRows { file, columns, cells })
@@ -83,15 +82,21 @@ impl ParquetRows {
         Ok(ended)
     }
 
-    /// Ends the file.
+    /// Ends the file. What is written next begins another one.
     ///
     /// # Errors
     /// 53200.
     pub fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
         self.file.finish().map_err(failed)?;
         self.file.take(out);
+        self.file = new_file(&self.columns)?;
         Ok(())
     }
+}
+
+fn new_file(columns: &[Typed]) -> Result<File> {
+    let schema: Vec<Column> = columns.iter().map(|typed| typed.column.clone()).collect();
+    File::new(&schema).map_err(failed)
 }
 
 impl Typed {

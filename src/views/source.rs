@@ -82,6 +82,13 @@ impl Source {
         }
     }
 
+    /// Ends the query, of which no more rows are wanted.
+    pub fn close(&mut self) {
+        if let From::Table(live) = &mut self.from {
+            live.close();
+        }
+    }
+
     /// Passes rows until `take` pauses, or there are no more. Then the query is closed, also if it has more: who is told that
     /// there are no more rows lets go of what the statement's end would close.
     ///
@@ -90,10 +97,8 @@ impl Source {
     pub fn read(&mut self, take: &mut Take<'_>) -> Result<More> {
         let more = if self.left == Some(0) { More::No } else { self.read_on(take)? };
         // A limit ends a query that would go on. After its last row the function has no memory in which it could be ended.
-        if more == More::No
-            && let From::Table(live) = &mut self.from
-        {
-            live.close();
+        if more == More::No {
+            self.close();
         }
         Ok(more)
     }

@@ -187,7 +187,7 @@ fn what_is_wrong_with_a_request_is_named() {
         (json!({"subjectResource": {"resourceType": "Patient"}}), "22023", "the subject is no ViewDefinition"),
         (json!({"subjectResource": {"resourceType": "Library"}}), "22023", "the subject is no ViewDefinition"),
         (of_view("parameters", parameters(json!([]))), "22023", "parameters are for a query"),
-        (of_view("context", json!([names()])), "22023", "context has what"),
+        (of_view("context", json!([names()])), "22023", "context has http"),
         (of_view("_format", json!("fhir")), "0A000", "_format \"fhir\" is not supported"),
         (of_view("_since", json!("yesterday")), "22023", "_since is not"),
         (of_view("_limit", json!("many")), "22023", "_limit is not"),

@@ -179,3 +179,16 @@ pub fn wait_for_readers(client: &mut Client, count: usize) {
 pub fn own_server() -> &'static Cluster {
     Box::leak(Box::new(Cluster::start(&["max_connections = 30"])))
 }
+
+/// A connection once the server takes some again.
+pub fn reconnected(database: &Database) -> Client {
+    let dsn = database.cluster().dsn("postgres", database.name());
+    let connect =
+        || fhir_bulk_tests::connect(&dsn).and_then(|mut client| client.batch_execute("SELECT 1").map(|()| client));
+    let mut client = None;
+    wait_for("connections", || {
+        client = connect().ok();
+        client.is_some()
+    });
+    client.unwrap()
+}

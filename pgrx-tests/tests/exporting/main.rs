@@ -25,6 +25,7 @@ mod partial;
 mod rights;
 mod s3;
 mod snapshots;
+mod subjects;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]
 mod support;

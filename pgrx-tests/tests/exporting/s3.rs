@@ -311,3 +311,22 @@ fn an_ordinary_role_exports_to_the_bucket_and_never_sees_a_key() {
         assert_error(&fails(&mut client, sql), "42501", &["permission denied"]);
     }
 }
+
+#[test]
+fn tables_arrive_whole_and_their_urls_are_valid_for_a_day() {
+    let service = S3Server::new();
+    let (_database, mut client) = with_service(&service.endpoint());
+    patients_and_observations(&mut client, 3);
+    let view = json!({"resource": "Patient", "select": [{"column": [{"name": "id", "path": "id"}]}]});
+    let subjects =
+        json!([{"name": "patients", "view": view}, {"name": "none", "query": "SELECT 1 AS one WHERE false"}]);
+    let status = done(&mut client, &json!({"subjects": subjects, "_outputFormat": "csv"}));
+    let id = status["jobId"].as_str().unwrap();
+    assert_eq!(objects(&service, id), ["none.part1.csv", "patients.part1.csv"]);
+    for (file, text) in status["output"].as_array().unwrap().iter().zip(["id\n1\n2\n3\n", "one\n"]) {
+        assert!(file["url"].as_str().unwrap().contains("X-Amz-Expires=86400&"), "{file}");
+        assert_eq!(String::from_utf8(downloaded(&file["url"])).unwrap(), text);
+    }
+    assert_eq!(value(&mut client, &format!("SELECT bulk_export_cancel('{id}')")), "t");
+    wait_until_empty(&service);
+}

@@ -26,6 +26,7 @@ mod smart;
 mod smart_keys;
 mod smart_login;
 mod smart_scopes;
+mod sql_export;
 mod sql_run;
 mod streams;
 mod support;

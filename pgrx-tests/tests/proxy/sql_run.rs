@@ -8,16 +8,16 @@ use crate::exports::HOST;
 use crate::smart::{Signer, asking, line, service as smart_service, token_of, with};
 use crate::support::{PASSWORD, Service, aidbox_rows, outcome, role, stall_patients};
 
-const URL: &str = "http://example.org/ViewDefinition/given";
+pub const URL: &str = "http://example.org/ViewDefinition/given";
 
 /// A view of the given names of patients.
-fn view() -> Value {
+pub fn view() -> Value {
     json!({"resourceType": "ViewDefinition", "url": URL, "version": "2", "status": "active", "resource": "Patient", "select": [
         {"column": [{"name": "id", "path": "id"}]}, {"forEach": "name", "column": [{"name": "given", "path": "given.first()"}]}]})
 }
 
 /// A query of that view with a parameter.
-fn query(text: &str) -> Value {
+pub fn query(text: &str) -> Value {
     json!({"resourceType": "Library", "status": "active", "type": {"coding": [{"code": "sql-query"}]},
         "content": [{"contentType": "application/sql", "data": base64(text.as_bytes(), true)}],
         "relatedArtifact": [{"type": "depends-on", "label": "given", "resource": URL}],
@@ -37,22 +37,22 @@ fn service() -> Service {
     service
 }
 
-fn post(path: &str, parameters: Value) -> Request {
+pub fn post(path: &str, parameters: Value) -> Request {
     let body = json!({"resourceType": "Parameters", "parameter": parameters});
     Request::post(path, "application/fhir+json", body.to_string())
 }
 
-fn string(name: &str, value: &str) -> Value {
+pub fn string(name: &str, value: &str) -> Value {
     json!({"name": name, "valueString": value})
 }
 
-fn resource(name: &str, value: Value) -> Value {
+pub fn resource(name: &str, value: Value) -> Value {
     json!({"name": name, "resource": value})
 }
 
 /// Asserts an OperationOutcome's status, the code of its issue, and what it is about.
 #[track_caller]
-fn refused(response: &Response, status: u16, code: &str, expression: Option<&str>) {
+pub fn refused(response: &Response, status: u16, code: &str, expression: Option<&str>) {
     let text = outcome(response, status);
     let issue = &response.json()["issue"][0];
     assert_eq!(issue["code"], code, "{text}");
@@ -293,7 +293,7 @@ fn the_operations_are_in_the_capability_statement() {
     let service = service();
     let metadata = service.send(Request::get("/fhir/metadata")).json();
     let operations = metadata["rest"][0]["operation"].as_array().unwrap();
-    for name in ["sql-run", "viewdefinition-run"] {
+    for name in ["sql-run", "viewdefinition-run", "sql-export", "viewdefinition-export"] {
         let found = operations.iter().find(|operation| operation["name"] == name);
         assert!(found.is_some_and(|found| found["definition"].is_string()), "{operations:?}");
     }

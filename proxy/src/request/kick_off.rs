@@ -17,7 +17,8 @@ const REPEATED: &[&str] = &[QUERIES, PATIENT];
 const PATIENT: &str = "patient";
 /// Members of the request that are not parameters: the address and the headers say them, or they are of another kind of
 /// export.
-const OWN: &[&str] = &["request", "lenient", "level", "group", "fileSizes", "allowedTypes", "resourceTypes", "since"];
+const OWN: &[&str] =
+    &["request", "lenient", "level", "group", "fileSizes", "allowedTypes", "resourceTypes", "since", "subjects"];
 
 /// A flag; `bulk_export` says what is wrong with another value.
 const PARTIAL: &str = "allowPartialManifests";

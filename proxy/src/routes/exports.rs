@@ -24,7 +24,7 @@ use crate::routes::pages;
 use crate::smart::scopes::{Permissions, Scopes};
 
 /// The media type of FHIR's JSON.
-const FHIR_JSON: &str = "application/fhir+json";
+pub const FHIR_JSON: &str = "application/fhir+json";
 /// The preference for a status of the export apart from the poll's, and the parameter of its address.
 const SEPARATE: &str = "separate-export-status";
 /// The parameter of a status's address that says which version of the manifest the kick-off asked for.
@@ -37,7 +37,7 @@ const EXPORT_STATUS: HeaderName = HeaderName::from_static("x-export-status");
 /// How long signed URLs are valid.
 const URL_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long clients should wait between polls of a status.
-const RETRY_AFTER: &str = "2";
+pub const RETRY_AFTER: &str = "2";
 
 /// Whose resources an address exports.
 pub enum Level {
@@ -113,7 +113,7 @@ async fn start(mut call: Call, level: Level, mut request: Object, url: String, s
     if handling(&call) == Handling::Lenient {
         request.insert("lenient", true);
     }
-    let id = export(&call, &request).await.map_err(kick_off::located)?;
+    let id = export(&call, &request, Blame::Request).await.map_err(kick_off::located)?;
     let is_separate = call.preference(SEPARATE).is_some();
     let location = (header::CONTENT_LOCATION, status_url(&call, &id, shape, is_separate, 1));
     if !is_separate {
@@ -146,9 +146,13 @@ fn narrow(scopes: &Scopes, request: &mut Object) -> Result<()> {
     Ok(())
 }
 
-async fn export(call: &Call, request: &Object) -> Result<String> {
+/// Starts an export. Returns its id.
+///
+/// # Errors
+/// Those of `bulk_export`.
+pub async fn export(call: &Call, request: &Object, blame: Blame) -> Result<String> {
     let request = request.text();
-    let session = call.begin(Access::ReadWrite, Blame::Request).await?;
+    let session = call.begin(Access::ReadWrite, blame).await?;
     let id = session.value("bulk_export($1::pg_catalog.jsonb)", &[(&request, Type::TEXT)]).await?;
     session.commit().await?;
     call.app.metrics.job_started("export");
@@ -156,7 +160,10 @@ async fn export(call: &Call, request: &Object) -> Result<String> {
 }
 
 /// Reads a status. Counts the poll after the caller is authenticated.
-async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Value> {
+///
+/// # Errors
+/// Those of `bulk_export_status`; 429 for too many polls.
+pub async fn status_of(call: &Call, id: &String, polls: Option<&Polls>) -> Result<Value> {
     let session = call.begin(Access::ReadWrite, Blame::Request).await?;
     if let Some(polls) = polls {
         polls.count(id, Instant::now())?;
@@ -177,6 +184,10 @@ pub async fn status(mut call: Call, Path(id): Path<String>) -> Result<Response> 
     };
     call.answers(JSON)?;
     let mut status = status_of(&call, &id, Some(&call.app.polls)).await?;
+    if !status["format"].is_null() {
+        // An export of tables, whose status is at `$sql-export-status`.
+        return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such export here"));
+    }
     let next = || status_url(&call, &id, shape, is_separate, number + 1);
     match status["status"].as_str() {
         // An export of `/v1` has a single file and no manifest; its status is at `/v1`.
@@ -249,7 +260,7 @@ pub async fn start_single(mut call: Call, body: Body) -> Result<Response> {
     if !request.contains("resourceTypes") {
         return Err(Problem::bad_request("resourceTypes is missing"));
     }
-    let id = export(&call, &request).await?;
+    let id = export(&call, &request, Blame::Request).await?;
     let data = json!({"jobId": id, "status": "pending", "message": "Export job started"});
     Ok(with_meta(&call, StatusCode::ACCEPTED, data))
 }
@@ -312,8 +323,12 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     let defined = |name: &str, definition: &str| json!({"name": name, "definition": definition});
     let sql_run = defined("sql-run", "http://hl7.org/fhir/uv/sql-on-fhir/OperationDefinition/SQLRun");
     let view_run = defined("viewdefinition-run", "http://sql-on-fhir.org/OperationDefinition/$viewdefinition-run");
+    let mut sql_export = defined("sql-export", "http://hl7.org/fhir/uv/sql-on-fhir/OperationDefinition/SQLExport");
+    sql_export["documentation"] = "Formats: ndjson, csv, json, parquet.".into();
+    let view_export =
+        defined("viewdefinition-export", "http://sql-on-fhir.org/OperationDefinition/$viewdefinition-export");
     let mut operations = operation("export");
-    operations.as_array_mut().expect("an array").extend([sql_run, view_run]);
+    operations.as_array_mut().expect("an array").extend([sql_run, view_run, sql_export, view_export]);
     let resource = |name: &String| {
         let of_type = parameters.iter().filter(|parameter| parameter["resource_type"] == **name);
         let parameter =

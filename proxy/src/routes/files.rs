@@ -16,8 +16,15 @@ use crate::error::{Blame, Problem, Result};
 use crate::limits::downloads::Running;
 use crate::request::call::{Call, Download};
 
-/// The media types of exported files.
+/// The media type of exported resources.
 const FHIR_NDJSON: &str = "application/fhir+ndjson";
+/// Those of exported tables, by the ends of their names.
+const OF_TABLES: [(&str, &str); 4] = [
+    ("csv", "text/csv"),
+    ("ndjson", "application/x-ndjson"),
+    ("json", "application/json"),
+    ("parquet", "application/vnd.apache.parquet"),
+];
 /// The size of a part, in bytes.
 const PART: u64 = 1 << 20;
 /// The wait before a failed part is requested again.
@@ -33,7 +40,7 @@ pub async fn file(Download(call, address): Download, method: Method, uri: Uri) -
     // A file never changes: a job writes its files once, under a new random name.
     let tag = format!("\"{}\"", uri.path().trim_start_matches("/export/"));
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(FHIR_NDJSON)),
+        (header::CONTENT_TYPE, HeaderValue::from_static(media_type(uri.path()))),
         (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
         (header::ETAG, HeaderValue::from_str(&tag).map_err(|_| Problem::bad_request("no file has such a name"))?),
     ];
@@ -64,6 +71,14 @@ pub async fn file(Download(call, address): Download, method: Method, uri: Uri) -
         Body::from_stream(pieces(Reading { call, url: first.next_url, left: range, first_piece, _running: running }))
     };
     Ok((status, headers, encoded, length, content_range, body).into_response())
+}
+
+/// The media type of a file: resources are in `Type.1.ndjson`, a table is in `name.part1.csv`.
+fn media_type(path: &str) -> &'static str {
+    let mut ends = path.strip_suffix(".gz").unwrap_or(path).rsplit('.');
+    let (extension, number) = (ends.next().unwrap_or_default(), ends.next().unwrap_or_default());
+    let of_table = OF_TABLES.iter().find(|(name, _)| number.starts_with("part") && *name == extension);
+    of_table.map_or(FHIR_NDJSON, |(_, media_type)| *media_type)
 }
 
 /// A part of a file.
@@ -189,6 +204,20 @@ mod tests {
         assert_eq!(of("bytes=0-", 0), Some(0..0));
         for all in ["bytes=5-4", "bytes=0-1,3-4", "lines=0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2", "0-1"] {
             assert_eq!(of(all, 10), None, "{all}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_media_type_of_its_name() {
+        for (path, media_type) in [
+            ("/export/j/Patient.1.ndjson", FHIR_NDJSON),
+            ("/export/j/Patient.1.ndjson.gz", FHIR_NDJSON),
+            ("/export/j/bp.part1.ndjson", "application/x-ndjson"),
+            ("/export/j/bp.part12.csv.gz", "text/csv"),
+            ("/export/j/bp.part1.json", "application/json"),
+            ("/export/j/bp.part1.parquet", "application/vnd.apache.parquet"),
+        ] {
+            assert_eq!(super::media_type(path), media_type, "{path}");
         }
     }
 

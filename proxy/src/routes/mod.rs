@@ -12,6 +12,7 @@ mod reads;
 mod runs;
 mod service;
 mod smart;
+mod sql_exports;
 mod upload;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::app::App;
 use crate::observe;
 use crate::request::call::Call;
 use crate::request::need::Need::{self, Closed, OfAll, OfSome, OfType, Open, OwnJob};
+use crate::request::sql_export::Operation::{SqlExport, ViewExport};
 use crate::request::sql_run::Operation::{SqlRun, ViewRun};
 use crate::smart::scopes::Permissions;
 use exports::Level;
@@ -158,6 +160,19 @@ pub fn router(app: Arc<App>) -> Router {
             OfSome(Permissions::READ_ALL),
             get(runs::run_stored).post(runs::run_stored_by_parameters),
         )
+        .route(
+            "/fhir/$sql-export",
+            OfSome(Permissions::READ_ALL),
+            post(|call: Call, body: Body| sql_exports::kick_off(call, SqlExport, body)).fallback(sql_exports::no_other),
+        )
+        .route(
+            "/fhir/$viewdefinition-export",
+            OfSome(Permissions::READ_ALL),
+            post(|call: Call, body: Body| sql_exports::kick_off(call, ViewExport, body))
+                .fallback(sql_exports::no_other),
+        )
+        .route("/fhir/$sql-export-status/{id}", OwnJob, get(sql_exports::status).delete(exports::delete))
+        .route("/fhir/$sql-export-result/{id}", OwnJob, get(sql_exports::result))
         .route("/fhir/{type}/{id}", OfType(Permissions::READ), get(reads::read))
         .route("/v1/bulk/export", Closed, post(exports::start_single))
         .route("/v1/bulk/jobs/{id}", Closed, get(exports::job))

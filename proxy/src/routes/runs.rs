@@ -66,8 +66,11 @@ async fn rows(mut call: Call, operation: Operation, mut request: Object) -> Resu
     Ok(stream(&call, format.types[0], false, pieces))
 }
 
-/// Narrows a run to views of the types that a token's scopes permit. A query of SQL reads what it wants: no scopes permit that.
-fn narrow(scopes: &Scopes, request: &mut Object) -> Result<()> {
+/// Narrows a run, or an export, to views of the types that a token's scopes permit. A query of SQL reads what it wants: no scopes permit that.
+///
+/// # Errors
+/// 403 if they do not permit the patients that it names.
+pub fn narrow(scopes: &Scopes, request: &mut Object) -> Result<()> {
     if request.contains("patient") {
         need::require(scopes, "Patient", Permissions::READ)?;
     }

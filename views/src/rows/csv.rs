@@ -12,7 +12,7 @@ const KEEP_BYTES: usize = 4 << 20;
 /// Quotes as `COPY … (FORMAT csv)` does. Booleans are `true` and `false`; structures and collections are JSON.
 pub struct CsvRows {
     csv: Csv,
-    /// The columns' names, if the header is still to be written.
+    /// The columns' names, if there is a header.
     header: Option<Vec<String>>,
     texts: Texts,
     scratch: Vec<u8>,
@@ -36,7 +36,7 @@ fn plain<'i>(item: &'i Item<'_>, room: &'i mut Room) -> Option<&'i [u8]> {
 
 impl RowWriter for CsvRows {
     fn start(&mut self, out: &mut Vec<u8>) -> bool {
-        let Some(names) = self.header.take() else { return false };
+        let Some(names) = &self.header else { return false };
         self.csv.header(names.iter().map(|name| name.as_bytes()), out);
         true
     }

@@ -56,7 +56,7 @@ impl RowWriter for JsonRows {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> bool {
-        out.extend_from_slice(if self.any { b"]" } else { b"[]" });
+        out.extend_from_slice(if std::mem::take(&mut self.any) { b"]" } else { b"[]" });
         true
     }
 }

@@ -3,7 +3,7 @@
 use crate::cell::Cell;
 use fhir_bulk_paths::item::Resource;
 
-/// Writes rows in one format. A method that completes a line appends it without its newline, and returns true. What is not a
+/// Writes rows in one format. After the end of a body it begins another one. A method that completes a line appends it without its newline, and returns true. What is not a
 /// format of lines, such as a file of row groups, has its own way.
 pub trait RowWriter {
     /// Writes what comes before the first row.

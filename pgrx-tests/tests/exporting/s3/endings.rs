@@ -4,11 +4,11 @@ use super::{
     assert_empty, downloaded, dump, large_patients, objects, server_with_key, set, wait_until_empty, with_service,
     with_service_on,
 };
-use crate::job::{close_gate, done, export, finish, gated, patients_and_observations, wait_for_readers};
+use crate::job::{close_gate, done, export, finish, gated, patients_and_observations, reconnected, wait_for_readers};
 use crate::partial::{names, shown};
 use crate::support::{assert_error, count, fails, rows, run, value};
 use fhir_bulk_tests::s3::{Fault, S3Server};
-use fhir_bulk_tests::{Client, Cluster, Database, wait_for};
+use fhir_bulk_tests::{Cluster, wait_for};
 use serde_json::json;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -181,19 +181,6 @@ fn an_export_begins_anew_after_a_crash_and_nothing_of_the_first_attempt_is_left(
         assert!(text == dump(&mut client, "Patient") + &dump(&mut client, "Observation"));
         assert_eq!(status["count"], 4);
     }
-}
-
-/// A connection once the server takes some again.
-fn reconnected(database: &Database) -> Client {
-    let dsn = database.cluster().dsn("postgres", database.name());
-    let connect =
-        || fhir_bulk_tests::connect(&dsn).and_then(|mut client| client.batch_execute("SELECT 1").map(|()| client));
-    let mut client = None;
-    wait_for("connections", || {
-        client = connect().ok();
-        client.is_some()
-    });
-    client.unwrap()
 }
 
 #[test]

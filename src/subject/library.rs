@@ -7,15 +7,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 
-/// A query with what it needs.
-pub struct Query {
-    pub text: String,
-    /// By their labels, as `dump_sql` takes them.
-    pub views: Map<String, Value>,
-    /// By their names, as `dump_sql` takes them.
-    pub parameters: Map<String, Value>,
-}
-
 /// The kinds of Libraries that are subjects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
