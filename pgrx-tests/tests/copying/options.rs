@@ -25,6 +25,13 @@ fn options_do_what_those_of_bulk_load_do() {
     copy(&mut client, "COPY patient FROM STDIN (FORMAT fhir, UPDATE_HISTORY on)", patient("a", 1));
     copy(&mut client, "COPY patient FROM STDIN (FORMAT fhir, UPDATE_HISTORY 0)", patient("a", 2));
     assert_eq!(rows(&mut client, "SELECT resource -> 'meta' ->> 'source' FROM patient_history"), ["x"]);
+    // What is equal stays as it is.
+    let place = value(&mut client, "SELECT ctid FROM patient");
+    let lines = patient("a", 2) + "\n" + &patient("b", 2);
+    let skip = "COPY patient FROM STDIN (FORMAT fhir, SKIP_UNCHANGED, UPDATE_HISTORY)";
+    assert_eq!(copy(&mut client, skip, lines), 2);
+    assert_eq!(value(&mut client, "SELECT bulk_load_result()"), r#"{"total": 2, "unchanged": 1}"#);
+    assert_eq!(value(&mut client, "SELECT ctid FROM patient WHERE id = 'a'"), place);
 }
 
 #[test]

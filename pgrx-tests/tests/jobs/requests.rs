@@ -129,6 +129,8 @@ fn a_request_that_is_not_understood_is_refused_with_what_is_wrong() {
         (with("update", json!("yes")), "\"update\""),
         (with("skipUnchanged", json!(1)), "\"skipUnchanged\""),
         (with("onConflict", json!("ignore")), "\"onConflict\""),
+        (json!({"onConflict": "error", "skipUnchanged": true, "inputs": [input]}), "skipUnchanged"),
+        (json!({"onConflict": "error", "update": true, "inputs": [input]}), "update"),
         (with("allowedRetryCount", json!(-1)), "\"allowedRetryCount\""),
         (with("allowedRetryCount", json!(101)), "\"allowedRetryCount\""),
         (with("allowedRetryCount", json!(1.5)), "\"allowedRetryCount\""),
