@@ -282,19 +282,24 @@ impl<'r> Run<'r> {
 
     /// Puts the cells of all frames in the order of the columns, and passes the row.
     fn complete(&mut self, frame: Option<&Frame<'_>>, arenas: &mut [Arena]) -> ControlFlow<()> {
-        let Some((arena, _)) = arenas.split_first_mut() else { return Continue(()) };
-        arena.reset();
-        let Some(cells) = arena.slice(self.view.columns.len(), Cell::Null) else {
-            return self.fail(Problem::TooMuch, "");
-        };
-        let mut next = frame;
-        while let Some(frame) = next {
-            for (output, cell) in frame.outputs.iter().zip(frame.cells) {
-                cells[output.column] = *cell;
+        let width = self.view.columns.len();
+        let done = match frame {
+            // A node that has all columns has them in their order.
+            Some(Frame { cells, outer: None, .. }) if cells.len() == width => self.rows.row(&self.resource, cells),
+            _ => {
+                let Some((arena, _)) = arenas.split_first_mut() else { return Continue(()) };
+                arena.reset();
+                let Some(cells) = arena.slice(width, Cell::Null) else { return self.fail(Problem::TooMuch, "") };
+                let mut next = frame;
+                while let Some(frame) = next {
+                    for (output, cell) in frame.outputs.iter().zip(frame.cells) {
+                        cells[output.column] = *cell;
+                    }
+                    next = frame.outer;
+                }
+                self.rows.row(&self.resource, cells)
             }
-            next = frame.outer;
-        }
-        let done = self.rows.row(&self.resource, cells);
+        };
         self.stopped |= done.is_break();
         done
     }
