@@ -112,9 +112,11 @@ pub(super) fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
 /// # Safety
 /// `datum` is a non-NULL varlena; `'a` ends no later than the varlena and the current memory context.
 pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: the caller guarantees it. `pg_detoast_datum` always gives a 4-byte header.
+    // SAFETY: the caller guarantees it. `pg_detoast_datum` always gives a 4-byte header; it is not called for what has one, as
+    // most values do: a call is guarded, and takes longer than the rest.
     unsafe {
-        let varlena = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+        let stored = datum.cast_mut_ptr();
+        let varlena = if pgrx::varatt_is_4b_u(stored) { stored } else { pg_sys::pg_detoast_datum(stored) };
         std::slice::from_raw_parts(pgrx::vardata_4b(varlena).cast::<u8>(), pgrx::varsize_4b(varlena) - pg_sys::VARHDRSZ)
     }
 }
@@ -126,7 +128,9 @@ pub unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
 pub unsafe fn text_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: the caller guarantees it.
     unsafe {
-        let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let stored = datum.cast_mut_ptr();
+        let is_plain = pgrx::varatt_is_4b_u(stored) || pgrx::varatt_is_1b(stored) && !pgrx::varatt_is_1b_e(stored);
+        let varlena = if is_plain { stored } else { pg_sys::pg_detoast_datum_packed(stored) };
         std::slice::from_raw_parts(pgrx::vardata_any(varlena).cast::<u8>(), pgrx::varsize_any_exhdr(varlena))
     }
 }
