@@ -313,17 +313,14 @@ impl<'r> Run<'r> {
         let Some(object) = object else { return self.cells(&node.outputs, at) };
         let Some(cells) = at.arena.slice(node.outputs.len(), Cell::Null) else { return self.too_much("") };
         (self.interrupt)();
-        let scope = self.scope(at);
-        node.steps.fill(object, cells, &mut |program, item| {
-            let mut cell = Cell::Null;
-            let _ = program.run(&scope, item, &mut |found| {
-                cell = Cell::One(found);
-                Break(())
-            });
-            cell
-        });
+        node.steps.fill(object, self.bases, cells);
+        let mut scope = None;
         for (output, cell) in node.outputs.iter().zip(&mut *cells).filter(|(output, _)| !output.is_found_with_others) {
-            *cell = self.cell(output, at, &scope)?;
+            *cell = if output.is_id {
+                Cell::One(Item { value: Value::Text(self.resource.id), type_id: TypeId::ID })
+            } else {
+                self.cell(output, at, scope.get_or_insert_with(|| self.scope(at)))?
+            };
         }
         Continue(cells)
     }

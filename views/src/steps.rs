@@ -5,7 +5,7 @@ use crate::cell::Cell;
 use fhir_bulk_codec::jsonb::walk::{self, Container, Name, Shape, Slice};
 use fhir_bulk_paths::item::{Item, Value};
 use fhir_bulk_paths::model::TypeId;
-use fhir_bulk_paths::program::Program;
+use fhir_bulk_paths::program::{reference, reference_key};
 
 /// Steps from an object to its members, in jsonb's order of names.
 #[derive(Clone, Debug, Default)]
@@ -28,13 +28,23 @@ struct Leaf {
     /// Which of the node's outputs.
     output: usize,
     type_id: TypeId,
-    /// What is made of the value, if it is not the value itself.
-    rest: Option<Program>,
+    rest: Rest,
+}
+
+/// What is made of a value.
+#[derive(Clone, Debug)]
+pub(crate) enum Rest {
+    /// The value itself.
+    Nothing,
+    /// The `reference` of a Reference.
+    Reference,
+    /// The id of what a Reference refers to; of one type, if it is named.
+    ReferenceKey(Option<Box<str>>),
 }
 
 impl Steps {
     /// Adds a path; `false` if it differs from another one in what is a list.
-    pub fn add(&mut self, names: &[(&str, bool, TypeId)], output: usize, rest: Option<Program>) -> bool {
+    pub fn add(&mut self, names: &[(&str, bool, TypeId)], output: usize, rest: Rest) -> bool {
         let Some((&(name, is_list, type_id), names)) = names.split_first() else { return false };
         let at = match self.0.binary_search_by(|step| step.name.order(Slice::of(name.as_bytes())).reverse()) {
             Ok(at) if self.0[at].is_list == is_list => at,
@@ -58,16 +68,11 @@ impl Steps {
         self.0.is_empty()
     }
 
-    /// Finds the members of an object, in their order. `rest` makes of a value what a program says.
-    pub fn fill<'a>(
-        &self,
-        mut object: Container<'a>,
-        cells: &mut [Cell<'a>],
-        rest: &mut dyn FnMut(&Program, Item<'a>) -> Cell<'a>,
-    ) {
+    /// Finds the members of an object, in their order. `bases` are the urls of servers whose resources are ours.
+    pub fn fill<'a>(&self, mut object: Container<'a>, bases: &[String], cells: &mut [Cell<'a>]) {
         for step in &self.0 {
             if let Some(value) = object.next_named(&step.name) {
-                step.take(value, cells, rest);
+                step.take(value, bases, cells);
             }
         }
     }
@@ -75,12 +80,7 @@ impl Steps {
 
 impl Step {
     #[inline]
-    fn take<'a>(
-        &self,
-        value: walk::Value<'a>,
-        cells: &mut [Cell<'a>],
-        rest: &mut dyn FnMut(&Program, Item<'a>) -> Cell<'a>,
-    ) {
+    fn take<'a>(&self, value: walk::Value<'a>, bases: &[String], cells: &mut [Cell<'a>]) {
         let value = match (self.is_list, value.shape()) {
             (false, Shape::Scalar | Shape::Object) => value,
             (true, Shape::Array) => match first(value) {
@@ -91,15 +91,20 @@ impl Step {
         };
         for leaf in &self.leaves {
             let item = Item { value: Value::Json(value), type_id: leaf.type_id };
-            cells[leaf.output] = match &leaf.rest {
-                None => Cell::One(item),
-                Some(program) => rest(program, item),
+            let made = match &leaf.rest {
+                Rest::Nothing => {
+                    cells[leaf.output] = Cell::One(item);
+                    continue;
+                }
+                Rest::Reference => reference(&item),
+                Rest::ReferenceKey(wanted) => reference_key(&item, bases, wanted.as_deref()),
             };
+            cells[leaf.output] = made.map_or(Cell::Null, Cell::One);
         }
         if !self.inside.is_empty()
             && let Some(object) = value.container()
         {
-            self.inside.fill(object, cells, rest);
+            self.inside.fill(object, bases, cells);
         }
     }
 }

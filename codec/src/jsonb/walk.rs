@@ -188,9 +188,9 @@ impl<'j> Container<'j> {
         let (words, _) = bytes[start..].as_chunks();
         let header = u32::from_le_bytes(words[0]);
         let count = (header & COUNT_MASK) as usize;
-        let names = if header & OBJECT != 0 { &words[1..1 + count] } else { &[] };
-        let values = &words[1 + names.len()..][..count];
-        let data = (start + 4 * (1 + names.len() + count)) as u32;
+        let named = if header & OBJECT != 0 { count } else { 0 };
+        let (names, values) = words[1..1 + named + count].split_at(named);
+        let data = (start + 4 * (1 + named + count)) as u32;
         let value_start = data + names_length(names);
         Container { bytes, header, data, names: names.iter(), name_start: data, values: values.iter(), value_start }
     }

@@ -9,6 +9,10 @@ use wide::u8x16;
 /// The delimiter and the text for NULL.
 pub struct Csv {
     delimiter: u8,
+    /// As often as a block has bytes.
+    delimiters: u8x16,
+    /// Whether numbers and booleans never need quotes.
+    plain_scalars: bool,
     null: Vec<u8>,
 }
 
@@ -27,7 +31,8 @@ impl Csv {
         if null.bytes().any(|byte| b"\r\n\"".contains(&byte) || byte == delimiter) {
             return Err("null has a quote, the delimiter or a line's end in it".into());
         }
-        Ok(Csv { delimiter, null: null.into() })
+        let plain_scalars = null.is_empty() && !b"-.0123456789aeflrstu".contains(&delimiter);
+        Ok(Csv { delimiter, delimiters: u8x16::splat(delimiter), plain_scalars, null: null.into() })
     }
 
     /// Appends the delimiter between two fields.
@@ -75,28 +80,26 @@ impl Csv {
     /// two: a copy of unknown length would take longer to start.
     #[inline]
     fn slice(&self, text: Slice<'_>, only: bool, out: &mut Vec<u8>) {
-        let before = out.len();
-        out.reserve(text.len() + BLOCK);
-        let mut at = text.start;
-        while at < text.end {
-            let wanted = (text.end - at).min(BLOCK);
+        let Slice { bytes, start, end } = text;
+        let (before, mut at, mut special) = (out.len(), start, 0);
+        out.reserve(end - start + BLOCK);
+        while at < end {
             let mut rest = [0; BLOCK];
-            let block = match text.bytes.get(at..).and_then(<[u8]>::first_chunk) {
+            let block = match bytes.get(at..).and_then(<[u8]>::first_chunk) {
                 Some(block) => block,
                 None => {
-                    rest[..wanted].copy_from_slice(&text.bytes[at..at + wanted]);
+                    // The bytes end within a block.
+                    rest[..end - at].copy_from_slice(&bytes[at..end]);
                     &rest
                 }
             };
-            if self.special_bits(block) & (0xFFFF >> (BLOCK - wanted)) != 0 {
-                out.truncate(before);
-                return quote(text.as_bytes(), out);
-            }
+            let beyond = (at + BLOCK).saturating_sub(end);
+            special |= self.special_bits(block) & 0xFFFF >> beyond;
             out.extend_from_slice(block);
             at += BLOCK;
         }
-        out.truncate(before + text.len());
-        if self.is_odd(&out[before..], only) {
+        out.truncate(before + (end - start));
+        if special != 0 || self.is_odd(&out[before..], only) {
             out.truncate(before);
             quote(text.as_bytes(), out);
         }
@@ -107,7 +110,7 @@ impl Csv {
     fn special_bits(&self, block: &[u8; BLOCK]) -> u32 {
         let block = u8x16::new(*block);
         let is = |byte: u8| block.simd_eq(u8x16::splat(byte));
-        (is(b'"') | is(self.delimiter) | is(b'\n') | is(b'\r')).to_bitmask()
+        (is(b'"') | block.simd_eq(self.delimiters) | is(b'\n') | is(b'\r')).to_bitmask()
     }
 
     /// Whether a text without special bytes has to be in quotes: it looks like NULL, or like the end of the data.
@@ -121,6 +124,9 @@ impl Csv {
     fn check(&self, only: bool, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         let before = out.len();
         write(out);
+        if self.plain_scalars {
+            return;
+        }
         let text = &out[before..];
         if text.contains(&self.delimiter) || self.is_odd(text, only) {
             let text = out.split_off(before);
