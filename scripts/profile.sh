@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 mode=${1:-}
 recorded=bench/instructions.txt
-loops=(encode-aidbox encode-fhir write-aidbox write-fhir)
+loops=(encode-aidbox encode-fhir write-aidbox write-fhir view-csv)
 out=${CARGO_TARGET_DIR:-target}/profile
 mkdir -p "$out"
 

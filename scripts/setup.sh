@@ -2,7 +2,8 @@
 # Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server of PG_MAJOR and its headers (from the
 # system's archive or, if it has none, below target/: scripts/server.sh), clang (for bindgen), and cargo-pgrx; with --tests also
 # what `make test` needs: valgrind, Node.js, the JDBC driver where there is a JDK, tools of PyPI and npm in folders of their own
-# below target/, and Citus where its archive is beside the checkout. Says what it does; safe to run again; touches no cluster.
+# below target/, and Citus where its archive is beside the checkout; with --evaluators also other evaluators of SQL on FHIR, for
+# the bench. Says what it does; safe to run again; touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -120,6 +121,9 @@ if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ]; then
   if [ -t 2 ]; then quiet=; fi # show cargo's progress on a terminal
   cargo install cargo-pgrx --version "$PGRX_VERSION" --locked $quiet
   note_installed "cargo-pgrx $PGRX_VERSION (cargo install)"
+fi
+if [ "$with_tests" = --evaluators ]; then
+  install_python_tools target/venv-evaluators "${EVALUATORS[@]}"
 fi
 if [ "$with_tests" = --tests ]; then
   install_python_tools target/venv "${PYTHON_TOOLS[@]}"

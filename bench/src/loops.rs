@@ -1,12 +1,20 @@
-//! The two hot loops without a server: lines into jsonb bytes, as a load encodes them, and back, as a dump writes them.
+//! The hot loops without a server: lines into jsonb bytes, as a load encodes them; back, as a dump writes them; and into the
+//! rows of a view.
 
 use std::fs;
+use std::ops::ControlFlow::{self, Continue};
+use std::rc::Rc;
 
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_codec::resource::{Encoder, Envelope, Form, Writer};
-
+use fhir_bulk_codec::rows::csv::Csv;
+use fhir_bulk_paths::item::Resource;
 use fhir_bulk_sample::{ResourceType, Sample};
+use fhir_bulk_views::rows::{CsvRows, RowWriter};
+use fhir_bulk_views::{Cell, Resources, Rows, View};
+
+use crate::ten_columns;
 
 const CREATED_AT_URL: &str = "ex:createdAt";
 /// A file of NDJSON that is taken instead of a sample.
@@ -85,16 +93,8 @@ impl Write {
     /// # Panics
     /// When a line is no resource.
     pub fn new(lines: &[Vec<u8>], fhir: bool) -> Write {
-        let mut encoder = encoder(fhir);
-        let store = |line: &Vec<u8>| {
-            let encoded = encoder.encode(line).expect("a resource");
-            let mut jsonb = Vec::new();
-            encoded.write(&mut jsonb).expect("it fits");
-            let resource_type = encoded.resource_type().unwrap_or("Observation").to_owned();
-            Stored { id: encoded.id().to_owned(), resource_type, jsonb }
-        };
         let form = if fhir { Form::Fhir(Version::R4) } else { Form::Aidbox };
-        let stored = lines.iter().map(store).collect();
+        let stored = stored(lines, fhir);
         Write { stored, writer: Writer::new(form, CREATED_AT_URL, false), out: Vec::new() }
     }
 
@@ -117,6 +117,68 @@ impl Write {
             total += taken(&mut self.out, OUT_BYTES);
         }
         total + taken(&mut self.out, 0)
+    }
+}
+
+fn stored(lines: &[Vec<u8>], fhir: bool) -> Vec<Stored> {
+    let mut encoder = encoder(fhir);
+    let store = |line: &Vec<u8>| {
+        let encoded = encoder.encode(line).expect("a resource");
+        let mut jsonb = Vec::new();
+        encoded.write(&mut jsonb).expect("it fits");
+        let resource_type = encoded.resource_type().unwrap_or("Observation").to_owned();
+        Stored { id: encoded.id().to_owned(), resource_type, jsonb }
+    };
+    lines.iter().map(store).collect()
+}
+
+/// The loop of a view: [`ten_columns`] to CSV.
+pub struct Flatten {
+    stored: Vec<Stored>,
+    resources: Resources,
+    csv: CsvRows,
+    out: Vec<u8>,
+}
+
+impl Flatten {
+    /// # Panics
+    /// When a line is no resource.
+    pub fn new(lines: &[Vec<u8>]) -> Flatten {
+        let definition = serde_json::from_str(&ten_columns::view()).expect("JSON");
+        let view = Rc::new(View::compile(Version::R4, &definition).expect("a view"));
+        let csv = CsvRows::new(&view, Csv::new(",", "").expect("a comma"), false);
+        let resources = Resources::new(view, Vec::new(), || ());
+        Flatten { stored: stored(lines, true), resources, csv, out: Vec::new() }
+    }
+
+    /// Makes the rows of every resource; how many bytes of CSV that makes.
+    ///
+    /// # Panics
+    /// When a resource has several values for a column.
+    pub fn run(&mut self) -> usize {
+        let Flatten { stored, resources, csv, out } = self;
+        let mut total = 0;
+        for Stored { id, resource_type, jsonb } in stored {
+            let last_updated = None;
+            let resource = Resource { id, resource_type, last_updated, version_id: Some(481), json: jsonb };
+            let mut lines = CsvLines { csv: &mut *csv, out: &mut *out };
+            resources.rows(resource, &mut lines).expect("one value for each column").is_continue();
+            total += taken(out, OUT_BYTES);
+        }
+        total + taken(out, 0)
+    }
+}
+
+struct CsvLines<'a> {
+    csv: &'a mut CsvRows,
+    out: &'a mut Vec<u8>,
+}
+
+impl Rows for CsvLines<'_> {
+    fn row(&mut self, resource: &Resource<'_>, cells: &[Cell<'_>]) -> ControlFlow<()> {
+        self.csv.row(resource, cells, self.out);
+        self.out.push(b'\n');
+        Continue(())
     }
 }
 

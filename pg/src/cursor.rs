@@ -98,7 +98,9 @@ impl<'a> Row<'a> {
     /// A column of type jsonb: its bytes after the length header.
     pub fn jsonb(&self, column: usize) -> Option<&'a [u8]> {
         // SAFETY: as for text.
-        self.value(column).map(|value| unsafe { datum::varlena_bytes(value) })
+        let bytes = self.value(column).map(|value| unsafe { datum::varlena_bytes(value) })?;
+        datum::prefetch(bytes);
+        Some(bytes)
     }
 }
 

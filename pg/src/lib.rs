@@ -30,6 +30,7 @@ pub mod read_only;
 mod refused;
 pub mod replication;
 pub mod session;
+pub mod site;
 pub mod spi;
 pub mod spill;
 pub mod subtransaction;

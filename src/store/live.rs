@@ -178,12 +178,14 @@ fn resource<'a>(row: &'a Row<'_>, resource_type: &'a str) -> Result<Resource<'a>
             format!("a {resource_type} has NULL in column {column}"),
         )
     };
+    // First: its memory is on the way while the others are read.
+    let json = row.jsonb(5).ok_or_else(|| null("resource"))?;
     Ok(Resource {
         id: row.text(0).ok_or_else(|| null("id"))?,
         resource_type: row.text(4).unwrap_or(resource_type),
         last_updated: instant(row, 2),
         version_id: row.int8(1),
-        json: row.jsonb(5).ok_or_else(|| null("resource"))?,
+        json,
     })
 }
 

@@ -151,7 +151,10 @@ impl Cells {
         match way {
             Way::Text | Way::Json => file.push(Cell::Bytes(text)),
             Way::Base64 => {
+                let digits = text.iter().filter(|byte| !byte.is_ascii_whitespace()).count();
                 let read = std::str::from_utf8(text).ok().and_then(read_base64);
+                // With its padding, as PostgreSQL and FHIR have it.
+                let read = read.filter(|read| read.len().div_ceil(3) * 4 == digits);
                 *bytes = read.ok_or_else(|| no_base64().about(&place(column, resource)))?;
                 file.push(Cell::Bytes(bytes));
             }
@@ -182,7 +185,10 @@ fn known<'i>(way: &Way, kind: Kind, item: &'i Item<'_>) -> Option<Cell<'i>> {
             (Scalar::Instant(at), Kind::Instant) => parquet::moment(at),
             (Scalar::Text, Kind::Instant) => {
                 let text = std::str::from_utf8(item.text()?).ok()?;
-                instant::parse(text).and_then(parquet::moment)
+                // PostgreSQL has its own way to round what is smaller than its units.
+                let is_exact =
+                    text.split_once('.').is_none_or(|(_, rest)| !rest.bytes().take(7).all(|b| b.is_ascii_digit()));
+                instant::parse(text).filter(|_| is_exact).and_then(parquet::moment)
             }
             _ => None,
         },

@@ -8,6 +8,7 @@ use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::datum::JsonbBytes;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
+use fhir_bulk_pg::site::Site;
 use fhir_bulk_pg::value::INFINITE_TIMES;
 use fhir_bulk_views::cell::Texts;
 use fhir_bulk_views::{Cell, Resources, Rows, View};
@@ -23,16 +24,21 @@ const KEPT: usize = 16;
 const MAX_BYTES: usize = 256 << 20;
 
 thread_local! {
-    static COMPILED: RefCell<Vec<Compiled>> = const { RefCell::new(Vec::new()) };
+    static COMPILED: RefCell<Vec<Named>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A compiled view, by its text, its release, and the urls that are ours.
+/// A compiled view, and the urls that are ours.
 struct Compiled {
-    text: String,
-    version: Version,
     bases: Vec<String>,
     resources: Resources,
     texts: Texts,
+}
+
+/// One by its text and its release, for calls whose arguments may differ by row.
+struct Named {
+    text: String,
+    version: Version,
+    compiled: Compiled,
 }
 
 /// The rows of a resource, each as an array of its cells' texts.
@@ -46,24 +52,61 @@ fn bulk_view_rows(
     ts: Option<TimestampWithTimeZone>,
     resource_type: Option<&str>,
     resource: Option<JsonbBytes<'_>>,
+    site: Site,
 ) -> SetOfIterator<'static, Vec<Option<String>>> {
-    let rows = required(view, "view").and_then(|view| {
-        let version = version(required(fhir_version, "fhir_version")?)?;
+    let arguments = || -> Result<(&str, Version)> {
+        Ok((required(view, "view")?, version(required(fhir_version, "fhir_version")?)?))
+    };
+    // In a view of SQL both are constants.
+    let kept = site.kept(&[0, 1], || {
+        let (view, version) = arguments()?;
+        Compiled::new(view, version, settings::base_urls()).map(RefCell::new)
+    });
+    let rows = kept.and_then(|kept| {
         let (Some(id), Some(JsonbBytes(json))) = (id, resource) else { return Ok(Vec::new()) };
         let last_updated = ts.map(i64::from).filter(|at| !INFINITE_TIMES.contains(at));
-        with_compiled(view, version, |compiled| {
-            let of_view = compiled.resources.view().resource_type().to_owned();
-            let resource_type = resource_type.unwrap_or(&of_view);
-            let resource = Resource { id, resource_type, last_updated, version_id: txid, json };
-            let mut collected = Collected { texts: &compiled.texts, rows: Vec::new(), bytes: 0 };
-            let done = compiled.resources.rows(resource, &mut collected);
-            match done.map_err(|error| errors::of_row(error, &resource))? {
-                Continue(()) => Ok(collected.rows),
-                Break(()) => Err(too_many(&resource)),
+        let row = Row { id, version_id: txid, last_updated, resource_type, json };
+        match kept {
+            Some(compiled) => compiled.borrow_mut().rows(row),
+            None => {
+                let (view, version) = arguments()?;
+                with_compiled(view, version, |compiled| compiled.rows(row))
             }
-        })
+        }
     });
     SetOfIterator::new(or_raise(rows))
+}
+
+/// A resource, whose type may be missing.
+struct Row<'r> {
+    id: &'r str,
+    version_id: Option<i64>,
+    last_updated: Option<i64>,
+    resource_type: Option<&'r str>,
+    json: &'r [u8],
+}
+
+impl Compiled {
+    fn new(text: &str, version: Version, bases: Vec<String>) -> Result<Compiled> {
+        let json = serde_json::from_str(text)
+            .map_err(|error| Error::invalid_argument(format!("argument view is not JSON: {error}")))?;
+        let view = View::compile(version, &json).map_err(errors::invalid)?;
+        let resources = Resources::new(Rc::new(view), bases.clone(), session::check_for_interrupts);
+        Ok(Compiled { bases, resources, texts: Texts::new(version) })
+    }
+
+    fn rows(&mut self, row: Row<'_>) -> Result<Vec<Vec<Option<String>>>> {
+        let Row { id, version_id, last_updated, resource_type, json } = row;
+        let view = self.resources.view().clone();
+        let resource_type = resource_type.unwrap_or(view.resource_type());
+        let resource = Resource { id, resource_type, last_updated, version_id, json };
+        let mut collected = Collected { texts: &self.texts, rows: Vec::new(), bytes: 0 };
+        let done = self.resources.rows(resource, &mut collected);
+        match done.map_err(|error| errors::of_row(error, &resource))? {
+            Continue(()) => Ok(collected.rows),
+            Break(()) => Err(too_many(&resource)),
+        }
+    }
 }
 
 /// The number of a release, as the function takes it.
@@ -87,24 +130,17 @@ fn version(number: &str) -> Result<Version> {
 fn with_compiled<T>(text: &str, version: Version, work: impl FnOnce(&mut Compiled) -> Result<T>) -> Result<T> {
     let bases = settings::base_urls();
     let found = COMPILED.with_borrow_mut(|kept| {
-        let is_it =
-            |compiled: &Compiled| compiled.version == version && compiled.bases == bases && compiled.text == text;
+        let is_it = |named: &Named| named.version == version && named.compiled.bases == bases && named.text == text;
         let at = kept.iter().position(is_it)?;
         Some(kept.remove(at))
     });
-    let mut compiled = match found {
-        Some(compiled) => compiled,
-        None => {
-            let json = serde_json::from_str(text)
-                .map_err(|error| Error::invalid_argument(format!("argument view is not JSON: {error}")))?;
-            let view = View::compile(version, &json).map_err(errors::invalid)?;
-            let resources = Resources::new(Rc::new(view), bases.clone(), session::check_for_interrupts);
-            Compiled { text: text.to_owned(), version, bases, resources, texts: Texts::new(version) }
-        }
+    let mut named = match found {
+        Some(named) => named,
+        None => Named { text: text.to_owned(), version, compiled: Compiled::new(text, version, bases)? },
     };
-    let result = work(&mut compiled);
+    let result = work(&mut named.compiled);
     COMPILED.with_borrow_mut(|kept| {
-        kept.insert(0, compiled);
+        kept.insert(0, named);
         kept.truncate(KEPT);
     });
     result

@@ -11,11 +11,12 @@ use fhir_bulk_codec::rows::sql::{write_identifier, write_literal};
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::datum::JsonbBytes;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
+use fhir_bulk_pg::site::Site;
 use fhir_bulk_pg::spi;
 use fhir_bulk_views::View;
 use pgrx::prelude::*;
 use serde_json::Value;
-use std::cell::RefCell;
+use std::rc::Rc;
 
 /// A query with the typed columns and the rows of a view, of the resources that are chosen. The caller's transaction has the
 /// table locked.
@@ -90,20 +91,6 @@ fn schema_of_extension() -> String {
     spi::catalog_texts(query, &[]).pop().expect("one of its functions runs")
 }
 
-/// What the last call compared with: the patients as they were written, the type, and the settings that say what a reference
-/// means.
-struct Last {
-    patients: String,
-    resource_type: String,
-    version: fhir_bulk_codec::fhir::Version,
-    bases: Vec<String>,
-    membership: Membership,
-}
-
-thread_local! {
-    static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
-}
-
 /// Whether a resource belongs to one of some patients, a JSON array of ids.
 #[pg_extern(stable, parallel_safe)]
 fn bulk_belongs_to(
@@ -111,35 +98,24 @@ fn bulk_belongs_to(
     resource_type: Option<&str>,
     id: Option<&str>,
     resource: Option<JsonbBytes<'_>>,
+    site: Site,
 ) -> bool {
-    or_raise(belongs(patients, resource_type, id, resource))
+    let make = || membership(required(patients, "patients")?, required(resource_type, "resource_type")?);
+    let belongs = || {
+        // In a query both are constants: there may be very many patients.
+        let membership = match site.kept(&[0, 1], make)? {
+            Some(kept) => kept,
+            None => Rc::new(make()?),
+        };
+        let (Some(id), Some(JsonbBytes(json))) = (id, resource) else { return Ok(false) };
+        let resource_type = required(resource_type, "resource_type")?;
+        Ok(membership.has(Resource { id, resource_type, last_updated: None, version_id: None, json }))
+    };
+    or_raise(belongs())
 }
 
-fn belongs(
-    patients: Option<&str>,
-    resource_type: Option<&str>,
-    id: Option<&str>,
-    resource: Option<JsonbBytes<'_>>,
-) -> Result<bool> {
-    let (patients, resource_type) = (required(patients, "patients")?, required(resource_type, "resource_type")?);
-    let (Some(id), Some(JsonbBytes(json))) = (id, resource) else { return Ok(false) };
-    let (version, bases) = (settings::fhir_version(), settings::base_urls());
-    let is_it = |last: &Last| {
-        last.patients == patients
-            && last.resource_type == resource_type
-            && last.version == version
-            && last.bases == bases
-    };
-    LAST.with_borrow_mut(|last| {
-        if !last.as_ref().is_some_and(is_it) {
-            let ids: Vec<String> = serde_json::from_str(patients)
-                .map_err(|_| Error::invalid_argument("argument patients is not a JSON array of ids"))?;
-            let membership = Membership::new(resource_type, Some(Patients::from(ids)));
-            let (patients, resource_type) = (patients.to_owned(), resource_type.to_owned());
-            *last = Some(Last { patients, resource_type, version, bases: bases.clone(), membership });
-        }
-        let last = last.as_ref().expect("set before");
-        let resource = Resource { id, resource_type, last_updated: None, version_id: None, json };
-        Ok(last.membership.has(resource))
-    })
+fn membership(patients: &str, resource_type: &str) -> Result<Membership> {
+    let ids: Vec<String> = serde_json::from_str(patients)
+        .map_err(|_| Error::invalid_argument("argument patients is not a JSON array of ids"))?;
+    Ok(Membership::new(resource_type, Some(Patients::from(ids))))
 }

@@ -4,7 +4,7 @@ use crate::column::Column;
 use crate::steps::Steps;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::Constants;
-use fhir_bulk_paths::program::{Program, Value};
+use fhir_bulk_paths::program::Program;
 
 /// A ViewDefinition, compiled for a release of FHIR.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub(crate) struct Output {
     pub program: Program,
     /// Whether it asks for `%rowIndex`.
     pub is_indexed: bool,
+    /// Whether it is the resource's id.
+    pub is_id: bool,
     /// Whether the node's steps find it.
     pub is_found_with_others: bool,
     /// `select[0].column[2].path`
@@ -94,14 +96,8 @@ impl View {
 
     /// Whether a column is the resource's id in each of its rows.
     pub fn is_id(&self, column: usize) -> bool {
-        let is_id = |output: &Output| match &output.program {
-            Program::Value(value) => {
-                matches!(**value, Value::Column(Program::Root, fhir_bulk_paths::program::Column::Id))
-            }
-            _ => false,
-        };
         // What is inside of another one may be null, or differ by branch.
-        self.root.outputs.iter().any(|output| output.column == column && is_id(output))
+        self.root.outputs.iter().any(|output| output.column == column && output.is_id)
     }
 
     /// The release by which it was compiled.

@@ -282,19 +282,24 @@ impl<'r> Run<'r> {
 
     /// Puts the cells of all frames in the order of the columns, and passes the row.
     fn complete(&mut self, frame: Option<&Frame<'_>>, arenas: &mut [Arena]) -> ControlFlow<()> {
-        let Some((arena, _)) = arenas.split_first_mut() else { return Continue(()) };
-        arena.reset();
-        let Some(cells) = arena.slice(self.view.columns.len(), Cell::Null) else {
-            return self.fail(Problem::TooMuch, "");
-        };
-        let mut next = frame;
-        while let Some(frame) = next {
-            for (output, cell) in frame.outputs.iter().zip(frame.cells) {
-                cells[output.column] = *cell;
+        let width = self.view.columns.len();
+        let done = match frame {
+            // A node that has all columns has them in their order.
+            Some(Frame { cells, outer: None, .. }) if cells.len() == width => self.rows.row(&self.resource, cells),
+            _ => {
+                let Some((arena, _)) = arenas.split_first_mut() else { return Continue(()) };
+                arena.reset();
+                let Some(cells) = arena.slice(width, Cell::Null) else { return self.fail(Problem::TooMuch, "") };
+                let mut next = frame;
+                while let Some(frame) = next {
+                    for (output, cell) in frame.outputs.iter().zip(frame.cells) {
+                        cells[output.column] = *cell;
+                    }
+                    next = frame.outer;
+                }
+                self.rows.row(&self.resource, cells)
             }
-            next = frame.outer;
-        }
-        let done = self.rows.row(&self.resource, cells);
+        };
         self.stopped |= done.is_break();
         done
     }
@@ -308,17 +313,14 @@ impl<'r> Run<'r> {
         let Some(object) = object else { return self.cells(&node.outputs, at) };
         let Some(cells) = at.arena.slice(node.outputs.len(), Cell::Null) else { return self.too_much("") };
         (self.interrupt)();
-        let scope = self.scope(at);
-        node.steps.fill(object, cells, &mut |program, item| {
-            let mut cell = Cell::Null;
-            let _ = program.run(&scope, item, &mut |found| {
-                cell = Cell::One(found);
-                Break(())
-            });
-            cell
-        });
+        node.steps.fill(object, self.bases, cells);
+        let mut scope = None;
         for (output, cell) in node.outputs.iter().zip(&mut *cells).filter(|(output, _)| !output.is_found_with_others) {
-            *cell = self.cell(output, at, &scope)?;
+            *cell = if output.is_id {
+                Cell::One(Item { value: Value::Text(self.resource.id), type_id: TypeId::ID })
+            } else {
+                self.cell(output, at, scope.get_or_insert_with(|| self.scope(at)))?
+            };
         }
         Continue(cells)
     }

@@ -2,11 +2,10 @@
 //! such paths, and many of them start alike.
 
 use crate::cell::Cell;
-use fhir_bulk_codec::jsonb::walk::{self, Container, Slice};
+use fhir_bulk_codec::jsonb::walk::{self, Container, Name, Shape, Slice};
 use fhir_bulk_paths::item::{Item, Value};
 use fhir_bulk_paths::model::TypeId;
-use fhir_bulk_paths::program::Program;
-use std::cmp::Ordering;
+use fhir_bulk_paths::program::{reference, reference_key};
 
 /// Steps from an object to its members, in jsonb's order of names.
 #[derive(Clone, Debug, Default)]
@@ -15,9 +14,7 @@ pub(crate) struct Steps(Vec<Step>);
 /// A step to a member, and what is done with it.
 #[derive(Clone, Debug)]
 struct Step {
-    name: Box<str>,
-    /// The name's rank.
-    rank: u64,
+    name: Name,
     /// Whether the member is a list, of which the first element is taken.
     is_list: bool,
     /// Cells that have the value.
@@ -31,21 +28,30 @@ struct Leaf {
     /// Which of the node's outputs.
     output: usize,
     type_id: TypeId,
-    /// What is made of the value, if it is not the value itself.
-    rest: Option<Program>,
+    rest: Rest,
+}
+
+/// What is made of a value.
+#[derive(Clone, Debug)]
+pub(crate) enum Rest {
+    /// The value itself.
+    Nothing,
+    /// The `reference` of a Reference.
+    Reference,
+    /// The id of what a Reference refers to; of one type, if it is named.
+    ReferenceKey(Option<Box<str>>),
 }
 
 impl Steps {
     /// Adds a path; `false` if it differs from another one in what is a list.
-    pub fn add(&mut self, names: &[(&str, bool, TypeId)], output: usize, rest: Option<Program>) -> bool {
+    pub fn add(&mut self, names: &[(&str, bool, TypeId)], output: usize, rest: Rest) -> bool {
         let Some((&(name, is_list, type_id), names)) = names.split_first() else { return false };
-        let at = match self.0.binary_search_by(|step| order(step.name.as_bytes(), name.as_bytes())) {
+        let at = match self.0.binary_search_by(|step| step.name.order(Slice::of(name.as_bytes())).reverse()) {
             Ok(at) if self.0[at].is_list == is_list => at,
             Ok(_) => return false,
             Err(at) => {
-                let inside = Steps::default();
-                let rank = Slice::of(name.as_bytes()).rank();
-                self.0.insert(at, Step { name: name.into(), rank, is_list, leaves: Vec::new(), inside });
+                let (leaves, inside) = (Vec::new(), Steps::default());
+                self.0.insert(at, Step { name: Name::new(name), is_list, leaves, inside });
                 at
             }
         };
@@ -62,36 +68,11 @@ impl Steps {
         self.0.is_empty()
     }
 
-    /// Finds the members of an object, in their order. `rest` makes of a value what a program says.
-    pub fn fill<'a>(
-        &self,
-        mut object: Container<'a>,
-        cells: &mut [Cell<'a>],
-        rest: &mut dyn FnMut(&Program, Item<'a>) -> Cell<'a>,
-    ) {
-        let mut steps = self.0.iter();
-        let Some(mut step) = steps.next() else { return };
-        while let Some((name, value)) = object.next_member() {
-            let rank = name.rank();
-            loop {
-                // Most names are told apart by their ranks.
-                let of_ranks = rank.cmp(&step.rank);
-                let is_told = of_ranks.is_ne() || step.name.len() <= 7;
-                match if is_told { of_ranks } else { order(name.as_bytes(), step.name.as_bytes()) } {
-                    Ordering::Less => break,
-                    found => {
-                        if found == Ordering::Equal {
-                            step.take(value, cells, rest);
-                        }
-                        match steps.next() {
-                            Some(next) => step = next,
-                            None => return,
-                        }
-                        if found == Ordering::Equal {
-                            break;
-                        }
-                    }
-                }
+    /// Finds the members of an object, in their order. `bases` are the urls of servers whose resources are ours.
+    pub fn fill<'a>(&self, mut object: Container<'a>, bases: &[String], cells: &mut [Cell<'a>]) {
+        for step in &self.0 {
+            if let Some(value) = object.next_named(&step.name) {
+                step.take(value, bases, cells);
             }
         }
     }
@@ -99,45 +80,43 @@ impl Steps {
 
 impl Step {
     #[inline]
-    fn take<'a>(
-        &self,
-        value: walk::Value<'a>,
-        cells: &mut [Cell<'a>],
-        rest: &mut dyn FnMut(&Program, Item<'a>) -> Cell<'a>,
-    ) {
-        let container = value.container();
-        let array = container.as_ref().filter(|container| !container.is_object());
-        let (value, container) = match (self.is_list, array) {
-            (false, None) if !value.is_null() => (value, container),
-            (true, Some(array)) => {
-                let mut array = array.clone();
-                loop {
-                    let Some(value) = array.next_element() else { return };
-                    let container = value.container();
-                    if !value.is_null() && container.as_ref().is_none_or(Container::is_object) {
-                        break (value, container);
-                    }
-                }
-            }
+    fn take<'a>(&self, value: walk::Value<'a>, bases: &[String], cells: &mut [Cell<'a>]) {
+        let value = match (self.is_list, value.shape()) {
+            (false, Shape::Scalar | Shape::Object) => value,
+            (true, Shape::Array) => match first(value) {
+                Some(found) => found,
+                None => return,
+            },
             _ => return,
         };
         for leaf in &self.leaves {
             let item = Item { value: Value::Json(value), type_id: leaf.type_id };
-            cells[leaf.output] = match &leaf.rest {
-                None => Cell::One(item),
-                Some(program) => rest(program, item),
+            let made = match &leaf.rest {
+                Rest::Nothing => {
+                    cells[leaf.output] = Cell::One(item);
+                    continue;
+                }
+                Rest::Reference => reference(&item),
+                Rest::ReferenceKey(wanted) => reference_key(&item, bases, wanted.as_deref()),
             };
+            cells[leaf.output] = made.map_or(Cell::Null, Cell::One);
         }
-        if let Some(object) = container
-            && !self.inside.is_empty()
+        if !self.inside.is_empty()
+            && let Some(object) = value.container()
         {
-            self.inside.fill(object, cells, rest);
+            self.inside.fill(object, bases, cells);
         }
     }
 }
 
-/// jsonb's order of names: by length, then by bytes.
+/// The first element of an array that is a value: FHIR has no arrays in arrays.
 #[inline]
-fn order(a: &[u8], b: &[u8]) -> Ordering {
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+fn first(array: walk::Value<'_>) -> Option<walk::Value<'_>> {
+    let mut array = array.container()?;
+    loop {
+        let value = array.next_element()?;
+        if matches!(value.shape(), Shape::Scalar | Shape::Object) {
+            return Some(value);
+        }
+    }
 }

@@ -1,10 +1,10 @@
-//! One of the hot loops, so many times: `loops encode-aidbox|encode-fhir|write-aidbox|write-fhir RUNS`. Prints how many
+//! One of the hot loops, so many times: `loops encode-aidbox|encode-fhir|write-aidbox|write-fhir|view-csv RUNS`. Prints how many
 //! bytes of NDJSON a run takes or makes. For profilers; `scripts/profile.sh` counts its instructions.
 
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use fhir_bulk_bench::loops::{Encode, Write, lines};
+use fhir_bulk_bench::loops::{Encode, Flatten, Write, lines};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +26,12 @@ fn main() -> ExitCode {
                 bytes = black_box(write.run());
             }
         }
+        "view-csv" => {
+            let mut flatten = Flatten::new(&lines);
+            for _ in 0..runs {
+                black_box(flatten.run());
+            }
+        }
         _ => return usage(),
     }
     println!("{bytes}");
@@ -33,6 +39,6 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: loops encode-aidbox|encode-fhir|write-aidbox|write-fhir RUNS");
+    eprintln!("usage: loops encode-aidbox|encode-fhir|write-aidbox|write-fhir|view-csv RUNS");
     ExitCode::from(2)
 }

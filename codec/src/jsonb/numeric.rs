@@ -57,7 +57,8 @@ pub fn scaled(bytes: &[u8]) -> Option<(i128, u16)> {
 
 /// Appends the text of a numeric without length header, as `numeric_out` writes it.
 pub fn write_text(bytes: &[u8], text: &mut Vec<u8>) {
-    let written = Out::new(text, bytes.len() * 2).and_then(|mut out| {
+    // As much as common numbers need.
+    let written = Out::new(text, bytes.len() * 2 + 16).and_then(|mut out| {
         write(bytes, &mut out)?;
         out.finish(text);
         Ok(())

@@ -8,6 +8,9 @@ use crate::error::Limit;
 /// How many bytes one copy moves.
 pub(crate) const BLOCK: usize = 16;
 
+/// How many bytes more than needed [`Out`] makes room for.
+const STEP: usize = 1024;
+
 /// Appends to a vector. It owns the vector meanwhile, which saves following a pointer at every byte.
 pub(crate) struct Out {
     /// All bytes are initialised; the written ones end at `at`.
@@ -50,8 +53,9 @@ impl Out {
     #[cold]
     fn grow(&mut self, more: usize) -> Result<(), Limit> {
         self.bytes.try_reserve(more + BLOCK)?;
-        // Use the capacity that the vector has anyway.
-        let length = self.bytes.capacity().min((self.at + more + BLOCK).saturating_mul(2));
+        // More than is asked for, but not all that the vector has: most of that may never be used, and would be filled again
+        // and again by those who come later.
+        let length = self.bytes.capacity().min(self.at + 2 * (more + BLOCK) + STEP);
         self.bytes.resize(length, 0);
         Ok(())
     }

@@ -3,8 +3,9 @@
 //! Offsets count from the root's header. It is at a multiple of 4, like every inner container, so these offsets also tell
 //! where padding ends.
 
-use super::value::rank_at;
+use super::value::{RANKED, rank, rank_at};
 use super::{ARRAY, COUNT_MASK, EMPTY_OBJECT, HAS_OFFSET, LENGTH_MASK, OBJECT, SCALAR, TYPE_MASK, kind};
+use std::cmp::Ordering;
 use std::mem::replace;
 use std::slice::Iter;
 
@@ -36,9 +37,45 @@ impl<'j> Slice<'j> {
     /// The rank of a name, by which names are found and sorted: names of different ranks have the order of these. Those of up
     /// to seven bytes are equal if their ranks are.
     #[inline]
-    pub fn rank(&self) -> u64 {
+    pub(crate) fn rank(&self) -> u64 {
         rank_at(self.bytes, self.start, self.len())
     }
+}
+
+/// A name that is looked for.
+#[derive(Clone, Debug)]
+pub struct Name {
+    text: Box<str>,
+    rank: u64,
+}
+
+impl Name {
+    /// A member's name as it is stored.
+    pub fn new(text: &str) -> Name {
+        Name { text: text.into(), rank: rank(text.as_bytes()) }
+    }
+
+    /// The order of another name to this one, as jsonb has it: by length, then by bytes.
+    #[inline]
+    pub fn order(&self, other: Slice<'_>) -> Ordering {
+        other.len().cmp(&self.text.len()).then_with(|| match other.rank().cmp(&self.rank) {
+            Ordering::Equal if self.text.len() > RANKED => other.as_bytes().cmp(self.text.as_bytes()),
+            order => order,
+        })
+    }
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Null.
+    Null,
+    /// A string, a number or a boolean.
+    Scalar,
+    /// An object.
+    Object,
+    /// An array.
+    Array,
 }
 
 /// One value inside a container.
@@ -54,6 +91,19 @@ impl<'j> Value<'j> {
     #[inline]
     pub(crate) fn kind(&self) -> u32 {
         self.kind
+    }
+
+    /// What it is.
+    #[inline]
+    pub fn shape(&self) -> Shape {
+        match self.kind {
+            kind::CONTAINER if header_at(self.slice.bytes, self.slice.start.next_multiple_of(4)) & OBJECT != 0 => {
+                Shape::Object
+            }
+            kind::CONTAINER => Shape::Array,
+            kind::NULL => Shape::Null,
+            _ => Shape::Scalar,
+        }
     }
 
     /// The value as a container; `None` if it is another value.
@@ -138,9 +188,9 @@ impl<'j> Container<'j> {
         let (words, _) = bytes[start..].as_chunks();
         let header = u32::from_le_bytes(words[0]);
         let count = (header & COUNT_MASK) as usize;
-        let names = if header & OBJECT != 0 { &words[1..1 + count] } else { &[] };
-        let values = &words[1 + names.len()..][..count];
-        let data = (start + 4 * (1 + names.len() + count)) as u32;
+        let named = if header & OBJECT != 0 { count } else { 0 };
+        let (names, values) = words[1..1 + named + count].split_at(named);
+        let data = (start + 4 * (1 + named + count)) as u32;
         let value_start = data + names_length(names);
         Container { bytes, header, data, names: names.iter(), name_start: data, values: values.iter(), value_start }
     }
@@ -177,6 +227,27 @@ impl<'j> Container<'j> {
         self.name_start = self.end(entry, start);
         let name = Slice { bytes: self.bytes, start: start as usize, end: self.name_start as usize };
         Some((name, self.next_element()?))
+    }
+
+    /// The value of the remaining member with this name. Those before it are passed: who looks for several names in jsonb's order
+    /// finds them in one walk.
+    #[inline]
+    pub fn next_named(&mut self, wanted: &Name) -> Option<Value<'j>> {
+        while let Some(entry) = self.names.as_slice().first() {
+            let start = self.name_start;
+            let end = self.end(u32::from_le_bytes(*entry), start);
+            let order = wanted.order(Slice { bytes: self.bytes, start: start as usize, end: end as usize });
+            if order.is_gt() {
+                return None;
+            }
+            self.names.next();
+            self.name_start = end;
+            let value = self.next_element();
+            if order.is_eq() {
+                return value;
+            }
+        }
+        None
     }
 
     /// The value of the first remaining member with this name.
@@ -245,6 +316,12 @@ impl<'j> Container<'j> {
     fn end(&self, entry: u32, start: u32) -> u32 {
         (entry & LENGTH_MASK) + if entry & HAS_OFFSET != 0 { self.data } else { start }
     }
+}
+
+/// The header of a container.
+#[inline]
+fn header_at(bytes: &[u8], start: usize) -> u32 {
+    bytes.get(start..).and_then(<[u8]>::first_chunk).map_or(0, |header| u32::from_le_bytes(*header))
 }
 
 /// The size of all names: the last offset in their JEntries, plus the lengths after it.

@@ -17,6 +17,7 @@ mod tree;
 mod value;
 
 pub(crate) use reference::without_base;
+pub use reference::{reference, reference_key};
 pub use run::Sink;
 pub use scope::{Scope, Within};
 pub use tree::{

@@ -60,33 +60,68 @@ fn contained_type<'j>(scope: &Scope<'_, 'j>, id: &[u8]) -> Option<&'j [u8]> {
     found
 }
 
-/// A Reference's `reference` as FHIR has it.
-pub(super) fn reference<'j>(item: &Item<'j>) -> Option<Value<'j>> {
-    let object = item.object()?;
-    let text = |name: &[u8]| object.clone().member(name).and_then(|value| value.string());
-    if let Some(text) = text(b"reference") {
-        return Some(Value::Joined(text));
-    }
-    if let (Some(of_type), Some(id)) = (text(b"resourceType"), text(b"id")) {
-        return Some(Value::Reference(of_type, b'/', id));
-    }
-    match text(b"uri") {
-        Some(uri) => Some(Value::Joined(uri)),
-        None => text(b"localRef").map(|id| Value::Reference(b"", b'#', id)),
+/// The members of a Reference that say what it refers to.
+#[derive(Default)]
+struct Parts<'j> {
+    id: Option<&'j [u8]>,
+    uri: Option<&'j [u8]>,
+    local: Option<&'j [u8]>,
+    reference: Option<&'j [u8]>,
+    resource_type: Option<&'j [u8]>,
+}
+
+impl<'j> Parts<'j> {
+    /// Of an item that is an object; in one walk.
+    #[inline]
+    fn of(item: &Item<'j>) -> Option<Parts<'j>> {
+        let mut object = item.object()?;
+        let mut parts = Parts::default();
+        while let Some((name, value)) = object.next_member() {
+            let part = match name.as_bytes() {
+                b"id" => &mut parts.id,
+                b"uri" => &mut parts.uri,
+                b"localRef" => &mut parts.local,
+                b"reference" => &mut parts.reference,
+                b"resourceType" => &mut parts.resource_type,
+                _ => continue,
+            };
+            *part = value.string();
+        }
+        Some(parts)
     }
 }
 
+/// A Reference's `reference` as FHIR has it.
+pub fn reference<'j>(item: &Item<'j>) -> Option<Item<'j>> {
+    let Parts { id, uri, local, reference, resource_type } = Parts::of(item)?;
+    let value = match (reference, resource_type, id) {
+        (Some(text), _, _) => Value::Joined(text),
+        (None, Some(of_type), Some(id)) => Value::Reference(of_type, b'/', id),
+        _ => match uri {
+            Some(uri) => Value::Joined(uri),
+            None => Value::Reference(b"", b'#', local?),
+        },
+    };
+    Some(Item { value, type_id: TypeId::STRING })
+}
+
+/// The id of the resource of ours that a Reference refers to; of one type, if it is named.
+pub fn reference_key<'j>(item: &Item<'j>, bases: &[String], wanted: Option<&str>) -> Option<Item<'j>> {
+    let (of_type, id) = target(item, bases)?;
+    let is_wanted = wanted.is_none_or(|wanted| wanted.as_bytes() == of_type);
+    is_wanted.then_some(Item { value: Value::Joined(id), type_id: TypeId::STRING })
+}
+
 /// Type and id of the resource of ours that a Reference refers to, also if it names a version.
-pub(super) fn target<'j>(item: &Item<'j>, bases: &[String]) -> Option<(&'j [u8], &'j [u8])> {
-    let object = item.object()?;
-    let text = |name: &[u8]| object.clone().member(name).and_then(|value| value.string());
-    if let (Some(of_type), Some(id)) = (text(b"resourceType"), text(b"id")) {
+fn target<'j>(item: &Item<'j>, bases: &[String]) -> Option<(&'j [u8], &'j [u8])> {
+    let Parts { id, uri, reference, resource_type, .. } = Parts::of(item)?;
+    if let (Some(of_type), Some(id)) = (resource_type, id) {
         return Some((of_type, id));
     }
-    let url = match text(b"uri") {
+    let url = match uri {
         // A uri is one of ours only below a base.
         Some(uri) => Some(without_base(uri, bases)).filter(|path| path.len() < uri.len())?,
-        None => without_base(text(b"reference")?, bases),
+        None => without_base(reference?, bases),
     };
     let mut parts = url.split(|byte| *byte == b'/');
     let (of_type, id) = (parts.next()?, parts.next()?);

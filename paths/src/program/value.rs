@@ -1,7 +1,7 @@
 //! The values of views.
 
 use super::compare::only;
-use super::reference::{reference, target};
+use super::reference::{reference, reference_key};
 use super::run::{Sink, values};
 use super::{Column, Constant, ConstantValue, Missing, Operation, Program, Scope, Value};
 use crate::arena::List;
@@ -27,15 +27,9 @@ impl Value {
             Value::OfTypes(of, types) => of.run(scope, this, &mut |item| {
                 if types.contains(&item.type_id) { sink(item) } else { Continue(()) }
             }),
-            Value::Reference(of) => of.run(scope, this, &mut |item| match reference(&item) {
-                Some(value) => sink(Item { value, type_id: TypeId::STRING }),
-                None => Continue(()),
-            }),
-            Value::ReferenceKey(of, wanted) => of.run(scope, this, &mut |item| match target(&item, scope.bases) {
-                Some((of_type, id)) if wanted.as_ref().is_none_or(|wanted| wanted.as_bytes() == of_type) => {
-                    sink(Item { value: item::Value::Joined(id), type_id: TypeId::STRING })
-                }
-                _ => Continue(()),
+            Value::Reference(of) => of.run(scope, this, &mut |item| reference(&item).map_or(Continue(()), &mut *sink)),
+            Value::ReferenceKey(of, wanted) => of.run(scope, this, &mut |item| {
+                reference_key(&item, scope.bases, wanted.as_deref()).map_or(Continue(()), &mut *sink)
             }),
             Value::Joined(of, separator) => joined(of, separator, scope, this, sink),
             Value::Concatenated(left, right, missing) => {

@@ -70,6 +70,28 @@ fn a_condition_on_the_id_finds_the_row_by_the_tables_key() {
 }
 
 #[test]
+fn what_is_kept_for_a_query_is_that_of_its_constants() {
+    let (_database, mut client) = patients(1);
+    let (id, active) = (view("Patient", &[("a", "id")]), view("Patient", &[("a", "active")]));
+    let of_row = "'4.0.1', 'x', 1, now(), 'Patient', '{\"active\": true}'";
+    // Views and patients that differ by row, and others in the same place of the next query.
+    let views =
+        format!("SELECT bulk_view_rows(v, {of_row})::text FROM (VALUES ('{id}'), ('{active}'), ('{id}')) AS t (v)");
+    assert_eq!(rows(&mut client, &views), ["{x}", "{true}", "{x}"]);
+    let patients = "SELECT bulk_belongs_to(p, 'Patient', 'x', '{}') FROM (VALUES ('[\"x\"]'), ('[\"y\"]')) AS t (p)";
+    assert_eq!(rows(&mut client, patients), ["t", "f"]);
+    run(
+        &mut client,
+        &format!("PREPARE q (text) AS SELECT r::text FROM generate_series(1, 2), bulk_view_rows($1, {of_row}) AS r"),
+    );
+    for (view, cell) in [(&id, "{x}"), (&active, "{true}"), (&id, "{x}")] {
+        assert_eq!(rows(&mut client, &format!("EXECUTE q ('{view}')")), [cell, cell]);
+    }
+    let error = fails(&mut client, &format!("SELECT bulk_view_rows(NULL, {of_row})"));
+    assert_error(&error, "22004", &["argument view must not be NULL"]);
+}
+
+#[test]
 fn a_view_of_sql_stands_on_its_own() {
     let (_database, mut client) = patients(2);
     let of_ids = view("Patient", &[("id", "id")]);

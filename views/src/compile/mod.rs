@@ -18,7 +18,7 @@ use crate::plan::{Node, Output, View, Where};
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_paths::compile::{Compiled, Constants, compile_for_view};
 use fhir_bulk_paths::model::{Model, TypeId};
-use fhir_bulk_paths::program::Program;
+use fhir_bulk_paths::program::{Column as Own, Program, Value as Computed};
 use fhir_bulk_paths::syntax::{Expression, Mistake, parse};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -217,8 +217,10 @@ impl Compiler<'_> {
     fn output(&mut self, column: Column, path: Path) -> Result<Output, Invalid> {
         let element = format!("{}.path", column.element);
         let number = self.place(column)?;
-        let Path { compiled, is_indexed, .. } = path;
-        Ok(Output { column: number, program: compiled.program, is_indexed, is_found_with_others: false, element })
+        let Path { compiled: Compiled { program, .. }, is_indexed, .. } = path;
+        let is_id = matches!(&program, Program::Value(value) if matches!(**value, Computed::Column(Program::Root, Own::Id)))
+            && !self.columns[number].collection;
+        Ok(Output { column: number, program, is_indexed, is_id, is_found_with_others: false, element })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which columns are plain paths, and are found together.
 
 use crate::plan::Output;
-use crate::steps::Steps;
+use crate::steps::{Rest, Steps};
 use fhir_bulk_paths::model::TypeId;
 use fhir_bulk_paths::program::{Program, Value as Computed};
 
@@ -16,14 +16,13 @@ pub fn together(outputs: &mut [Output], start: &Program, collects: impl Fn(usize
         }
         let (path, rest) = match &output.program {
             Program::Value(value) => match &**value {
-                Computed::Reference(of) => (of, Some(Computed::Reference(Program::This))),
-                Computed::ReferenceKey(of, wanted) => (of, Some(Computed::ReferenceKey(Program::This, wanted.clone()))),
+                Computed::Reference(of) => (of, Rest::Reference),
+                Computed::ReferenceKey(of, wanted) => (of, Rest::ReferenceKey(wanted.clone())),
                 _ => continue,
             },
-            program => (program, None),
+            program => (program, Rest::Nothing),
         };
         let Some(names) = plain(path, start) else { continue };
-        let rest = rest.map(|rest| Program::Value(Box::new(rest)));
         output.is_found_with_others = steps.add(&names, at, rest);
     }
     steps

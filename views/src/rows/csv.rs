@@ -4,7 +4,7 @@ use super::writer::RowWriter;
 use crate::cell::{Cell, Texts};
 use crate::plan::View;
 use fhir_bulk_codec::rows::csv::Csv;
-use fhir_bulk_paths::item::{Item, Resource, Room};
+use fhir_bulk_paths::item::{Item, Resource, Value};
 
 /// A buffer that a huge value made larger than this is shrunk to this size.
 const KEEP_BYTES: usize = 4 << 20;
@@ -26,14 +26,6 @@ impl CsvRows {
     }
 }
 
-/// The bytes of a text in one piece.
-fn plain<'i>(item: &'i Item<'_>, room: &'i mut Room) -> Option<&'i [u8]> {
-    match item.pieces(room)? {
-        [first, b"", b""] => Some(first),
-        _ => None,
-    }
-}
-
 impl RowWriter for CsvRows {
     fn start(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(names) = &self.header else { return false };
@@ -42,30 +34,24 @@ impl RowWriter for CsvRows {
     }
 
     fn row(&mut self, resource: &Resource<'_>, cells: &[Cell<'_>], out: &mut Vec<u8>) -> bool {
+        let CsvRows { csv, texts, scratch, .. } = self;
+        let only = cells.len() == 1;
         for (at, cell) in cells.iter().enumerate() {
             if at > 0 {
-                self.csv.delimiter(out);
+                csv.delimiter(out);
             }
-            let mut room = Room::default();
-            let text = match cell {
-                Cell::Null => {
-                    self.csv.null(out);
-                    continue;
+            match cell {
+                Cell::Null => csv.null(out),
+                // Most cells are as they are stored.
+                Cell::One(Item { value: Value::Json(value), .. }) if csv.value(*value, only, out) => {}
+                _ => {
+                    scratch.clear();
+                    texts.text(resource, cell, scratch);
+                    csv.field(scratch, only, out);
                 }
-                Cell::One(item) => plain(item, &mut room),
-                Cell::Many(_) => None,
-            };
-            let text = match text {
-                Some(text) => text,
-                None => {
-                    self.scratch.clear();
-                    self.texts.text(resource, cell, &mut self.scratch);
-                    &self.scratch
-                }
-            };
-            self.csv.field(text, cells.len() == 1, out);
+            }
         }
-        self.scratch.shrink_to(KEEP_BYTES);
+        scratch.shrink_to(KEEP_BYTES);
         true
     }
 }

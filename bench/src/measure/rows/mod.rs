@@ -101,6 +101,27 @@ pub(super) const ROWS: &[Row] = &[
         run_baseline: view::csv_by_operators,
     },
     Row {
+        name: "dump_view: ten columns, csv to a file",
+        baseline: "pysof (Helios) of the NDJSON, one thread",
+        bound: 1.00,
+        run: view::csv_to_a_file,
+        run_baseline: view::csv_by_helios,
+    },
+    Row {
+        name: "dump_view: ten columns, Parquet to a file",
+        baseline: "DuckDB of the NDJSON, one thread",
+        bound: 1.00,
+        run: view::parquet_to_a_file,
+        run_baseline: view::parquet_by_duckdb,
+    },
+    Row {
+        name: "dump_view: ten columns, Parquet to a file",
+        baseline: "DuckDB of the NDJSON, two threads",
+        bound: 2.00,
+        run: view::parquet_to_a_file,
+        run_baseline: view::parquet_by_duckdb_on_two_threads,
+    },
+    Row {
         name: "export: all types to files, one worker",
         baseline: "COPY (SELECT resource FROM t) TO a file, each",
         bound: 0.60,
