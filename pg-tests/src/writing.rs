@@ -3,11 +3,12 @@
 use crate::server::{assert_free, be_cancelled, cancel, error_of, fail, kept, memory, sql, sqlstate_of, text, undone};
 use fhir_bulk_pg::access::Access;
 use fhir_bulk_pg::catalog::{self, Table};
+use fhir_bulk_pg::find::{Found, Snapshot};
 use fhir_bulk_pg::insert::{HeapInsert, Space};
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::{self, Parameter};
 use fhir_bulk_pg::subtransaction::{unless, unless_taken};
-use fhir_bulk_pg::update::{HeapUpdate, Snapshot};
+use fhir_bulk_pg::update::HeapUpdate;
 use pgrx::pg_sys::{Datum, Oid};
 use pgrx::{PgSqlErrorCode, pg_schema};
 
@@ -57,8 +58,11 @@ fn update(table: &'static str, ids: &[i64], mut change: impl FnMut(i64) -> i64) 
     let insert = HeapInsert::new(Access::insert(open, vec![1, 2]), Space::Anywhere);
     let mut update = HeapUpdate::new(&insert, &access, oid(&format!("{table}_pkey"))).expect("an index of the table");
     let snapshot = Snapshot::take();
-    let places = update.find(&insert, &snapshot, ids.iter().map(|id| Datum::from(*id)));
-    let rows: Vec<_> = places.into_iter().enumerate().filter_map(|(row, place)| Some((row, place?))).collect();
+    let keys: Vec<_> = ids.iter().map(|id| Datum::from(*id)).collect();
+    let order: Vec<_> = (0..ids.len()).collect();
+    let found = update.find(&insert, &snapshot, &keys, &order, None);
+    let place = |(row, found)| if let Found::Row(place) = found { Some((row, place)) } else { None };
+    let rows: Vec<_> = found.into_iter().enumerate().filter_map(place).collect();
     let left = update.replace(&insert, &snapshot, &rows, |row, old, new| {
         assert_eq!(old.get(1).unwrap().value() as i64, ids[row]);
         new.push(Some(Datum::from(change(ids[row]))));

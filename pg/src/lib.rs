@@ -18,6 +18,7 @@ mod copy_data;
 pub mod cursor;
 pub mod datum;
 pub mod error;
+pub mod find;
 pub mod guc;
 pub mod insert;
 pub mod lock;

@@ -2,72 +2,11 @@
 
 use super::access::Access;
 use super::compat::{self, IndexEntries};
-use super::datum::varlena_equals;
+use super::find::{Finder, Found, IsSame, Old, Place, Snapshot, equals, fetch_row};
 use super::insert::{HeapInsert, check_constraints, clear, forget_expressions};
 use super::memory::Scratch;
 use super::whole::call_for_client;
 use pgrx::pg_sys;
-
-/// A snapshot of what other transactions have committed and this one has done; in REPEATABLE READ and SERIALIZABLE the
-/// transaction's snapshot. While it is held, a row that it sees keeps its place.
-pub struct Snapshot(pg_sys::Snapshot);
-
-impl Snapshot {
-    /// Takes a snapshot. [`Snapshot::release`] releases it; after an error the transaction's end does.
-    pub fn take() -> Snapshot {
-        // SAFETY: inside a transaction.
-        Snapshot(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot()) })
-    }
-
-    /// Releases the snapshot.
-    pub fn release(self) {
-        // SAFETY: registered by `take`, once.
-        unsafe { pg_sys::UnregisterSnapshot(self.0) }
-    }
-}
-
-/// Where a row is in the table.
-#[derive(Clone, Copy, Debug)]
-pub struct Place(pg_sys::ItemPointerData);
-
-/// What is found of a key.
-#[derive(Clone, Copy, Debug)]
-pub enum Found {
-    /// No row.
-    Nothing,
-    /// A row that may be replaced.
-    Row(Place),
-    /// A row that need not be replaced.
-    Same,
-}
-
-/// Whether the row that is found for a key, counted from 0, need not be replaced.
-pub type IsSame<'f> = &'f mut dyn FnMut(usize, &Old<'_>) -> bool;
-
-/// The version of a row that is replaced.
-pub struct Old<'a> {
-    descriptor: pg_sys::TupleDesc,
-    values: &'a [pg_sys::Datum],
-    nulls: &'a [bool],
-}
-
-impl Old<'_> {
-    /// The value of a column, by its number; `None` for NULL. The value may point into the page.
-    pub fn get(&self, column: i16) -> Option<pg_sys::Datum> {
-        let at = column as usize - 1;
-        (!self.nulls[at]).then(|| self.values[at])
-    }
-
-    /// Whether a column of variable length has a value with these bytes.
-    pub fn has_bytes(&self, column: i16, bytes: &[u8]) -> bool {
-        let Some(value) = self.get(column) else { return false };
-        // SAFETY: the values are of a row with this descriptor, and live as long as `self`.
-        unsafe {
-            let is_varlena = (*compat::attribute(self.descriptor, column as usize - 1)).attlen == -1;
-            is_varlena && varlena_equals(value, bytes)
-        }
-    }
-}
 
 /// Looks up rows of the table of a [`HeapInsert`] by a unique index of one column, and replaces them.
 pub struct HeapUpdate {
@@ -103,39 +42,27 @@ impl HeapUpdate {
         }
     }
 
-    /// Finds the rows with these keys that the snapshot sees. `is_same` looks at each of them.
+    /// Finds the rows with these keys, each of which comes once, that the snapshot sees. `is_same` looks at each of them.
+    ///
+    /// `order` has the indexes of the keys in the order in which the table probably has the rows: that of a source which was
+    /// loaded before. Then they are found without the index.
     pub fn find(
         &mut self,
         insert: &HeapInsert,
         snapshot: &Snapshot,
-        keys: impl Iterator<Item = pg_sys::Datum>,
-        mut is_same: Option<IsSame<'_>>,
+        keys: &[pg_sys::Datum],
+        order: &[usize],
+        is_same: Option<IsSame<'_>>,
     ) -> Vec<Found> {
         let HeapUpdate { index, key, found, scratch, .. } = self;
         scratch.run(|| {
-            let mut row = (Vec::new(), Vec::new());
-            // SAFETY: table and index are open, the keys are of the index's type; the slot holds no page at the end.
+            // SAFETY: table and index are open, the keys are of the index's type, the slot is of the table.
             unsafe {
-                let scan = compat::begin_index_scan(insert.table.raw(), *index, snapshot.0);
-                let places = keys
-                    .enumerate()
-                    .map(|(at, value)| {
-                        key.sk_argument = value;
-                        pg_sys::index_rescan(scan, key, 1, std::ptr::null_mut(), 0);
-                        let forward = pg_sys::ScanDirection::ForwardScanDirection;
-                        if !pg_sys::index_getnext_slot(scan, forward, *found) {
-                            return Found::Nothing;
-                        }
-                        let same = match &mut is_same {
-                            Some(is_same) => look(insert.table.raw(), *found, &mut row, |old| is_same(at, old)),
-                            None => false,
-                        };
-                        if same { Found::Same } else { Found::Row(Place((**found).tts_tid)) }
-                    })
-                    .collect();
-                clear(*found);
-                pg_sys::index_endscan(scan);
-                places
+                let relations = (insert.table.raw(), *index);
+                let mut finder = Finder::begin(relations, snapshot, key, *found, is_same);
+                let all = finder.all(keys, order);
+                finder.end();
+                all
             }
         })
     }
@@ -251,47 +178,6 @@ impl Replacer<'_> {
     }
 }
 
-/// Calls `look` with the row in a slot. The descriptor is the relation's own, as in [`Replacer::replace`].
-///
-/// # Safety
-/// The table is open; the slot holds a row of it, and its page.
-unsafe fn look<T>(
-    table: pg_sys::Relation,
-    slot: *mut pg_sys::TupleTableSlot,
-    row: &mut (Vec<pg_sys::Datum>, Vec<bool>),
-    look: impl FnOnce(&Old<'_>) -> T,
-) -> T {
-    // SAFETY: the caller guarantees it; the arrays have an element for each column. The slot's tuple is not copied, and so
-    // not to be freed.
-    unsafe {
-        let descriptor = (*table).rd_att;
-        let natts = (*descriptor).natts as usize;
-        let (values, nulls) = row;
-        values.resize(natts, pg_sys::Datum::null());
-        nulls.resize(natts, true);
-        let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, std::ptr::null_mut());
-        pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-        look(&Old { descriptor, values, nulls })
-    }
-}
-
-/// Fetches the row at `tuple.t_self`, if the snapshot sees it. Returns its page, pinned.
-///
-/// # Safety
-/// The table is open; the snapshot is registered.
-unsafe fn fetch_row(
-    table: pg_sys::Relation,
-    snapshot: pg_sys::Snapshot,
-    tuple: &mut pg_sys::HeapTupleData,
-) -> Option<pg_sys::Buffer> {
-    let mut page = 0;
-    // SAFETY: the caller guarantees it. A page is pinned only when the row is found.
-    unsafe {
-        let found = pg_sys::heap_fetch(table, snapshot, tuple, &mut page, false);
-        found.then_some(page)
-    }
-}
-
 /// Inserts the index entry of a row's new version whose unique key is that of the old version. No other row can have this
 /// key, so there is no check. Entries of dead versions need none either: the look-up of the key has marked them, and the
 /// index removes marked entries when a page is full.
@@ -313,31 +199,5 @@ unsafe fn insert_known_key(
         let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
         pg_sys::FormIndexDatum(info, slot, estate, values, nulls);
         pg_sys::index_insert(index, values, nulls, &mut (*slot).tts_tid, table, unique, false, info);
-    }
-}
-
-/// The scan key `first column of index = value`; the caller sets the value.
-///
-/// # Safety
-/// `index` is an open B-tree.
-unsafe fn equals(index: pg_sys::Relation) -> pg_sys::ScanKeyData {
-    // SAFETY: the caller guarantees it: the index's arrays have an element for each key column. Every B-tree operator family
-    // has `=`.
-    unsafe {
-        let (family, type_oid) = (*(*index).rd_opfamily, *(*index).rd_opcintype);
-        let strategy = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
-        let operator = pg_sys::get_opfamily_member(family, type_oid, type_oid, strategy as i16);
-        let mut key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyEntryInitialize(
-            &mut key,
-            0,
-            1,
-            strategy,
-            pg_sys::InvalidOid,
-            *(*index).rd_indcollation,
-            pg_sys::get_opcode(operator),
-            pg_sys::Datum::null(),
-        );
-        key
     }
 }

@@ -91,7 +91,7 @@ fn an_import_that_makes_no_sense_is_refused_at_once() {
 fn an_import_of_the_second_version_has_its_shape_is_listed_and_can_be_ended() {
     let service = Service::new();
     let patients = service.database.file("Patient.ndjson.gz", lines("Patient", 20));
-    let broken = service.database.file("Broken.ndjson", b"{".to_vec());
+    let broken = service.database.file("Broken.ndjson", b"{");
     let start = |path: &str, id: &str, urls: &[&String]| {
         let inputs: Vec<_> = urls.iter().map(|url| json!({"resourceType": "Patient", "url": url})).collect();
         let body =

@@ -46,6 +46,40 @@ fn a_load_of_equal_resources_writes_nothing_into_the_table() {
     sound(&mut client);
 }
 
+/// How often a session has asked the index on `id`.
+const ASKED: &str = "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'patient'";
+
+#[test]
+fn rows_that_a_table_has_in_the_order_of_the_source_are_found_without_its_index() {
+    let (database, _client) = with_patients("", &patients(1..=20_000));
+    let turned: String = (1..=20_000).rev().map(|n| patient(&format!("p-{n}"), n) + "\n").collect();
+    let (same, reversed) = (database.file("same", patients(1..=20_000)), database.file("reversed", turned));
+    let all = r#"{"total": 20000, "unchanged": 20000}"#;
+    let asked = |url: &str, counts: &str| {
+        let mut client = database.connect();
+        run(&mut client, "BEGIN");
+        assert_eq!(load(&mut client, url, SKIP), counts);
+        let asked = count(&mut client, ASKED);
+        run(&mut client, "COMMIT");
+        asked
+    };
+    // Once for each batch.
+    let in_order = asked(&same, all);
+    assert!(in_order < 20, "{in_order}");
+    let backwards = asked(&reversed, all);
+    assert!(backwards >= 20_000, "{backwards}");
+    // New versions are elsewhere, and gaps are there.
+    let mut other = database.connect();
+    run(&mut other, "UPDATE patient SET ts = ts WHERE id LIKE '%77'; DELETE FROM patient WHERE id LIKE '%55'");
+    run(&mut other, "VACUUM patient");
+    let with_gaps = asked(&same, r#"{"total": 20000, "unchanged": 19800}"#);
+    assert!((200..20_000).contains(&with_gaps), "{with_gaps}");
+    asked(&reversed, all);
+    assert_eq!(count(&mut other, "SELECT count(DISTINCT id) FROM patient"), 20_000);
+    assert_eq!(count(&mut other, "SELECT count(*) FROM patient"), 20_000);
+    sound(&mut other);
+}
+
 #[test]
 fn no_trigger_fires_for_a_resource_that_stays_as_it_is() {
     let log = "CREATE TABLE log (what text); CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS

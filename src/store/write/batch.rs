@@ -2,8 +2,8 @@
 
 use super::columns::Columns;
 use fhir_bulk_pg::datum::{self, Value, Values};
+use fhir_bulk_pg::find::Old;
 use fhir_bulk_pg::spi::Parameter;
-use fhir_bulk_pg::update::Old;
 use pgrx::pg_sys;
 use std::collections::{HashSet, TryReserveError};
 

@@ -11,9 +11,11 @@ use super::statements::Statements;
 use fhir_bulk_pg::access::Access;
 use fhir_bulk_pg::catalog::Table;
 use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::find::{Found, IsSame, Old, Place, Snapshot};
 use fhir_bulk_pg::insert::{HeapInsert, Space};
-use fhir_bulk_pg::update::{Found, HeapUpdate, IsSame, Old, Place, Snapshot};
+use fhir_bulk_pg::update::HeapUpdate;
 use fhir_bulk_pg::{session, subtransaction};
+use pgrx::pg_sys;
 
 /// How often to look for known ids and insert a batch, if other sessions insert the same ids meanwhile.
 const ATTEMPTS: usize = 2;
@@ -178,12 +180,12 @@ impl KnownRows {
             statuses.as_ref().is_some_and(|statuses| batch.is_same(rows[at], old, columns, statuses))
         };
         let is_same: Option<IsSame<'_>> = if *compares { Some(&mut is_same) } else { None };
-        looked(rows, update.find(insert, snapshot, batch.id_datums(rows), is_same))
+        looked(rows, update.find(insert, snapshot, &ids(batch, rows), &in_order(rows), is_same))
     }
 
     /// As [`KnownRows::find`], for rows that are to be replaced whatever they are.
     fn find_all(&mut self, insert: &HeapInsert, snapshot: &Snapshot, batch: &Batch, rows: &[usize]) -> Looked {
-        looked(rows, self.update.find(insert, snapshot, batch.id_datums(rows), None))
+        looked(rows, self.update.find(insert, snapshot, &ids(batch, rows), &in_order(rows), None))
     }
 
     /// Replaces rows. Returns those that another session has changed meanwhile.
@@ -206,6 +208,17 @@ impl KnownRows {
         session::advance_command();
         left
     }
+}
+
+fn ids(batch: &Batch, rows: &[usize]) -> Vec<pg_sys::Datum> {
+    batch.id_datums(rows).collect()
+}
+
+/// The indexes of rows in the order of the source.
+fn in_order(rows: &[usize]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_unstable_by_key(|at| rows[*at]);
+    order
 }
 
 fn looked(rows: &[usize], found: Vec<Found>) -> Looked {
