@@ -57,6 +57,19 @@ impl Known {
     }
 }
 
+/// Inserts rows, all of which must be new.
+///
+/// # Errors
+/// 23505 if another session has inserted one of them meanwhile, or policies hide a row with one of the ids.
+pub(super) fn insert_all(batch: &Batch, rows: &[usize], statements: &Statements) -> Result<()> {
+    if statements.insert_others(batch, rows) == rows.len() as u64 {
+        return Ok(());
+    }
+    let message = format!("there is a {} with one of the ids already", batch.resource_type());
+    Err(Error::new(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, message)
+        .detail("Another session has just stored it, row level security hides it from the current role, or a trigger keeps it out."))
+}
+
 /// # Errors
 /// 23505 if more than one row of a batch has an id, of which these are the last.
 pub(super) fn check_repeated(batch: &Batch, rows: &[usize]) -> Result<()> {

@@ -64,6 +64,8 @@ enum Way {
         keys: Keys,
     },
     Set(Statements),
+    /// The same where known ids are errors, and Citus would make a COPY of an INSERT, which policies do not allow.
+    Others(Statements),
     Shards(Shards),
     UpdateInsert {
         statements: Statements,
@@ -152,6 +154,7 @@ impl TableWriter {
             },
             Path::Set => Way::Set(statements()),
             Path::Shards => Way::Shards(Shards::new(statements())),
+            Path::Staged if rule == Known::Refuse && open.has_row_security_for_me() => Way::Others(statements()),
             // Its only statement cannot leave rows as they are, nor refuse them.
             Path::Staged if rule != Known::default() => Way::Set(statements()),
             Path::UpdateInsert => Way::UpdateInsert { statements: statements(), counts: !open.has_rules() },
@@ -204,7 +207,7 @@ impl TableWriter {
         match &self.way {
             Way::Shards(shards) => shards.batch_limits(),
             Way::Direct(_) | Way::Fill { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
-            Way::Set(_) | Way::UpdateInsert { .. } => (STATEMENT_ROWS, STATEMENT_BYTES),
+            Way::Set(_) | Way::Others(_) | Way::UpdateInsert { .. } => (STATEMENT_ROWS, STATEMENT_BYTES),
         }
     }
 
@@ -224,7 +227,7 @@ impl TableWriter {
                 self.stored.lines -= statements.run(&self.batch);
                 stage.close();
             }
-            Way::Set(_) | Way::Shards(_) | Way::UpdateInsert { .. } => {}
+            Way::Set(_) | Way::Others(_) | Way::Shards(_) | Way::UpdateInsert { .. } => {}
         }
         self.table.close();
         if let Some(keys) = missing {
@@ -252,6 +255,11 @@ impl TableWriter {
                 let expected = rows.len() as u64;
                 let written = if refuses { statements.insert(batch, &rows) } else { statements.upsert(batch, rows) };
                 (expected.saturating_sub(written), unchanged)
+            }
+            Way::Others(statements) => {
+                let (rows, unchanged) = of_statements(statements);
+                or_raise(known::insert_all(batch, &rows, statements));
+                (0, unchanged)
             }
             Way::Shards(shards) => {
                 let (rows, unchanged) = of_statements(shards.statements());

@@ -45,6 +45,7 @@ pub(super) struct Statements {
     update: CString,
     insert: CString,
     insert_if_new: CString,
+    insert_others: CString,
     upsert: CString,
 }
 
@@ -99,6 +100,7 @@ impl Statements {
                 set_status(PARAMETERS, status)
             )),
             insert_if_new: sql(format!("{insert} ON CONFLICT {conflict} DO NOTHING RETURNING id")),
+            insert_others: sql(format!("{insert} ON CONFLICT {conflict} DO NOTHING")),
             upsert: sql(format!("{insert} {}{set_insert}", on_conflict(target))),
             insert: sql(insert),
         }
@@ -163,6 +165,12 @@ impl Statements {
     /// Inserts rows that the table does not have. Raises the errors of the table's keys if it has one of them.
     pub fn insert(&self, batch: &Batch, rows: &[usize]) -> u64 {
         run_insert(&self.insert, batch, rows)
+    }
+
+    /// As [`Statements::insert`], without the error: returns how many rows it inserted. Citus does not make a COPY of it, which
+    /// tables with policies refuse.
+    pub fn insert_others(&self, batch: &Batch, rows: &[usize]) -> u64 {
+        run_insert(&self.insert_others, batch, rows)
     }
 
     /// Updates rows that the table has. Returns how many.
