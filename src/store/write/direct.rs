@@ -38,8 +38,8 @@ impl Direct {
         columns: Columns,
         statements: Statements,
         rule: Known,
-    ) -> std::result::Result<Direct, Statements> {
-        let Some(index) = path::id_index(&table, &columns) else { return Err(statements) };
+    ) -> std::result::Result<Direct, Box<Statements>> {
+        let Some(index) = path::id_index(&table, &columns) else { return Err(Box::new(statements)) };
         let access = Access::update(table, columns.updated(), columns.selected());
         let insert = HeapInsert::new(Access { inserted: columns.inserted(), ..access.clone() }, Space::Anywhere);
         match HeapUpdate::new(&insert, &access, index.oid) {
@@ -53,7 +53,7 @@ impl Direct {
             }
             None => {
                 insert.close();
-                Err(statements)
+                Err(Box::new(statements))
             }
         }
     }

@@ -150,7 +150,7 @@ impl TableWriter {
         let way = match path {
             Path::Direct => match Direct::new(open, columns, statements(), rule) {
                 Ok(direct) => Way::Direct(Box::new(direct)),
-                Err(statements) => Way::Set(statements),
+                Err(statements) => Way::Set(*statements),
             },
             Path::Set => Way::Set(statements()),
             Path::Shards => Way::Shards(Shards::new(statements())),
