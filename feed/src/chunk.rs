@@ -6,7 +6,7 @@ use fhir_bulk_codec::resource::Encoded;
 use std::ops::Range;
 
 /// A chunk is passed on when it has this many bytes or items.
-pub(crate) const FULL_BYTES: usize = 1 << 20;
+const FULL_BYTES: usize = 1 << 20;
 const FULL_ITEMS: usize = 4096;
 /// How many bytes of a refused line are kept.
 const REFUSED_BYTES: usize = 64 << 10;

@@ -3,7 +3,7 @@
 use crate::chunk::Chunk;
 use crate::failure::Failure;
 use crate::maker::{Maker, Plan};
-use crate::pace::{self, Pace};
+use crate::pace::Pace;
 use fhir_bulk_codec::gzip;
 use fhir_bulk_codec::ndjson::{Position, ReadError};
 use fhir_bulk_thread::{Hand, Thread};
@@ -15,9 +15,10 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// How many blocks may wait to be read. The backend writes a chunk's rows before it gives more: blocks of 64 kB are enough
-/// for one or two chunks.
+/// How many blocks may wait to be read, and how many chunks to be taken. The backend writes a chunk's rows before it gives
+/// more blocks: blocks of 64 kB are enough for one or two chunks.
 const BLOCKS: usize = 32;
+const CHUNKS: usize = 2;
 /// How many bytes of a compressed source are read at once.
 const READ_BYTES: usize = 256 << 10;
 
@@ -91,7 +92,7 @@ impl Feed {
         let (given, to_read) = sync_channel(BLOCKS);
         let pace = Pace::default();
         let pace_of_thread = pace.clone();
-        let thread = Thread::start("fhir_bulk feed", pace::MOST, move |hand| {
+        let thread = Thread::start("fhir_bulk feed", CHUNKS, move |hand| {
             let outlet = Rc::new(Outlet { chunk: RefCell::default(), hand, pace: pace_of_thread });
             let arriving = |blocks: Box<dyn Blocks>| Arriving::new(blocks, outlet.clone());
             let source: Box<dyn Read> = match source {
@@ -149,10 +150,8 @@ impl Feed {
     /// Takes the next event, without waiting.
     pub fn take(&mut self) -> Option<Event> {
         let event = self.thread.take().unwrap_or(Some(Event::Failed(Failure::Lost)));
-        match event {
-            None => self.pace.ask(),
-            Some(Event::Lines(_)) => self.pace.taken(),
-            Some(_) => {}
+        if event.is_none() {
+            self.pace.ask();
         }
         event
     }

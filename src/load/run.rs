@@ -195,9 +195,6 @@ impl Load {
     /// Stores the next line. Returns false at the end of the source.
     fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
         self.has_line()?;
-        if self.next == 0 {
-            self.feed.pace().expect(tables.batch_bytes());
-        }
         let Load { name, chunk, next, position, resource_type, mistaken, rejects, .. } = self;
         let Some((reached, item)) = chunk.get(*next) else { return Ok(false) };
         match item {

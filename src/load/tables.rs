@@ -52,11 +52,6 @@ impl Tables {
         self.created
     }
 
-    /// How many bytes of resources go into one of its tables at once, at most.
-    pub fn batch_bytes(&self) -> usize {
-        self.writers.values().map(|(_, writer)| writer.batch_bytes()).max().unwrap_or(0)
-    }
-
     /// Whether this batch has created a table. No other transaction can create the same until this one commits.
     pub fn has_created(&self) -> bool {
         self.created > self.created_before

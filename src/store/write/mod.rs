@@ -197,11 +197,6 @@ impl TableWriter {
         Ok(())
     }
 
-    /// How many bytes of resources are written at once.
-    pub fn batch_bytes(&self) -> usize {
-        self.batch_limits().1
-    }
-
     /// How many rows and bytes make a batch full.
     fn batch_limits(&self) -> (usize, usize) {
         match &self.way {
@@ -289,8 +284,8 @@ impl TableWriter {
         stored.lines += lines - kept_out;
         stored.unchanged += unchanged;
         // The memory has grown by doubling.
-        let keep = 2 * self.batch_bytes();
-        self.batch.clear(keep);
+        let (_, bytes) = self.batch_limits();
+        self.batch.clear(2 * bytes);
         session::have_log_written();
     }
 }
