@@ -6,12 +6,12 @@ use pgrx::datum::Datum;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys, pgrx_resolved_type};
+use pgrx::{IntoDatum, PgSqlErrorCode, PgTryBuilder, pg_sys, pgrx_resolved_type};
 use std::ffi::CStr;
 
 /// Defines the type of an SQL result that is already a datum, in the memory context in which it was made.
 macro_rules! ready_datum {
-    ($name:ident, $sql:literal, $doc:literal) => {
+    ($name:ident, $sql:literal, $type_oid:ident, $doc:literal) => {
         #[doc = $doc]
         pub struct $name(pg_sys::Datum);
 
@@ -30,13 +30,25 @@ macro_rules! ready_datum {
                 unsafe { fcinfo.return_raw_datum(self.0) }
             }
         }
+
+        // For columns of a row.
+        impl IntoDatum for $name {
+            fn into_datum(self) -> Option<pg_sys::Datum> {
+                Some(self.0)
+            }
+
+            fn type_oid() -> pg_sys::Oid {
+                pg_sys::$type_oid
+            }
+        }
     };
 }
 
-ready_datum!(Text, "text", "A `text` result.");
-ready_datum!(Bytea, "bytea", "A `bytea` result.");
-ready_datum!(Jsonb, "jsonb", "A `jsonb` result.");
-ready_datum!(Regclass, "regclass", "A `regclass` result.");
+ready_datum!(Text, "text", TEXTOID, "A `text` result.");
+ready_datum!(Bytea, "bytea", BYTEAOID, "A `bytea` result.");
+ready_datum!(Jsonb, "jsonb", JSONBOID, "A `jsonb` result.");
+ready_datum!(Regclass, "regclass", REGCLASSOID, "A `regclass` result.");
+ready_datum!(Timestamptz, "timestamptz", TIMESTAMPTZOID, "A `timestamptz` result.");
 
 /// A `jsonb` argument: its bytes after the length header, not read as JSON.
 pub struct JsonbBytes<'a>(pub &'a [u8]);
@@ -72,9 +84,21 @@ impl Bytea {
 }
 
 impl Jsonb {
+    /// Copies jsonb's bytes, without their length header, into a new datum of the current memory context.
+    pub fn new(bytes: &[u8]) -> Jsonb {
+        Jsonb(new_varlena(bytes))
+    }
+
     /// Reads JSON text with PostgreSQL's own parser, which raises its errors.
     pub fn parse(text: &CStr) -> Jsonb {
         Jsonb(input(pg_sys::JSONBOID, text))
+    }
+}
+
+impl Timestamptz {
+    /// A moment in microseconds since 2000-01-01T00:00:00Z.
+    pub fn new(micros: i64) -> Timestamptz {
+        Timestamptz(micros.into())
     }
 }
 
@@ -106,18 +130,32 @@ pub(super) fn new_varlena(bytes: &[u8]) -> pg_sys::Datum {
     }
 }
 
-/// Asks the processor for the first lines of what will be read soon, all at once: a walk over jsonb would wait for each of them.
+/// Asks the processor for the first lines of a row's value, all at once: a walk over jsonb would wait for each of them. Also for
+/// what is before it: PostgreSQL fills a page from its end, so there the next row is, which can come while this one is worked on.
 #[inline]
 pub(super) fn prefetch(bytes: &[u8]) {
-    /// What most resources have.
-    const LINES: usize = 24;
+    /// The size of a line.
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64).take(LINES) {
-        // SAFETY: every processor of this architecture has the instruction, which reads nothing.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
+    const LINE: usize = 64;
+    /// What most resources have.
+    #[cfg(target_arch = "x86_64")]
+    const LINES: usize = 24;
+    /// The lines before the value where the next row is; the row's own other columns are nearer.
+    #[cfg(target_arch = "x86_64")]
+    const NEXT: std::ops::Range<usize> = 2..20;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of this architecture has the instruction, which reads nothing: any address will do.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        for line in bytes.chunks(LINE).take(LINES) {
+            _mm_prefetch::<{ _MM_HINT_T0 }>(line.as_ptr().cast());
+        }
+        for line in NEXT {
+            _mm_prefetch::<{ _MM_HINT_T1 }>(bytes.as_ptr().wrapping_sub(LINE * line).cast());
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, LINES);
+    let _ = bytes;
 }
 
 /// The bytes of a variable-length value (text, jsonb, bytea), decompressed and fetched from TOAST where needed.
