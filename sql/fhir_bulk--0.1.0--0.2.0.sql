@@ -285,6 +285,10 @@ CREATE FUNCTION @extschema@.bulk_belongs_to(patients text, resource_type text, i
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_belongs_to_wrapper';
 CREATE FUNCTION @extschema@.bulk_sql_run(request jsonb, gzip boolean DEFAULT false, chunk_bytes integer DEFAULT 65536)
     RETURNS SETOF bytea STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_sql_run_wrapper';
+CREATE FUNCTION @extschema@.bulk_load_rows() RETURNS TABLE (id text, resource jsonb, cts timestamptz)
+    VOLATILE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_load_rows_wrapper';
+COMMENT ON FUNCTION @extschema@.bulk_load_rows() IS
+    'The rows of the load whose statement calls it; loads into tables that Citus distributes do';
 COMMENT ON FUNCTION @extschema@.dump_view(jsonb, text, jsonb) IS
     'The rows that a ViewDefinition of SQL on FHIR makes of stored resources, as csv, tsv, ndjson, json or sql, one a row. Call it in the target list: SELECT dump_view(''{…}'')';
 COMMENT ON FUNCTION @extschema@.dump_view_chunks(jsonb, text, boolean, jsonb, integer) IS

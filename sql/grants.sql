@@ -85,6 +85,8 @@ COMMENT ON FUNCTION bulk_sql_run(jsonb, boolean, integer) IS
     'The rows of a ViewDefinition, SQLQuery or SQLView, given or stored, as ndjson, csv or json in pieces of chunk_bytes, as $sql-run of SQL on FHIR has them';
 COMMENT ON FUNCTION bulk_load(text, text, boolean, jsonb) IS
     'Loads NDJSON, plain or gzip, from a URL into resource tables; all or nothing. Answers how many lines went where';
+COMMENT ON FUNCTION bulk_load_rows() IS
+    'The rows of the load whose statement calls it; loads into tables that Citus distributes do';
 COMMENT ON FUNCTION bulk_load_result() IS
     'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
 COMMENT ON FUNCTION bulk_export_identifiers(jsonb) IS

@@ -20,6 +20,13 @@ pub fn this_extension() -> Extension {
     find_this_extension().expect("one of its functions runs")
 }
 
+/// The schema in which the extension's functions are, quoted where needed.
+pub fn schema() -> String {
+    let query = c"SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
+        WHERE e.extname = 'fhir_bulk'";
+    spi::catalog_texts(query, &[]).pop().expect("one of its functions runs")
+}
+
 /// This extension, or `None` if it has been dropped: for background workers, which no function calls.
 pub fn find_this_extension() -> Option<Extension> {
     let query = c"SELECT concat_ws(' ', e.oid, e.extowner) FROM pg_extension e WHERE e.extname = 'fhir_bulk'";

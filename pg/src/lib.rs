@@ -35,6 +35,7 @@ pub mod site;
 pub mod spi;
 pub mod spill;
 pub mod subtransaction;
+pub mod supply;
 pub mod transaction;
 pub mod update;
 pub mod utility;

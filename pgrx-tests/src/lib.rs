@@ -114,7 +114,7 @@ impl Cluster {
     fn configure(&self, settings: &[&str]) {
         let mut text = format!(
             "\nlisten_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\n\
-             shared_buffers = 256MB\nmax_wal_size = 4GB\nautovacuum = off\nlog_line_prefix = '%m [%p] %d '\n",
+             shared_buffers = 256MB\nmax_wal_size = 1GB\nautovacuum = off\nlog_line_prefix = '%m [%p] %d '\n",
             self.port(),
             self.folder.display()
         );

@@ -37,6 +37,10 @@ impl Rejects {
             .detail(format!("The last error: {}.", error.message()))
             .hint("Correct the source, or raise max_errors."));
         }
+        if !self.has_room() {
+            session::check_for_interrupts();
+            self.write();
+        }
         self.held.push(Reject {
             line_number,
             byte_offset,
@@ -44,11 +48,12 @@ impl Rejects {
             error: error.message().to_owned(),
             line: line[..line.len().min(LINE_BYTES)].to_vec(),
         });
-        if self.held.len() == HELD {
-            session::check_for_interrupts();
-            self.write();
-        }
         Ok(())
+    }
+
+    /// Whether the next line is buffered, and nothing is written.
+    pub fn has_room(&self) -> bool {
+        self.held.len() < HELD
     }
 
     /// Writes the buffered lines. Returns how many lines were rejected.

@@ -13,7 +13,7 @@ use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Row};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session::{self, Waiting};
 use pgrx::PgSqlErrorCode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, TryReserveError};
 
 pub use fhir_bulk_feed::{Pace, Position};
 
@@ -165,6 +165,7 @@ impl Load {
             if enough(taken, tables.has_created()) {
                 break false;
             }
+            self.stream(&mut tables, &mut taken, &mut enough)?;
             if !self.take_line(&mut tables)? {
                 break true;
             }
@@ -194,11 +195,54 @@ impl Load {
 
     /// Stores the next line. Returns false at the end of the source.
     fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
-        self.has_line()?;
+        if !self.has_line()? {
+            return Ok(false);
+        }
+        self.take(|name, line, row| {
+            let writer = tables.of_type(row.resource_type, || refusals::place_of_type(name, line))?;
+            pushed(name, line, row, writer.push(row.id, row.resource, row.created_at))
+        })?;
+        Ok(true)
+    }
+
+    /// Stores lines while a statement writes them, if the table of the expected type is written so. Ends before a line that
+    /// the statement cannot take; that need not be the end of the source.
+    fn stream(
+        &mut self,
+        tables: &mut Tables,
+        taken: &mut u64,
+        enough: &mut impl FnMut(u64, bool) -> bool,
+    ) -> Result<()> {
+        let has_created = tables.has_created();
+        let Some(expected) = self.resource_type.clone() else { return Ok(()) };
+        let Some(writer) = tables.streaming(&expected) else { return Ok(()) };
+        writer.stream(&mut |rows| loop {
+            if !self.has_line()? || enough(*taken, has_created) {
+                return Ok(false);
+            }
+            let is_row = match self.chunk.get(self.next) {
+                Some((_, Item::Row(row))) if row.resource_type == expected.as_str() => true,
+                // No other statement may run in between.
+                Some((_, Item::Refused(_))) if self.rejects.as_ref().is_none_or(Rejects::has_room) => false,
+                _ => return Ok(false),
+            };
+            self.take(|_, _, row| {
+                rows.give(row.id, row.resource, row.created_at);
+                Ok(())
+            })?;
+            *taken += 1;
+            if is_row {
+                return Ok(true);
+            }
+        })
+    }
+
+    /// Passes the next line's row to `store`, with the source's name and the line's number, or keeps a line that is refused.
+    fn take(&mut self, mut store: impl FnMut(&str, u64, &Row<'_>) -> Result<()>) -> Result<()> {
         let Load { name, chunk, next, position, resource_type, mistaken, rejects, .. } = self;
-        let Some((reached, item)) = chunk.get(*next) else { return Ok(false) };
+        let Some((reached, item)) = chunk.get(*next) else { return Ok(()) };
         match item {
-            Item::Row(row) => store(&row, name, reached.lines, tables)?,
+            Item::Row(row) => store(name, reached.lines, &row)?,
             Item::Refused(refused) => {
                 if let Some(error) = mistaken.and_then(|look| look(reached.lines, refused.line)) {
                     return Err(error);
@@ -210,7 +254,7 @@ impl Load {
         }
         *next += 1;
         *position = reached;
-        Ok(true)
+        Ok(())
     }
 
     /// Waits for the next event of the feed, and gives the feed blocks meanwhile. A cancel takes effect here.
@@ -266,13 +310,10 @@ fn of_lines(plan: Plan) -> feed::Plan {
     }
 }
 
-/// Stores the row of line `line`.
-///
 /// # Errors
-/// The table cannot be written; there are too many new tables; out of memory.
-fn store(row: &Row<'_>, name: &str, line: u64, tables: &mut Tables) -> Result<()> {
-    let writer = tables.of_type(row.resource_type, || refusals::place_of_type(name, line))?;
-    writer.push(row.id, row.resource, row.created_at).map_err(|_| {
+/// 53200 if there was no memory for the row of a line.
+fn pushed(name: &str, line: u64, row: &Row<'_>, pushed: std::result::Result<(), TryReserveError>) -> Result<()> {
+    pushed.map_err(|_| {
         Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("line {line} of {name}: out of memory"))
             .detail(format!("The resource takes {} bytes.", row.resource.len()))
     })

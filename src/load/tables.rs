@@ -74,6 +74,12 @@ impl Tables {
         Ok(&mut self.writers.get_mut(table).expect("opened above").1)
     }
 
+    /// The open writer of a type, if it takes rows while its statement runs.
+    pub fn streaming(&mut self, resource_type: &ResourceType) -> Option<&mut TableWriter> {
+        let (spelled, writer) = self.writers.get_mut(&resource_type.as_str().to_ascii_lowercase())?;
+        (spelled == resource_type.as_str() && writer.streams()).then_some(writer)
+    }
+
     /// Opens the table of a type. The limit on new tables does not count a type that the caller asked for.
     ///
     /// # Errors

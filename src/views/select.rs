@@ -4,6 +4,7 @@ use super::options::Selection;
 use super::sql_types::ColumnType;
 use super::{errors, row};
 use crate::arguments::required;
+use crate::extension;
 use crate::settings;
 use crate::store::{self, Membership, Patients, ResourceTable, ResourceType};
 use fhir_bulk_codec::instant;
@@ -12,7 +13,6 @@ use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::datum::JsonbBytes;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::site::Site;
-use fhir_bulk_pg::spi;
 use fhir_bulk_views::View;
 use pgrx::prelude::*;
 use serde_json::Value;
@@ -44,7 +44,7 @@ pub fn select(view: &Value, selection: &Selection) -> Result<String> {
         let ids = literal(&Value::from(ids).to_string());
         select.push_str(&format!(
             " AND {}.bulk_belongs_to({ids}, {}, p.id::pg_catalog.text, p.resource::pg_catalog.jsonb)",
-            schema_of_extension(),
+            extension::schema(),
             literal(resource_type.canonical()),
         ));
     }
@@ -78,17 +78,10 @@ pub(super) fn query(view: &View, text: &str, table: &ResourceTable) -> Result<St
          WHERE {} OPERATOR(pg_catalog.<>) 'deleted'",
         columns.join(", "),
         table.sql_name,
-        schema_of_extension(),
+        extension::schema(),
         constants.join(", "),
         table.status("p."),
     ))
-}
-
-/// The schema in which the extension's functions are, quoted where needed.
-fn schema_of_extension() -> String {
-    let query = c"SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
-        WHERE e.extname = 'fhir_bulk'";
-    spi::catalog_texts(query, &[]).pop().expect("one of its functions runs")
 }
 
 /// Whether a resource belongs to one of some patients, a JSON array of ids.

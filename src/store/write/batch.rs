@@ -56,6 +56,11 @@ impl Batch {
         Ok(())
     }
 
+    /// What all rows share.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
     pub fn len(&self) -> usize {
         self.rows.len()
     }

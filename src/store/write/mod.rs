@@ -4,14 +4,17 @@ mod batch;
 mod columns;
 mod direct;
 mod history;
+mod kept;
 mod known;
 mod path;
 mod shards;
 mod statements;
+mod supplied;
 
 pub use batch::Stamp;
 pub use known::Known;
 pub use path::Path;
+pub use shards::Given;
 
 use super::keys::Keys;
 use super::{ResourceTable, ResourceType};
@@ -194,6 +197,27 @@ impl TableWriter {
         if self.batch.len() == rows || self.batch.bytes() >= bytes {
             self.flush();
         }
+        Ok(())
+    }
+
+    /// Whether rows may be asked for while a statement writes them: see [`TableWriter::stream`].
+    pub fn streams(&self) -> bool {
+        let may_replace = self.rule != Known::Refuse && !self.rule.skips_unchanged();
+        may_replace && self.batch.len() == 0 && matches!(&self.way, Way::Shards(shards) if shards.streams())
+    }
+
+    /// Writes the rows for which `next` is asked: it gives one, and returns true, or returns false after the last one. It may
+    /// be asked for fewer rows than it has, and runs no statement.
+    ///
+    /// # Errors
+    /// Those of `next`. Errors of writing are raised.
+    pub fn stream(&mut self, next: &mut dyn FnMut(&mut Given<'_>) -> Result<bool>) -> Result<()> {
+        session::check_for_interrupts();
+        let TableWriter { batch, way, stored, .. } = self;
+        let Way::Shards(shards) = way else { return Ok(()) };
+        let (lines, kept_out) = shards.stream(batch, next)?;
+        stored.lines += lines - kept_out;
+        session::have_log_written();
         Ok(())
     }
 

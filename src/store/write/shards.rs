@@ -5,8 +5,13 @@
 //! each shard then reads them.
 
 use super::batch::Batch;
+use super::kept::{Kept, out_of_memory};
 use super::statements::Statements;
-use fhir_bulk_pg::subtransaction;
+use super::supplied::SuppliedRow;
+use fhir_bulk_pg::datum::{Jsonb, Text, Timestamptz};
+use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::supply::Supply;
+use fhir_bulk_pg::{session, subtransaction};
 use pgrx::PgSqlErrorCode;
 
 /// A statement has a COPY for each shard, so its batches are larger than others.
@@ -27,6 +32,51 @@ pub(super) struct Shards {
     ids: Ids,
 }
 
+/// Gives a row; false if there is none.
+type Next<'n> = dyn FnMut(&mut Given<'_>) -> Result<bool> + 'n;
+
+/// Takes the row that a statement asks for.
+pub struct Given<'g> {
+    kept: &'g mut Kept,
+    ts: i64,
+    row: Option<SuppliedRow>,
+}
+
+impl Given<'_> {
+    /// The row's id, its resource as jsonb bytes without their length header, and its creation time.
+    pub fn give(&mut self, id: &str, resource: &[u8], created_at: Option<i64>) {
+        self.kept.keep(id, resource, created_at);
+        let cts = created_at.unwrap_or(self.ts);
+        self.row = Some((Text::new(id.as_bytes()), Jsonb::new(resource), Timestamptz::new(cts)));
+    }
+}
+
+/// Rows for a running statement.
+struct Coming<'c, 'n> {
+    kept: Kept,
+    next: &'c mut Next<'n>,
+    ts: i64,
+    /// Why there are no more. Raised in the statement, it could be taken for an error of the statement's.
+    error: Option<Error>,
+}
+
+impl Supply<SuppliedRow> for Coming<'_, '_> {
+    fn next(&mut self) -> Option<SuppliedRow> {
+        if self.kept.is_full() {
+            return None;
+        }
+        let mut given = Given { kept: &mut self.kept, ts: self.ts, row: None };
+        match (self.next)(&mut given) {
+            Ok(true) => given.row,
+            Ok(false) => None,
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+}
+
 enum Ids {
     NotSeen,
     New,
@@ -42,6 +92,52 @@ impl Shards {
     /// How many rows and bytes make a batch full.
     pub fn batch_limits(&self) -> (usize, usize) {
         (if matches!(self.ids, Ids::NotSeen) { FIRST_ROWS } else { ROWS }, BYTES)
+    }
+
+    /// Whether rows may come while a statement writes them: as far as is known, all of them are new.
+    pub fn streams(&self) -> bool {
+        matches!(self.ids, Ids::New)
+    }
+
+    /// Writes rows that come while they are written: collecting them takes as long as writing them does, and each statement
+    /// waits for its slowest shard. `next` gives a row, or returns false. They are kept meanwhile, in case that some are known:
+    /// then they are written by way of `batch`, which is empty. Returns how many there were, and how many of them are not in
+    /// the table afterwards.
+    ///
+    /// # Errors
+    /// Those of `next`; 53200 if there is no memory for the batch.
+    pub fn stream(&mut self, batch: &mut Batch, next: &mut Next<'_>) -> Result<(u64, u64)> {
+        let (parameters, ts) = (batch.stamp_parameters(), batch.stamp().ts);
+        let mut coming = Coming { kept: Kept::new(), next, ts, error: None };
+        let statements = &self.statements;
+        let inserted = subtransaction::unless(&MAY_BE_TAKEN, || statements.insert_supplied(&parameters, &mut coming));
+        let Coming { kept, error, .. } = coming;
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let lines = kept.rows();
+        if inserted.is_some() {
+            kept.forget();
+            return Ok((lines, 0));
+        }
+        self.ids = Ids::Mixed;
+        let mut kept_out = 0;
+        kept.each(|id, resource, cts| {
+            batch.push(id, resource, cts).map_err(out_of_memory)?;
+            if batch.len() == ROWS || batch.bytes() >= BYTES {
+                kept_out += self.write_and_clear(batch);
+            }
+            Ok(())
+        })?;
+        Ok((lines, kept_out + self.write_and_clear(batch)))
+    }
+
+    fn write_and_clear(&mut self, batch: &mut Batch) -> u64 {
+        session::check_for_interrupts();
+        let rows = batch.last_of_each_id(batch.all());
+        let kept_out = self.write(batch, rows);
+        batch.clear(2 * BYTES);
+        kept_out
     }
 
     /// The statements that write.

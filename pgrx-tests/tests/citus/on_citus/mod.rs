@@ -9,4 +9,5 @@ mod kills;
 mod kinds;
 mod moves;
 mod refusals;
+mod streams;
 mod tables;
