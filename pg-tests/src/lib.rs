@@ -11,6 +11,7 @@ mod processes;
 mod reading;
 mod server;
 mod settings;
+mod supplying;
 mod transactions;
 mod workers;
 mod writing;
