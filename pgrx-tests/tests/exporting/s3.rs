@@ -1,5 +1,6 @@
 //! Exports into a bucket: objects appear whole, and their URLs lead to them.
 
+mod duckdb;
 mod endings;
 
 use crate::job::{done, export, finish, gated, patients_and_observations, status, wait_for_readers};
