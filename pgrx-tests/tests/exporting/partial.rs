@@ -3,7 +3,7 @@
 use crate::by_patient::by_patient;
 use crate::job::{
     close_gate, done, download, export, files, finish, gated, ids, lines, own_server, patients_and_observations,
-    status, wait_for_no_files, wait_for_readers, with_location, with_location_on,
+    patients_first, status, wait_for_no_files, wait_for_readers, with_location, with_location_on,
 };
 use crate::support::{assert_error, fails, run, value};
 use fhir_bulk_tests::{Client, wait_for};
@@ -38,6 +38,7 @@ fn a_file_is_shown_and_can_be_read_before_the_export_has_ended_and_stays_as_it_i
     for workers in [1, 3] {
         let (database, mut client) = with_location();
         patients_and_observations(&mut client, 1000);
+        patients_first(&mut client);
         run(&mut client, &format!("SET fhir_bulk.export_workers = {workers}"));
         let gate = gated(&mut client, &database, "Observation");
         let id = export(&mut client, &request(json!({"_maximumFileSize": 65536})));

@@ -4,7 +4,9 @@ use super::{
     assert_empty, downloaded, dump, large_patients, objects, server_with_key, set, wait_until_empty, with_service,
     with_service_on,
 };
-use crate::job::{close_gate, done, export, finish, gated, patients_and_observations, reconnected, wait_for_readers};
+use crate::job::{
+    close_gate, done, export, finish, gated, patients_and_observations, patients_first, reconnected, wait_for_readers,
+};
 use crate::partial::{names, shown};
 use crate::support::{assert_error, count, fails, rows, run, value};
 use fhir_bulk_tests::s3::{Fault, S3Server};
@@ -47,6 +49,7 @@ fn objects_are_shown_before_the_export_has_ended_if_the_request_allows_it_and_re
     let service = S3Server::new();
     let (database, mut client) = with_service(&service.endpoint());
     patients_and_observations(&mut client, 1000);
+    patients_first(&mut client);
     run(&mut client, "SET fhir_bulk.export_workers = 1");
     let request = json!({"_type": "Patient,Observation", "allowPartialManifests": true, "_maximumFileSize": 65536});
     let gate = gated(&mut client, &database, "Observation");
