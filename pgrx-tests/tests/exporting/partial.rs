@@ -119,6 +119,7 @@ fn an_export_that_ends_early_fails_if_it_has_shown_files_and_begins_anew_if_not(
     server.kill_server();
     server.start_server();
     let mut client = database.connect();
+    run(&mut client, "SET fhir_bulk.export_workers = 1");
     let failed = finish(&mut client, &shows);
     assert_eq!((failed["status"].as_str(), failed.get("output")), (Some("failed"), None), "{failed}");
     let why = failed["error"].as_str().unwrap();
@@ -135,11 +136,10 @@ fn an_export_that_ends_early_fails_if_it_has_shown_files_and_begins_anew_if_not(
     let id = export(&mut client, &request(json!({})));
     shown(&mut client, &id, 1);
     wait_for_readers(&mut client, 1);
-    run(
-        &mut client,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND backend_type = 'fhir_bulk job worker' AND wait_event = 'PgSleep'",
-    );
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'fhir_bulk job worker' AND wait_event = 'PgSleep'";
+    // It wakes up now and then to look for the gate.
+    wait_for("a worker to be ended", || value(&mut client, end) == "1");
     let failed = finish(&mut client, &id);
     assert!(failed["error"].as_str().is_some_and(|why| why.contains("announced files")), "{failed}");
     gate.open();
