@@ -93,6 +93,7 @@ fn without_the_parameter_nothing_is_shown_before_all_is_there() {
 fn an_export_that_is_cancelled_takes_back_what_it_has_shown() {
     let (database, mut client) = with_location();
     patients_and_observations(&mut client, 100);
+    patients_first(&mut client);
     run(&mut client, "SET fhir_bulk.export_workers = 1");
     let gate = gated(&mut client, &database, "Observation");
     let id = export(&mut client, &request(json!({})));
@@ -110,6 +111,7 @@ fn an_export_that_ends_early_fails_if_it_has_shown_files_and_begins_anew_if_not(
     let server = own_server();
     let (database, mut client) = with_location_on(server.database("partial"));
     patients_and_observations(&mut client, 100);
+    patients_first(&mut client);
     run(&mut client, "SET fhir_bulk.export_workers = 1");
     let first = gated(&mut client, &database, "Observation");
     let shows = export(&mut client, &request(json!({})));
