@@ -2,6 +2,7 @@
 
 mod batch;
 mod columns;
+mod delete;
 mod direct;
 mod history;
 mod known;
@@ -10,6 +11,7 @@ mod shards;
 mod statements;
 
 pub use batch::Stamp;
+pub use delete::Deletes;
 pub use known::Known;
 pub use path::Path;
 
