@@ -112,7 +112,7 @@ fn submit(request: Value) -> Result<Value> {
             kept::delete_manifests(job, None)?;
         }
     }
-    let mut answer = status_of(&id, None)?;
+    let mut answer = status_of(&id, None)?.ok_or_else(|| unknown(&request.key))?;
     if !request.ignored.is_empty() {
         answer["ignored"] = request.ignored.into();
     }
@@ -124,6 +124,8 @@ fn begin(request: &Request) -> Result<i64> {
     if request.manifest.is_none() && (request.status != Status::InProgress || request.replaces.is_some()) {
         return Err(unknown(&request.key));
     }
+    // What has expired does not count.
+    kept::expire();
     jobs::check_limit(NAME, settings::most_submissions_per_role())?;
     kept::add(&request.key)
 }
@@ -146,25 +148,29 @@ fn add(job: i64, input: &Input, headers: &[(String, String)]) -> Result<()> {
 fn wanted_status(request: Value) -> Result<Value> {
     jobs::wake();
     match Wanted::parse(request)? {
-        Wanted::Key(key) => status_of(&key.id(), None).map_err(|_| unknown(&key)),
+        Wanted::Key(key) => status_of(&key.id(), None)?.ok_or_else(|| unknown(&key)),
         Wanted::Id(id) => {
             let StatusId { job, forgotten } = StatusId::parse(&id).ok_or_else(|| no_status(&id))?;
-            status_of(job, Some(forgotten)).map_err(|_| no_status(&id))
+            status_of(job, Some(forgotten))?.ok_or_else(|| no_status(&id))
         }
     }
 }
 
-/// The status of a submission, if that many requests for it were deleted.
+/// The status of a submission; `None` if there is none, or if not just that many requests for it were deleted.
 ///
 /// # Errors
-/// P0002 if there is none; those of reading it.
-fn status_of(id: &str, forgotten: Option<i32>) -> Result<Value> {
-    let found = kept::find(id)?.filter(|found| !found.expired);
-    let found = found.filter(|found| forgotten.is_none_or(|forgotten| forgotten == found.forgotten));
-    match (found, jobs::find(NAME, id)?) {
-        (Some(submission), Some(job)) => status::of(id, &submission, &job),
-        _ => Err(no_status(id)),
+/// Those of reading it.
+fn status_of(id: &str, forgotten: Option<i32>) -> Result<Option<Value>> {
+    let Some(found) = kept::find(id)? else { return Ok(None) };
+    if found.expired {
+        // It removes what has expired.
+        jobs::start_worker();
+        return Ok(None);
     }
+    if forgotten.is_some_and(|forgotten| forgotten != found.forgotten) {
+        return Ok(None);
+    }
+    jobs::find(NAME, id)?.map(|job| status::of(id, &found, &job)).transpose()
 }
 
 fn cancel_status(id: &str) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Whatever ends a worker or the server: nothing of a submission is lost, doubled, or visible in part.
 
-use super::{BASE, Source, complete, has_patients, kept, status, stu3, submit, wait_until};
-use crate::job::{assert_patients, hold, server, wait_until_waiting, worker};
+use super::{BASE, Source, assert_patients, complete, has_patients, kept, status, stu3, submit, wait_until};
+use crate::job::{hold, server, wait_until_waiting, worker};
 use crate::source::Stalling;
 use crate::support::{count, patients};
 use crate::survival::reconnect;

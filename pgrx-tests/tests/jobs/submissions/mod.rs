@@ -8,7 +8,7 @@ mod taken_back;
 mod whole;
 
 use crate::job::allow;
-use crate::support::{count, run, value};
+use crate::support::{count, rows, run, value};
 use fhir_bulk_tests::http::{Server, ok};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::{Value, json};
@@ -174,6 +174,19 @@ pub fn kept(client: &mut Client) -> [i64; 3] {
 /// Whether there is a table of Patients.
 pub fn has_patients(client: &mut Client) -> bool {
     value(client, "SELECT to_regclass('public.patient') IS NOT NULL") == "t"
+}
+
+/// Asserts that table `patient` has exactly the patients `p-1` to `p-<number>`, each once and as its line has it, and that
+/// tables and indexes are sound.
+#[track_caller]
+pub fn assert_patients(client: &mut Client, number: usize) {
+    let found = rows(
+        client,
+        "SELECT count(*), count(DISTINCT id), sum((resource #>> '{multipleBirth,integer}')::bigint),
+                count(*) FILTER (WHERE id <> 'p-' || (resource #>> '{multipleBirth,integer}')) FROM patient",
+    );
+    assert_eq!(found, [format!("{number}|{number}|{}|0", number * (number + 1) / 2)]);
+    crate::job::assert_sound(client);
 }
 
 /// A role that may submit, and write Patients.

@@ -7,6 +7,23 @@ use fhir_bulk_tests::wait_for;
 use serde_json::{Value, json};
 
 #[test]
+fn submitting_is_granted_and_a_status_is_for_everyone() {
+    let (_database, mut client) = allowed();
+    let granted = "SELECT proname, pg_get_function_arguments(oid), pg_get_function_result(oid), provolatile, prosecdef,
+                     has_function_privilege('public', oid, 'EXECUTE'), obj_description(oid, 'pg_proc') <> ''
+                   FROM pg_proc WHERE proname ~ '^bulk_submit' ORDER BY 1";
+    assert_eq!(
+        rows(&mut client, granted),
+        [
+            "bulk_submit|request jsonb|jsonb|v|f|f|t",
+            "bulk_submit_outcomes|url text|SETOF bytea|s|f|t|t",
+            "bulk_submit_status|request jsonb|jsonb|s|f|t|t",
+            "bulk_submit_status_cancel|id text|boolean|v|f|f|t"
+        ]
+    );
+}
+
+#[test]
 fn a_request_that_is_wrong_is_refused_and_changes_nothing() {
     let (_database, mut client) = allowed();
     let source = Source::new();

@@ -57,7 +57,7 @@ fn a_manifest_that_is_replaced_or_discarded_leaves_nothing() {
     assert_eq!((&after["manifests"], &after["outcome"]), (&json!(2), &json!([])), "{after}");
     let status = finish(&mut client, "s");
     assert_eq!((&status["total"], &status["outcome"]), (&json!(3), &json!([])));
-    let stored = "SELECT id, resource ->> 'multipleBirthInteger' FROM patient ORDER BY 1";
+    let stored = "SELECT id, resource #>> '{multipleBirth,integer}' FROM patient ORDER BY 1";
     assert_eq!(rows(&mut client, stored), ["p-6|6", "p-7|7", "p-8|8"]);
     assert_eq!(kept(&mut client), [0, 0, 0]);
 }

@@ -142,7 +142,7 @@ fn a_file_that_is_bad_or_short_leaves_its_manifest_out_whole_and_the_others_come
     parquet["outputFormat"] = "application/vnd.apache.parquet".into();
     expected.push((source.manifest("/parquet.json", &parquet), "vnd.apache.parquet"));
     expected.push((source.file("/text.json", "no manifest"), "is not a manifest"));
-    expected.push((source.url("/gone.json"), "404"));
+    expected.push((source.url("/nothing.json"), "404"));
     add(&mut client, "s", &good);
     expected.iter().for_each(|(url, _)| drop(add(&mut client, "s", url)));
     let status = finish(&mut client, "s");
@@ -217,7 +217,7 @@ fn files_of_all_manifests_count_as_one_in_their_order() {
     }
     let status = finish(&mut client, "s");
     assert_eq!(status["total"], 3);
-    assert_eq!(rows(&mut client, "SELECT resource ->> 'multipleBirthInteger', status FROM patient"), ["3|created"]);
+    assert_eq!(rows(&mut client, "SELECT resource #>> '{multipleBirth,integer}', status FROM patient"), ["3|created"]);
 }
 
 #[test]
