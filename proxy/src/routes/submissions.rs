@@ -163,7 +163,7 @@ async fn status_of(call: &Call, request: &str) -> Result<Value> {
 /// The OperationOutcome of a request that was accepted.
 fn accepted(status: &Value) -> Value {
     let text = format!(
-        "submission {} is {}, with {} manifests",
+        "submission {} is {}; manifests: {}",
         status["submissionId"],
         status["status"].as_str().unwrap_or_default(),
         status["manifests"]
