@@ -1,6 +1,6 @@
-//! Reads and writes the extension's own tables, in schema `fhir_bulk_internal`: jobs, submissions, rejected lines, the secret. Only
-//! this file does so, as the extension's owner, whatever GRANTs exist. It calls functions of that schema (`sql/queue.sql`,
-//! `own_jobs.sql`, `submissions.sql`, `kept.sql`), which can also be called from psql.
+//! Reads and writes the extension's own tables, in schema `fhir_bulk_internal`: jobs, submissions, rejected lines, the
+//! secret. Only this file does so, as the extension's owner, whatever GRANTs exist. It calls functions of that schema
+//! (`sql/queue.sql`, `own_jobs.sql`, `submissions.sql`, `kept.sql`), which can also be called from psql.
 //!
 //! The tables must not be replicated, but a publication FOR ALL TABLES includes them. A subscriber with the extension would
 //! run the jobs a second time, and keys that both servers have used would stop the replication of all tables.
