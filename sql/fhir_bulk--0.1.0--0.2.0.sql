@@ -82,7 +82,13 @@ DROP INDEX fhir_bulk_internal.bulk_job_active;
 CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
 ALTER TABLE fhir_bulk_internal.bulk_job_task
     ADD COLUMN starts integer NOT NULL DEFAULT 0,
-    ADD COLUMN unchanged bigint NOT NULL DEFAULT 0;
+    ADD COLUMN unchanged bigint NOT NULL DEFAULT 0,
+    ADD COLUMN last boolean NOT NULL DEFAULT false;
+ALTER TABLE fhir_bulk_internal.bulk_job
+    ADD COLUMN open boolean NOT NULL DEFAULT false,
+    DROP CONSTRAINT bulk_job_kind_check,
+    ADD CONSTRAINT bulk_job_kind_check CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'
+        OR kind OPERATOR(pg_catalog.=) 'submission');
 CREATE INDEX bulk_job_task_open ON fhir_bulk_internal.bulk_job_task (job, starts, number)
     WHERE status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active';
 CREATE INDEX bulk_job_task_left ON fhir_bulk_internal.bulk_job_task (job, number)
@@ -167,6 +173,7 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.unchanged IS 'How many of the resources 
 
 \ir queue.sql
 \ir own_jobs.sql
+\ir submissions.sql
 \ir kept.sql
 
 CREATE FUNCTION fhir_bulk_internal.check_search_parameter() RETURNS trigger LANGUAGE c
@@ -181,7 +188,7 @@ DO $$
 DECLARE
     name pg_catalog.text;
 BEGIN
-    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_submission,bulk_submission_manifest,bulk_submission_piece,bulk_submission_outcome,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE pg_catalog.format('CREATE TRIGGER own_rows BEFORE INSERT OR UPDATE OR DELETE ON fhir_bulk_internal.%I '
             'FOR EACH ROW EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);
@@ -207,6 +214,25 @@ CREATE FUNCTION @extschema@.bulk_load_result() RETURNS jsonb
 COMMENT ON FUNCTION @extschema@.bulk_load_result() IS
     'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
 DROP FUNCTION @extschema@.bulk_load_stage(bytea);
+
+CREATE FUNCTION @extschema@.bulk_submit(request jsonb) RETURNS jsonb
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_submit_wrapper';
+CREATE FUNCTION @extschema@.bulk_submit_status(request jsonb) RETURNS jsonb
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_submit_status_wrapper';
+CREATE FUNCTION @extschema@.bulk_submit_status_cancel(id text) RETURNS boolean
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_submit_status_cancel_wrapper';
+CREATE FUNCTION @extschema@.bulk_submit_outcomes(url text) RETURNS SETOF bytea
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_submit_outcomes_wrapper';
+REVOKE ALL ON FUNCTION @extschema@.bulk_submit(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.bulk_submit_status_cancel(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bulk_submit(jsonb) IS
+    'Takes a request about a submission, which is fetched in the background, and applied when it is completed. Answers its status';
+COMMENT ON FUNCTION @extschema@.bulk_submit_status(jsonb) IS
+    'How far a submission of yours is; with what was left out of it';
+COMMENT ON FUNCTION @extschema@.bulk_submit_status_cancel(text) IS
+    'Deletes the request for a status, by its id; the submission goes on. False when there is none';
+COMMENT ON FUNCTION @extschema@.bulk_submit_outcomes(text) IS
+    'The OperationOutcomes at a URL of a submission''s status, as NDJSON in pieces';
 
 CREATE FUNCTION @extschema@.bulk_read(resource_type text, id text, fhir boolean DEFAULT true) RETURNS text
     STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_read_wrapper';

@@ -56,6 +56,9 @@ REVOKE ALL ON FUNCTION bulk_export_file(text) FROM PUBLIC;
 -- Whoever may import may end imports; a status shows a role its own jobs only.
 REVOKE ALL ON FUNCTION bulk_import(jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_import_cancel(text) FROM PUBLIC;
+-- Submissions fetch files and write tables, as imports do.
+REVOKE ALL ON FUNCTION bulk_submit(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_submit_status_cancel(text) FROM PUBLIC;
 
 COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean, text) IS
     'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
@@ -89,6 +92,14 @@ COMMENT ON FUNCTION bulk_load_rows() IS
     'The rows of the load whose statement calls it; loads into tables that Citus distributes do';
 COMMENT ON FUNCTION bulk_load_result() IS
     'What this session''s last COPY … FROM (FORMAT fhir | aidbox) stored, as bulk_load answers';
+COMMENT ON FUNCTION bulk_submit(jsonb) IS
+    'Takes a request about a submission, which is fetched in the background, and applied when it is completed. Answers its status';
+COMMENT ON FUNCTION bulk_submit_status(jsonb) IS
+    'How far a submission of yours is; with what was left out of it';
+COMMENT ON FUNCTION bulk_submit_status_cancel(text) IS
+    'Deletes the request for a status, by its id; the submission goes on. False when there is none';
+COMMENT ON FUNCTION bulk_submit_outcomes(text) IS
+    'The OperationOutcomes at a URL of a submission''s status, as NDJSON in pieces';
 COMMENT ON FUNCTION bulk_export_identifiers(jsonb) IS
     'Up to 100 resources of a type by their identifiers: {"type": …, "identifiers": ["system|value", …], "_elements": …}';
 COMMENT ON FUNCTION bulk_write_path(text) IS

@@ -5,7 +5,8 @@ CREATE TABLE fhir_bulk_internal.bulk_job (
     number bigint PRIMARY KEY,
     -- Where: a database that was made from another as its template has the other's jobs as well, which are not its own.
     database oid NOT NULL,
-    kind text NOT NULL CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'),
+    kind text NOT NULL CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'
+        OR kind OPERATOR(pg_catalog.=) 'submission'),
     -- What its owner calls it.
     id text NOT NULL,
     -- With whose rights it runs, and the sub of the token that asked for it, if there was one.
@@ -16,7 +17,9 @@ CREATE TABLE fhir_bulk_internal.bulk_job (
     settings jsonb NOT NULL,
     status text NOT NULL DEFAULT 'active',
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    ended_at timestamptz
+    ended_at timestamptz,
+    -- Whether its owner may still add tasks. Until then its last task waits.
+    open boolean NOT NULL DEFAULT false
 );
 CREATE UNIQUE INDEX bulk_job_id ON fhir_bulk_internal.bulk_job (kind, id, role, COALESCE(subject, ''), database);
 CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
@@ -49,6 +52,8 @@ CREATE TABLE fhir_bulk_internal.bulk_job_task (
     starts integer NOT NULL DEFAULT 0,
     -- How many of the total were there already as they are.
     unchanged bigint NOT NULL DEFAULT 0,
+    -- Whether it waits until the job is no longer open, and all its other tasks are over.
+    last boolean NOT NULL DEFAULT false,
     PRIMARY KEY (job, number)
 );
 -- A job may have a million tasks, of which a worker looks for the next one.

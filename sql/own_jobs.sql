@@ -44,6 +44,23 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.add_tasks(bigint, integer, jsonb) IS
     'Adds a task to a job for each of more inputs, numbered from the first on';
 
+CREATE FUNCTION fhir_bulk_internal.open_job(job bigint, input jsonb) RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job j SET open = true WHERE j.number = open_job.job;
+    INSERT INTO fhir_bulk_internal.bulk_job_task (job, number, input, last)
+    SELECT open_job.job, COALESCE(max(t.number), 0) + 1, open_job.input, true
+    FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = open_job.job;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.open_job(bigint, jsonb) IS
+    'Adds the last task of a job, to which others may be added until it is closed';
+
+CREATE FUNCTION fhir_bulk_internal.close_job(job bigint) RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job j SET open = false WHERE j.number = close_job.job;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.close_job(bigint) IS
+    'There will be no more tasks of a job: its last one may be begun when all others are over';
+
 CREATE FUNCTION fhir_bulk_internal.unfinished_jobs(kind text, role oid, subject text)
 RETURNS bigint LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -159,6 +176,15 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.cancel_jobs(text, text, oid, text) IS
     'Ends a role''s jobs with an id that have something left to do; their numbers';
 
+CREATE FUNCTION fhir_bulk_internal.cancel_job(job bigint) RETURNS boolean LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job j SET status = 'cancelled', ended_at = clock_timestamp()
+    WHERE j.number = cancel_job.job AND j.status = 'active'
+    RETURNING true;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.cancel_job(bigint) IS
+    'Ends a job that is not over; NULL when it was over already';
+
 -- A statement of its own, which sees what was committed while the one before waited for the job.
 CREATE FUNCTION fhir_bulk_internal.cancel_tasks(job bigint)
 RETURNS TABLE (number integer, worker integer) LANGUAGE sql
@@ -170,6 +196,17 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.cancel_tasks(bigint) IS
     'Ends the tasks of a job that is cancelled; which ones, and the processes that work on them';
+
+CREATE FUNCTION fhir_bulk_internal.withdraw_task(job bigint, task integer)
+RETURNS TABLE (number integer, worker integer) LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET status = 'cancelled', changed_at = clock_timestamp(), ended_at = clock_timestamp()
+    WHERE t.job = withdraw_task.job AND t.number = withdraw_task.task AND t.status <> 'cancelled'
+    RETURNING t.number, t.worker;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.withdraw_task(bigint, integer) IS
+    'Takes back a task of a job that goes on, whether it has ended or not; the process that works on it';
 
 CREATE FUNCTION fhir_bulk_internal.discard_jobs(kind text, id text, role oid, subject text)
 RETURNS SETOF bigint LANGUAGE sql

@@ -25,6 +25,9 @@ BEGIN ATOMIC
           -- Twice begun and nothing committed: not by chance. It may take the server down, and with it all that are at
           -- work on other tasks.
           AND (open_tasks.suspect IS NULL OR open_tasks.suspect = (o.starts >= 2))
+          AND (NOT o.last OR NOT j.open AND NOT EXISTS (
+              SELECT FROM fhir_bulk_internal.bulk_job_task b
+              WHERE b.job = o.job AND NOT b.last AND (b.status = 'waiting' OR b.status = 'active')))
         ORDER BY o.starts, o.number
         LIMIT 200
     ) t
@@ -79,6 +82,18 @@ COMMENT ON FUNCTION fhir_bulk_internal.advance_task(
 ) IS
     'What a transaction adds to a task, and whether it is its last one; NULL when the task is over already';
 
+CREATE FUNCTION fhir_bulk_internal.hold_task(
+    job bigint, number integer, read_bytes bigint, all_bytes bigint
+) RETURNS boolean LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET read_bytes = hold_task.read_bytes, all_bytes = hold_task.all_bytes, changed_at = clock_timestamp()
+    WHERE t.job = hold_task.job AND t.number = hold_task.number AND t.status = 'active'
+    RETURNING true;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.hold_task(bigint, integer, bigint, bigint) IS
+    'Keeps a task from being ended until the transaction is over, which adds what another worker would begin anew; NULL when it is over already';
+
 CREATE FUNCTION fhir_bulk_internal.finish_task(job bigint, number integer, total bigint, result jsonb)
 RETURNS boolean LANGUAGE sql
 BEGIN ATOMIC
@@ -129,6 +144,9 @@ BEGIN ATOMIC
     SET ended_at = clock_timestamp(), status = CASE
         WHEN EXISTS (
             SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number AND t.status = 'finished')
+          AND NOT EXISTS (
+            SELECT FROM fhir_bulk_internal.bulk_job_task t
+            WHERE t.job = j.number AND t.last AND t.status = 'failed')
         THEN 'finished'
         ELSE 'failed'
     END
@@ -143,7 +161,7 @@ BEGIN ATOMIC
     WHERE j.number = done.number;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.close_jobs() IS
-    'Ends the jobs whose tasks are all over and whose indexes are there, as failed when no task was finished';
+    'Ends the jobs whose tasks are all over and whose indexes are there, as failed when no task was finished, or the last one failed';
 
 CREATE FUNCTION fhir_bulk_internal.left_behind()
 RETURNS TABLE (job bigint, number integer, kind text, input jsonb) LANGUAGE sql STABLE

@@ -2,7 +2,7 @@
 //!
 //! | floor | contents |
 //! |---|---|
-//! | [`copy`], [`dump`], [`dump_csv`], [`read`], [`sql_dump`], [`views`], [`sql_run`], [`load`], [`import`], [`export`], [`tables`] | the SQL functions: arguments, then steps |
+//! | [`copy`], [`dump`], [`dump_csv`], [`read`], [`sql_dump`], [`views`], [`sql_run`], [`load`], [`import`], [`export`], [`submission`], [`tables`] | the SQL functions: arguments, then steps |
 //! | [`jobs`] | background jobs: queue, workers, launcher |
 //! | [`source`], [`sink`] | the sources of loads, the targets of exports |
 //! | [`store`] | resource tables: name, create, read, write |
@@ -46,6 +46,7 @@ mod sql_run;
 mod store;
 mod stream;
 mod subject;
+mod submission;
 mod tables;
 mod views;
 
@@ -59,6 +60,7 @@ extension_sql_file!("../sql/exports.sql", name = "exports");
 extension_sql_file!("../sql/indexes.sql", name = "indexes", requires = ["jobs"]);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["indexes"]);
 extension_sql_file!("../sql/own_jobs.sql", name = "own_jobs", requires = ["queue"]);
+extension_sql_file!("../sql/submissions.sql", name = "submissions", requires = ["own_jobs"]);
 extension_sql_file!("../sql/kept.sql", name = "kept", requires = ["rejects", "exports"]);
 extension_sql_file!("../sql/copy.sql", name = "copy");
 extension_sql_file!(
@@ -69,7 +71,17 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/own_tables.sql",
     name = "own_tables",
-    requires = ["rejects", "jobs", "exports", "queue", "own_jobs", "kept", "search_parameters", own_tables::own_rows]
+    requires = [
+        "rejects",
+        "jobs",
+        "exports",
+        "queue",
+        "own_jobs",
+        "submissions",
+        "kept",
+        "search_parameters",
+        own_tables::own_rows
+    ]
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
@@ -88,7 +100,7 @@ pub extern "C-unwind" fn _PG_init() {
 #[unsafe(no_mangle)]
 #[allow(unsafe_code, reason = "the server finds it by this name, which starts with the extension's")]
 pub extern "C-unwind" fn fhir_bulk_job_worker(database: pg_sys::Datum) {
-    jobs::work(pg_sys::Oid::from(database.value() as u32), &[import::KIND, export::KIND]);
+    jobs::work(pg_sys::Oid::from(database.value() as u32), &[import::KIND, export::KIND, submission::KIND]);
 }
 
 /// The main function of a parallel worker that helps with an export.

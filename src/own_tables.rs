@@ -1,6 +1,6 @@
-//! Reads and writes the extension's own tables, in schema `fhir_bulk_internal`: jobs, rejected lines, the secret. Only this
-//! file does so, as the extension's owner, whatever GRANTs exist. It calls functions of that schema (`sql/queue.sql`,
-//! `own_jobs.sql`, `kept.sql`), which can also be called from psql.
+//! Reads and writes the extension's own tables, in schema `fhir_bulk_internal`: jobs, submissions, rejected lines, the
+//! secret. Only this file does so, as the extension's owner, whatever GRANTs exist. It calls functions of that schema
+//! (`sql/queue.sql`, `own_jobs.sql`, `submissions.sql`, `kept.sql`), which can also be called from psql.
 //!
 //! The tables must not be replicated, but a publication FOR ALL TABLES includes them. A subscriber with the extension would
 //! run the jobs a second time, and keys that both servers have used would stop the replication of all tables.
@@ -35,6 +35,12 @@ pub fn rows<T: DeserializeOwned>(
     let query = sql(format!("SELECT to_jsonb(r) FROM fhir_bulk_internal.{function} AS r"));
     let texts = ours(owner, || with_scratch(|| spi::texts(&query, &parameters())));
     texts.iter().map(|text| serde_json::from_str(text).expect("the shape that the function has")).collect()
+}
+
+/// As [`call`], and returns the function's result: values of type bytea, without NULLs.
+pub fn bytes(owner: pg_sys::Oid, function: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> Vec<Vec<u8>> {
+    let query = sql(format!("SELECT r FROM fhir_bulk_internal.{function} AS r"));
+    ours(owner, || with_scratch(|| spi::byteas(&query, &parameters())))
 }
 
 fn ours<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {

@@ -98,6 +98,11 @@ impl Parameter {
         self.type_oid
     }
 
+    /// A bytea.
+    pub fn bytea(bytes: &[u8]) -> Parameter {
+        Parameter { type_oid: pg_sys::BYTEAOID, value: Some(datum::new_varlena(bytes)) }
+    }
+
     /// A bigint[].
     pub fn int8s(values: impl Iterator<Item = i64>) -> Parameter {
         array(pg_sys::INT8ARRAYOID, pg_sys::INT8OID, &mut values.map(pg_sys::Datum::from).collect::<Vec<_>>(), None)
@@ -234,6 +239,27 @@ pub fn execute_large(statement: &CStr, parameters: &[Parameter]) -> u64 {
 /// Runs a query and returns its first column as text, without NULLs.
 pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
     texts_of(query, parameters, false)
+}
+
+/// Runs a query and returns its first column, a bytea, without NULLs.
+pub fn byteas(query: &CStr, parameters: &[Parameter]) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    run(query, parameters, false, |rows| {
+        // SAFETY: SPI's result of `numvals` tuples, whose first column the query makes a bytea; it is detoasted in SPI's
+        // memory, and copied.
+        unsafe {
+            let columns = (*rows).tupdesc;
+            assert_eq!(pg_sys::SPI_gettypeid(columns, 1), pg_sys::BYTEAOID, "the column is no bytea");
+            for at in 0..(*rows).numvals as usize {
+                let mut is_null = false;
+                let value = pg_sys::SPI_getbinval(*(*rows).vals.add(at), columns, 1, &mut is_null);
+                if !is_null {
+                    found.push(datum::varlena_bytes(value).to_vec());
+                }
+            }
+        }
+    });
+    found
 }
 
 /// As [`texts`], for a query on catalogues only, with the current role's rights: its names and operators are those of

@@ -72,6 +72,11 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_CLIENTS_FILE", value_name = "FILE")]
     pub clients_file: Option<PathBuf>,
 
+    /// Who may submit to /fhir/$bulk-submit: a YAML list of {system: …, value: …, role: …, sources: [https://host/prefix/]}.
+    /// Without it nobody may
+    #[arg(long, env = "FHIR_BULK_SUBMITTERS_FILE", value_name = "FILE")]
+    pub submitters_file: Option<PathBuf>,
+
     /// A file with the secret that signs the tokens of these clients, at least 32 bytes, for several proxies at one address;
     /// without it each proxy makes its own
     #[arg(long, env = "FHIR_BULK_TOKEN_SECRET_FILE", value_name = "FILE")]

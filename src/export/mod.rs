@@ -60,6 +60,7 @@ pub const KIND: Kind = Kind {
     forget: run::forget,
     restore: |_| (),
     retention_minutes: settings::export::retention_minutes,
+    expire: || (),
 };
 
 /// Adds an export job, which starts when the transaction commits. Returns the job's id.

@@ -27,6 +27,7 @@ pub const KIND: Kind = Kind {
     forget: |_| Ok(true),
     restore: indexes::restore,
     retention_minutes: settings::job_retention_minutes,
+    expire: || (),
 };
 
 /// Adds an import job, which starts when the transaction commits. Returns the job's id.

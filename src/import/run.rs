@@ -2,22 +2,16 @@
 
 use super::indexes;
 use super::request::{Input, Request, kept};
-use crate::citus;
-use crate::jobs::{Committed, Patience, Reached, Task};
+use crate::jobs::{Committed, Reached, Task, Tries};
 use crate::load::{self, Load, Options, Pace, Plan, Position};
 use crate::settings;
 use crate::source;
 use crate::store::ResourceType;
-use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::progress::Copying;
-use fhir_bulk_pg::{transaction, worker};
-use pgrx::PgSqlErrorCode;
+use fhir_bulk_pg::worker;
 use std::time::{Duration, Instant};
 
-/// How often in a row a batch is tried when temporary errors stop it.
-const TRIES: u32 = 10;
-/// The longest wait before another try. The first wait is a thousandth of it; each next one is twice as long.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// After this time a batch commits what a slow source has sent so far.
 const COMMIT_AFTER: Duration = Duration::from_secs(10);
 /// How many lines pass between two looks at the clock.
@@ -26,7 +20,7 @@ const LINES_PER_LOOK: u64 = 256;
 /// Imports a task's input. The error is shown in the job's status.
 pub fn run(task: &Task) -> std::result::Result<(), String> {
     let mut import = Import::of(task);
-    let (mut failures, mut patience) = (0, Patience::default());
+    let mut tries = Tries::default();
     loop {
         let before = import.committed;
         let Err(error) = import.go_on() else { return Ok(()) };
@@ -37,39 +31,13 @@ pub fn run(task: &Task) -> std::result::Result<(), String> {
             Err(error) => return Err(error.message().to_owned()),
         }
         if import.committed != before {
-            failures = 0;
-            patience.renew();
+            tries.renew();
         }
         let line = import.committed.lines;
         let again = format!("{} begins again after line {line}: {}", task.title(), error.message());
-        if error.is_of_server_away() {
-            worker::log(&again);
-            if !patience.wait(&error) {
-                return Err(error.reason().to_owned());
-            }
-            continue;
-        }
-        failures += 1;
-        if !may_pass(&error) || failures == TRIES {
+        if !tries.wait(&error, &again) {
             return Err(error.reason().to_owned());
         }
-        worker::log(&again);
-        worker::wait(LONGEST_WAIT / 1000 * 2_u32.pow(failures - 1));
-    }
-}
-
-/// Whether another try may succeed: after a deadlock, a serialization failure, an interrupt that was not meant for the
-/// input; with Citus also after an internal error, which is all that a commit says when one of its servers has ended, and
-/// after an I/O error, which is what its COPY to a shard then says.
-fn may_pass(error: &Error) -> bool {
-    match error.code() {
-        PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
-        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
-        | PgSqlErrorCode::ERRCODE_QUERY_CANCELED => true,
-        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR | PgSqlErrorCode::ERRCODE_IO_ERROR => {
-            transaction::run(|| Ok::<_, Error>(citus::is_here())).unwrap_or(false)
-        }
-        _ => false,
     }
 }
 

@@ -15,14 +15,16 @@ mod queue;
 mod rows;
 mod settings_of_caller;
 mod task;
+mod tries;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use own_jobs::{check_limit, find, forget_expired, input};
+pub use own_jobs::{cancel_job, check_limit, find, forget_expired, input, subject, wait_for_additions, withdraw_task};
 pub use patience::Patience;
 pub use rows::{Committed, DroppedIndex, Job, NewJob, Reached, Sums, TaskState};
 pub use task::Task;
-pub use worker::{Kind, start_worker, wake, work};
+pub use tries::Tries;
+pub use worker::{Kind, start_worker, wake, wake_at_commit, work};
 
 use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::spi;
@@ -46,6 +48,18 @@ pub struct Added {
 }
 
 impl Added {
+    /// Its number in the queue.
+    pub fn number(&self) -> i64 {
+        self.number
+    }
+
+    /// Keeps it open: others may add tasks to it until [`close`]. Only then, and after all of them, comes its last task, with
+    /// this input.
+    pub fn open(&mut self, last: &Value) {
+        own_jobs::open(self.number, last);
+        self.tasks += 1;
+    }
+
     /// Adds a task for each of more inputs.
     pub fn add(&mut self, inputs: &[Value]) {
         if !inputs.is_empty() {
@@ -54,6 +68,12 @@ impl Added {
             worker::wake_at_commit(inputs.len());
         }
     }
+}
+
+/// Says that there will be no more tasks of a job that was kept open, by its number in the queue.
+pub fn close(job: i64) {
+    own_jobs::close(job);
+    worker::wake_at_commit(1);
 }
 
 /// Ends a job of the current role where it stands: nothing more of it is committed once this transaction is. Soon after a

@@ -71,6 +71,24 @@ pub fn add_tasks(job: i64, first: i32, inputs: &[Value]) {
     });
 }
 
+/// Adds the last task of a job that was just added: it waits until the job is closed, and its other tasks are over.
+pub fn open(job: i64, input: &Value) {
+    Queue::of(extension::this_extension())
+        .call("open_job($1, $2::jsonb)", || vec![Parameter::int8(job), Parameter::string(&input.to_string())]);
+}
+
+/// Says that there will be no more tasks of a job that was opened.
+pub fn close(job: i64) {
+    Queue::of(extension::this_extension()).call("close_job($1)", || vec![Parameter::int8(job)]);
+}
+
+/// Takes back a task of a job that goes on. Its worker commits nothing more of it once this transaction is.
+pub fn withdraw_task(job: i64, number: i32) {
+    let queue = Queue::of(extension::this_extension());
+    let parameters = || vec![Parameter::int8(job), Parameter::int4(number)];
+    interrupt_workers(&queue, job, queue.rows("withdraw_task($1, $2)", parameters));
+}
+
 /// Sees that the current role, and its token's `sub`, has fewer than `most` unfinished jobs of a kind; for 0, any number.
 /// Until the transaction ends nobody else adds one for the same: all that are asked for at once count.
 ///
@@ -80,9 +98,9 @@ pub fn check_limit(kind: &str, most: u32) -> Result<()> {
     if most == 0 {
         return Ok(());
     }
+    wait_for_additions()?;
     let (role, subject) = (session::role(), subject()?);
     let queue = Queue::of(extension::this_extension());
-    queue.additions_lock(role, subject.as_deref()).wait_in_transaction();
     let unfinished: Vec<u32> = queue.rows("unfinished_jobs($1, $2, $3)", || {
         vec![Parameter::string(kind), Parameter::oid(role), Parameter::string_or_null(subject.as_deref())]
     });
@@ -94,6 +112,17 @@ pub fn check_limit(kind: &str, most: u32) -> Result<()> {
         "Wait for one to end, or cancel one: SELECT * FROM bulk_jobs; shows them. A superuser can raise \
              fhir_bulk.max_{kind}s_per_role."
     )))
+}
+
+/// Waits until nobody else adds a job for the current role, and its token's `sub`, and keeps others from it until the
+/// transaction ends.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn wait_for_additions() -> Result<()> {
+    let (role, subject) = (session::role(), subject()?);
+    Queue::of(extension::this_extension()).additions_lock(role, subject.as_deref()).wait_in_transaction();
+    Ok(())
 }
 
 /// A job of the current role, and of its token's `sub` if it has one.
@@ -129,20 +158,31 @@ pub fn cancel(kind: &str, id: &str) -> Result<Cancelled> {
     let cancelled: Vec<i64> = queue.rows("cancel_jobs($1, $2, $3, $4)", own(kind, id)?);
     let mut lacks_indexes = false;
     for number in &cancelled {
-        let tasks: Vec<CancelledTask> = queue.rows("cancel_tasks($1)", || vec![Parameter::int8(*number)]);
-        for task in tasks {
-            let (lock, Some(pid)) = (queue.task_lock((*number, task.number)), task.worker) else { continue };
-            // The number of a worker that has died may be another process's by now.
-            transaction::at_commit(move || {
-                if !lock.is_free() {
-                    worker::interrupt(pid);
-                }
-            });
-        }
+        interrupt_workers(&queue, *number, queue.rows("cancel_tasks($1)", || vec![Parameter::int8(*number)]));
         let lacks: Vec<bool> = queue.rows("lacks_indexes($1)", || vec![Parameter::int8(*number)]);
         lacks_indexes |= lacks == [true];
     }
     Ok(Cancelled { jobs: cancelled.len(), lacks_indexes })
+}
+
+/// Ends a job by its number, as [`cancel`] does. The caller has checked whose it is.
+pub fn cancel_job(job: i64) {
+    let queue = Queue::of(extension::this_extension());
+    queue.call("cancel_job($1)", || vec![Parameter::int8(job)]);
+    interrupt_workers(&queue, job, queue.rows("cancel_tasks($1)", || vec![Parameter::int8(job)]));
+}
+
+/// Interrupts those who work on tasks that were just cancelled, once this transaction is committed.
+fn interrupt_workers(queue: &Queue, job: i64, tasks: Vec<CancelledTask>) {
+    for task in tasks {
+        let (lock, Some(pid)) = (queue.task_lock((job, task.number)), task.worker) else { continue };
+        // The number of a worker that has died may be another process's by now.
+        transaction::at_commit(move || {
+            if !lock.is_free() {
+                worker::interrupt(pid);
+            }
+        });
+    }
 }
 
 /// Takes back a job of the current role that has ended: it counts as cancelled, and what it made is a worker's to remove.

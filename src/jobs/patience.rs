@@ -27,9 +27,4 @@ impl Patience {
         worker::wait(wait);
         true
     }
-
-    /// Begins anew, after the task has got on.
-    pub fn renew(&mut self) {
-        *self = Patience::default();
-    }
 }

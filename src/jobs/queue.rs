@@ -138,6 +138,14 @@ impl Queue {
         })
     }
 
+    /// Keeps a task from being ended until the current transaction is over; false when it was cancelled meanwhile.
+    pub fn hold(&self, task: (i64, i32), read_bytes: u64, all_bytes: Option<u64>) -> bool {
+        self.is_done("hold_task($1, $2, $3, $4)", || {
+            let all_bytes = Parameter::int8_or_null(all_bytes.map(|bytes| bytes as i64));
+            of(task, [Parameter::int8(read_bytes as i64), all_bytes])
+        })
+    }
+
     /// Notes that a task is done; false when it was cancelled meanwhile.
     pub fn finish(&self, task: (i64, i32), total: u64, result: &Value) -> bool {
         self.is_done("finish_task($1, $2, $3, $4::jsonb)", || {

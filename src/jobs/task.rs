@@ -112,6 +112,15 @@ impl Task {
         self.unless_cancelled(self.queue().is_some_and(|queue| queue.advance(self.key(), reached, at_end)))
     }
 
+    /// As [`Task::advance`], in a transaction that stores only what another worker would begin anew: the workers that end
+    /// without more count still.
+    ///
+    /// # Errors
+    /// As for [`Task::advance`].
+    pub fn hold(&self, read_bytes: u64, all_bytes: Option<u64>) -> Result<()> {
+        self.unless_cancelled(self.queue().is_some_and(|queue| queue.hold(self.key(), read_bytes, all_bytes)))
+    }
+
     /// Stores in the current transaction that the task has finished, its number of resources, and its result.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub struct Kind {
     pub restore: fn(&DroppedIndex),
     /// How long jobs are kept after they end.
     pub retention_minutes: fn() -> i32,
+    /// Forgets jobs that nobody will end, in a transaction.
+    pub expire: fn(),
 }
 
 /// How many processes in a row may start a task without a commit. After that the task fails.
@@ -46,7 +48,7 @@ thread_local! {
 /// Starts workers for `tasks` tasks after the transaction has committed, but no more than there are free slots.
 ///
 /// A prepared transaction may be committed by another session. Then its tasks start at the next [`wake`].
-pub(super) fn wake_at_commit(tasks: usize) {
+pub fn wake_at_commit(tasks: usize) {
     let transaction = session::transaction_id();
     let (of, before) = ADDED.get();
     if of == transaction {
@@ -298,6 +300,7 @@ fn extension() -> Result<Option<Extension>> {
 fn tidy(kinds: &[Kind]) -> Option<()> {
     let (queue_of, ended, expired) = in_queue(|queue| {
         queue.close_jobs();
+        kinds.iter().for_each(|kind| (kind.expire)());
         let expired = kinds.iter().map(|kind| queue.expired(kind.name, (kind.retention_minutes)()));
         (queue.extension(), queue.left_behind(), expired.collect::<Vec<_>>())
     })?;

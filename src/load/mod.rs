@@ -1,13 +1,17 @@
 //! `bulk_load`: stores the NDJSON of a source in resource tables, in the caller's transaction: all of it or nothing.
 
+mod lines;
 mod options;
 mod refusals;
 mod rejects;
 mod run;
 mod tables;
 
+pub use lines::{Form, Lines};
 pub use options::{OnError, Options, known};
-pub use run::{Batch, Load, Pace, Plan, Position};
+pub use refusals::{of_line as refusal, of_source as unreadable};
+pub use run::{Batch, Load, Pace, Plan, Position, store};
+pub use tables::Tables;
 
 use crate::arguments::required;
 use crate::source;

@@ -1,19 +1,17 @@
 //! Loads a source into resource tables, in one transaction or in batches, each in a transaction of its own.
 
+use super::lines::{Form, Lines};
 use super::options::{OnError, Options};
 use super::refusals;
 use super::rejects::Rejects;
 use super::tables::Tables;
-use crate::settings;
-use crate::source::{Arriving, Bytes, Piece, Progress, Source};
+use crate::source::{Progress, Source};
 use crate::store::{Known, ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
-use fhir_bulk_codec::error::IdRule;
-use fhir_bulk_codec::resource::Encoder;
-use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Row};
+use fhir_bulk_feed::{Item, Row};
 use fhir_bulk_pg::error::{Error, Result};
-use fhir_bulk_pg::session::{self, Waiting};
+use fhir_bulk_pg::session;
 use pgrx::PgSqlErrorCode;
-use std::collections::{BTreeMap, TryReserveError};
+use std::collections::BTreeMap;
 
 pub use fhir_bulk_feed::{Pace, Position};
 
@@ -39,23 +37,11 @@ pub type Mistaken = fn(u64, &[u8]) -> Option<Error>;
 
 /// A running load.
 pub struct Load {
-    name: String,
-    progress: Progress,
-    /// Reads the source on this thread, as long as the feed's thread cannot.
-    arriving: Option<Box<dyn Arriving>>,
-    /// Makes rows of the source's bytes on a thread of its own.
-    feed: Feed,
-    /// The chunk that the feed made last, and the index of its next item.
-    chunk: Chunk,
-    next: usize,
-    position: Position,
-    /// There are no more lines.
-    at_end: bool,
+    lines: Lines,
     resource_type: Option<ResourceType>,
     table: Option<ResourceTable>,
     mistaken: Option<Mistaken>,
     rule: Known,
-    start: Position,
     /// How many tables the load has created so far.
     created: usize,
     rejects: Option<Rejects>,
@@ -77,56 +63,29 @@ impl Load {
     /// # Errors
     /// 53000 when the thread cannot be started.
     pub fn start(source: Source, plan: Plan) -> Result<Load> {
-        let Source { name, bytes, progress } = source;
-        let rejects = match plan.options.on_error {
+        let Plan { resource_type, table, fhir, options, mistaken, start } = plan;
+        let rejects = match options.on_error {
             OnError::Abort => None,
-            OnError::Skip { max_errors } => Some(Rejects::new(&name, max_errors)),
+            OnError::Skip { max_errors } => Some(Rejects::new(&source.name, max_errors)),
         };
-        let (start, rule) = (plan.start, plan.options.known);
-        let (resource_type, table, mistaken) = (plan.resource_type.clone(), plan.table.clone(), plan.mistaken);
-        let (source, arriving) = match bytes {
-            Bytes::Anywhere(source) => (source, None),
-            Bytes::Here(arriving) => (feed::Source::Given, Some(arriving)),
-        };
-        let feed = Feed::start(of_lines(plan), source).map_err(|error| {
-            Error::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
-                format!("could not start to read {name}: {error}"),
-            )
-        })?;
-        let (chunk, next) = (Chunk::default(), 0);
-        Ok(Load {
-            name,
-            progress,
-            arriving,
-            feed,
-            chunk,
-            next,
-            position: start,
-            at_end: false,
-            resource_type,
-            table,
-            mistaken,
-            rule,
-            start,
-            created: 0,
-            rejects,
-        })
+        let form = Form { resource_type: resource_type.as_ref(), fhir, options: &options, start };
+        let lines = Lines::start(source, &form)?;
+        Ok(Load { lines, resource_type, table, mistaken, rule: options.known, created: 0, rejects })
     }
 
     /// Where the next batch begins.
     pub fn position(&self) -> Position {
-        self.position
+        self.lines.position()
     }
 
     /// How many bytes of the source have been read.
     pub fn progress(&self) -> &Progress {
-        &self.progress
+        self.lines.progress()
     }
 
     /// How far the feed reads ahead of the lines that are written.
     pub fn pace(&self) -> &Pace {
-        self.feed.pace()
+        self.lines.pace()
     }
 
     /// Waits for the first lines, then creates what the first batch would create: the sequence, and the table if all lines
@@ -135,7 +94,7 @@ impl Load {
     /// # Errors
     /// The errors of reading the source and of [`ResourceTable::get_or_create`].
     pub fn prepare(&mut self) -> Result<()> {
-        self.has_line()?;
+        self.lines.has_line()?;
         make_sequence()?;
         let Some(resource_type) = &self.resource_type else { return Ok(()) };
         if ResourceTable::find_to_write(resource_type)?.is_none() {
@@ -181,27 +140,12 @@ impl Load {
         self.rejects.map(Rejects::finish)
     }
 
-    /// Waits for a line. Returns false at the end of the source.
-    fn has_line(&mut self) -> Result<bool> {
-        while self.chunk.get(self.next).is_none() && !self.at_end {
-            match self.wait()? {
-                Event::Lines(chunk) => (self.chunk, self.next) = (chunk, 0),
-                Event::End(position) => (self.position, self.at_end) = (position, true),
-                Event::Failed(failure) => return Err(refusals::of_source(&self.name, &failure, self.start)),
-            }
-        }
-        Ok(!self.at_end)
-    }
-
     /// Stores the next line. Returns false at the end of the source.
     fn take_line(&mut self, tables: &mut Tables) -> Result<bool> {
-        if !self.has_line()? {
+        if !self.lines.has_line()? {
             return Ok(false);
         }
-        self.take(|name, line, row| {
-            let writer = tables.of_type(row.resource_type, || refusals::place_of_type(name, line))?;
-            pushed(name, line, row, writer.push(row.id, row.resource, row.created_at))
-        })?;
+        self.take(|name, line, row| store(row, name, line, tables))?;
         Ok(true)
     }
 
@@ -216,104 +160,56 @@ impl Load {
         let has_created = tables.has_created();
         let Some(expected) = self.resource_type.clone() else { return Ok(()) };
         let Some(writer) = tables.streaming(&expected) else { return Ok(()) };
-        writer.stream(&mut |rows| loop {
-            if !self.has_line()? || enough(*taken, has_created) {
-                return Ok(false);
-            }
-            let is_row = match self.chunk.get(self.next) {
-                Some((_, Item::Row(row))) if row.resource_type == expected.as_str() => true,
-                // No other statement may run in between.
-                Some((_, Item::Refused(_))) if self.rejects.as_ref().is_none_or(Rejects::has_room) => false,
-                _ => return Ok(false),
-            };
-            self.take(|_, _, row| {
-                rows.give(row.id, row.resource, row.created_at);
-                Ok(())
-            })?;
-            *taken += 1;
-            if is_row {
-                return Ok(true);
+        writer.stream(&mut |rows| {
+            loop {
+                if !self.lines.has_line()? || enough(*taken, has_created) {
+                    return Ok(false);
+                }
+                let is_row = match self.lines.line() {
+                    Some((_, Item::Row(row))) if row.resource_type == expected.as_str() => true,
+                    // No other statement may run in between.
+                    Some((_, Item::Refused(_))) if self.rejects.as_ref().is_none_or(Rejects::has_room) => false,
+                    _ => return Ok(false),
+                };
+                self.take(|_, _, row| {
+                    rows.give(row.id, row.resource, row.created_at);
+                    Ok(())
+                })?;
+                *taken += 1;
+                if is_row {
+                    return Ok(true);
+                }
             }
         })
     }
 
     /// Passes the next line's row to `store`, with the source's name and the line's number, or keeps a line that is refused.
     fn take(&mut self, mut store: impl FnMut(&str, u64, &Row<'_>) -> Result<()>) -> Result<()> {
-        let Load { name, chunk, next, position, resource_type, mistaken, rejects, .. } = self;
-        let Some((reached, item)) = chunk.get(*next) else { return Ok(()) };
+        let Load { lines, resource_type, mistaken, rejects, .. } = self;
+        let Some((reached, item)) = lines.line() else { return Ok(()) };
         match item {
-            Item::Row(row) => store(name, reached.lines, &row)?,
+            Item::Row(row) => store(lines.name(), reached.lines, &row)?,
             Item::Refused(refused) => {
                 if let Some(error) = mistaken.and_then(|look| look(reached.lines, refused.line)) {
                     return Err(error);
                 }
-                let error = refusals::of_line(name, reached.lines, refused.why, resource_type.as_ref());
+                let error = refusals::of_line(lines.name(), reached.lines, refused.why, resource_type.as_ref());
                 let Some(rejects) = rejects else { return Err(error) };
                 rejects.take(error, reached.lines, refused.offset, refused.line)?;
             }
         }
-        *next += 1;
-        *position = reached;
+        lines.pass();
         Ok(())
     }
-
-    /// Waits for the next event of the feed, and gives the feed blocks meanwhile. A cancel takes effect here.
-    fn wait(&mut self) -> Result<Event> {
-        loop {
-            session::check_for_interrupts();
-            // Blocks first: the feed's thread works on them while this thread stores rows.
-            let mut runs_dry = false;
-            if let Some(arriving) = &mut self.arriving {
-                while !runs_dry && self.feed.has_room() {
-                    match arriving.next()? {
-                        Some(Piece::Block(block)) => self.feed.give(Ok(block)),
-                        Some(Piece::Rest(rest)) => self.feed.give_rest(rest),
-                        None => runs_dry = true,
-                    }
-                }
-            }
-            if let Some(event) = self.feed.take() {
-                return Ok(event);
-            }
-            let made = Waiting::Readable(self.feed.wake_fd());
-            match &self.arriving {
-                Some(arriving) if runs_dry => session::wait(&[made, Waiting::Readable(arriving.fd())]),
-                _ => session::wait(&[made]),
-            }
-        }
-    }
 }
 
-/// Collects what the feed needs to know. Its thread must not call PostgreSQL.
-fn of_lines(plan: Plan) -> feed::Plan {
-    let created_at_url = settings::created_at_url();
-    let resource_type = plan.resource_type.map(|resource_type| resource_type.as_str().to_owned());
-    let encoder = if plan.fhir {
-        let expected = resource_type.as_deref();
-        Encoder::new(IdRule::Fhir, &created_at_url).from_fhir(
-            settings::fhir_version(),
-            settings::convert_extensions(),
-            expected,
-        )
-    } else {
-        Encoder::new(IdRule::Aidbox, &created_at_url)
-    };
-    feed::Plan {
-        encoder,
-        resource_type,
-        is_type: |name| ResourceType::new(name).is_ok(),
-        skip: plan.options.on_error != OnError::Abort,
-        merge: plan.options.merge,
-        strip_nulls: plan.options.strip_nulls,
-        max_line_bytes: settings::max_line_bytes(),
-        start: plan.start,
-    }
-}
-
+/// Stores the row of line `line` of a source.
+///
 /// # Errors
-/// 53200 if there was no memory for the row of a line.
-fn pushed(name: &str, line: u64, row: &Row<'_>, pushed: std::result::Result<(), TryReserveError>) -> Result<()> {
-    pushed.map_err(|_| {
+/// The table cannot be written; there are too many new tables; out of memory.
+pub fn store(row: &Row<'_>, name: &str, line: u64, tables: &mut Tables) -> Result<()> {
+    let writer = tables.of_type(row.resource_type, || refusals::place_of_type(name, line))?;
+    writer.push(row.id, row.resource, row.created_at).map_err(|_| {
         Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("line {line} of {name}: out of memory"))
             .detail(format!("The resource takes {} bytes.", row.resource.len()))
     })

@@ -5,7 +5,7 @@ use super::opened::{Bytes, Progress, Source, shown};
 use crate::settings;
 use fhir_bulk_feed as feed;
 use fhir_bulk_pg::error::{Error, Result};
-use fhir_bulk_transfer::{Client, Download, Event, Limits, Origin, Policy, TransferError};
+use fhir_bulk_transfer::{Client, Download, Event, Headers, Limits, Origin, Policy, TransferError, check_name};
 use pgrx::PgSqlErrorCode;
 use std::io;
 use std::time::Duration;
@@ -23,9 +23,51 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
     start(name, origin, settings::allowed_sources()?, retries)
 }
 
+/// What requests for a URL take with them, and how far they may go.
+#[derive(Default)]
+pub struct Terms {
+    /// Sent to the URL's server.
+    pub headers: Headers,
+    /// Beginnings of the only URLs that are read, of those that `fhir_bulk.allowed_sources` allows; `None` for all of them.
+    pub within: Option<Vec<String>>,
+    /// How often temporary failures are retried.
+    pub retries: u32,
+}
+
+impl Terms {
+    fn policy(&self) -> Result<Policy> {
+        let policy = settings::allowed_sources()?;
+        let Some(prefixes) = &self.within else { return Ok(policy) };
+        policy.within(prefixes).map_err(|error| Error::invalid_argument(format!("allowedSources: {error}")))
+    }
+
+    /// Checks by its name that a URL may be read. What its name stands for is checked when it is.
+    ///
+    /// # Errors
+    /// 22023 if it is not an http or https URL; 42501 if it is not allowed; the errors of the settings.
+    pub fn check(&self, url: &str) -> Result<()> {
+        let name = shown(url);
+        check_name(url, &self.policy()?).map_err(|error| failure(&name, &error))
+    }
+}
+
+/// As [`open`], under terms.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_under(url: &str, terms: &Terms) -> Result<Source> {
+    let name = shown(url);
+    let origin = Origin::url(url).map_err(|error| failure(&name, &error))?;
+    start_with(name, origin, client(terms.policy()?, terms.retries)?.with_headers(terms.headers.clone()))
+}
+
 /// Starts to download `origin` if `policy` allows it.
 pub fn start(name: String, origin: Origin, policy: Policy, retries: u32) -> Result<Source> {
-    let download = Download::start(origin, client(policy, retries)?).map_err(|error| {
+    start_with(name, origin, client(policy, retries)?)
+}
+
+fn start_with(name: String, origin: Origin, client: Client) -> Result<Source> {
+    let download = Download::start(origin, client).map_err(|error| {
         Error::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start to read {name}: {error}"))
     })?;
     let progress = Progress::default();

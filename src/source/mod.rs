@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod file;
+pub mod here;
 mod http;
 mod listing;
 mod opened;
@@ -11,8 +12,9 @@ mod s3;
 mod scheme;
 mod walk;
 
+pub use http::{Terms, open_under};
 pub use listing::Listing;
-pub use opened::{Arriving, Bytes, Piece, Progress, Source};
+pub use opened::{Arriving, Bytes, Piece, Progress, Source, shown};
 
 use fhir_bulk_pg::client::Broken;
 use fhir_bulk_pg::error::{Error, Result};

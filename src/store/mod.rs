@@ -40,4 +40,4 @@ pub use rejects::{Reject, add_rejects};
 pub use secret::secret;
 pub use table::{ResourceTable, make_sequence, next_txid, unknown};
 pub use types::{hidden_types, readable_types, type_of_table};
-pub use write::{Known, Stamp, Stored, TableWriter, check, path_into};
+pub use write::{Deletes, Known, Stamp, Stored, TableWriter, check, path_into};

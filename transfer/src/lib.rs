@@ -8,6 +8,7 @@
 //! [`Document`] is read whole.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod body;
 mod call;
 mod connect;
@@ -16,6 +17,7 @@ mod download;
 mod error;
 mod failure;
 mod folder;
+mod headers;
 mod listing;
 mod object_name;
 mod origin;
@@ -30,11 +32,12 @@ pub use document::Document;
 pub use download::Download;
 pub use error::TransferError;
 pub use folder::Folder;
+pub use headers::{Headers, InvalidHeader};
 pub use listing::{Page, Prefix};
 pub use object_name::ObjectName;
 pub use origin::{Event, Origin};
 pub use policy::{InvalidPolicy, Policy};
-pub use request::{Client, Limits};
+pub use request::{Client, Limits, check_name, join};
 pub use s3::{Keys, Object, Service};
 pub use tls::{Authorities, InvalidAuthorities};
 pub use upload::{Piece, Upload};

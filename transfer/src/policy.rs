@@ -1,8 +1,9 @@
 //! Decides which URLs may be read: by host name, and by the address of the host.
 
+use crate::addresses::is_public;
 use crate::object_name::{ObjectName, is_bucket};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use url::{Host, Url};
 
 /// The allowlist. Empty, it allows https to public addresses.
@@ -21,6 +22,8 @@ use url::{Host, Url};
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     rules: Vec<Rule>,
+    /// Of what these allow, only URLs that one of these rules names, too.
+    within: Option<Vec<Rule>>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ pub(crate) enum ByName {
     Public,
     /// Allowed only at addresses in a network of the list.
     ByNetwork,
+    /// Not allowed, at whatever address.
+    Nowhere,
 }
 
 impl Policy {
@@ -71,7 +76,20 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Policy, InvalidPolicy> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let rules = entries.map(|entry| rule(entry).ok_or_else(|| InvalidPolicy(entry.to_owned())));
-        Ok(Policy { rules: rules.collect::<Result<_, _>>()? })
+        Ok(Policy { rules: rules.collect::<Result<_, _>>()?, within: None })
+    }
+
+    /// Allows no more than before, and of that only URLs that begin with one of `prefixes`:
+    /// `scheme://host[:port][/prefix]`, with the host perhaps `*.host`.
+    ///
+    /// # Errors
+    /// The first one that is no such beginning of a URL.
+    pub fn within(self, prefixes: &[String]) -> Result<Policy, InvalidPolicy> {
+        let named = |prefix: &String| match rule(prefix.trim()) {
+            Some(named @ Rule::Name { scheme: Some(_), .. }) => Ok(named),
+            _ => Err(InvalidPolicy(prefix.clone())),
+        };
+        Ok(Policy { within: Some(prefixes.iter().map(named).collect::<Result<_, _>>()?), ..self })
     }
 
     /// Whether this object may be read.
@@ -93,6 +111,9 @@ impl Policy {
     }
 
     pub(crate) fn by_name(&self, url: &Url) -> ByName {
+        if self.within.as_ref().is_some_and(|within| !within.iter().any(|rule| rule.names(url))) {
+            return ByName::Nowhere;
+        }
         if self.rules.is_empty() {
             return if url.scheme() == "https" { ByName::Public } else { ByName::ByNetwork };
         }
@@ -108,7 +129,11 @@ impl Policy {
 
     /// Whether a URL with this verdict may use any address at all.
     pub(crate) fn may_allow(&self, by_name: ByName) -> bool {
-        by_name != ByName::ByNetwork || self.rules.iter().any(|rule| matches!(rule, Rule::Network { .. }))
+        match by_name {
+            ByName::Anywhere | ByName::Public => true,
+            ByName::ByNetwork => self.rules.iter().any(|rule| matches!(rule, Rule::Network { .. })),
+            ByName::Nowhere => false,
+        }
     }
 
     /// Whether a URL with this verdict may use this address.
@@ -118,6 +143,7 @@ impl Policy {
             ByName::Anywhere => true,
             ByName::Public => is_public(address) || in_network(),
             ByName::ByNetwork => in_network(),
+            ByName::Nowhere => false,
         }
     }
 }
@@ -209,52 +235,6 @@ fn network(entry: &str) -> Option<Rule> {
     let all = if address.is_ipv4() { 32 } else { 128 };
     let bits = bits.unwrap_or(all);
     (bits <= all).then_some(Rule::Network { address, bits })
-}
-
-/// Whether an address is public: not one of IANA's special-purpose addresses.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => match embedded_v4(address) {
-            Some(inner) => is_public_v4(inner),
-            // Only 2000::/3 is in use; in it 2001:db8::/32 and 3fff::/20 are for documentation, 2001::/23 for protocols.
-            None => {
-                let [first, second, ..] = address.segments();
-                first & 0xE000 == 0x2000
-                    && !(first == 0x2001 && (second == 0x0DB8 || second < 0x0200))
-                    && !(first == 0x3FFF && second < 0x1000)
-            }
-        },
-    }
-}
-
-/// The IPv4 address inside an IPv6 address: mapped, compatible, NAT64, 6to4.
-fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
-    match (a, b, c, d, e, f) {
-        (0, 0, 0, 0, 0, 0xFFFF | 0) | (0x0064, 0xFF9B, 0, 0, 0, 0) => Some(v4(g, h)),
-        (0x2002, ..) => Some(v4(b, c)),
-        _ => None,
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    let shared = a == 100 && (64..128).contains(&b);
-    let protocols = a == 192 && b == 0 && c == 0;
-    let benchmarks = a == 198 && (b == 18 || b == 19);
-    let relays = a == 192 && b == 88 && c == 99;
-    !(a == 0
-        || a >= 224
-        || shared
-        || protocols
-        || benchmarks
-        || relays
-        || address.is_loopback()
-        || address.is_private()
-        || address.is_link_local()
-        || address.is_documentation())
 }
 
 #[cfg(test)]
@@ -394,6 +374,35 @@ mod tests {
 
     fn allowed_url(policy: &str, url: &str) -> bool {
         allowed(policy, url, "93.184.215.14")
+    }
+
+    #[test]
+    fn prefixes_allow_nothing_that_the_list_does_not() {
+        let within = |list: &str, prefixes: &[&str], url: &str, address: &str| {
+            let prefixes: Vec<String> = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+            let policy = Policy::parse(list).unwrap().within(&prefixes).unwrap();
+            let by_name = policy.by_name(&Url::parse(url).unwrap());
+            policy.may_allow(by_name) && policy.allows(by_name, address.parse().unwrap())
+        };
+        let public = "93.184.215.14";
+        assert!(within("", &["https://h.org/a/"], "https://h.org/a/x", public));
+        assert!(within("", &["https://g.org/", "https://*.h.org/"], "https://x.h.org/a/x", public));
+        assert!(within("127.0.0.1", &["http://h.org/"], "http://h.org/x", "127.0.0.1"));
+        for (list, prefix, url, address) in [
+            ("", "https://h.org/a/", "https://h.org/b/x", public),
+            ("", "https://h.org/a/", "https://h.org/a/..%2Fx", public),
+            ("", "https://h.org/", "https://h.org:8443/", public),
+            ("", "https://h.org/", "https://h.org/", "127.0.0.1"),
+            ("", "http://h.org/", "http://h.org/", public),
+            ("https://g.org", "https://h.org/", "https://h.org/", public),
+            ("0.0.0.0/0", "https://h.org/", "https://g.org/", public),
+        ] {
+            assert!(!within(list, &[prefix], url, address), "{list} {prefix} {url}");
+        }
+        assert!(!within("", &[], "https://h.org/", public));
+        for prefix in ["h.org", "10.0.0.0/8", "s3://b/", "ftp://h", ""] {
+            assert!(Policy::default().within(&[prefix.to_owned()]).is_err(), "{prefix}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::connect::Strict;
 use crate::error::TransferError;
 use crate::failure::Failure;
+use crate::headers::Headers;
 use crate::policy::{Policy, host_text};
 use crate::tls::Authorities;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -40,6 +41,7 @@ pub struct Client {
     pinned: Pinned,
     policy: Policy,
     authorities: Authorities,
+    headers: Headers,
     pub(crate) limits: Limits,
 }
 
@@ -62,7 +64,12 @@ impl Client {
             .build();
         let pinned = Pinned::default();
         let agent = Agent::with_parts(config, DefaultConnector::default().chain(Strict), pinned.clone());
-        Client { agent, pinned, policy, authorities, limits }
+        Client { agent, pinned, policy, authorities, headers: Headers::default(), limits }
+    }
+
+    /// Also sends these headers, to the server of each URL that it reads, but not to another one that this redirects to.
+    pub fn with_headers(self, headers: Headers) -> Client {
+        Client { headers, ..self }
     }
 
     /// Ends the running requests of all threads, and lets further ones fail.
@@ -72,7 +79,7 @@ impl Client {
 
     /// Another client with the same rules, for cleaning up after this one is shut down.
     pub fn renewed(&self) -> Client {
-        Client::new(self.policy.clone(), self.limits, self.authorities.clone())
+        Client::new(self.policy.clone(), self.limits, self.authorities.clone()).with_headers(self.headers.clone())
     }
 
     /// Tries until an attempt succeeds or a retry would not help. `wait` gets the time to wait before the next attempt.
@@ -101,11 +108,15 @@ impl Client {
     }
 
     /// Requests `url` and follows redirects: 1. check the URL by name; 2. resolve it and keep the allowed addresses; 3. send
-    /// the request to one of these; 4. a redirect starts again with 1, with only these headers.
+    /// the request to one of these; 4. a redirect starts again with 1, with only these headers, and those that the client was
+    /// given if scheme, host and port are still the same.
     pub(crate) fn get(&self, url: &Url, headers: &[(HeaderName, HeaderValue)]) -> Result<Response, Failure> {
+        let with_given = [headers, self.headers.all()].concat();
+        let origin = url.origin();
         let mut url = url.clone();
         for _ in 0..=self.limits.redirects {
-            let response = self.send(Method::GET, &url, headers, None)?;
+            let sent = if url.origin() == origin { &with_given } else { headers };
+            let response = self.send(Method::GET, &url, sent, None)?;
             match redirect(&url, response.status(), response.headers())? {
                 Some(next) => url = next,
                 None => return Ok(response),
@@ -118,8 +129,7 @@ impl Client {
     fn resolve(&self, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
         let host = host_text(url);
         // A caller who may not read the URL must not learn the addresses of internal names.
-        let shown = format!("{}{}", &url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath]);
-        let refused = || TransferError::Refused(format!("{shown} is not among the allowed sources"));
+        let refused = || refused(url);
         let by_name = self.policy.by_name(url);
         if !self.policy.may_allow(by_name) {
             return Err(refused().into());
@@ -176,6 +186,30 @@ pub(crate) fn parse(url: &str) -> Result<Url, TransferError> {
         return Err(TransferError::BadUrl("a URL with a user or password is not read; use a signed URL".into()));
     }
     Ok(url)
+}
+
+/// The error for a URL that a policy does not allow.
+fn refused(url: &Url) -> TransferError {
+    let shown = format!("{}{}", &url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath]);
+    TransferError::Refused(format!("{shown} is not among the allowed sources"))
+}
+
+/// Checks a URL by its names, without resolving its host.
+///
+/// # Errors
+/// It cannot be requested, or a policy does not allow it at any address.
+pub fn check_name(url: &str, policy: &Policy) -> Result<(), TransferError> {
+    let url = parse(url)?;
+    if policy.may_allow(policy.by_name(&url)) { Ok(()) } else { Err(refused(&url)) }
+}
+
+/// The URL that a text means in a document that was read from `base`.
+///
+/// # Errors
+/// It is not a URL that can be requested.
+pub fn join(base: &str, text: &str) -> Result<String, TransferError> {
+    let joined = parse(base)?.join(text).map_err(|error| TransferError::BadUrl(format!("not a URL: {error}")))?;
+    parse(joined.as_str()).map(String::from)
 }
 
 fn redirect(url: &Url, status: Status, headers: &header::HeaderMap) -> Result<Option<Url>, TransferError> {

@@ -20,6 +20,7 @@ mod requests;
 mod source;
 mod standby;
 mod status;
+mod submissions;
 #[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
 #[path = "../outside/support.rs"]
 mod support;

@@ -3,6 +3,7 @@
 //! A test's name says what would break for whom. All share one server; each has a database and a proxy of its own.
 
 mod auth;
+mod bulk_submit;
 mod clients;
 mod dump;
 mod dump_sql;

@@ -35,7 +35,12 @@ fn routes() -> Vec<Route> {
 
 /// A request that is right for a route.
 fn request(route: &Route) -> Request {
-    let path = route.path.replace("{type}", "Patient").replace("{id}", "pt-1").replace("{job}/{file}", "job/file");
+    let path = route
+        .path
+        .replace("{type}", "Patient")
+        .replace("{id}", "pt-1")
+        .replace("{job}/{file}", "job/file")
+        .replace("{file}", "file");
     let line = r#"{"resourceType": "Patient", "id": "pt-1"}"#;
     let request = match route.path {
         "/auth/token" => asking("x", "system/*.rs"),
@@ -70,6 +75,7 @@ fn opens(scopes: &[(&str, &str)], route: &Route) -> bool {
     match route.need.split('(').next().unwrap() {
         "Open" | "OwnJob" => true,
         "Closed" => false,
+        "Submit" => scopes.iter().any(|(of, _)| *of == "bulk-submit"),
         "OfType" => permits(scopes, "Patient", letters),
         "OfAll" => permits(scopes, "*", letters),
         // The request of an import names patients.
@@ -87,7 +93,7 @@ fn is_closed(response: &Response) -> bool {
     is_about_scopes
 }
 
-const SCOPES: [&[(&str, &str)]; 11] = [
+const SCOPES: [&[(&str, &str)]; 12] = [
     &[("*", "cruds")],
     &[("*", "rs")],
     &[("*", "cu")],
@@ -99,6 +105,7 @@ const SCOPES: [&[(&str, &str)]; 11] = [
     &[("Patient", "cu")],
     &[("Observation", "cruds")],
     &[("Observation", "rs"), ("Group", "r")],
+    &[("bulk-submit", "")],
 ];
 
 #[test]
@@ -107,8 +114,8 @@ fn each_route_is_open_to_the_scopes_that_it_names_and_to_no_others_whatever_the_
     let service = service(
         |reader| {
             let nobody = reader.replace("_reader", "_nobody");
-            line("reads", &signer.jwks("k"), reader, "system/*.*")
-                + &line("nothing", &signer.jwks("k"), &nobody, "system/*.*")
+            line("reads", &signer.jwks("k"), reader, "system/*.* system/bulk-submit")
+                + &line("nothing", &signer.jwks("k"), &nobody, "system/*.* system/bulk-submit")
         },
         &[],
     );
@@ -116,6 +123,7 @@ fn each_route_is_open_to_the_scopes_that_it_names_and_to_no_others_whatever_the_
         for scopes in SCOPES {
             let text =
                 scopes.iter().map(|(of, letters)| format!("system/{of}.{letters}")).collect::<Vec<_>>().join(" ");
+            let text = text.trim_end_matches('.').to_owned();
             let token = token_of(&service.proxy.send(&asking(&signer.assertion(client, "k"), &text)));
             for route in routes() {
                 let response = service.proxy.send(&with(&token, request(&route)));

@@ -3,3 +3,4 @@
 pub mod auth;
 mod jwt;
 pub mod peer;
+pub mod submitters;

@@ -146,6 +146,11 @@ impl Call {
         Session::begin(connection, &self.caller, access, blame, self.id.as_str(), &self.url(&["export"])).await
     }
 
+    /// The role whose rights the request has.
+    pub fn role(&self) -> &str {
+        self.caller.role()
+    }
+
     /// How many requests the caller's role may have running, and how many more it may start now.
     pub fn limits(&self) -> (u32, usize) {
         self.app.pool.limits(self.caller.role())

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use crate::error::{Problem, Result};
-use crate::smart::scopes::{Permissions, Scopes};
+use crate::smart::scopes::{Permissions, SUBMIT, Scopes};
 
 /// What a route asks of a token with scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Need {
     Closed,
     /// Any scope: jobs are their client's own, which the database checks.
     OwnJob,
+    /// The scope of submissions.
+    Submit,
     /// This for the type in its path.
     OfType(Permissions),
     /// This for all types.
@@ -38,6 +40,8 @@ impl Need {
     pub fn check(self, scopes: Scopes, resource_type: Option<&str>) -> Result<Narrowing> {
         match (self, resource_type) {
             (Need::OwnJob, _) => Ok(Narrowing::Done),
+            (Need::Submit, _) if scopes.permit_submissions() => Ok(Narrowing::Done),
+            (Need::Submit, _) => Err(lacks(SUBMIT)),
             (Need::OfType(needed), Some(name)) => require(&scopes, name, needed).map(|()| Narrowing::Done),
             (Need::OfAll(needed), _) => require_all(&scopes, needed).map(|()| Narrowing::Done),
             (Need::OfSome(needed), _) => match scopes.types(needed) {
@@ -88,6 +92,7 @@ mod tests {
             // A route whose path has no type.
             (Need::OfType(Permissions::READ), None),
             (Need::OfAll(Permissions::READ), None),
+            (Need::Submit, None),
             (Need::Open, None),
             (Need::Closed, Some("Patient")),
         ] {

@@ -26,13 +26,14 @@ use crate::smart::scopes::{Permissions, Scopes};
 /// The media type of FHIR's JSON.
 pub const FHIR_JSON: &str = "application/fhir+json";
 /// The preference for a status of the export apart from the poll's, and the parameter of its address.
-const SEPARATE: &str = "separate-export-status";
+pub const SEPARATE: &str = "separate-export-status";
 /// The parameter of a status's address that says which version of the manifest the kick-off asked for.
 const MANIFEST: &str = "manifest";
 const V4: &str = "v4";
 /// The parameter of a status's address that says which page of the manifest it has; without it the first.
 const PAGE: &str = "page";
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// Says which preferences a response heeds.
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const EXPORT_STATUS: HeaderName = HeaderName::from_static("x-export-status");
 /// How long signed URLs are valid.
 const URL_LIFETIME: Duration = Duration::from_secs(3600);
@@ -238,7 +239,7 @@ fn page_number(call: &mut Call) -> Result<usize> {
 }
 
 /// A response with the export's own status in a header.
-fn with_status(status: StatusCode, response: Response) -> Response {
+pub fn with_status(status: StatusCode, response: Response) -> Response {
     ([(EXPORT_STATUS, status.to_string())], response).into_response()
 }
 
@@ -328,7 +329,14 @@ pub async fn metadata(Metadata(mut call): Metadata) -> Result<Response> {
     let view_export =
         defined("viewdefinition-export", "http://sql-on-fhir.org/OperationDefinition/$viewdefinition-export");
     let mut operations = operation("export");
-    operations.as_array_mut().expect("an array").extend([sql_run, view_run, sql_export, view_export]);
+    let operations_here = operations.as_array_mut().expect("an array");
+    operations_here.extend([sql_run, view_run, sql_export, view_export]);
+    if !call.app.submitters().is_empty() {
+        for name in ["bulk-submit", "bulk-submit-status"] {
+            let definition = format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{name}");
+            operations_here.push(defined(name, &definition));
+        }
+    }
     let resource = |name: &String| {
         let of_type = parameters.iter().filter(|parameter| parameter["resource_type"] == **name);
         let parameter =

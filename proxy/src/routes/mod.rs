@@ -13,6 +13,7 @@ mod runs;
 mod service;
 mod smart;
 mod sql_exports;
+mod submissions;
 mod upload;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use axum::{Extension, Router};
 use crate::app::App;
 use crate::observe;
 use crate::request::call::Call;
-use crate::request::need::Need::{self, Closed, OfAll, OfSome, OfType, Open, OwnJob};
+use crate::request::need::Need::{self, Closed, OfAll, OfSome, OfType, Open, OwnJob, Submit};
 use crate::request::sql_export::Operation::{SqlExport, ViewExport};
 use crate::request::sql_run::Operation::{SqlRun, ViewRun};
 use crate::smart::scopes::Permissions;
@@ -173,6 +174,10 @@ pub fn router(app: Arc<App>) -> Router {
         )
         .route("/fhir/$sql-export-status/{id}", OwnJob, get(sql_exports::status).delete(exports::delete))
         .route("/fhir/$sql-export-result/{id}", OwnJob, get(sql_exports::result))
+        .route("/fhir/$bulk-submit", Submit, post(submissions::submit))
+        .route("/fhir/$bulk-submit-status", Submit, post(submissions::ask))
+        .route("/fhir/$bulk-submit-status/{id}", Submit, get(submissions::poll).delete(submissions::forget))
+        .route("/fhir/$bulk-submit-outcomes/{id}/{file}", Submit, get(submissions::outcomes))
         .route("/fhir/{type}/{id}", OfType(Permissions::READ), get(reads::read))
         .route("/v1/bulk/export", Closed, post(exports::start_single))
         .route("/v1/bulk/jobs/{id}", Closed, get(exports::job))

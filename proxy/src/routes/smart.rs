@@ -26,6 +26,7 @@ use crate::request::parse::JSON;
 use crate::response::respond;
 use crate::smart::assertion::Assertion;
 use crate::smart::login::Smart;
+use crate::smart::scopes::SUBMIT;
 use crate::smart::tokens::LIFETIME;
 
 /// The largest body of a request for a token.
@@ -46,7 +47,7 @@ pub async fn configuration(State(app): State<Arc<App>>) -> Result<Response> {
         "token_endpoint_auth_methods_supported": [METHOD],
         "token_endpoint_auth_signing_alg_values_supported": ["RS384", "ES384"],
         "grant_types_supported": [GRANT],
-        "scopes_supported": ["system/*.rs", "system/*.cruds", "system/*.read", "system/*.write", "system/*.*"],
+        "scopes_supported": ["system/*.rs", "system/*.cruds", "system/*.read", "system/*.write", "system/*.*", SUBMIT],
         // No client is sent here by a user's browser, but SMART wants it to be said.
         "response_types_supported": [],
         "code_challenge_methods_supported": ["S256"],

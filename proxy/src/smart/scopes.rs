@@ -55,10 +55,15 @@ impl std::fmt::Display for Permissions {
     }
 }
 
+/// The scope of submissions, which are of any types.
+pub const SUBMIT: &str = "system/bulk-submit";
+
 /// The permissions of some scopes: of all types, and of single ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scopes {
     of_all: Permissions,
+    /// Whether submissions are permitted.
+    submits: bool,
     /// By the type's name in lower case, because its table is the same in any spelling; with the name as it was written.
     of_types: BTreeMap<String, (String, Permissions)>,
 }
@@ -67,7 +72,7 @@ impl Scopes {
     /// Reads scopes that are separated by spaces. Those that are no scopes of resources here are left out: other services may
     /// know them.
     pub fn of_known(text: &str) -> Scopes {
-        let mut scopes = Scopes::default();
+        let mut scopes = Scopes { submits: words(text).any(|word| word == SUBMIT), ..Scopes::default() };
         words(text).filter_map(parse).for_each(|(name, permissions)| scopes.add(name, permissions));
         scopes
     }
@@ -77,7 +82,7 @@ impl Scopes {
     /// # Errors
     /// The first one that is none.
     pub fn of_all(text: &str) -> Result<Scopes, &str> {
-        match words(text).find(|word| parse(word).is_none()) {
+        match words(text).find(|word| *word != SUBMIT && parse(word).is_none()) {
             Some(word) => Err(word),
             None => Ok(Scopes::of_known(text)),
         }
@@ -100,12 +105,13 @@ impl Scopes {
 
     /// Whether nothing is permitted.
     pub fn is_empty(&self) -> bool {
-        self.of_all == Permissions::default() && self.of_types.is_empty()
+        self.of_all == Permissions::default() && self.of_types.is_empty() && !self.submits
     }
 
     /// What both permit.
     pub fn and(&self, other: &Scopes) -> Scopes {
-        let mut both = Scopes { of_all: self.of_all.and(other.of_all), of_types: BTreeMap::new() };
+        let (of_all, submits) = (self.of_all.and(other.of_all), self.submits && other.submits);
+        let mut both = Scopes { of_all, submits, of_types: BTreeMap::new() };
         for (name, _) in self.of_types.values().chain(other.of_types.values()) {
             let permissions = self.of(name).and(other.of(name));
             if !both.of(name).has(permissions) {
@@ -125,7 +131,8 @@ impl Scopes {
             };
             words(asked).find(is_same).map_or_else(|| format!("system/{name}.{permissions}"), str::to_owned)
         };
-        all.into_iter().chain(each).map(spelt).collect::<Vec<_>>().join(" ")
+        let submits = self.submits.then(|| SUBMIT.to_owned());
+        all.into_iter().chain(each).map(spelt).chain(submits).collect::<Vec<_>>().join(" ")
     }
 
     fn of(&self, name: &str) -> Permissions {
@@ -136,6 +143,11 @@ impl Scopes {
     /// Whether this is permitted for a type, in any spelling.
     pub fn permit(&self, name: &str, needed: Permissions) -> bool {
         self.of(name).has(needed)
+    }
+
+    /// Whether submissions are permitted.
+    pub fn permit_submissions(&self) -> bool {
+        self.submits
     }
 
     /// Whether this is permitted for all types.
@@ -222,6 +234,25 @@ mod tests {
             assert!(Scopes::of_known(asked).and(&Scopes::of_all(own).unwrap()).is_empty());
         }
         assert_eq!(Scopes::of_all("system/*.rs system/x y"), Err("system/x"));
+    }
+
+    #[test]
+    fn submissions_have_a_scope_of_their_own() {
+        let own = Scopes::of_all("system/bulk-submit system/Patient.rs").unwrap();
+        assert_eq!(Scopes::of_known("system/bulk-submit").and(&own).text(""), "system/bulk-submit");
+        assert_eq!(
+            Scopes::of_known("system/*.rs system/bulk-submit").and(&own).text(""),
+            "system/Patient.rs system/bulk-submit"
+        );
+        for other in ["system/*.*", "system/bulk-submit.rs", "system/Bulk-Submit", "user/bulk-submit"] {
+            assert!(!Scopes::of_known(other).and(&own).permit_submissions(), "{other}");
+        }
+        assert!(
+            Scopes::of_all("system/bulk-submit")
+                .unwrap()
+                .types(Permissions::READ)
+                .is_some_and(|types| types.is_empty())
+        );
     }
 
     #[test]

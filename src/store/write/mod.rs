@@ -2,6 +2,7 @@
 
 mod batch;
 mod columns;
+mod delete;
 mod direct;
 mod history;
 mod kept;
@@ -12,6 +13,7 @@ mod statements;
 mod supplied;
 
 pub use batch::Stamp;
+pub use delete::Deletes;
 pub use known::Known;
 pub use path::Path;
 pub use shards::Given;
