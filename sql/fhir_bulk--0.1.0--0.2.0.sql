@@ -78,11 +78,13 @@ ALTER TABLE @extschema@.bulk_secret SET SCHEMA fhir_bulk_internal;
 
 -- Random numbers instead of sequences, which row level security does not protect.
 ALTER TABLE fhir_bulk_internal.bulk_job ALTER COLUMN number DROP IDENTITY;
+ALTER TABLE fhir_bulk_internal.bulk_job ADD COLUMN workers integer;
 DROP INDEX fhir_bulk_internal.bulk_job_active;
 CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
 ALTER TABLE fhir_bulk_internal.bulk_job_task
     ADD COLUMN starts integer NOT NULL DEFAULT 0,
-    ADD COLUMN unchanged bigint NOT NULL DEFAULT 0;
+    ADD COLUMN unchanged bigint NOT NULL DEFAULT 0,
+    ADD COLUMN file uuid;
 CREATE INDEX bulk_job_task_open ON fhir_bulk_internal.bulk_job_task (job, starts, number)
     WHERE status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active';
 CREATE INDEX bulk_job_task_left ON fhir_bulk_internal.bulk_job_task (job, number)
@@ -130,8 +132,8 @@ CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
          LATERAL (
              SELECT pg_catalog.count(*) AS inputs,
                     pg_catalog.count(ended_at) AS inputs_ended,
-                    pg_catalog.sum(total)::bigint AS resources,
-                    pg_catalog.sum(unchanged)::bigint AS unchanged,
+                    COALESCE(pg_catalog.sum(total), 0)::bigint AS resources,
+                    COALESCE(pg_catalog.sum(unchanged), 0)::bigint AS unchanged,
                     pg_catalog.min(started_at) AS started_at,
                     pg_catalog.date_part('epoch', COALESCE(j.ended_at, pg_catalog.clock_timestamp())
                         OPERATOR(pg_catalog.-) pg_catalog.min(started_at)) AS seconds,
@@ -164,6 +166,7 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.unchanged IS 'How many of the resources 
 
 \ir job_inputs.sql
 \ir indexes.sql
+\ir files.sql
 
 \ir queue.sql
 \ir own_jobs.sql
@@ -181,7 +184,7 @@ DO $$
 DECLARE
     name pg_catalog.text;
 BEGIN
-    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_file,bulk_job_secret,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE pg_catalog.format('CREATE TRIGGER own_rows BEFORE INSERT OR UPDATE OR DELETE ON fhir_bulk_internal.%I '
             'FOR EACH ROW EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);

@@ -16,7 +16,9 @@ CREATE TABLE fhir_bulk_internal.bulk_job (
     settings jsonb NOT NULL,
     status text NOT NULL DEFAULT 'active',
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    ended_at timestamptz
+    ended_at timestamptz,
+    -- How many of its tasks may be worked on at once; NULL for any number.
+    workers integer
 );
 CREATE UNIQUE INDEX bulk_job_id ON fhir_bulk_internal.bulk_job (kind, id, role, COALESCE(subject, ''), database);
 CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE status OPERATOR(pg_catalog.=) 'active';
@@ -49,6 +51,8 @@ CREATE TABLE fhir_bulk_internal.bulk_job_task (
     starts integer NOT NULL DEFAULT 0,
     -- How many of the total were there already as they are.
     unchanged bigint NOT NULL DEFAULT 0,
+    -- Its row of bulk_file, if the import remembers its files.
+    file uuid,
     PRIMARY KEY (job, number)
 );
 -- A job may have a million tasks, of which a worker looks for the next one.
@@ -86,8 +90,8 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
          LATERAL (
              SELECT pg_catalog.count(*) AS inputs,
                     pg_catalog.count(ended_at) AS inputs_ended,
-                    pg_catalog.sum(total)::bigint AS resources,
-                    pg_catalog.sum(unchanged)::bigint AS unchanged,
+                    COALESCE(pg_catalog.sum(total), 0)::bigint AS resources,
+                    COALESCE(pg_catalog.sum(unchanged), 0)::bigint AS unchanged,
                     pg_catalog.min(started_at) AS started_at,
                     pg_catalog.date_part('epoch', COALESCE(j.ended_at, pg_catalog.clock_timestamp())
                         OPERATOR(pg_catalog.-) pg_catalog.min(started_at)) AS seconds,

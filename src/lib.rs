@@ -57,7 +57,8 @@ extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = [jobs::bulk_job
 extension_sql_file!("../sql/job_inputs.sql", name = "job_inputs", requires = ["jobs"]);
 extension_sql_file!("../sql/exports.sql", name = "exports");
 extension_sql_file!("../sql/indexes.sql", name = "indexes", requires = ["jobs"]);
-extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["indexes"]);
+extension_sql_file!("../sql/files.sql", name = "files", requires = ["jobs"]);
+extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["indexes", "files"]);
 extension_sql_file!("../sql/own_jobs.sql", name = "own_jobs", requires = ["queue"]);
 extension_sql_file!("../sql/kept.sql", name = "kept", requires = ["rejects", "exports"]);
 extension_sql_file!("../sql/copy.sql", name = "copy");

@@ -30,7 +30,7 @@ pub use document::Document;
 pub use download::Download;
 pub use error::TransferError;
 pub use folder::Folder;
-pub use listing::{Page, Prefix};
+pub use listing::{Listed, Page, Prefix};
 pub use object_name::ObjectName;
 pub use origin::{Event, Origin};
 pub use policy::{InvalidPolicy, Policy};
