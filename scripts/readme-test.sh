@@ -36,7 +36,7 @@ connect() {
 
 run_sh() { # FILE
   # The tests themselves run this script.
-  grep -v '^make test$' "$1" >"$1.run"
+  grep -v '^make test$' "$1" | sed "s#/srv/fhir/#$folder/sample/#g" >"$1.run"
   # Only make needs the checkout; other blocks must not write into it.
   if grep -q '^make ' "$1"; then bash -euo pipefail "$1.run"
   else (cd "$work" && bash -euo pipefail "$1.run")

@@ -83,9 +83,11 @@ CREATE INDEX bulk_job_active ON fhir_bulk_internal.bulk_job (created_at) WHERE s
 ALTER TABLE fhir_bulk_internal.bulk_job_task
     ADD COLUMN starts integer NOT NULL DEFAULT 0,
     ADD COLUMN unchanged bigint NOT NULL DEFAULT 0,
-    ADD COLUMN last boolean NOT NULL DEFAULT false;
+    ADD COLUMN last boolean NOT NULL DEFAULT false,
+    ADD COLUMN file uuid;
 ALTER TABLE fhir_bulk_internal.bulk_job
     ADD COLUMN open boolean NOT NULL DEFAULT false,
+    ADD COLUMN workers integer,
     DROP CONSTRAINT bulk_job_kind_check,
     ADD CONSTRAINT bulk_job_kind_check CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'
         OR kind OPERATOR(pg_catalog.=) 'submission');
@@ -109,67 +111,10 @@ CREATE OR REPLACE VIEW @extschema@.bulk_load_reject WITH (security_barrier) AS
 COMMENT ON VIEW @extschema@.bulk_load_reject IS
     'Lines that your loads with on_error "skip" passed over, with the reason; delete them when they are dealt with';
 
--- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
-CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
-    SELECT j.kind,
-           j.id,
-           pg_catalog.pg_get_userbyid(j.role) AS role,
-           j.subject,
-           CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.started_at IS NULL THEN 'waiting' ELSE j.status END
-               AS status,
-           j.created_at,
-           t.started_at,
-           j.ended_at,
-           t.inputs,
-           t.inputs_ended,
-           t.resources,
-           pg_catalog.round(t.progress::numeric, 3) AS progress,
-           CASE WHEN t.seconds OPERATOR(pg_catalog.>) 0 THEN
-               pg_catalog.round(t.resources OPERATOR(pg_catalog./) t.seconds)::bigint
-           END AS resources_per_second,
-           CASE WHEN j.status OPERATOR(pg_catalog.=) 'active' AND t.progress OPERATOR(pg_catalog.>) 0 THEN
-               pg_catalog.make_interval(secs => pg_catalog.round(t.seconds OPERATOR(pg_catalog.*)
-                   (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress))
-           END AS time_left,
-           t.unchanged
-    FROM fhir_bulk_internal.bulk_job j,
-         LATERAL (
-             SELECT pg_catalog.count(*) AS inputs,
-                    pg_catalog.count(ended_at) AS inputs_ended,
-                    pg_catalog.sum(total)::bigint AS resources,
-                    pg_catalog.sum(unchanged)::bigint AS unchanged,
-                    pg_catalog.min(started_at) AS started_at,
-                    pg_catalog.date_part('epoch', COALESCE(j.ended_at, pg_catalog.clock_timestamp())
-                        OPERATOR(pg_catalog.-) pg_catalog.min(started_at)) AS seconds,
-                    -- From 0 to 1; an input whose size is not known counts when it has ended.
-                    pg_catalog.avg(CASE WHEN ended_at IS NOT NULL THEN 1
-                        WHEN all_bytes OPERATOR(pg_catalog.>) 0 THEN
-                            read_bytes::double precision OPERATOR(pg_catalog./) all_bytes
-                        ELSE 0
-                    END) AS progress
-             FROM fhir_bulk_internal.bulk_job_task
-             WHERE job OPERATOR(pg_catalog.=) j.number
-         ) t
-    WHERE j.database OPERATOR(pg_catalog.=)
-            (SELECT d.oid FROM pg_catalog.pg_database d
-             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
-       AND (pg_catalog.pg_has_role(current_user, 'pg_monitor', 'USAGE')
-           OR (j.role OPERATOR(pg_catalog.=)
-                   (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user)
-               AND COALESCE(j.subject OPERATOR(pg_catalog.=) @extschema@.bulk_job_subject(),
-                   @extschema@.bulk_job_subject() IS NULL)));
-COMMENT ON VIEW @extschema@.bulk_jobs IS
-    'Background jobs of yours: how far they have come, how fast, and how long they may still take';
-COMMENT ON COLUMN @extschema@.bulk_jobs.subject IS 'The sub of the token that asked for it';
-COMMENT ON COLUMN @extschema@.bulk_jobs.status IS 'waiting, active, finished, failed or cancelled';
-COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_ended IS 'How many inputs are over, well or badly';
-COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committed';
-COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
-COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';
-COMMENT ON COLUMN @extschema@.bulk_jobs.unchanged IS 'How many of the resources were there already as they are, with skipUnchanged';
-
+\ir job_views.sql
 \ir job_inputs.sql
 \ir indexes.sql
+\ir files.sql
 
 \ir queue.sql
 \ir own_jobs.sql
@@ -188,7 +133,7 @@ DO $$
 DECLARE
     name pg_catalog.text;
 BEGIN
-    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_submission,bulk_submission_manifest,bulk_submission_piece,bulk_submission_outcome,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_submission,bulk_submission_manifest,bulk_submission_piece,bulk_submission_outcome,bulk_file,bulk_job_secret,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE pg_catalog.format('CREATE TRIGGER own_rows BEFORE INSERT OR UPDATE OR DELETE ON fhir_bulk_internal.%I '
             'FOR EACH ROW EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);
@@ -348,7 +293,8 @@ BEGIN
         SELECT 'TABLE' AS kind, c.oid::pg_catalog.regclass::pg_catalog.text AS object, acl.grantee
         FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) acl
         WHERE c.relnamespace OPERATOR(pg_catalog.=) 'fhir_bulk_internal'::pg_catalog.regnamespace
-          AND acl.grantee OPERATOR(pg_catalog.<>) c.relowner AND c.relkind OPERATOR(pg_catalog.=) 'r'
+          AND acl.grantee OPERATOR(pg_catalog.<>) c.relowner
+          AND (c.relkind OPERATOR(pg_catalog.=) 'r' OR c.relkind OPERATOR(pg_catalog.=) 'v')
         UNION
         SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::pg_catalog.text, acl.grantee
         FROM pg_catalog.pg_proc p, LATERAL pg_catalog.aclexplode(p.proacl) acl

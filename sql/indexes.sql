@@ -87,11 +87,11 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.has_held_indexes(oid) IS
     'Whether a job that has something left to do keeps a table without its indexes';
 
--- Five times: what took its worker down as often may do so again.
+-- Ten times, as a task: what took its worker down as often may do so again.
 CREATE FUNCTION fhir_bulk_internal.ready_indexes() RETURNS SETOF bigint LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT i.number FROM fhir_bulk_internal.bulk_dropped_index i
-    WHERE (i.tries < 5 AND NOT (SELECT fhir_bulk_internal.has_held_indexes(i.relation)))
+    WHERE (i.tries < 10 AND NOT (SELECT fhir_bulk_internal.has_held_indexes(i.relation)))
        OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = i.relation)
     ORDER BY i.tries, i.dropped_at, i.number
     LIMIT 1000;
@@ -104,9 +104,9 @@ CREATE FUNCTION fhir_bulk_internal.begin_index(INOUT number bigint, OUT kind tex
 BEGIN ATOMIC
     UPDATE fhir_bulk_internal.bulk_dropped_index i
     SET tries = i.tries + 1,
-        error = CASE WHEN i.tries = 4 THEN 'the processes that made it have ended; the server''s log says why' END
+        error = CASE WHEN i.tries = 9 THEN 'the processes that made it have ended; the server''s log says why' END
     WHERE i.number = begin_index.number
-      AND (i.tries < 5 AND NOT (SELECT fhir_bulk_internal.has_held_indexes(i.relation))
+      AND (i.tries < 10 AND NOT (SELECT fhir_bulk_internal.has_held_indexes(i.relation))
           OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = i.relation))
     RETURNING i.number, i.kind, i.role::bigint, i.relation::bigint, i.name, i.statements, i.tablespace;
 END;
@@ -123,7 +123,7 @@ COMMENT ON FUNCTION fhir_bulk_internal.forget_index(bigint) IS
 CREATE FUNCTION fhir_bulk_internal.fail_index(number bigint, error text, for_good boolean) RETURNS void LANGUAGE sql
 BEGIN ATOMIC
     UPDATE fhir_bulk_internal.bulk_dropped_index i
-    SET error = fail_index.error, tries = CASE WHEN for_good THEN 5 ELSE i.tries END
+    SET error = fail_index.error, tries = CASE WHEN for_good THEN 10 ELSE i.tries END
     WHERE i.number = fail_index.number;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.fail_index(bigint, text, boolean) IS
@@ -134,7 +134,7 @@ BEGIN ATOMIC
     SELECT EXISTS (
         SELECT FROM fhir_bulk_internal.bulk_index_hold h
         JOIN fhir_bulk_internal.bulk_dropped_index i ON i.relation = h.relation
-        WHERE h.job = lacks_indexes.job AND i.tries < 5 AND NOT (SELECT fhir_bulk_internal.has_held_indexes(i.relation)));
+        WHERE h.job = lacks_indexes.job AND i.tries < 10 AND NOT (SELECT fhir_bulk_internal.has_held_indexes(i.relation)));
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.lacks_indexes(bigint) IS
     'Whether a job has indexes to make again before it ends';

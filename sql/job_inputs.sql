@@ -12,16 +12,9 @@ CREATE VIEW @extschema@.bulk_job_inputs WITH (security_barrier) AS
            t.started_at,
            t.ended_at,
            t.error
-    FROM fhir_bulk_internal.bulk_job j
+    FROM fhir_bulk_internal.bulk_job_here j
     JOIN fhir_bulk_internal.bulk_job_task t ON t.job OPERATOR(pg_catalog.=) j.number
-    WHERE j.kind OPERATOR(pg_catalog.=) 'import'
-       AND j.database OPERATOR(pg_catalog.=)
-            (SELECT d.oid FROM pg_catalog.pg_database d
-             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
-       AND j.role OPERATOR(pg_catalog.=)
-            (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user)
-       AND COALESCE(j.subject OPERATOR(pg_catalog.=) (SELECT @extschema@.bulk_job_subject()),
-            (SELECT @extschema@.bulk_job_subject()) IS NULL);
+    WHERE j.kind OPERATOR(pg_catalog.=) 'import' AND j.is_own;
 GRANT SELECT ON @extschema@.bulk_job_inputs TO PUBLIC;
 COMMENT ON VIEW @extschema@.bulk_job_inputs IS
     'The inputs of your imports, also of those that have more than a status shows';

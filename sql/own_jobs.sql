@@ -138,7 +138,8 @@ RETURNS TABLE (request jsonb, status text, created_at bigint, ended_at bigint, t
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT j.request, j.status, fhir_bulk_internal.micros(j.created_at), fhir_bulk_internal.micros(j.ended_at),
-        (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number) FROM fhir_bulk_internal.job_tasks(j.number, find_job.most) t),
+        COALESCE((SELECT jsonb_agg(to_jsonb(t) ORDER BY t.number)
+            FROM fhir_bulk_internal.job_tasks(j.number, find_job.most) t), '[]'),
         (SELECT to_jsonb(s) FROM fhir_bulk_internal.job_sums(j.number) s),
         COALESCE((SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
                 'table', c.relname, 'name', i.name, 'error', i.error)) ORDER BY c.relname, i.name)
@@ -189,10 +190,19 @@ COMMENT ON FUNCTION fhir_bulk_internal.cancel_job(bigint) IS
 CREATE FUNCTION fhir_bulk_internal.cancel_tasks(job bigint)
 RETURNS TABLE (number integer, worker integer) LANGUAGE sql
 BEGIN ATOMIC
-    UPDATE fhir_bulk_internal.bulk_job_task t
-    SET status = 'cancelled', changed_at = clock_timestamp(), ended_at = clock_timestamp()
-    WHERE t.job = cancel_tasks.job AND t.status IN ('waiting', 'active')
-    RETURNING t.number, t.worker;
+    WITH ended AS (
+        UPDATE fhir_bulk_internal.bulk_job_task t
+        SET status = 'cancelled', changed_at = clock_timestamp(), ended_at = clock_timestamp()
+        WHERE t.job = cancel_tasks.job AND t.status IN ('waiting', 'active')
+        RETURNING t.number, t.worker, t.file
+    ), files AS (
+        -- They are new again.
+        DELETE FROM fhir_bulk_internal.bulk_file f
+        USING ended WHERE f.id = ended.file AND f.job = cancel_tasks.job
+    ), secret AS (
+        DELETE FROM fhir_bulk_internal.bulk_job_secret s WHERE s.job = cancel_tasks.job
+    )
+    SELECT number, worker FROM ended;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.cancel_tasks(bigint) IS
     'Ends the tasks of a job that is cancelled; which ones, and the processes that work on them';

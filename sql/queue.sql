@@ -15,9 +15,9 @@ COMMENT ON FUNCTION fhir_bulk_internal.this_database() IS
 -- Not more than a worker can look at: it goes through the locks of what it gets, and asks again. Of each job the first
 -- ones, which an index finds: it may have a million.
 CREATE FUNCTION fhir_bulk_internal.open_tasks(suspect boolean DEFAULT NULL)
-RETURNS TABLE (job bigint, number integer, starts integer) LANGUAGE sql STABLE
+RETURNS TABLE (job bigint, number integer, starts integer, workers integer) LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT t.job, t.number, t.starts
+    SELECT t.job, t.number, t.starts, j.workers
     FROM fhir_bulk_internal.bulk_job j, LATERAL (
         SELECT o.job, o.number, o.starts
         FROM fhir_bulk_internal.bulk_job_task o
@@ -29,7 +29,9 @@ BEGIN ATOMIC
               SELECT FROM fhir_bulk_internal.bulk_job_task b
               WHERE b.job = o.job AND NOT b.last AND (b.status = 'waiting' OR b.status = 'active')))
         ORDER BY o.starts, o.number
-        LIMIT 200
+        -- Of a job with a limit no more than there may be workers, and as many that are at work: the rest of it would leave no
+        -- room here for other jobs, while it may not be begun.
+        LIMIT LEAST(200, 2 * j.workers)
     ) t
     WHERE j.status = 'active'
     ORDER BY t.starts, j.created_at, t.job, t.number
@@ -68,14 +70,22 @@ CREATE FUNCTION fhir_bulk_internal.advance_task(
     read_bytes bigint, all_bytes bigint, at_end boolean
 ) RETURNS boolean LANGUAGE sql
 BEGIN ATOMIC
-    UPDATE fhir_bulk_internal.bulk_job_task t
-    SET total = t.total + stored, unchanged = t.unchanged + advance_task.unchanged, lines = advance_task.lines, stream_bytes = advance_task.stream_bytes,
-        stream_checksum = advance_task.stream_checksum, read_bytes = advance_task.read_bytes,
-        all_bytes = advance_task.all_bytes, starts = 0, changed_at = clock_timestamp(),
-        status = CASE WHEN at_end THEN 'finished' ELSE t.status END,
-        ended_at = CASE WHEN at_end THEN clock_timestamp() ELSE t.ended_at END
-    WHERE t.job = advance_task.job AND t.number = advance_task.number AND t.status = 'active'
-    RETURNING true;
+    WITH task AS (
+        UPDATE fhir_bulk_internal.bulk_job_task t
+        SET total = t.total + stored, unchanged = t.unchanged + advance_task.unchanged, lines = advance_task.lines,
+            stream_bytes = advance_task.stream_bytes, stream_checksum = advance_task.stream_checksum,
+            read_bytes = advance_task.read_bytes, all_bytes = advance_task.all_bytes, starts = 0,
+            changed_at = clock_timestamp(),
+            status = CASE WHEN at_end THEN 'finished' ELSE t.status END,
+            ended_at = CASE WHEN at_end THEN clock_timestamp() ELSE t.ended_at END
+        WHERE t.job = advance_task.job AND t.number = advance_task.number AND t.status = 'active'
+        RETURNING t.file, t.total, t.all_bytes, t.ended_at
+    ), file AS (
+        UPDATE fhir_bulk_internal.bulk_file f
+        SET job = NULL, loaded = task.total, size = task.all_bytes, ended_at = task.ended_at
+        FROM task WHERE f.id = task.file AND f.job = advance_task.job AND at_end
+    )
+    SELECT true FROM task;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.advance_task(
     bigint, integer, bigint, bigint, bigint, bigint, bigint, bigint, bigint, boolean
@@ -109,10 +119,17 @@ COMMENT ON FUNCTION fhir_bulk_internal.finish_task(bigint, integer, bigint, json
 CREATE FUNCTION fhir_bulk_internal.fail_task(job bigint, number integer, error text)
 RETURNS boolean LANGUAGE sql
 BEGIN ATOMIC
-    UPDATE fhir_bulk_internal.bulk_job_task t
-    SET status = 'failed', error = fail_task.error, changed_at = clock_timestamp(), ended_at = clock_timestamp()
-    WHERE t.job = fail_task.job AND t.number = fail_task.number AND t.status = 'active'
-    RETURNING true;
+    WITH task AS (
+        UPDATE fhir_bulk_internal.bulk_job_task t
+        SET status = 'failed', error = fail_task.error, changed_at = clock_timestamp(), ended_at = clock_timestamp()
+        WHERE t.job = fail_task.job AND t.number = fail_task.number AND t.status = 'active'
+        RETURNING t.file, t.total, t.all_bytes, t.ended_at
+    ), file AS (
+        UPDATE fhir_bulk_internal.bulk_file f
+        SET job = NULL, loaded = task.total, size = task.all_bytes, ended_at = task.ended_at, error = fail_task.error
+        FROM task WHERE f.id = task.file AND f.job = fail_task.job
+    )
+    SELECT true FROM task;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.fail_task(bigint, integer, text) IS
     'A task failed, for this reason; NULL when it was over already';
@@ -147,6 +164,8 @@ BEGIN ATOMIC
           AND NOT EXISTS (
             SELECT FROM fhir_bulk_internal.bulk_job_task t
             WHERE t.job = j.number AND t.last AND t.status = 'failed')
+          -- There was nothing to do.
+          OR NOT EXISTS (SELECT FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number)
         THEN 'finished'
         ELSE 'failed'
     END
@@ -159,9 +178,11 @@ BEGIN ATOMIC
         FOR UPDATE SKIP LOCKED
     ) done
     WHERE j.number = done.number;
+    DELETE FROM fhir_bulk_internal.bulk_job_secret s
+    USING fhir_bulk_internal.bulk_job j WHERE j.number = s.job AND j.status <> 'active';
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.close_jobs() IS
-    'Ends the jobs whose tasks are all over and whose indexes are there, as failed when no task was finished, or the last one failed';
+    'Ends the jobs whose tasks are all over and whose indexes are there, as failed when it had some and none was finished, or the last one failed';
 
 CREATE FUNCTION fhir_bulk_internal.left_behind()
 RETURNS TABLE (job bigint, number integer, kind text, input jsonb) LANGUAGE sql STABLE
@@ -187,7 +208,7 @@ CREATE FUNCTION fhir_bulk_internal.expired_jobs(kind text, minutes integer)
 RETURNS TABLE (number bigint, inputs jsonb) LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT j.number,
-        (SELECT jsonb_agg(t.input) FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number)
+        COALESCE((SELECT jsonb_agg(t.input) FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number), '[]')
     FROM fhir_bulk_internal.bulk_job j
     WHERE j.kind = expired_jobs.kind AND j.ended_at < clock_timestamp() - make_interval(mins => expired_jobs.minutes)
     ORDER BY j.ended_at

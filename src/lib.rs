@@ -54,11 +54,13 @@ mod views;
 
 extension_sql_file!("../sql/prepare.sql", name = "prepare", bootstrap);
 extension_sql_file!("../sql/rejects.sql", name = "rejects");
-extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = [jobs::bulk_job_subject]);
-extension_sql_file!("../sql/job_inputs.sql", name = "job_inputs", requires = ["jobs"]);
+extension_sql_file!("../sql/jobs.sql", name = "jobs");
+extension_sql_file!("../sql/job_views.sql", name = "job_views", requires = ["jobs", jobs::bulk_job_subject]);
+extension_sql_file!("../sql/job_inputs.sql", name = "job_inputs", requires = ["job_views"]);
 extension_sql_file!("../sql/exports.sql", name = "exports");
 extension_sql_file!("../sql/indexes.sql", name = "indexes", requires = ["jobs"]);
-extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["indexes"]);
+extension_sql_file!("../sql/files.sql", name = "files", requires = ["jobs", jobs::bulk_job_subject]);
+extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["indexes", "files"]);
 extension_sql_file!("../sql/own_jobs.sql", name = "own_jobs", requires = ["queue"]);
 extension_sql_file!("../sql/submissions.sql", name = "submissions", requires = ["own_jobs"]);
 extension_sql_file!("../sql/kept.sql", name = "kept", requires = ["rejects", "exports"]);

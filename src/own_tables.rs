@@ -60,16 +60,16 @@ fn sql(text: String) -> CString {
 }
 
 /// Trigger before each change of a row and before TRUNCATE: refuses changes that do not come from this file. It ignores
-/// changes from logical replication, so that replication goes on. A role may delete lines that its own loads rejected, as it
-/// does through the view.
+/// changes from logical replication, so that replication goes on. A role may delete lines that its own loads rejected, and
+/// files that its own imports remember, as it does through the views.
 #[pg_trigger(sql = r#"
 CREATE FUNCTION fhir_bulk_internal.own_rows() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn own_rows<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgHeapTupleError> {
-    if !OURS.get() && !deletes_own_reject(trigger) {
-        if replication::is_applying() {
-            return Ok(None);
-        }
+    if !OURS.get() && replication::is_applying() {
+        return Ok(None);
+    }
+    if !OURS.get() && !deletes_own(trigger) {
         let table = trigger.table_name().unwrap_or_default();
         Error::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -81,12 +81,22 @@ fn own_rows<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, imp
     Ok(trigger.new().or_else(|| trigger.old()))
 }
 
-fn deletes_own_reject(trigger: &PgTrigger<'_>) -> bool {
-    let is_delete = trigger.new().is_none();
-    let of_role = || trigger.old().and_then(|row| row.get_by_name::<pg_sys::Oid>("role").ok().flatten());
-    is_delete
-        && trigger.table_name().is_ok_and(|table| table == "bulk_load_reject_row")
-        && of_role() == Some(session::role())
+fn deletes_own(trigger: &PgTrigger<'_>) -> bool {
+    let Some(row) = trigger.old().filter(|_| trigger.new().is_none()) else { return false };
+    let of_role = || row.get_by_name::<pg_sys::Oid>("role").ok().flatten() == Some(session::role());
+    match trigger.table_name().as_deref() {
+        Ok("bulk_load_reject_row") => of_role(),
+        Ok("bulk_file") if of_role() => {
+            if row.get_by_name::<i64>("job").ok().flatten().is_some() {
+                let url = row.get_by_name::<String>("url").ok().flatten().unwrap_or_default();
+                Error::new(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, format!("an import works on {url}"))
+                    .hint("Wait for it, or end it with bulk_import_cancel(). To delete the others: WHERE status <> 'active'.")
+                    .raise();
+            }
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Its name in 0.1.0: `CREATE EXTENSION … VERSION '0.1.0'` and the upgrade from 0.1.0 need it.

@@ -53,6 +53,9 @@ pub enum WritePath {
     Staged,
 }
 
+/// The most workers at once that `fhir_bulk.import_workers` allows.
+pub const MOST_WORKERS: u16 = 64;
+
 static DATA_SCHEMA: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"public"));
 static CREATED_AT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"ex:createdAt"));
 static FHIR_VERSION: GucSetting<FhirVersion> = GucSetting::<FhirVersion>::new(FhirVersion::R4);
@@ -222,7 +225,7 @@ pub fn define() {
         c"Each is a process that takes a core; max_worker_processes must leave room for them.",
         &IMPORT_WORKERS,
         1,
-        64,
+        MOST_WORKERS.into(),
         GucContext::Suset,
         GucFlags::default(),
     );

@@ -19,6 +19,7 @@ pub use postgres::error::DbError;
 pub mod citus;
 pub mod disk;
 pub mod http;
+pub mod kills;
 pub mod memory;
 pub mod port;
 pub mod s3;

@@ -120,7 +120,7 @@ fn problem_of(response: &Response) -> Option<Problem> {
     }))
 }
 
-/// A problem in the form of the API that was called: FHIR's, OAuth's, or that of the `/v1` endpoints.
+/// A problem in the form of the API that was called: FHIR's, OAuth's, Aidbox's RPC, or that of the `/v1` endpoints.
 fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Response {
     let (content_type, body) = if path.starts_with("/v1/") {
         let error = json!({"code": problem.issue_type(), "message": problem.message});
@@ -129,6 +129,12 @@ fn told(problem: &Problem, path: &str, id: &RequestId, takes_basic: bool) -> Res
         let is_ours = problem.status.is_server_error();
         let code = problem.code.unwrap_or(if is_ours { "server_error" } else { "invalid_request" });
         ("application/json", json!({"error": code, "error_description": problem.message}))
+    } else if path == "/rpc" {
+        let mut error = json!({"message": problem.message, "code": problem.issue_type()});
+        if let Some(parameter) = &problem.parameter {
+            error["parameter"] = parameter.as_str().into();
+        }
+        ("application/json", json!({"error": error}))
     } else {
         let mut issue = json!({"severity": "error", "code": problem.issue_type(), "diagnostics": problem.message});
         if let Some(parameter) = &problem.parameter {

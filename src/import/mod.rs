@@ -1,7 +1,9 @@
 //! `bulk_import`: loads NDJSON from many sources in the background, like Aidbox's `$import`.
 
+mod account;
 mod indexes;
 mod inputs;
+mod members;
 mod names;
 mod request;
 mod run;
@@ -57,8 +59,14 @@ fn import(request: Option<JsonB>, fhir: Option<bool>) -> Result<String> {
     let request = Request::parse(required(request, "request")?.0, required(fhir, "fhir")?)?;
     jobs::forget_expired(NAME, &request.id, settings::job_retention_minutes())?;
     let mut job = jobs::add(&NewJob { kind: NAME, id: &request.id, request: &json!(request), inputs: &[] })?;
-    let mut inputs = Inputs::of(&mut job, request.retries, request.disable_indexes);
-    request.inputs.into_iter().try_for_each(|asked| inputs.add(asked))?;
+    if let Some(workers) = request.workers {
+        job.limit(workers);
+    }
+    if let Some(account) = &request.reach.account {
+        job.keep(&account::secret(&account.keys));
+    }
+    let mut inputs = Inputs::of(&mut job, &request)?;
+    request.inputs.iter().try_for_each(|asked| inputs.add(asked))?;
     inputs.finish()?;
     Ok(request.id)
 }

@@ -1,23 +1,28 @@
 //! Reads an import's request, the body of Aidbox's `$import`.
 
+use super::account;
+use super::members::{flag, nothing_else, one_of, wrong};
 use crate::jobs::random_id;
 use crate::load;
+use crate::settings::s3::Address;
+use crate::source::Reach;
 use crate::store::ResourceType;
 use fhir_bulk_pg::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The most inputs that a request names; what they mean may be more.
 const MAX_INPUTS: usize = 10_000;
 const MAX_RETRIES: u64 = 100;
 const DEFAULT_RETRIES: u64 = 2;
 const MAX_ID_BYTES: usize = 255;
+const MAX_WORKERS: u64 = 1000;
 const KNOWN: &str = "id, inputFormat, contentEncoding, mode, update, skipUnchanged, onConflict, disableIndexes, \
-    allowedRetryCount and inputs";
+    allowedRetryCount, onlyNew, onlyTyped, order, workers, account and inputs";
 
 /// A checked request. The queue stores it as JSON.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Request {
     /// The caller's id for the job, or a new one. The queue stores it in a column of its own.
     #[serde(skip)]
@@ -41,6 +46,24 @@ pub struct Request {
     pub disable_indexes: bool,
     /// How often to retry a source that cannot be read.
     pub retries: u32,
+    /// Where `s3://` is, if the request has an account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Address>,
+    /// The key of the account is not stored with it.
+    #[serde(skip)]
+    pub reach: Reach,
+    /// Files that an import with this has taken before are passed over.
+    #[serde(skip)]
+    pub only_new: bool,
+    /// Files of listings whose names have no type are passed over.
+    #[serde(skip)]
+    pub only_typed: bool,
+    /// Inputs are in the order of their last modification, not of their paths.
+    #[serde(skip)]
+    pub by_modified: bool,
+    /// How many inputs are imported at once; `None` for as many as the server allows.
+    #[serde(skip)]
+    pub workers: Option<u16>,
     /// In order.
     #[serde(skip)]
     pub inputs: Vec<Asked>,
@@ -67,7 +90,8 @@ pub struct Input {
 
 impl Request {
     /// Reads `{"id", "inputFormat", "contentEncoding", "mode", "update", "skipUnchanged", "onConflict", "disableIndexes",
-    /// "allowedRetryCount", "inputs": [{"resourceType", "url"}, …]}`.
+    /// "allowedRetryCount", "onlyNew", "onlyTyped", "order", "workers", "account": {…},
+    /// "inputs": [{"resourceType", "url"}, …]}`.
     ///
     /// # Errors
     /// 22023 for a member that is missing, unknown or of the wrong type.
@@ -106,7 +130,31 @@ impl Request {
             _ => return Err(wrong("inputs", &format!("an array of 1 to {MAX_INPUTS} inputs"))),
         };
         let inputs = inputs.into_iter().enumerate().map(|(at, input)| Asked::parse(at + 1, input));
-        let inputs = inputs.collect::<Result<_>>()?;
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let (only_new, only_typed) = (flag(&mut members, "onlyNew")?, flag(&mut members, "onlyTyped")?);
+        let by_modified = one_of(&mut members, "order", &["path", "lastModified"])?.as_deref() == Some("lastModified");
+        let workers = match members.remove("workers") {
+            None => None,
+            Some(count) => {
+                let in_range = count.as_u64().filter(|count| (1..=MAX_WORKERS).contains(count));
+                let count = in_range.ok_or_else(|| wrong("workers", &format!("a number from 1 to {MAX_WORKERS}")))?;
+                u16::try_from(count).ok()
+            }
+        };
+        let account = members.remove("account").map(account::parse).transpose()?;
+        for Asked { url, .. } in &inputs {
+            if account.is_some() && !url.starts_with("s3://") {
+                return Err(Error::invalid_argument(
+                    "\"account\" of the request is for s3://, and an input has another URL",
+                ));
+            }
+            if only_new && !url.starts_with("s3://") && !url.starts_with("file://") {
+                return Err(Error::invalid_argument(
+                    "\"onlyNew\" of the request is for file:// and s3://, and an input has another URL",
+                )
+                .detail("A URL of HTTP may have another signature each time, and stand for another file."));
+            }
+        }
         nothing_else(&members, "", KNOWN)?;
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
         Ok(Request {
@@ -119,6 +167,12 @@ impl Request {
             refuse_known,
             disable_indexes,
             retries,
+            service: account.as_ref().map(|account| account.address.clone()),
+            reach: Reach { retries, account },
+            only_new,
+            only_typed,
+            by_modified,
+            workers,
             inputs,
         })
     }
@@ -148,34 +202,6 @@ fn is_id(id: &str) -> bool {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     // `.` and `..` are not names in a path.
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved) && !matches!(id, "." | "..")
-}
-
-fn flag(members: &mut Map<String, Value>, name: &str) -> Result<bool> {
-    match members.remove(name) {
-        None => Ok(false),
-        Some(Value::Bool(flag)) => Ok(flag),
-        Some(_) => Err(wrong(name, "true or false")),
-    }
-}
-
-fn one_of(members: &mut Map<String, Value>, name: &str, known: &[&str]) -> Result<Option<String>> {
-    match members.remove(name) {
-        None => Ok(None),
-        Some(Value::String(word)) if known.contains(&word.as_str()) => Ok(Some(word)),
-        Some(_) => Err(wrong(name, &format!("one of {}", known.join(", ")))),
-    }
-}
-
-fn nothing_else(members: &Map<String, Value>, place: &str, known: &str) -> Result<()> {
-    match members.keys().next() {
-        None => Ok(()),
-        Some(name) => Err(Error::invalid_argument(format!("the request has an unknown member \"{place}{name}\""))
-            .hint(format!("The known members are {known}."))),
-    }
-}
-
-fn wrong(name: &str, expected: &str) -> Error {
-    Error::invalid_argument(format!("\"{name}\" of the request is not {expected}"))
 }
 
 /// Reads a [`Request`] or an [`Input`] that the queue has stored.

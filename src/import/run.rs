@@ -1,13 +1,15 @@
 //! Imports one input in a worker.
 
+use super::account;
 use super::indexes;
 use super::request::{Input, Request, kept};
 use crate::jobs::{Committed, Reached, Task, Tries};
 use crate::load::{self, Load, Options, Pace, Plan, Position};
 use crate::settings;
-use crate::source;
+use crate::settings::s3::{Account, Address};
+use crate::source::{self, Reach};
 use crate::store::ResourceType;
-use fhir_bulk_pg::error::Result;
+use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::progress::Copying;
 use fhir_bulk_pg::worker;
 use std::time::{Duration, Instant};
@@ -97,11 +99,21 @@ impl<'a> Import<'a> {
         let Request { update, skip_unchanged, refuse_known, .. } = self.request;
         let known = load::known(refuse_known, update, skip_unchanged, ["onConflict", "update", "skipUnchanged"])?;
         let options = Options { known, ..Options::default() };
-        let (fhir, retries) = (self.request.fhir, self.request.retries);
+        let fhir = self.request.fhir;
         let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
         let start = Position { lines, bytes, checksum };
-        let source = source::open_listed(&self.input.url, self.input.within.as_deref(), retries)?;
+        let source = source::open_listed(&self.input.url, self.input.within.as_deref(), &self.reach()?)?;
         Load::start(source, Plan { resource_type, table: None, fhir, options, mistaken: None, start })
+    }
+
+    /// How the source is reached: with the key of the account, if the request has one.
+    fn reach(&self) -> Result<Reach> {
+        let with_key = |address: &Address| {
+            let keys = account::keys(&self.task.secret()?);
+            Ok::<_, Error>(Account { address: address.clone(), keys })
+        };
+        let account = self.request.service.as_ref().map(with_key).transpose()?;
+        Ok(Reach { retries: self.request.retries, account })
     }
 
     /// Decides after each line whether the batch commits: when it is large or old enough, or has created a table. Now and

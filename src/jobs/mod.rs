@@ -68,6 +68,35 @@ impl Added {
             worker::wake_at_commit(inputs.len());
         }
     }
+
+    /// Adds a task for each of more inputs with a `url` that no job of the current role has had so yet, and that later ones
+    /// then pass over. `service` is the S3 service, and `data_schema` the schema that they are for.
+    ///
+    /// # Errors
+    /// 22023 if `request.jwt.claims` cannot be read.
+    pub fn add_new(&mut self, inputs: &[Value], service: &str, data_schema: &str) -> Result<()> {
+        let added = own_jobs::add_new_tasks(self.number, self.tasks + 1, inputs, service, data_schema)?;
+        self.tasks += added;
+        worker::wake_at_commit(added as usize);
+        Ok(())
+    }
+
+    /// Has a worker end the job, if it has no task.
+    pub fn end_if_empty(&self) {
+        if self.tasks == 0 {
+            worker::wake_at_commit(1);
+        }
+    }
+
+    /// Allows so many workers at once, and no more.
+    pub fn limit(&self, workers: u16) {
+        own_jobs::limit(self.number, workers);
+    }
+
+    /// Keeps what its tasks need ([`Task::secret`]) and nobody may see, until the job has ended.
+    pub fn keep(&self, secret: &Value) {
+        own_jobs::keep_secret(self.number, secret);
+    }
 }
 
 /// Says that there will be no more tasks of a job that was kept open, by its number in the queue.

@@ -89,6 +89,39 @@ pub fn withdraw_task(job: i64, number: i32) {
     interrupt_workers(&queue, job, queue.rows("withdraw_task($1, $2)", parameters));
 }
 
+/// Adds tasks to a job for those inputs that the current role has not had so yet. Returns how many. Until the transaction
+/// ends nobody else does it for the same role: it would wait for some of the inputs in any case, and two could for each other.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn add_new_tasks(job: i64, first: i32, inputs: &[Value], service: &str, data_schema: &str) -> Result<i32> {
+    let (role, subject) = (session::role(), subject()?);
+    let queue = Queue::of(extension::this_extension());
+    queue.files_lock(role, subject.as_deref()).wait_in_transaction();
+    let added: Vec<i32> = queue.rows("add_new_tasks($1, $2, $3::jsonb, $4, $5)", || {
+        vec![
+            Parameter::int8(job),
+            Parameter::int4(first),
+            Parameter::string(&Value::Array(inputs.to_vec()).to_string()),
+            Parameter::string(service),
+            Parameter::string(data_schema),
+        ]
+    });
+    Ok(added.into_iter().next().unwrap_or_default())
+}
+
+/// See [`super::Added::limit`].
+pub fn limit(job: i64, workers: u16) {
+    let parameters = || vec![Parameter::int8(job), Parameter::int4(workers.into())];
+    Queue::of(extension::this_extension()).call("limit_job($1, $2)", parameters);
+}
+
+/// See [`super::Added::keep`].
+pub fn keep_secret(job: i64, secret: &Value) {
+    let parameters = || vec![Parameter::int8(job), Parameter::string(&secret.to_string())];
+    Queue::of(extension::this_extension()).call("keep_secret($1, $2::jsonb)", parameters);
+}
+
 /// Sees that the current role, and its token's `sub`, has fewer than `most` unfinished jobs of a kind; for 0, any number.
 /// Until the transaction ends nobody else adds one for the same: all that are asked for at once count.
 ///

@@ -57,6 +57,20 @@ impl Queue {
         Key { class: self.extension, object: (job as u32) ^ (number as u32 >> 16), part: number as u16 }
     }
 
+    /// The locks of which whoever works on a task of a job with a limit holds one; none for other jobs.
+    pub fn job_slots(&self, task: &OpenTask) -> impl Iterator<Item = Key> + use<> {
+        // The upper half of a job's random number: that it is another job's lower half is as rare as it is harmless. No
+        // more than there can be workers.
+        let (class, object) = (self.extension, (task.job >> 32) as u32);
+        let parts = 1..=task.workers.unwrap_or(0).min(settings::MOST_WORKERS);
+        parts.map(move |part| Key { class, object, part })
+    }
+
+    /// The lock that whoever adds a role's new files to a job holds.
+    pub fn files_lock(&self, role: pg_sys::Oid, subject: Option<&str>) -> Key {
+        Key { part: u16::MAX - 2, ..self.additions_lock(role, subject) }
+    }
+
     /// The lock that whoever adds a job to a limited number of them holds.
     pub fn additions_lock(&self, role: pg_sys::Oid, subject: Option<&str>) -> Key {
         // Should it be some task's as well, or of two at once, one waits a little more.
@@ -100,16 +114,20 @@ impl Queue {
         self.call("forget_other_databases()", Vec::new);
     }
 
-    /// Tasks that nobody works on, the ones to be done first at the front. Those that took their worker down come last: they
-    /// keep nobody else from their turn.
-    pub fn free_tasks(&self, which: Which) -> Vec<(i64, i32)> {
+    /// Tasks that nobody works on, and of jobs with a limit that is not reached, the ones to be done first at the front. Those
+    /// that took their worker down come last: they keep nobody else from their turn.
+    pub fn free_tasks(&self, which: Which) -> Vec<OpenTask> {
         let suspect = match which {
             Which::Any => None,
             Which::Harmless => Some(false),
             Which::Suspect => Some(true),
         };
-        let open: Vec<OpenTask> = self.rows("open_tasks($1)", || vec![Parameter::boolean_or_null(suspect)]);
-        open.iter().map(|task| (task.job, task.number)).filter(|key| self.task_lock(*key).is_free()).collect()
+        let mut open: Vec<OpenTask> = self.rows("open_tasks($1)", || vec![Parameter::boolean_or_null(suspect)]);
+        open.retain(|task| {
+            let has_room = task.workers.is_none() || self.job_slots(task).any(|slot| slot.is_free());
+            has_room && self.task_lock(task.key()).is_free()
+        });
+        open
     }
 
     /// Takes a task over, whose lock the caller holds; `None` when it is over by now, or somebody is about to end it:

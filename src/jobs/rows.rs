@@ -87,10 +87,18 @@ pub struct DroppedIndex {
 }
 
 /// A task that is not over.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 pub struct OpenTask {
     pub job: i64,
     pub number: i32,
+    /// How many tasks of the job may be worked on at once; `None` for any number.
+    pub workers: Option<u16>,
+}
+
+impl OpenTask {
+    pub fn key(&self) -> (i64, i32) {
+        (self.job, self.number)
+    }
 }
 
 /// A task that a worker takes.

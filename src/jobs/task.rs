@@ -20,14 +20,16 @@ pub struct Task {
     /// The extension whose queue it is in. If the extension is dropped and created again, its OID changes, but job numbers
     /// may repeat.
     extension: pg_sys::Oid,
-    /// The locks of the worker's slot and of the task.
-    locks: [Key; 2],
+    /// The lock of the worker's slot.
+    slot: Key,
+    /// Those of the task.
+    locks: Vec<Key>,
     over: Cell<bool>,
 }
 
 impl Task {
-    pub(super) fn new(row: TaskRow, extension: pg_sys::Oid, slot: Key, lock: Key) -> Task {
-        Task { row, extension, locks: [slot, lock], over: Cell::new(false) }
+    pub(super) fn new(row: TaskRow, extension: pg_sys::Oid, slot: Key, locks: Vec<Key>) -> Task {
+        Task { row, extension, slot, locks, over: Cell::new(false) }
     }
 
     /// The row that the worker took.
@@ -89,7 +91,7 @@ impl Task {
     /// Runs a transaction. If it fails, takes this worker's locks again, or notes that the worker has lost the task.
     fn keeping_locks<T>(&self, transaction: impl FnOnce() -> Result<T>) -> Result<T> {
         let result = transaction();
-        if result.is_err() && !self.locks.iter().all(|lock| lock.keep()) {
+        if result.is_err() && !self.locks.iter().chain([&self.slot]).all(|lock| lock.keep()) {
             // Another worker has found the task without a lock and has taken it.
             self.over.set(true);
         }
@@ -163,6 +165,17 @@ impl Task {
         }
     }
 
+    /// What [`Added::keep`](super::Added::keep) keeps of the job.
+    ///
+    /// # Errors
+    /// As for [`Task::advance`].
+    pub fn secret(&self) -> Result<Value> {
+        let kept = |queue: Queue| queue.rows::<Value>("job_secret($1)", || vec![Parameter::int8(self.row.job)]);
+        let kept = self.queue().and_then(|queue| kept(queue).into_iter().next());
+        self.unless_cancelled(kept.is_some())?;
+        Ok(kept.unwrap_or_default())
+    }
+
     fn and_table(&self, table: pg_sys::Oid) -> Vec<Parameter> {
         vec![Parameter::int8(self.row.job), Parameter::oid(table)]
     }
@@ -208,11 +221,11 @@ impl Task {
     /// first. Costs a look into shared memory.
     pub fn has_second_slot(&self) -> bool {
         let (free, taken): (Vec<Key>, Vec<Key>) = queue::slots(self.extension).partition(|slot| slot.is_free());
-        taken.iter().position(|slot| *slot == self.locks[0]).is_some_and(|rank| rank < free.len())
+        taken.iter().position(|slot| *slot == self.slot).is_some_and(|rank| rank < free.len())
     }
 
     /// Releases the task, so that another worker can take it.
     pub(super) fn release(&self) {
-        self.locks[1].release();
+        self.locks.iter().for_each(|lock| lock.release());
     }
 }

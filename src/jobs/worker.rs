@@ -1,7 +1,7 @@
 //! The background worker that runs jobs, and the code that starts it.
 
 use super::queue::{Queue, Which};
-use super::rows::DroppedIndex;
+use super::rows::{DroppedIndex, OpenTask};
 use super::task::Task;
 use crate::extension::{self, Extension};
 use fhir_bulk_pg::error::{Error, Result};
@@ -196,20 +196,33 @@ fn take_task(queue: &Queue, slots: &[Key], which: Which) -> Option<Task> {
         return None;
     }
     let slot = *slots.first()?;
-    let task = queue.free_tasks(which).into_iter().find_map(|key| {
-        let lock = queue.task_lock(key);
-        if !lock.try_take() {
+    let task = queue.free_tasks(which).into_iter().find_map(|open| {
+        let locks = task_locks(queue, &open)?;
+        let Some(row) = queue.begin(open.key()) else {
+            locks.iter().for_each(|lock| lock.release());
             return None;
-        }
-        let row = queue.begin(key);
-        if row.is_none() {
-            lock.release();
-        }
-        row.map(|row| Task::new(row, queue.extension(), slot, lock))
+        };
+        Some(Task::new(row, queue.extension(), slot, locks))
     })?;
     // If the server could start only one worker, that worker now starts the others.
     start_missing(queue);
     Some(task)
+}
+
+/// Takes the locks of a task: its own, and one of its job's if that has a limit. None if there is none.
+fn task_locks(queue: &Queue, task: &OpenTask) -> Option<Vec<Key>> {
+    let own = queue.task_lock(task.key());
+    if !own.try_take() {
+        return None;
+    }
+    if task.workers.is_none() {
+        return Some(vec![own]);
+    }
+    let of_job = queue.job_slots(task).find(|slot| slot.try_take());
+    if of_job.is_none() {
+        own.release();
+    }
+    of_job.map(|slot| vec![own, slot])
 }
 
 /// Makes one of the indexes again that jobs have dropped, if there is one to be made. Returns whether it has tried.

@@ -14,7 +14,7 @@ pub use run::{Batch, Load, Pace, Plan, Position, store};
 pub use tables::Tables;
 
 use crate::arguments::required;
-use crate::source;
+use crate::source::{self, Reach};
 use crate::store::ResourceType;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
@@ -52,7 +52,7 @@ fn load(
     let typed = resource_type.is_some();
 
     // No retries: the caller waits for the result, and can call again.
-    let source = source::open(url, 0)?;
+    let source = source::open(url, &Reach::default())?;
     let compares = options.known.skips_unchanged();
     let plan = Plan { resource_type, table: None, fhir, options, mistaken: None, start: Position::default() };
     let mut load = Load::start(source, plan)?;

@@ -57,6 +57,27 @@ pub fn define() {
     }
 }
 
+/// A service with a key that the settings do not have.
+#[derive(Clone)]
+pub struct Account {
+    /// Where it is.
+    pub address: Address,
+    /// Never shown.
+    pub keys: Keys,
+}
+
+impl Account {
+    /// The service.
+    ///
+    /// # Errors
+    /// 22023 for an endpoint that is not a URL.
+    pub fn service(&self) -> Result<Service> {
+        let Address { endpoint, region, path_style } = &self.address;
+        Service::new(endpoint, region, *path_style, self.keys.clone())
+            .map_err(|error| Error::invalid_argument(format!("the host of the account: {error}")))
+    }
+}
+
 /// The address of a service, without a key.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
@@ -66,6 +87,22 @@ pub struct Address {
 }
 
 impl Address {
+    /// The service of a region, on another host than AWS's if one is given: `host[:port]`, which is asked by https, or a URL.
+    /// Buckets are found as the settings say.
+    pub fn of(region: String, host: Option<&str>) -> Address {
+        let endpoint = match host {
+            Some(host) if host.contains("://") => host.to_owned(),
+            Some(host) => format!("https://{host}"),
+            None => of_region(&region),
+        };
+        Address { endpoint, region, path_style: PATH_STYLE.get() }
+    }
+
+    /// The URL of the service.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// The service at this address, with the current key.
     ///
     /// # Errors
@@ -85,8 +122,13 @@ pub fn address() -> Address {
     let endpoint = text(&ENDPOINT)
         .or_else(|| variable("AWS_ENDPOINT_URL_S3"))
         .or_else(|| variable("AWS_ENDPOINT_URL"))
-        .unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+        .unwrap_or_else(|| of_region(&region));
     Address { endpoint, region, path_style: PATH_STYLE.get() }
+}
+
+/// The URL of AWS's service.
+fn of_region(region: &str) -> String {
+    format!("https://s3.{region}.amazonaws.com")
 }
 
 /// The key of the settings, or that of the environment; never half of each.

@@ -11,6 +11,10 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// In microseconds.
+const FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// Opens `file://` + `rest`.
 ///
@@ -67,6 +71,15 @@ pub fn allowed_path(url: &str, rest: &str) -> Result<PathBuf> {
         .hint("GRANT pg_read_server_files TO ...;"));
     }
     Ok(path)
+}
+
+/// When a file was last modified, in microseconds since 2000-01-01T00:00:00Z; `None` if it cannot be told. The caller has
+/// checked the rights.
+pub fn modified(url: &str) -> Option<i64> {
+    let path = file_url::path(url.strip_prefix("file://")?)?;
+    // A link counts as it is, as in the listing.
+    let since_1970 = std::fs::symlink_metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_1970.as_micros()).ok().map(|micros| micros - FROM_1970_TO_2000)
 }
 
 /// Opens a file of the server. The caller has checked the rights.

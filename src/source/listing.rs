@@ -1,7 +1,10 @@
 //! Lists the sources that a URL means which ends in `/` or holds `*`: files of a folder, objects with a prefix.
 
+use super::file;
+use super::found::Found;
 use super::opened::shown;
 use super::pattern::Pattern;
+use super::reach::Reach;
 use super::s3::Objects;
 use super::scheme::{Scheme, scheme};
 use super::walk::Walk;
@@ -32,7 +35,7 @@ impl Listing {
     /// # Errors
     /// 22023 for a URL that is none, or of a scheme without listings; 42501 if the role may not read the files, or the
     /// objects are not allowed; 58P01 if there is no such folder; the errors of the settings.
-    pub fn start(url: &str, retries: u32) -> Result<Option<Listing>> {
+    pub fn start(url: &str, reach: &Reach) -> Result<Option<Listing>> {
         let scheme = scheme(url)?;
         if let Scheme::Http = scheme {
             return refuse_http(url).map(|()| None);
@@ -40,22 +43,36 @@ impl Listing {
         let Some((root, pattern)) = Pattern::of(url) else { return Ok(None) };
         let of = match scheme {
             Scheme::File(_) => Of::Files(Walk::start(root, pattern)?),
-            _ => Of::Objects(Box::new(Objects::start(url, root, pattern, retries)?)),
+            _ => Of::Objects(Box::new(Objects::start(url, root, pattern, reach)?)),
         };
         Ok(Some(Listing { name: shown(url), root: root.to_owned(), of }))
     }
 
-    /// The URLs of the next sources, in the order of their paths; none after the last one.
+    /// The next sources, in the order of their paths; none after the last one.
     ///
     /// # Errors
     /// 08006 if the service does not answer; 42501 and 58030 for folders that cannot be read.
-    pub fn next(&mut self) -> Result<Vec<String>> {
-        let mut urls = Vec::new();
+    pub fn next(&mut self) -> Result<Vec<Found>> {
         match &mut self.of {
-            Of::Files(files) => files.next(PAGE, &mut urls)?,
-            Of::Objects(objects) => objects.next(&mut urls)?,
+            Of::Files(files) => {
+                let mut urls = Vec::new();
+                files.next(PAGE, &mut urls)?;
+                Ok(urls.into_iter().map(|url| Found { url, modified: None }).collect())
+            }
+            Of::Objects(objects) => {
+                let mut found = Vec::new();
+                objects.next(&mut found)?;
+                Ok(found)
+            }
         }
-        Ok(urls)
+    }
+
+    /// When a source of it was last modified; `None` for a file that is gone.
+    pub fn modified(&self, found: &Found) -> Option<i64> {
+        match &self.of {
+            Of::Files(_) => file::modified(&found.url),
+            Of::Objects(_) => found.modified,
+        }
     }
 
     /// The folder that its files must be in when they are opened, if they are files.

@@ -2,19 +2,24 @@
 
 pub mod client;
 pub mod file;
+mod found;
 pub mod here;
 mod http;
 mod listing;
 mod opened;
 mod pattern;
 pub mod program;
+mod reach;
 mod s3;
 mod scheme;
 mod walk;
 
+pub use found::Found;
 pub use http::{Terms, open_under};
 pub use listing::Listing;
 pub use opened::{Arriving, Bytes, Piece, Progress, Source, shown};
+pub use reach::Reach;
+pub use s3::service_of;
 
 use fhir_bulk_pg::client::Broken;
 use fhir_bulk_pg::error::{Error, Result};
@@ -23,15 +28,15 @@ use scheme::{Scheme, scheme};
 use std::io;
 
 /// Opens a source for the current role. Failures that may be temporary (no connection, a broken one, status 429 and 5xx) are
-/// retried up to `retries` times, with a longer wait each time. A retry reads on where the body broke.
+/// retried, with a longer wait each time. A retry reads on where the body broke.
 ///
 /// # Errors
 /// 22023 if it is not a URL with a known scheme; the errors of the scheme.
-pub fn open(url: &str, retries: u32) -> Result<Source> {
+pub fn open(url: &str, reach: &Reach) -> Result<Source> {
     match scheme(url)? {
         Scheme::File(rest) => file::open(url, rest),
-        Scheme::Http => http::open(url, retries),
-        Scheme::S3 => s3::open(url, retries),
+        Scheme::Http => http::open(url, reach.retries),
+        Scheme::S3 => s3::open(url, reach),
     }
 }
 
@@ -40,10 +45,10 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
 ///
 /// # Errors
 /// As for [`open`], and 42501 if it is not there.
-pub fn open_listed(url: &str, within: Option<&str>, retries: u32) -> Result<Source> {
+pub fn open_listed(url: &str, within: Option<&str>, reach: &Reach) -> Result<Source> {
     match within {
         Some(folder) => file::open_within(url, folder),
-        None => open(url, retries),
+        None => open(url, reach),
     }
 }
 

@@ -3,12 +3,15 @@
 use crate::file_url;
 
 /// A folder or a pattern below it. `*` stands for any characters but `/`; a pattern that ends in `/` means all files in the
-/// folders that fit. Files and folders whose names begin with a dot need a pattern that begins with one.
+/// folders that fit, and one that ends in `**` all whose paths begin as it does. Files and folders whose names begin with a dot
+/// need a pattern that begins with one.
 pub struct Pattern {
     /// For each part of a path below the root, what its name must be.
     parts: Vec<Part>,
     /// Whether files may also be deeper than that, in any folder.
     deep: bool,
+    /// Whether they may also be there.
+    flat: bool,
 }
 
 /// A name with `*` in it: the pieces between them.
@@ -25,14 +28,14 @@ impl Pattern {
         }
         let root = start + url[start..star].rfind('/')? + 1;
         let below = &url[root..];
-        let deep = url.ends_with('/');
+        let (flat, deep) = (!url.ends_with('/'), url.ends_with('/') || url.ends_with("**"));
         let below = below.strip_suffix('/').unwrap_or(below);
         // In the URL of a file `%2A` is a star that stands for itself. Keys of objects are not decoded.
         let is_file = url.starts_with("file:");
         let piece = |text: &str| if is_file { file_url::decoded(text) } else { text.as_bytes().to_vec() };
         let part = |text: &str| Part(text.split('*').map(piece).collect());
         let parts = if below.is_empty() { Vec::new() } else { below.split('/').map(part).collect() };
-        Some((&url[..root], Pattern { parts, deep }))
+        Some((&url[..root], Pattern { parts, deep, flat }))
     }
 
     /// Whether files may be in a folder of this name, `depth` folders below the root.
@@ -46,7 +49,7 @@ impl Pattern {
     /// Whether a file of this name is meant, `depth` folders below the root. The caller has entered these.
     pub fn takes(&self, depth: usize, name: &[u8]) -> bool {
         match self.parts.get(depth) {
-            Some(part) => part.fits(name) && depth + 1 == self.parts.len() && !self.deep,
+            Some(part) => part.fits(name) && depth + 1 == self.parts.len() && self.flat,
             None => self.deep && !is_hidden(name),
         }
     }
@@ -115,6 +118,11 @@ mod tests {
             ("s3://b/x*", "s3://b/xy"),
             ("s3://b/a*b*c", "s3://b/abbc"),
             ("s3://b/*", "s3://b/*"),
+            ("s3://b/**", "s3://b/x"),
+            ("s3://b/**", "s3://b/x/y/z"),
+            ("s3://b/a/P**", "s3://b/a/P.ndjson"),
+            ("s3://b/a/P**", "s3://b/a/Px/y/z"),
+            ("file:///srv/*/P**", "file:///srv/a/P/b"),
         ] {
             assert!(takes(url, path), "{url} {path}");
         }
@@ -130,6 +138,10 @@ mod tests {
             ("s3://b/a*b*c", "s3://b/ac"),
             ("s3://b/ab*bc", "s3://b/abc"),
             ("s3://b/x*", "s3://b/x/y"),
+            ("s3://b/a/P**", "s3://b/a/Q/P"),
+            ("s3://b/a/**", "s3://b/a/.P"),
+            ("s3://b/a/P**", "s3://b/a/Px/.y"),
+            ("s3://b/a/**/c", "s3://b/a/x/y/c"),
         ] {
             assert!(!takes(url, path), "{url} {path}");
         }

@@ -9,7 +9,8 @@ use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use serde::Deserialize;
-use std::ffi::{CStr, CString};
+use serde::de::DeserializeOwned;
+use std::ffi::CString;
 
 /// An index that may be dropped, and what makes it again.
 #[derive(Deserialize)]
@@ -21,13 +22,19 @@ pub struct SecondaryIndex {
     pub statements: Vec<String>,
     /// Its tablespace; empty for the database's.
     pub tablespace: String,
+}
+
+/// The name of such an index.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
     /// Whether the current role may make it again.
     may_make: bool,
 }
 
-/// Indexes of a plain table that no constraint, replica identity, extension or other object relies on. Their definitions name
-/// all schemas: they are asked for under a fixed search_path.
-const SECONDARY: &CStr = c"SELECT jsonb_build_object('name', c.relname, \
+/// What makes an index again. Definitions name all schemas: they are asked for under a fixed search_path. The table must be
+/// locked: while another session drops an index, its definition is an error.
+const DEFINITION: &str = "jsonb_build_object('name', c.relname, \
     'drop', format('DROP INDEX %I.%I', n.nspname, c.relname), \
     'statements', to_jsonb(array_remove(ARRAY[pg_get_indexdef(c.oid), \
         CASE WHEN obj_description(c.oid, 'pg_class') IS NOT NULL THEN \
@@ -35,10 +42,14 @@ const SECONDARY: &CStr = c"SELECT jsonb_build_object('name', c.relname, \
         CASE WHEN i.indisclustered THEN format('ALTER TABLE %I.%I CLUSTER ON %I', n.nspname, r.relname, c.relname) END] \
         || ARRAY(SELECT format('ALTER INDEX %I.%I ALTER COLUMN %s SET STATISTICS %s', n.nspname, c.relname, a.attnum, \
             a.attstattarget) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attstattarget >= 0 ORDER BY a.attnum), NULL)), \
-    'tablespace', coalesce(s.spcname, ''), \
-    'may_make', has_schema_privilege(n.oid, 'CREATE') \
-        AND (s.oid IS NULL OR has_tablespace_privilege(s.oid, 'CREATE'))) \
-    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+    'tablespace', coalesce(s.spcname, ''))";
+
+/// As [`Named`].
+const NAME: &str = "jsonb_build_object('name', c.relname, 'may_make', has_schema_privilege(n.oid, 'CREATE') \
+    AND (s.oid IS NULL OR has_tablespace_privilege(s.oid, 'CREATE')))";
+
+/// Indexes of a plain table that no constraint, replica identity, extension or other object relies on.
+const SECONDARY: &str = "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN pg_class r ON r.oid = i.indrelid LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace \
     WHERE i.indrelid = $1 AND r.relkind = 'r' AND c.relkind = 'i' AND NOT c.relispartition \
     AND NOT i.indisunique AND NOT i.indisprimary AND NOT i.indisexclusion AND NOT i.indisreplident \
@@ -61,7 +72,7 @@ impl ResourceTable {
             let message = format!("must be owner of table {} to disable its indexes", self.sql_name);
             return Err(denied(message).hint("Leave out disableIndexes, or import as the table's owner."));
         }
-        match self.secondary_indexes().iter().find(|index| !index.may_make) {
+        match self.secondary_indexes::<Named>(NAME).iter().find(|index| !index.may_make) {
             None => Ok(()),
             Some(index) => {
                 let message =
@@ -79,23 +90,24 @@ impl ResourceTable {
     /// As for [`ResourceTable::check_disables_indexes`].
     pub fn drop_indexes(&self, note: impl Fn(&SecondaryIndex)) -> Result<()> {
         self.check_disables_indexes()?;
-        if self.secondary_indexes().is_empty() {
+        if self.secondary_indexes::<Named>(NAME).is_empty() {
             return Ok(());
         }
         spi::execute(&sql(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", self.sql_name)), &[]);
         // Another session may have dropped them, or made others, before the lock was there.
-        for index in self.secondary_indexes() {
+        self.check_disables_indexes()?;
+        for index in self.secondary_indexes::<SecondaryIndex>(DEFINITION) {
             note(&index);
             spi::execute(&sql(index.drop), &[]);
         }
         Ok(())
     }
 
-    fn secondary_indexes(&self) -> Vec<SecondaryIndex> {
+    fn secondary_indexes<T: DeserializeOwned>(&self, columns: &str) -> Vec<T> {
         if citus::is_distributed(self.oid) {
             return Vec::new();
         }
-        let found = spi::catalog_texts(SECONDARY, &[Parameter::oid(self.oid)]);
+        let found = spi::catalog_texts(&sql(format!("SELECT {columns} {SECONDARY}")), &[Parameter::oid(self.oid)]);
         found.iter().map(|json| serde_json::from_str(json).expect("the shape that the query makes")).collect()
     }
 }

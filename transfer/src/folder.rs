@@ -108,7 +108,7 @@ impl Folder {
         let (mut keys, mut from) = (Vec::new(), None);
         loop {
             let page = prefix.ask(from, asker)?;
-            keys.extend(page.keys);
+            keys.extend(page.objects.into_iter().map(|object| object.key));
             from = page.next;
             if from.is_none() {
                 return Ok(keys);

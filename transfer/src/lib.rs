@@ -33,7 +33,7 @@ pub use download::Download;
 pub use error::TransferError;
 pub use folder::Folder;
 pub use headers::{Headers, InvalidHeader};
-pub use listing::{Page, Prefix};
+pub use listing::{Listed, Page, Prefix};
 pub use object_name::ObjectName;
 pub use origin::{Event, Origin};
 pub use policy::{InvalidPolicy, Policy};

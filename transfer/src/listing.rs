@@ -22,10 +22,19 @@ pub struct Prefix {
 /// A page of a listing: what the service gives at once, mostly a thousand keys.
 #[derive(Debug)]
 pub struct Page {
-    /// The keys, in the service's order.
-    pub keys: Vec<String>,
+    /// The objects, in the service's order.
+    pub objects: Vec<Listed>,
     /// Where the next page begins; `None` after the last one.
     pub next: Option<String>,
+}
+
+/// An object of a listing.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// When it was last modified, as the service writes it: ISO 8601 in UTC. Some do not.
+    pub modified: Option<String>,
 }
 
 impl Service {
@@ -76,6 +85,10 @@ impl Prefix {
         if next.is_some() && next == from {
             return Err(failed("the service lists the same page again and again".into()));
         }
-        Ok(Page { keys: listed.contents.into_iter().map(|found| found.key).collect(), next })
+        let objects = listed.contents.into_iter();
+        Ok(Page {
+            objects: objects.map(|found| Listed { key: found.key, modified: found.last_modified }).collect(),
+            next,
+        })
     }
 }

@@ -117,6 +117,25 @@ fn indexes_come_back_after_a_failure_and_after_a_cancel() {
     wait_for_workers_to_end(&database);
 }
 
+/// While one worker drops them, others look for what there is to drop.
+#[test]
+fn inputs_that_begin_at_once_share_one_drop() {
+    let (database, _) = allowed();
+    let mut client = set(&database, "fhir_bulk.import_workers = 6");
+    run(&mut client, INDEXES);
+    let before = indexes(&mut client);
+    let urls: Vec<_> =
+        (0..6).map(|n| database.file(&format!("part-{n}"), patients(n * 10 + 1..=n * 10 + 10))).collect();
+    let all: Vec<_> = urls.iter().map(|url| ("Patient", url.as_str())).collect();
+    for number in 0..15 {
+        let id = format!("job-{number}");
+        import_with(&mut client, &id, &all, disabling());
+        let ended = finish(&mut client, &id);
+        assert_eq!(inputs(&ended), ["finished 10"; 6], "{ended}");
+        assert_eq!(indexes(&mut client), before);
+    }
+}
+
 #[test]
 fn two_imports_share_one_drop_and_the_last_one_makes_the_indexes_again() {
     let (database, mut client) = allowed();

@@ -2,6 +2,7 @@
 //!
 //! A test's name says what would break for whom. Tests that end servers have servers of their own.
 
+mod account;
 mod cancel;
 mod contention;
 mod copies;
@@ -10,10 +11,12 @@ mod escape;
 mod import;
 mod indexes;
 mod job;
+mod kills;
 mod launcher;
 mod listings;
 mod meanwhile;
 mod memory;
+mod new_files;
 mod ownership;
 mod queue;
 mod requests;

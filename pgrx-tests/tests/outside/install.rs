@@ -54,6 +54,7 @@ fn reading_functions_are_stable_and_all_are_parallel_unsafe_and_run_with_the_cal
             "bulk_dump_chunks|s|u|f|f",
             "bulk_load|v|u|f|f",
             "bulk_load_result|v|u|f|t",
+            "bulk_load_rows|v|u|f|t",
             "dump_csv|s|u|f|f",
             "dump_csv_chunks|s|u|f|f",
             "dump_view|s|u|f|f",

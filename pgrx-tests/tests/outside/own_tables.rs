@@ -3,9 +3,9 @@
 use crate::support::{aidbox_tables, assert_error, assert_error_with_hint, count, fails, load_sql, rows, run, value};
 use fhir_bulk_tests::{Client, Database, wait_for};
 
-const TABLES: [&str; 4] = ["bulk_secret", "bulk_job", "bulk_job_task", "bulk_load_reject_row"];
+const TABLES: [&str; 5] = ["bulk_secret", "bulk_job", "bulk_job_task", "bulk_file", "bulk_load_reject_row"];
 
-/// A job, its task, and a rejected line of the superuser's.
+/// A job, its task, a file that it remembers, and a rejected line of the superuser's.
 fn with_rows() -> (Database, Client) {
     let database = Database::new();
     let mut admin = database.connect();
@@ -14,7 +14,7 @@ fn with_rows() -> (Database, Client) {
     run(
         &mut admin,
         &format!(
-            "SELECT bulk_import('{{\"id\": \"mine\", \"inputs\": [{{\"resourceType\": \"Patient\", \"url\": \"{empty}\"}}]}}')"
+            "SELECT bulk_import('{{\"id\": \"mine\", \"onlyNew\": true, \"inputs\": [{{\"resourceType\": \"Patient\", \"url\": \"{empty}\"}}]}}')"
         ),
     );
     let skip = "'Patient', options => '{\"on_error\": \"skip\"}'";
@@ -65,6 +65,7 @@ fn who_may_read_all_data_and_write_all_data_reaches_none_of_it() {
     let state = "SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM (SELECT s::text FROM fhir_bulk_internal.bulk_secret s
         UNION ALL SELECT id || role::text FROM fhir_bulk_internal.bulk_job
         UNION ALL SELECT t.input::text FROM fhir_bulk_internal.bulk_job_task t
+        UNION ALL SELECT f.url FROM fhir_bulk_internal.bulk_file f
         UNION ALL SELECT r::text FROM fhir_bulk_internal.bulk_load_reject_row r) t";
     let before = value(&mut admin, state);
     let change = |table: &str| match table {

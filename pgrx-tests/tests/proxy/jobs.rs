@@ -144,3 +144,24 @@ fn an_import_of_the_second_version_has_its_shape_is_listed_and_can_be_ended() {
     assert_eq!(theirs, json!({"imports": []}));
     outcome(&service.send(Request::json("/v2/$import", &json!({"inputs": []}).to_string())), 400);
 }
+
+#[test]
+fn the_list_of_imports_has_pages() {
+    let service = Service::new();
+    let add = "SELECT bulk_import(jsonb_build_object('id', 'i' || n, 'inputs', jsonb_build_array(jsonb_build_object('url', 'file:///none'))))
+        FROM generate_series(1, 101) n";
+    service.connect().batch_execute(add).unwrap();
+    let page = |path: &str| {
+        let list = service.send(Request::get(path)).json();
+        let ids: Vec<_> = list["imports"].as_array().unwrap().iter().map(|import| import["id"].clone()).collect();
+        (ids, list["link"].clone())
+    };
+    let (first, link) = page("/v2/$import");
+    assert_eq!((first.len(), &first[0], &first[99]), (100, &json!("i101"), &json!("i2")));
+    assert_eq!(link[0], json!({"relation": "next", "url": "http://fhir.example.org/v2/$import?page=2"}));
+    assert_eq!(page("/v2/$import?page=2"), (vec![json!("i1")], json!(null)));
+    assert_eq!(page("/v2/$import?page=4294967295"), (vec![], json!(null)));
+    for wrong in ["0", "-1", "x", "4294967296", ""] {
+        outcome(&service.send(Request::get(&format!("/v2/$import?page={wrong}"))), 400);
+    }
+}

@@ -23,6 +23,7 @@ mod passwords;
 mod pool;
 mod refusals;
 mod reload;
+mod rpc;
 mod smart;
 mod smart_keys;
 mod smart_login;

@@ -147,6 +147,21 @@ impl Session {
         rows.iter().map(object).collect()
     }
 
+    /// The rows of a query on the extension's relations as JSON objects. In its text `{schema}` stands for their schema.
+    ///
+    /// # Errors
+    /// The errors of the query.
+    pub async fn objects_where(&self, query: &str, arguments: &[Argument<'_>]) -> Result<Vec<serde_json::Value>> {
+        let rows = query.replace("{schema}", self.connection().schema());
+        let query = format!("SELECT pg_catalog.to_jsonb(r)::pg_catalog.text FROM ({rows}) AS r");
+        self.is_busy.store(true, Relaxed);
+        let rows = self.connection().client().query_typed(&query, arguments).await;
+        let rows = rows.map_err(|error| self.failed(&error))?;
+        self.is_busy.store(false, Relaxed);
+        let object = |row: &Row| serde_json::from_str(row.get(0)).map_err(Problem::unavailable);
+        rows.iter().map(object).collect()
+    }
+
     /// The value of a setting in the session.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ pub mod kick_off;
 pub mod need;
 pub mod parameters;
 pub mod parse;
+pub mod rpc;
 pub mod sql_export;
 pub mod sql_run;
 pub mod yaml;

@@ -23,7 +23,7 @@ impl Shape {
 
 /// The second version's form of a status that `bulk_import_status` returned.
 pub fn v2(status: &Value) -> Value {
-    let inputs = status["inputs"].as_array().map_or(&[][..], Vec::as_slice);
+    let inputs = inputs(status);
     let mut out = json!({
         "id": status["id"],
         "type": status["type"],
@@ -108,6 +108,93 @@ pub fn listed(job: &Map<String, Value>) -> Value {
     out
 }
 
+/// The imports that the caller sees, the newest first: how many, and after how many.
+pub const LIST: &str = "\
+    SELECT j.id, j.status, j.created_at, j.inputs, j.inputs_ended, j.resources FROM {schema}.bulk_jobs j \
+    WHERE j.kind OPERATOR(pg_catalog.=) 'import' ORDER BY j.created_at DESC, j.id LIMIT $1 OFFSET $2";
+
+/// The last imports of the caller whose ids begin with an argument: first those that run.
+pub const LAST: &str = "\
+    SELECT j.id, j.created_at, j.status, j.inputs, j.inputs_ended FROM {schema}.bulk_jobs j \
+    WHERE j.kind OPERATOR(pg_catalog.=) 'import' \
+    AND pg_catalog.starts_with(j.id, $1) AND j.role OPERATOR(pg_catalog.=) current_user \
+    AND COALESCE(j.subject OPERATOR(pg_catalog.=) {schema}.bulk_job_subject(), {schema}.bulk_job_subject() IS NULL) \
+    ORDER BY j.ended_at IS NULL DESC, j.created_at DESC LIMIT 1000";
+
+/// The inputs of an import that failed.
+pub const FAILED: &str = "\
+    SELECT i.number, i.resource_type, i.error FROM {schema}.bulk_job_inputs i \
+    WHERE i.id OPERATOR(pg_catalog.=) $1 AND i.status OPERATOR(pg_catalog.=) 'failed' ORDER BY i.number LIMIT 1000";
+
+/// The state of the loads from a bucket, which [`LAST`] has found, in the shape of `aidbox.bulk/load-from-bucket-status`: of
+/// those that run together, or of the last one.
+pub fn of_bucket(jobs: &[Value]) -> Value {
+    let runs = |job: &&Value| matches!(text(&job["status"]), "waiting" | "active");
+    let running: Vec<&Value> = jobs.iter().filter(runs).collect();
+    let last = jobs.first();
+    let state = match last.map(|job| text(&job["status"])) {
+        _ if !running.is_empty() => "in-progress",
+        Some("cancelled") => "interrupted",
+        _ => "completed",
+    };
+    let meant = if running.is_empty() { last.into_iter().collect() } else { running };
+    let sum = |name: &str| meant.iter().map(|job| job[name].as_u64().unwrap_or_default()).sum::<u64>();
+    let (total, done) = (sum("inputs"), sum("inputs_ended"));
+    json!({"state": state, "progress": {"total": total, "pending": total.saturating_sub(done), "done": done}})
+}
+
+/// An import in the shape of `aidbox.bulk/import-start`. Of many inputs it has some, as the status does.
+pub fn of_rpc(status: &Value) -> Value {
+    let state = match text(&status["status"]) {
+        "active" => "in-progress",
+        "cancelled" => "canceled",
+        "finished" if status["inputsFailed"] == 0 => "finished",
+        _ => "failed",
+    };
+    let input = |input: &Value| {
+        let state = match text(&input["status"]) {
+            "active" => "in-progress",
+            "finished" => "loaded",
+            "cancelled" => "canceled",
+            other => other,
+        };
+        let mut out = json!({"url": input["url"], "status": state, "count": input["total"],
+            "errors": u8::from(state == "failed")});
+        if let Some(time) = input.get("duration") {
+            out["time"] = time.clone();
+        }
+        out
+    };
+    json!({
+        "id": status["id"],
+        "format": status["type"],
+        "status": state,
+        "count": status["total"],
+        "errors": status["inputsFailed"],
+        "input": inputs(status).iter().map(input).collect::<Vec<_>>(),
+    })
+}
+
+/// Why an input failed ([`FAILED`]), in the shape of `aidbox.bulk/import-errors`: an input ends at its first error.
+pub fn error_of_rpc(input: &Value) -> Value {
+    let message = text(&input["error"]);
+    let mut out = json!({"input_no": input["number"].as_u64().unwrap_or(1) - 1});
+    // As loads begin their messages about a line.
+    let line = message.strip_prefix("line ").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    if let Some(line) = line {
+        out["line_no"] = line.into();
+    }
+    if input["resource_type"].is_string() {
+        out["type"] = input["resource_type"].clone();
+    }
+    out["errors"] = json!([{"path": [], "message": message}]);
+    out
+}
+
+fn inputs(status: &Value) -> &[Value] {
+    status["inputs"].as_array().map_or(&[][..], Vec::as_slice)
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -127,6 +214,17 @@ mod tests {
             {"url": "b", "status": "in-progress", "result": {"imported-resources": 50}},
             {"url": "c", "status": "waiting"}]});
         assert_eq!(v2(&status), expected);
+    }
+
+    #[test]
+    fn loads_of_a_bucket_that_run_are_counted_together() {
+        let job =
+            |status: &str, inputs: u64, ended: u64| json!({"status": status, "inputs": inputs, "inputs_ended": ended});
+        let of = |state: &str, total: u64, pending: u64, done: u64| json!({"state": state, "progress": {"total": total, "pending": pending, "done": done}});
+        let both = [job("waiting", 4, 0), job("active", 6, 2), job("finished", 9, 9)];
+        assert_eq!(of_bucket(&both), of("in-progress", 10, 8, 2));
+        assert_eq!(of_bucket(&[job("failed", 3, 3), job("finished", 9, 9)]), of("completed", 3, 0, 3));
+        assert_eq!(of_bucket(&[job("cancelled", 3, 3)]), of("interrupted", 3, 0, 3));
     }
 
     #[test]

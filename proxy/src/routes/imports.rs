@@ -65,18 +65,28 @@ async fn status_in(shape: Shape, session: &Session, id: &str) -> Result<String> 
     }
 }
 
-/// Returns the imports that `bulk_jobs` shows, the newest first.
+/// How many imports a page of the list has.
+const PAGE: u32 = 100;
+
+/// Returns the imports that `bulk_jobs` shows, the newest first, page by page.
 pub async fn list(mut call: Call) -> Result<Response> {
     // Jobs are their client's own, which the database checks.
     call.narrow();
+    let page = call.parameters.text("page").map_or(Ok(1), |text| text.parse::<u32>());
+    let page = page.ok().filter(|page| *page > 0);
+    let page = page.ok_or_else(|| Problem::parameter("page", "is not the number of a page, counted from 1"))?;
     call.answers(JSON)?;
+    let (most, before) = (i64::from(PAGE) + 1, i64::from(page - 1) * i64::from(PAGE));
     let session = call.begin(Access::ReadOnly, Blame::Request).await?;
-    let mut jobs = session.objects("bulk_jobs").await?;
+    let jobs = session.objects_where(import_statuses::LIST, &[(&most, Type::INT8), (&before, Type::INT8)]).await?;
     session.commit().await?;
-    jobs.retain(|job| job["kind"] == "import");
-    jobs.sort_by(|a, b| b["created_at"].as_str().cmp(&a["created_at"].as_str()));
-    let imports: Vec<Value> = jobs.iter().filter_map(Value::as_object).map(import_statuses::listed).collect();
-    Ok(respond(StatusCode::OK, JSON[0], json!({"imports": imports}).to_string()))
+    let shown = jobs.iter().take(PAGE as usize).filter_map(Value::as_object);
+    let mut list = json!({"imports": shown.map(import_statuses::listed).collect::<Vec<_>>()});
+    if jobs.len() > PAGE as usize {
+        let url = format!("{}?page={}", call.url(&["v2", "$import"]), u64::from(page) + 1);
+        list["link"] = json!([{"relation": "next", "url": url}]);
+    }
+    Ok(respond(StatusCode::OK, JSON[0], list.to_string()))
 }
 
 /// Cancels an import.

@@ -9,6 +9,7 @@ mod loads;
 mod manifests;
 mod pages;
 mod reads;
+mod rpc;
 mod runs;
 mod service;
 mod smart;
@@ -96,6 +97,7 @@ pub fn router(app: Arc<App>) -> Router {
             OwnJob,
             get(|call: Call, id: Path<String>| imports::status(call, Shape::V2, id)).delete(imports::cancel),
         )
+        .route("/rpc", Closed, post(rpc::call))
         .route("/$bulk/export", Closed, post(exports::identifiers))
         .route("/api/v2/spp/$bulk/export", Closed, post(exports::identifiers))
         .route("/fhir/metadata", Open, get(exports::metadata))
