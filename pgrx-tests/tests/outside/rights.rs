@@ -46,6 +46,7 @@ fn only_reading_functions_are_public() {
             "bulk_dump_chunks|t",
             "bulk_load|f",
             "bulk_load_result|t",
+            "bulk_load_rows|t",
             "dump_csv|t",
             "dump_csv_chunks|t",
             "dump_view|t",
@@ -308,6 +309,8 @@ fn default_privileges_give_nobody_what_the_extension_keeps_for_itself() {
         rows(&mut client, &given),
         [
             "bulk_disabled_indexes|SELECT",
+            "bulk_files|DELETE",
+            "bulk_files|SELECT",
             "bulk_job_inputs|SELECT",
             "bulk_jobs|SELECT",
             "bulk_load_reject|DELETE",
