@@ -77,7 +77,7 @@ mod tests {
     #[pg_test]
     fn what_makes_a_row_cannot_take_one() {
         assert_eq!(offer(2, || assert_eq!(text(SUM), "0 "), SUM), ("2 3".to_owned(), 2));
-        let other = || _ = sql("SELECT 1");
+        let other = || sql("SELECT 1");
         assert_eq!(offer(2, other, SUM), ("2 3".to_owned(), 2));
     }
 }

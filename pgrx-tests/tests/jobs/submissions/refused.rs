@@ -184,11 +184,9 @@ fn a_submission_is_applied_with_its_owners_rights_or_not_at_all() {
     let role = submitter(&database, &mut admin, "one");
     run(
         &mut admin,
-        &format!(
-            "SELECT bulk_create_table('Group'); ALTER TABLE patient ENABLE ROW LEVEL SECURITY;
+        "SELECT bulk_create_table('Group'); ALTER TABLE patient ENABLE ROW LEVEL SECURITY;
              CREATE POLICY own ON patient USING (true) WITH CHECK (resource ->> 'gender' IS DISTINCT FROM 'other'
-                 AND current_setting('request.jwt.claims', true)::json ->> 'tenant' = '7')"
-        ),
+                 AND current_setting('request.jwt.claims', true)::json ->> 'tenant' = '7')",
     );
     let mut client = database.connect_as(&role);
     run(&mut client, "SET request.jwt.claims = '{\"tenant\": \"7\"}'");
