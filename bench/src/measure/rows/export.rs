@@ -27,7 +27,7 @@ fn tables(bench: &mut Bench) -> Outcome<Vec<String>> {
 }
 
 /// The NDJSON of all types, which the server can read.
-fn files(bench: &Bench) -> Outcome<Vec<PathBuf>> {
+pub(super) fn files(bench: &Bench) -> Outcome<Vec<PathBuf>> {
     let folder = bench.cluster.shared_folder("all");
     let mut files = Vec::new();
     if let Some(data) = &bench.data {

@@ -7,9 +7,16 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::bench::{Bench, Outcome, readable};
+use super::export::files as all_files;
 
 /// How often it is asked whether an import is done.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Where [`all_types`] imports to.
+const SCHEMA: &str = "imported";
+
+/// The indexes of [`with_indexes`].
+const INDEXES: [&str; 3] = ["(resource)", "(resource jsonb_path_ops)", "((resource -> 'code') jsonb_path_ops)"];
 
 /// The type of the lines that [`of_two_types`] gives another one.
 const OTHER_TYPE: &str = "Flag";
@@ -29,6 +36,15 @@ fn import_of_types(
     fhir: bool,
 ) -> Outcome<f64> {
     bench.empty_table()?;
+    let input = |(resource_type, path): &(&str, &PathBuf)| {
+        format!(r#"{{"resourceType": "{resource_type}", "url": "file://{}"}}"#, path.display())
+    };
+    let inputs: Vec<String> = inputs.iter().map(input).collect();
+    timed(bench, &format!(r#"{{"mode": "{mode}", "inputs": [{}]}}"#, inputs.join(", ")), workers, fhir)
+}
+
+/// The seconds of an import, as the job has them.
+fn timed(bench: &mut Bench, request: &str, workers: u32, fhir: bool) -> Outcome<f64> {
     // Those of before must have ended: a worker keeps what it was started with.
     let at_work = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'fhir_bulk job worker'";
     while bench.client.query_one(at_work, &[])?.get::<_, i64>(0) > 0 {
@@ -36,11 +52,6 @@ fn import_of_types(
     }
     let setting = format!("fhir_bulk.import_workers = {workers}");
     bench.client.batch_execute(&format!("ALTER DATABASE bench SET {setting}; SET {setting}; CHECKPOINT"))?;
-    let input = |(resource_type, path): &(&str, &PathBuf)| {
-        format!(r#"{{"resourceType": "{resource_type}", "url": "file://{}"}}"#, path.display())
-    };
-    let inputs: Vec<String> = inputs.iter().map(input).collect();
-    let request = format!(r#"{{"mode": "{mode}", "inputs": [{}]}}"#, inputs.join(", "));
     let ask = "SELECT bulk_import(($1::text)::jsonb, fhir => $2)";
     let id: String = bench.client.query_one(ask, &[&request, &fhir])?.get(0);
     // The job says when it ended; asking more often would take time from it.
@@ -120,4 +131,61 @@ fn of_two_types(bench: &mut Bench, workers: u32) -> Outcome<f64> {
     bench.client.batch_execute(&format!("TRUNCATE {OTHER_TYPE}"))?;
     let resource_type = bench.resource_type.clone();
     import_of_types(bench, &[(&resource_type, &own), (OTHER_TYPE, &other)], workers, "bulk", false)
+}
+
+/// A folder with all types into a new schema.
+pub(super) fn all_types(bench: &mut Bench) -> Outcome<f64> {
+    in_schema(bench, |bench| {
+        bench.client.batch_execute(&format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}"))?;
+        import_folder(bench, "{}")
+    })
+}
+
+/// The same once more, when all of it is there.
+pub(super) fn all_types_again(bench: &mut Bench) -> Outcome<f64> {
+    let has_them = "SELECT to_regnamespace($1::text) IS NOT NULL";
+    if !bench.client.query_one(has_them, &[&SCHEMA])?.get::<_, bool>(0) {
+        all_types(bench)?;
+    }
+    in_schema(bench, |bench| import_folder(bench, r#"{"skipUnchanged": true}"#))
+}
+
+fn in_schema(bench: &mut Bench, work: impl FnOnce(&mut Bench) -> Outcome<f64>) -> Outcome<f64> {
+    bench.client.batch_execute(&format!("SET fhir_bulk.data_schema = {SCHEMA}"))?;
+    let seconds = work(bench);
+    bench.client.batch_execute("RESET fhir_bulk.data_schema")?;
+    seconds
+}
+
+fn import_folder(bench: &mut Bench, more: &str) -> Outcome<f64> {
+    let files = all_files(bench)?;
+    let folder = files.first().and_then(|file| file.parent()).ok_or("there are no files")?;
+    let mut request: serde_json::Value = serde_json::from_str(more)?;
+    request["inputs"] = serde_json::json!([{"url": format!("file://{}/", folder.display())}]);
+    timed(bench, &request.to_string(), 2, true)
+}
+
+pub(super) fn with_indexes_disabled(bench: &mut Bench) -> Outcome<f64> {
+    with_indexes(bench, true)
+}
+
+pub(super) fn with_indexes_kept(bench: &mut Bench) -> Outcome<f64> {
+    with_indexes(bench, false)
+}
+
+/// Into a table with GIN indexes, which are gone after it.
+fn with_indexes(bench: &mut Bench, disable: bool) -> Outcome<f64> {
+    bench.empty_table()?;
+    let table = bench.table();
+    for (number, index) in INDEXES.iter().enumerate() {
+        bench.client.batch_execute(&format!("CREATE INDEX bench_gin_{number} ON {table} USING gin {index}"))?;
+    }
+    let (resource_type, url) = (&bench.resource_type, bench.file_url());
+    let inputs = serde_json::json!([{"resourceType": resource_type, "url": url}]);
+    let request = serde_json::json!({"disableIndexes": disable, "inputs": inputs}).to_string();
+    let seconds = timed(bench, &request, 2, true);
+    for number in 0..INDEXES.len() {
+        bench.client.batch_execute(&format!("DROP INDEX IF EXISTS bench_gin_{number}"))?;
+    }
+    seconds
 }

@@ -283,6 +283,20 @@ pub(super) const ROWS: &[Row] = &[
         run_baseline: import::two_inputs_by_one,
     },
     Row {
+        name: "import: all types again with skipUnchanged",
+        baseline: "the first import",
+        bound: 1.00,
+        run: import::all_types_again,
+        run_baseline: import::all_types,
+    },
+    Row {
+        name: "import: three GIN indexes, disableIndexes",
+        baseline: "the same with the indexes there",
+        bound: 0.60,
+        run: import::with_indexes_disabled,
+        run_baseline: import::with_indexes_kept,
+    },
+    Row {
         name: "import: one input, two workers",
         baseline: "the same by one worker",
         bound: 0.70,
