@@ -285,14 +285,14 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "import: all types again with skipUnchanged",
         baseline: "the first import",
-        bound: 1.00,
+        bound: 0.50,
         run: import::all_types_again,
         run_baseline: import::all_types,
     },
     Row {
         name: "import: three GIN indexes, disableIndexes",
         baseline: "the same with the indexes there",
-        bound: 0.60,
+        bound: 0.50,
         run: import::with_indexes_disabled,
         run_baseline: import::with_indexes_kept,
     },
