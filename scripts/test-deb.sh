@@ -185,6 +185,7 @@ judge_unit() {
 }
 
 trap clean EXIT
+mkdir -p "$target/debian"
 releases=("$@")
 if [ $# = 0 ]; then releases=(bookworm trixie); fi
 compare_packages
