@@ -5,8 +5,9 @@ set -euo pipefail
 release=$1 folder=$2
 
 if [ -e "$folder" ]; then exit; fi
-mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' /etc/apt/sources.list.d/*.sources \
-  /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1)
+# Not all of these files are there.
+mirror=$({ sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' /etc/apt/sources.list.d/*.sources \
+  /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } | head -n 1)
 printf 'debian: making a new Debian %s in %s\n' "$release" "$folder"
 rm -rf "$folder.new"
 mkdir -p "${folder%/*}"
