@@ -117,6 +117,8 @@ use_in_other_server() { # MAJOR
   load_and_dump
   say "the files of the package load and dump in $(sql 'SHOW server_version')"
   stop_other "$1" -m fast -w
+  # What a purge leaves is looked for later.
+  rm -rf "${root:?}/opt/$1" "$root$files"
 }
 
 # As the unit runs it, without systemd: with the user and the configuration of the package.
