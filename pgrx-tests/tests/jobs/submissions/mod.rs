@@ -22,16 +22,20 @@ const BASE: &str = "https://source.example/fhir";
 /// A server of manifests and files.
 pub struct Source {
     server: Server,
-    answers: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    answers: Arc<Mutex<BTreeMap<String, Vec<Vec<u8>>>>>,
 }
 
 impl Source {
     pub fn new() -> Source {
-        let answers: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
+        let answers: Arc<Mutex<BTreeMap<String, Vec<Vec<u8>>>>> = Arc::default();
         let known = answers.clone();
         let server = Server::new(move |request, stream| {
             let path = request.path.split('?').next().unwrap();
-            let answer = known.lock().unwrap().get(path).cloned();
+            // The last one stays.
+            let answer = known.lock().unwrap().get_mut(path).map(|answers| match answers.len() {
+                1 => answers[0].clone(),
+                _ => answers.remove(0),
+            });
             let answer = answer.unwrap_or_else(|| fhir_bulk_tests::http::status("404 Not Found", ""));
             let _ = stream.write_all(&answer);
         });
@@ -40,8 +44,13 @@ impl Source {
 
     /// Has an answer at a path, as it goes over the wire. Returns the URL.
     pub fn answer(&self, path: &str, answer: impl Into<Vec<u8>>) -> String {
-        self.answers.lock().unwrap().insert(path.to_owned(), answer.into());
+        self.answers.lock().unwrap().insert(path.to_owned(), vec![answer.into()]);
         self.server.url(path)
+    }
+
+    /// Has another answer at a path for the next request only.
+    pub fn answer_first(&self, path: &str, answer: impl Into<Vec<u8>>) {
+        self.answers.lock().unwrap().get_mut(path).unwrap().insert(0, answer.into());
     }
 
     /// Has a body at a path.
