@@ -55,12 +55,22 @@ install_files() {
 add_released() { cp sql/released/*.sql "$scripts/"; }
 
 # An upgrade has `\ir FILE` where it makes what CREATE EXTENSION makes by the same file of sql/. Left as it is, the line
-# would be an error of syntax: an upgrade without these parts ends there.
+# would be an error of syntax: an upgrade without these parts ends there. Views for users are replaced, so that what was
+# granted on them stays.
 complete_upgrades() {
   local script
   for script in sql/fhir_bulk--*--*.sql; do
     awk '$1 != "\\ir" { print; next }
-      { file = "sql/" $2; found = 0; while ((getline line < file) > 0) { print line; found = 1 }; if (!found) exit 1 }' \
+      {
+        file = "sql/" $2
+        found = 0
+        while ((getline line < file) > 0) {
+          sub(/^CREATE VIEW @extschema@/, "CREATE OR REPLACE VIEW @extschema@", line)
+          print line
+          found = 1
+        }
+        if (!found) exit 1
+      }' \
       "$script" >"$scripts/${script##*/}" || die "$script includes a file that is not in sql/"
   done
 }

@@ -40,7 +40,7 @@ BEGIN
 END
 $$;
 -- It shows each role its own jobs. What an older version granted stays as it is.
-GRANT SELECT ON bulk_jobs TO PUBLIC;
+GRANT SELECT ON @extschema@.bulk_jobs TO PUBLIC;
 -- Who may call what, and what \df+ says of it. Reading is for everyone: it shows a role only what it may SELECT.
 -- Loading fetches files and writes tables, and creating a table takes a name in the schema: both are granted by
 -- the database's owner, on top of the rights on schema and tables that they need anyway. Exports of identifiers come

@@ -14,7 +14,7 @@ COMMENT ON VIEW fhir_bulk_internal.bulk_job_here IS
     'The jobs of this database, and which of them are the current role''s and its token''s';
 
 -- Everybody sees their own jobs, and with a token only those of its sub; members of pg_monitor see all.
-CREATE OR REPLACE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
+CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
     SELECT j.kind,
            j.id,
            pg_catalog.pg_get_userbyid(j.role) AS role,
