@@ -183,17 +183,16 @@ impl Cluster {
 
     /// Runs a command of the shell that ends the server, and waits for its processes.
     fn end_server(&self, command: &str) {
-        let pid = self.first_process();
-        let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
-        let mut all = vec![pid];
-        all.extend(String::from_utf8(children.stdout).unwrap().lines().map(str::to_owned));
+        // All of them work in its data directory, those too that are just being started.
+        let data = fs::canonicalize(self.data().parent().unwrap()).unwrap().join(self.data().file_name().unwrap());
+        let is_of_server = |process: &Path| {
+            let state = fs::read_to_string(process.join("stat")).unwrap_or_default();
+            !state.contains(") Z ") && fs::read_link(process.join("cwd")).is_ok_and(|folder| folder == data)
+        };
         // kill complains about a process that has ended meanwhile; the check below finds whether all have ended.
         as_server_user(Path::new("/bin/sh")).args(["-c", command]).output().unwrap();
         wait_for("the server's processes to be gone", || {
-            all.iter().all(|pid| {
-                let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                state.is_empty() || state.contains(") Z ")
-            })
+            !fs::read_dir("/proc").unwrap().flatten().any(|process| is_of_server(&process.path()))
         });
         // If no process reaps dead children, a new server thinks that the old one's pid still runs.
         let socket = self.folder.join(format!(".s.PGSQL.{}.lock", self.port()));
