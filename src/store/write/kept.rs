@@ -25,9 +25,9 @@ impl Kept {
         Kept { file: None, rows: 0, bytes: 0, most_bytes: most_bytes() }
     }
 
-    /// Whether the statement should end.
-    pub fn is_full(&self) -> bool {
-        self.bytes >= self.most_bytes
+    /// Whether there is room for this row, too.
+    pub fn has_room(&self, id: &str, resource: &[u8]) -> bool {
+        self.bytes + (Head::BYTES + id.len() + resource.len()) as u64 <= self.most_bytes
     }
 
     /// How many there are.

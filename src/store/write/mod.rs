@@ -204,8 +204,8 @@ impl TableWriter {
 
     /// Whether rows may be asked for while a statement writes them: see [`TableWriter::stream`].
     pub fn streams(&self) -> bool {
-        let may_replace = self.rule != Known::Refuse && !self.rule.skips_unchanged();
-        may_replace && self.batch.len() == 0 && matches!(&self.way, Way::Shards(shards) if shards.streams())
+        let may_replace = || self.rule != Known::Refuse && !self.rule.skips_unchanged();
+        matches!(&self.way, Way::Shards(shards) if shards.streams()) && self.batch.len() == 0 && may_replace()
     }
 
     /// Writes the rows for which `next` is asked: it gives one, and returns true, or returns false after the last one. It may

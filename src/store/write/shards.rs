@@ -43,6 +43,11 @@ pub struct Given<'g> {
 }
 
 impl Given<'_> {
+    /// Whether the statement may take this row, too.
+    pub fn has_room(&self, id: &str, resource: &[u8]) -> bool {
+        self.kept.has_room(id, resource)
+    }
+
     /// The row's id, its resource as jsonb bytes without their length header, and its creation time.
     pub fn give(&mut self, id: &str, resource: &[u8], created_at: Option<i64>) {
         self.kept.keep(id, resource, created_at);
@@ -62,9 +67,6 @@ struct Coming<'c, 'n> {
 
 impl Supply<SuppliedRow> for Coming<'_, '_> {
     fn next(&mut self) -> Option<SuppliedRow> {
-        if self.kept.is_full() {
-            return None;
-        }
         let mut given = Given { kept: &mut self.kept, ts: self.ts, row: None };
         match (self.next)(&mut given) {
             Ok(true) => given.row,

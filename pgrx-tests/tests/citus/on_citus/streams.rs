@@ -56,6 +56,16 @@ fn of_an_id_that_comes_again_the_last_line_counts() {
 }
 
 #[test]
+fn a_resource_that_no_temporary_file_may_hold_is_loaded_too() {
+    let (database, mut client) = with_patients();
+    let large = patient("large", 7).replace("Family 7", &"x".repeat(3_000_000));
+    let lines = patients(1..=2000) + &large + "\n" + &patients(2001..=3000);
+    run(&mut client, "SET temp_file_limit = '1MB'");
+    assert_eq!(load(&mut client, &database.file("large", lines), "'Patient'"), r#"{"total": 3001}"#);
+    assert_eq!(count(&mut client, "SELECT length(resource::text) FROM patient WHERE id = 'large'") / 1_000_000, 3);
+}
+
+#[test]
 fn code_that_the_statement_calls_gets_none_of_its_rows() {
     let (database, mut client) = with_patients();
     assert_error(&fails(&mut client, "SELECT * FROM bulk_load_rows()"), "55000", &["bulk_load_rows"]);

@@ -8,7 +8,7 @@ mod taken_back;
 mod whole;
 
 use crate::job::allow;
-use crate::support::{count, rows, run, value};
+use crate::support::{count, rows, value};
 use fhir_bulk_tests::http::{Server, ok};
 use fhir_bulk_tests::{Client, Database, wait_for};
 use serde_json::{Value, json};
@@ -200,14 +200,5 @@ pub fn assert_patients(client: &mut Client, number: usize) {
 
 /// A role that may submit, and write Patients.
 pub fn submitter(database: &Database, client: &mut Client, name: &str) -> String {
-    let role = database.role(name);
-    run(
-        client,
-        &format!(
-            "SELECT bulk_create_table('Patient'); CREATE SEQUENCE IF NOT EXISTS transaction_id_seq;
-             GRANT SELECT, INSERT, UPDATE ON patient TO {role}; GRANT USAGE ON SEQUENCE transaction_id_seq TO {role};
-             GRANT EXECUTE ON FUNCTION bulk_submit(jsonb), bulk_submit_status_cancel(text) TO {role}"
-        ),
-    );
-    role
+    crate::job::writer(database, client, name, "bulk_submit(jsonb), bulk_submit_status_cancel(text)")
 }
