@@ -1,7 +1,7 @@
 # Each target is a script or one command; what they need, they set up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts bench picture profile fmt lint deb test-deb test-reproducible image test-image test-pg-upgrade bom dist deny msrv
+.PHONY: help setup build install demo stop clean-demo test test-versions test-asserts test-valgrind campaign bench picture profile fmt lint deb test-deb test-reproducible image test-image test-pg-upgrade bom dist deny msrv
 
 include_env := . scripts/env.sh &&
 
@@ -29,11 +29,17 @@ clean-demo: ## stop the demo's cluster and delete its folder
 test: ## all tests; with PG_MAJOR=18 those from outside, as `make setup` and `make install` are for that version
 	@scripts/test.sh
 
-test-versions: ## the same on PostgreSQL 16, 17 and 18
+test-versions: ## the same on PostgreSQL 16, 17 and 18, and on 15 with assertions
 	@scripts/test-versions.sh
 
 test-asserts: ## tests from outside and inside, on a PostgreSQL built with assertions (ARGS go to cargo test)
 	@scripts/asserts.sh $(ARGS)
+
+test-valgrind: ## some tests from outside, on a PostgreSQL under valgrind (ARGS go to cargo test)
+	@scripts/valgrind.sh $(ARGS)
+
+campaign: install ## try to break it for MINUTES (10), by machines that think of cases; ARGS name parts and a seed
+	@scripts/campaign.sh --minutes $(or $(MINUTES),10) $(ARGS)
 
 bench: install ## measure dump and load against plain COPY and SQL
 	@$(include_env) cargo run --release -p fhir_bulk_bench --bin bench -- $(ARGS)

@@ -264,6 +264,7 @@ report() {
     "$FHIR_USER" "$FHIR_URL" "$sample"
   printf "  curl -u %s '%s/\$dump-sql' -H 'Content-Type: text/yaml' -d 'query: select count(*) from patient'\n" \
     "$FHIR_USER" "$FHIR_URL"
+  printf '  in a browser, as role %s with password %s: %s/ui\n' "${FHIR_USER%%:*}" "${FHIR_USER#*:}" "$FHIR_URL"
 
   printf '\n%sFiles that stay on this machine%s\n' "$bold" "$plain"
   printf '  %s (%s): the cluster, the sample and the dump\n' "$dir" "$(du -sh "$dir" | cut -f1)"

@@ -27,6 +27,8 @@ EVALUATORS=(pysof==0.2.6)
 BULK_CLIENT=(smart-fetch==1.0.3)
 # A client of FHIR servers in JavaScript, from npm, for the proxy's tests.
 FHIR_CLIENT_JS=fhir-kit-client@2.0.3
+# Finds what keeps people from using a page, from npm.
+AXE_JS=axe-core@4.14.1
 # Another implementation of FHIRPath, from npm: HL7's parameters find the same in both.
 FHIRPATH_JS=fhirpath@5.2.2
 # The private cluster, one for each user and checkout; not below a home directory, which the server's user may not enter.

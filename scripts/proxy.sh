@@ -42,6 +42,7 @@ database: host=127.0.0.1 port=$PGPORT dbname=fhir user=proxy
 database-password-file: $dir/proxy.password
 metadata-role: client
 clients-file: $dir/clients.yaml
+ui: on
 CONF
   if [ ! -e "$dir/clients.yaml" ]; then echo '[]' >"$dir/clients.yaml"; fi
   # It must be there before the loop below reads it, which may be sooner than the new process begins.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building and running fhir_bulk needs and is missing: the PostgreSQL server of PG_MAJOR and its headers (from the
 # system's archive or, if it has none, below target/: scripts/server.sh), clang (for bindgen), and cargo-pgrx; with --tests also
-# what `make test` needs: valgrind, Node.js, the JDBC driver where there is a JDK, tools of PyPI and npm in folders of their own
-# below target/, and Citus where its archive is beside the checkout; with --evaluators also other evaluators of SQL on FHIR, for
-# the bench. Says what it does; safe to run again; touches no cluster.
+# what `make test` needs: valgrind, Node.js, Chromium, the JDBC driver where there is a JDK, tools of PyPI and npm in folders of
+# their own below target/, and Citus where its archive is beside the checkout; with --evaluators also other evaluators of SQL on
+# FHIR, for the bench; with --coverage also LLVM's tools, of the compiler's version, for scripts/coverage.sh. Says what it does;
+# safe to run again; touches no cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -28,6 +29,9 @@ apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >/dev/nu
 has_server() { [ -x "$PG_BIN/postgres" ] && [ -x "$PG_BIN/initdb" ]; }
 has_headers() { [ -f "$("$PG_BIN/pg_config" --includedir-server 2>/dev/null)/postgres.h" ]; }
 
+# Whether the archive has the browser itself. Before the first apt-get update nothing is known of any package.
+has_chromium() { ! grep -qi '^ID=ubuntu' /etc/os-release; }
+
 missing_packages() {
   has_server || echo "postgresql-$PG_MAJOR"
   has_headers || echo "postgresql-server-dev-$PG_MAJOR"
@@ -36,11 +40,18 @@ missing_packages() {
   ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null 2>&1 || echo libclang-dev
   command -v pkg-config >/dev/null 2>&1 || echo pkg-config
   command -v curl >/dev/null 2>&1 || echo curl
+  if [ "$with_tests" = --coverage ]; then
+    local llvm
+    llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+    [ -x "/usr/lib/llvm-$llvm/bin/llvm-cov" ] || echo "llvm-$llvm"
+  fi
   if [ "$with_tests" = --tests ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v valgrind >/dev/null 2>&1 || echo valgrind
     command -v node >/dev/null 2>&1 || echo nodejs
     command -v npm >/dev/null 2>&1 || echo npm
+    # The page of the proxy is tested in it. Ubuntu has none but as a snap, without which its tests are left out.
+    command -v chromium >/dev/null 2>&1 || ! has_chromium || echo chromium
     # A driver to test with, where there is a JDK anyway.
     ! command -v javac >/dev/null 2>&1 || [ -f /usr/share/java/postgresql.jar ] || echo libpostgresql-jdbc-java
   fi
@@ -130,6 +141,7 @@ if [ "$with_tests" = --tests ]; then
   install_python_tools target/venv-smart-fetch "${BULK_CLIENT[@]}"
   install_npm_package target/fhirpath-js "$FHIRPATH_JS"
   install_npm_package target/fhir-kit-client "$FHIR_CLIENT_JS"
+  install_npm_package target/axe-core "$AXE_JS"
   scripts/citus.sh
 fi
 

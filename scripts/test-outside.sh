@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests from outside on the server of PG_MAJOR. Servers that scripts/server.sh gets were built without contrib, ICU or
-# TLS, and Citus is in few: tests that need what is missing (pgrx-tests/needs.txt) are left out there, and named. Arguments go
-# to `cargo test`:
+# TLS, Citus is in few, and not every system has Chromium: tests that need what is missing (pgrx-tests/needs.txt) are left out
+# there, and named. Arguments go to `cargo test`:
 # PG_MAJOR=18 scripts/test-outside.sh --test copying -- a_role
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 has() { # WHAT
   case $1 in
+    chromium) command -v chromium >/dev/null 2>&1 ;;
     icu) ! grep -q -- --without-icu <<<"$configured" ;;
     libxml) grep -q -- --with-libxml <<<"$configured" ;;
     tls) grep -qE -- '--with-(openssl|ssl=)' <<<"$configured" ;;
@@ -46,7 +47,7 @@ if [[ " $* " != *' -- '* ]]; then arguments+=(--); fi
 while read -r what name; do
   if has "$what"; then continue; fi
   list_tests
-  for test in $(tests_of "$name"); do printf 'left out, for this PostgreSQL has no %s: %s\n' "$what" "$test"; done
+  for test in $(tests_of "$name"); do printf 'left out, for there is no %s: %s\n' "$what" "$test"; done
   arguments+=(--skip "$name")
 done <<<"$needs"
 # Tests that look with amcheck at what they wrote, or have a column of xml among others, leave that out only.

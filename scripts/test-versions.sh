@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Tests each other version of PostgreSQL after the first one (scripts/env.sh). With --within SECONDS it begins none that would
-# not end by then, as far as the last one's time tells; which one comes first changes with each commit.
+# Tests each other version of PostgreSQL after the first one (scripts/env.sh), and the first one built with assertions. With
+# --within SECONDS it begins none that would not end by then, as far as the last one's time tells; which one comes first
+# changes with each commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -16,19 +17,27 @@ case $# in
   2) [ "$1" = --within ] || usage; within=$2 ;;
   *) usage ;;
 esac
-count=${#PG_OTHERS[@]}
+servers=("${PG_OTHERS[@]}" "$PG_FIRST-with-assertions")
+count=${#servers[@]}
 first=0
 if [ -n "$within" ]; then first=$(($(git rev-list --count HEAD) % count)); fi
 tested=()
 for ((at = 0; at < count; at++)); do
-  version=${PG_OTHERS[$(((first + at) % count))]}
-  # A quarter more than the last one took.
-  if [ -n "$within" ] && [ $((SECONDS + $(seconds_of_one) * 5 / 4)) -gt "$within" ]; then
-    printf '\nPostgreSQL %s is not tested now: it would take %d s, and %d s are left\n' "$version" "$(seconds_of_one)" \
+  version=${servers[$(((first + at) % count))]}
+  # A quarter more than the last one took. With assertions all is slower, and the server has to be built.
+  case $version in
+    *-with-assertions) needed=$(($(seconds_of_one) * 2 + 300)) ;;
+    *) needed=$(($(seconds_of_one) * 5 / 4)) ;;
+  esac
+  if [ -n "$within" ] && [ $((SECONDS + needed)) -gt "$within" ]; then
+    printf '\nPostgreSQL %s is not tested now: it might take %d s, and %d s are left\n' "$version" "$needed" \
       $((within - SECONDS))
     continue
   fi
-  env -u PG_BIN PG_MAJOR="$version" scripts/test.sh
+  case $version in
+    *-with-assertions) env -u PG_BIN PG_MAJOR="$PG_FIRST" scripts/asserts.sh ;;
+    *) env -u PG_BIN PG_MAJOR="$version" scripts/test.sh ;;
+  esac
   tested+=("$version")
 done
 printf '\ntested: PostgreSQL %s\n' "${tested[*]:-none}"

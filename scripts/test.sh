@@ -58,6 +58,10 @@ run_for_version "install the release extension" scripts/install.sh
 run_for_version "tests from outside, on real servers" scripts/test-outside.sh
 if [ "$PG_MAJOR" = "$PG_FIRST" ]; then
   run "pgspot on the install script" check_install_script
+  # Each commit tries something else, and the same when it is tested again.
+  run "a slice of the campaign that tries to break it" scripts/campaign.sh --minutes 3 \
+    --seed $((16#$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1))) \
+    interrupts sources schedules faults exhaustion clocks rights job_rights
   run "the commands of the README" check_readme
 fi
 printf '%d\n' "$version_seconds" >target/version-seconds

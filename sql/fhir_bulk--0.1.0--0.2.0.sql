@@ -90,7 +90,7 @@ ALTER TABLE fhir_bulk_internal.bulk_job
     ADD COLUMN workers integer,
     DROP CONSTRAINT bulk_job_kind_check,
     ADD CONSTRAINT bulk_job_kind_check CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'
-        OR kind OPERATOR(pg_catalog.=) 'submission');
+        OR kind OPERATOR(pg_catalog.=) 'part' OR kind OPERATOR(pg_catalog.=) 'submission');
 CREATE INDEX bulk_job_task_open ON fhir_bulk_internal.bulk_job_task (job, starts, number)
     WHERE status OPERATOR(pg_catalog.=) 'waiting' OR status OPERATOR(pg_catalog.=) 'active';
 CREATE INDEX bulk_job_task_left ON fhir_bulk_internal.bulk_job_task (job, number)
@@ -133,7 +133,7 @@ DO $$
 DECLARE
     name pg_catalog.text;
 BEGIN
-    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_submission,bulk_submission_manifest,bulk_submission_piece,bulk_submission_outcome,bulk_file,bulk_job_secret,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
+    FOREACH name IN ARRAY '{bulk_job,bulk_job_task,bulk_index_hold,bulk_dropped_index,bulk_submission,bulk_submission_manifest,bulk_submission_piece,bulk_submission_outcome,bulk_source_credential,bulk_file,bulk_job_secret,bulk_load_reject_row,bulk_secret}'::pg_catalog.text[] LOOP
         EXECUTE pg_catalog.format('ALTER TABLE fhir_bulk_internal.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE pg_catalog.format('CREATE TRIGGER own_rows BEFORE INSERT OR UPDATE OR DELETE ON fhir_bulk_internal.%I '
             'FOR EACH ROW EXECUTE FUNCTION fhir_bulk_internal.own_rows()', name);
@@ -151,6 +151,26 @@ CREATE FUNCTION @extschema@.bulk_export_file_part(url text, start bigint, length
     STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_export_file_part_wrapper';
 COMMENT ON FUNCTION @extschema@.bulk_export_file_part(text, bigint, integer) IS
     'Some bytes of an exported file, how many it has, and a URL to read on with; for those who may EXECUTE bulk_export_file';
+
+-- What the nodes of Citus do of imports and exports.
+CREATE FUNCTION @extschema@.bulk_export_part(request jsonb) RETURNS text
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_export_part_wrapper';
+CREATE FUNCTION @extschema@.bulk_export_part_wait(id text, seconds integer) RETURNS jsonb
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_export_part_wait_wrapper';
+CREATE FUNCTION @extschema@.bulk_export_part_cancel(id text) RETURNS boolean
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_export_part_cancel_wrapper';
+CREATE FUNCTION @extschema@.bulk_import_wait(id text, seconds double precision DEFAULT 60) RETURNS jsonb
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_import_wait_wrapper';
+REVOKE ALL ON FUNCTION @extschema@.bulk_export_part(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.bulk_export_part_cancel(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bulk_export_part(jsonb) IS
+    'A part of an export of another node of Citus, which asks for it: files of shards that this node has. Answers its id';
+COMMENT ON FUNCTION @extschema@.bulk_export_part_wait(text, integer) IS
+    'Waits for a part of an export of yours to end, at most so many seconds. How far it is, and its files when it is done';
+COMMENT ON FUNCTION @extschema@.bulk_export_part_cancel(text) IS
+    'Ends a part of an export of yours if it still runs. False if there is none';
+COMMENT ON FUNCTION @extschema@.bulk_import_wait(text, double precision) IS
+    'Waits for an import of yours to end, at most so many seconds. Its BulkImportStatus then';
 
 -- COPY … (FORMAT fhir | aidbox) takes the client's bytes by itself.
 \ir copy.sql
@@ -170,6 +190,16 @@ CREATE FUNCTION @extschema@.bulk_submit_outcomes(url text) RETURNS SETOF bytea
     STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_submit_outcomes_wrapper';
 REVOKE ALL ON FUNCTION @extschema@.bulk_submit(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bulk_submit_status_cancel(text) FROM PUBLIC;
+CREATE FUNCTION @extschema@.bulk_set_source_credential(request jsonb) RETURNS void
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_set_source_credential_wrapper';
+CREATE FUNCTION @extschema@.bulk_remove_source_credential(request jsonb) RETURNS boolean
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_remove_source_credential_wrapper';
+REVOKE ALL ON FUNCTION @extschema@.bulk_set_source_credential(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.bulk_remove_source_credential(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bulk_set_source_credential(jsonb) IS
+    'Sets the credentials that submissions of a role, for a submitter, have for a token endpoint; by superusers and the extension''s owner only';
+COMMENT ON FUNCTION @extschema@.bulk_remove_source_credential(jsonb) IS
+    'Removes credentials for a token endpoint; false if there are none';
 COMMENT ON FUNCTION @extschema@.bulk_submit(jsonb) IS
     'Takes a request about a submission, which is fetched in the background, and applied when it is completed. Answers its status';
 COMMENT ON FUNCTION @extschema@.bulk_submit_status(jsonb) IS
@@ -241,6 +271,11 @@ CREATE FUNCTION @extschema@.bulk_search_parameters()
     STABLE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_search_parameters_wrapper';
 COMMENT ON FUNCTION @extschema@.bulk_search_parameters() IS
     'The search parameters that filters may have, of the types with a table that the current role may SELECT from';
+CREATE FUNCTION @extschema@.bulk_resource_counts(resource_type text DEFAULT NULL, exact boolean DEFAULT false)
+    RETURNS TABLE (name text, resources bigint, bytes bigint)
+    STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'bulk_resource_counts_wrapper';
+COMMENT ON FUNCTION @extschema@.bulk_resource_counts(text, boolean) IS
+    'How many resources each type has that the current role may SELECT from, and how many bytes: as the planner expects, NULL if it does not know, or counted';
 CREATE FUNCTION @extschema@.dump_view(view jsonb, format text DEFAULT 'csv', options jsonb DEFAULT '{}') RETURNS SETOF text
     STABLE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'dump_view_wrapper';
 CREATE FUNCTION @extschema@.dump_view_chunks(view jsonb, format text DEFAULT 'csv', gzip boolean DEFAULT false,

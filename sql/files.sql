@@ -111,6 +111,29 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.job_secret(bigint) IS
     'What keep_secret keeps of a job; NULL when it has ended';
 
+-- Role by role, as the index has them: there may be a million files.
+CREATE FUNCTION fhir_bulk_internal.dropped_roles_of_files() RETURNS SETOF bigint LANGUAGE sql STABLE
+BEGIN ATOMIC
+    WITH RECURSIVE owner (role) AS (
+        (SELECT f.role FROM fhir_bulk_internal.bulk_file f ORDER BY f.role LIMIT 1)
+        UNION ALL
+        SELECT (SELECT f.role FROM fhir_bulk_internal.bulk_file f WHERE f.role > o.role ORDER BY f.role LIMIT 1)
+        FROM owner o WHERE o.role IS NOT NULL
+    )
+    SELECT o.role::bigint FROM owner o
+    WHERE o.role IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = o.role);
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.dropped_roles_of_files() IS
+    'Roles that have imported files and are no more';
+
+CREATE FUNCTION fhir_bulk_internal.forget_files_of_role(role oid) RETURNS void LANGUAGE sql
+BEGIN ATOMIC
+    -- Those that jobs work on go with them.
+    DELETE FROM fhir_bulk_internal.bulk_file f WHERE f.role = forget_files_of_role.role AND f.job IS NULL;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.forget_files_of_role(oid) IS
+    'Forgets the files that a role has imported';
+
 CREATE FUNCTION fhir_bulk_internal.limit_job(job bigint, workers integer) RETURNS void LANGUAGE sql
 BEGIN ATOMIC
     UPDATE fhir_bulk_internal.bulk_job j SET workers = limit_job.workers WHERE j.number = limit_job.job;

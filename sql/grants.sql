@@ -55,12 +55,18 @@ REVOKE ALL ON FUNCTION bulk_export_identifiers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_export(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_export_cancel(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_export_file(text) FROM PUBLIC;
+-- What a coordinator of Citus asks its nodes for, as the role that exports.
+REVOKE ALL ON FUNCTION bulk_export_part(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_export_part_cancel(text) FROM PUBLIC;
 -- Whoever may import may end imports; a status shows a role its own jobs only.
 REVOKE ALL ON FUNCTION bulk_import(jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_import_cancel(text) FROM PUBLIC;
 -- Submissions fetch files and write tables, as imports do.
 REVOKE ALL ON FUNCTION bulk_submit(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bulk_submit_status_cancel(text) FROM PUBLIC;
+-- Superusers and the extension's owner set credentials, whatever is granted.
+REVOKE ALL ON FUNCTION bulk_set_source_credential(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bulk_remove_source_credential(jsonb) FROM PUBLIC;
 
 COMMENT ON FUNCTION bulk_dump(text, timestamptz, boolean, text) IS
     'All live resources of a type, or those that a search query finds, one a row. Call it in the target list: SELECT bulk_dump(''Patient'')';
@@ -102,12 +108,18 @@ COMMENT ON FUNCTION bulk_submit_status_cancel(text) IS
     'Deletes the request for a status, by its id; the submission goes on. False when there is none';
 COMMENT ON FUNCTION bulk_submit_outcomes(text) IS
     'The OperationOutcomes at a URL of a submission''s status, as NDJSON in pieces';
+COMMENT ON FUNCTION bulk_set_source_credential(jsonb) IS
+    'Sets the credentials that submissions of a role, for a submitter, have for a token endpoint; by superusers and the extension''s owner only';
+COMMENT ON FUNCTION bulk_remove_source_credential(jsonb) IS
+    'Removes credentials for a token endpoint; false if there are none';
 COMMENT ON FUNCTION bulk_export_identifiers(jsonb) IS
     'Up to 100 resources of a type by their identifiers: {"type": …, "identifiers": ["system|value", …], "_elements": …}';
 COMMENT ON FUNCTION bulk_write_path(text) IS
     'How a load by the current role would write the table of a resource type, and why';
 COMMENT ON FUNCTION bulk_resource_types() IS
     'The resource types with a table that the current role may SELECT from';
+COMMENT ON FUNCTION bulk_resource_counts(text, boolean) IS
+    'How many resources each type has that the current role may SELECT from, and how many bytes: as the planner expects, NULL if it does not know, or counted';
 COMMENT ON FUNCTION bulk_search_parameters() IS
     'The search parameters that filters may have, of the types with a table that the current role may SELECT from';
 COMMENT ON FUNCTION bulk_create_table(text) IS
@@ -116,6 +128,8 @@ COMMENT ON FUNCTION bulk_import(jsonb, boolean) IS
     'Has NDJSON sources imported in the background once the transaction commits. Answers the job''s id';
 COMMENT ON FUNCTION bulk_import_status(text) IS
     'How far an import of yours is, as a BulkImportStatus';
+COMMENT ON FUNCTION bulk_import_wait(text, double precision) IS
+    'Waits for an import of yours to end, at most so many seconds. Its BulkImportStatus then';
 COMMENT ON FUNCTION bulk_import_cancel(text) IS
     'Ends an import of yours where it stands; what it has committed stays. False when it is not active';
 COMMENT ON FUNCTION bulk_export(jsonb) IS
@@ -124,6 +138,12 @@ COMMENT ON FUNCTION bulk_export_status(text) IS
     'How far an export of yours is; with HL7''s manifest, or a downloadUrl, when it is done';
 COMMENT ON FUNCTION bulk_export_cancel(text) IS
     'Ends an export of yours if it still runs, and removes its files in any case. False when it has none';
+COMMENT ON FUNCTION bulk_export_part(jsonb) IS
+    'A part of an export of another node of Citus, which asks for it: files of shards that this node has. Answers its id';
+COMMENT ON FUNCTION bulk_export_part_wait(text, integer) IS
+    'Waits for a part of an export of yours to end, at most so many seconds. How far it is, and its files when it is done';
+COMMENT ON FUNCTION bulk_export_part_cancel(text) IS
+    'Ends a part of an export of yours if it still runs. False if there is none';
 COMMENT ON FUNCTION bulk_export_file(text) IS
     'The bytes of an exported file in pieces, by the signed URL that a status gave';
 COMMENT ON FUNCTION bulk_export_file_part(text, bigint, integer) IS

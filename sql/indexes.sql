@@ -16,7 +16,9 @@ CREATE TABLE fhir_bulk_internal.bulk_dropped_index (
     -- The table, which is there longer than a job.
     relation oid NOT NULL,
     name text NOT NULL,
-    -- What makes it again, in this order, and in which tablespace: empty for the database's.
+    -- What makes it again, in this order, and in which tablespace: empty for the database's. What makes those of partitions
+    -- comes first.
+    before jsonb NOT NULL,
     statements jsonb NOT NULL,
     tablespace text NOT NULL,
     dropped_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -62,17 +64,18 @@ COMMENT ON FUNCTION fhir_bulk_internal.hold_indexes(bigint, oid) IS
     'Until a job has ended, the indexes that a table lacks are not made again';
 
 CREATE FUNCTION fhir_bulk_internal.add_dropped_index(
-    kind text, role oid, relation oid, name text, statements jsonb, tablespace text
+    kind text, role oid, relation oid, name text, before jsonb, statements jsonb, tablespace text
 ) RETURNS void LANGUAGE sql
 BEGIN ATOMIC
     -- An older one of the same name was made by somebody else meanwhile.
     DELETE FROM fhir_bulk_internal.bulk_dropped_index i
     WHERE i.relation = add_dropped_index.relation AND i.name = add_dropped_index.name;
-    INSERT INTO fhir_bulk_internal.bulk_dropped_index (number, kind, role, relation, name, statements, tablespace)
+    INSERT INTO fhir_bulk_internal.bulk_dropped_index (number, kind, role, relation, name, before, statements, tablespace)
     VALUES (hashtextextended(gen_random_uuid()::text, 0), add_dropped_index.kind, add_dropped_index.role,
-        add_dropped_index.relation, add_dropped_index.name, add_dropped_index.statements, add_dropped_index.tablespace);
+        add_dropped_index.relation, add_dropped_index.name, add_dropped_index.before, add_dropped_index.statements,
+        add_dropped_index.tablespace);
 END;
-COMMENT ON FUNCTION fhir_bulk_internal.add_dropped_index(text, oid, oid, text, jsonb, text) IS
+COMMENT ON FUNCTION fhir_bulk_internal.add_dropped_index(text, oid, oid, text, jsonb, jsonb, text) IS
     'What makes an index again that the same transaction drops';
 
 CREATE FUNCTION fhir_bulk_internal.has_held_indexes(relation oid) RETURNS boolean LANGUAGE sql STABLE
@@ -100,7 +103,7 @@ COMMENT ON FUNCTION fhir_bulk_internal.ready_indexes() IS
     'Indexes that are to be made again now, and those whose tables are gone';
 
 CREATE FUNCTION fhir_bulk_internal.begin_index(INOUT number bigint, OUT kind text, OUT role bigint, OUT relation bigint,
-    OUT name text, OUT statements jsonb, OUT tablespace text) RETURNS SETOF record LANGUAGE sql
+    OUT name text, OUT before jsonb, OUT statements jsonb, OUT tablespace text) RETURNS SETOF record LANGUAGE sql
 BEGIN ATOMIC
     UPDATE fhir_bulk_internal.bulk_dropped_index i
     SET tries = i.tries + 1,
@@ -108,7 +111,7 @@ BEGIN ATOMIC
     WHERE i.number = begin_index.number
       AND (i.tries < 10 AND NOT (SELECT fhir_bulk_internal.has_held_indexes(i.relation))
           OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = i.relation))
-    RETURNING i.number, i.kind, i.role::bigint, i.relation::bigint, i.name, i.statements, i.tablespace;
+    RETURNING i.number, i.kind, i.role::bigint, i.relation::bigint, i.name, i.before, i.statements, i.tablespace;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.begin_index(bigint) IS
     'A worker begins to make an index; no row when it is made by now, or a job keeps the table without it';

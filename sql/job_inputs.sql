@@ -11,7 +11,8 @@ CREATE VIEW @extschema@.bulk_job_inputs WITH (security_barrier) AS
            t.all_bytes,
            t.started_at,
            t.ended_at,
-           t.error
+           t.error,
+           j.subject
     FROM fhir_bulk_internal.bulk_job_here j
     JOIN fhir_bulk_internal.bulk_job_task t ON t.job OPERATOR(pg_catalog.=) j.number
     WHERE j.kind OPERATOR(pg_catalog.=) 'import' AND j.is_own;
@@ -26,3 +27,4 @@ COMMENT ON COLUMN @extschema@.bulk_job_inputs.unchanged IS
     'How many of them were there already as they are, with skipUnchanged';
 COMMENT ON COLUMN @extschema@.bulk_job_inputs.read_bytes IS 'How much of it was read, compressed if it is';
 COMMENT ON COLUMN @extschema@.bulk_job_inputs.all_bytes IS 'How much of it there is, if that is known';
+COMMENT ON COLUMN @extschema@.bulk_job_inputs.subject IS 'The sub of the token that asked for the import';

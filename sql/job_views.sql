@@ -35,11 +35,13 @@ CREATE VIEW @extschema@.bulk_jobs WITH (security_barrier) AS
                pg_catalog.make_interval(secs => pg_catalog.round(t.seconds OPERATOR(pg_catalog.*)
                    (1 OPERATOR(pg_catalog.-) t.progress) OPERATOR(pg_catalog./) t.progress))
            END AS time_left,
-           t.unchanged
+           t.unchanged,
+           t.inputs_failed
     FROM fhir_bulk_internal.bulk_job_here j,
          LATERAL (
              SELECT pg_catalog.count(*) AS inputs,
                     pg_catalog.count(ended_at) AS inputs_ended,
+                    pg_catalog.count(*) FILTER (WHERE status OPERATOR(pg_catalog.=) 'failed') AS inputs_failed,
                     COALESCE(pg_catalog.sum(total), 0)::bigint AS resources,
                     COALESCE(pg_catalog.sum(unchanged), 0)::bigint AS unchanged,
                     pg_catalog.min(started_at) AS started_at,
@@ -64,3 +66,4 @@ COMMENT ON COLUMN @extschema@.bulk_jobs.resources IS 'Resources that are committ
 COMMENT ON COLUMN @extschema@.bulk_jobs.progress IS 'From 0 to 1, by the bytes of the inputs';
 COMMENT ON COLUMN @extschema@.bulk_jobs.time_left IS 'An estimate, if it goes on as it has so far';
 COMMENT ON COLUMN @extschema@.bulk_jobs.unchanged IS 'How many of the resources were there already as they are, with skipUnchanged';
+COMMENT ON COLUMN @extschema@.bulk_jobs.inputs_failed IS 'How many inputs are over badly';

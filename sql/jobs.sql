@@ -6,7 +6,7 @@ CREATE TABLE fhir_bulk_internal.bulk_job (
     -- Where: a database that was made from another as its template has the other's jobs as well, which are not its own.
     database oid NOT NULL,
     kind text NOT NULL CHECK (kind OPERATOR(pg_catalog.=) 'import' OR kind OPERATOR(pg_catalog.=) 'export'
-        OR kind OPERATOR(pg_catalog.=) 'submission'),
+        OR kind OPERATOR(pg_catalog.=) 'part' OR kind OPERATOR(pg_catalog.=) 'submission'),
     -- What its owner calls it.
     id text NOT NULL,
     -- With whose rights it runs, and the sub of the token that asked for it, if there was one.

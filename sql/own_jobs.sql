@@ -165,6 +165,18 @@ END;
 COMMENT ON FUNCTION fhir_bulk_internal.first_input(text, text) IS
     'What the first task of a job works on, whoever''s it is: for kinds whose ids are random';
 
+CREATE FUNCTION fhir_bulk_internal.own_task_states(kind text, id text, role oid, subject text)
+RETURNS SETOF jsonb LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT t.result
+    FROM fhir_bulk_internal.own_jobs(own_task_states.kind, own_task_states.id, own_task_states.role,
+        own_task_states.subject) own (number)
+    JOIN fhir_bulk_internal.bulk_job_task t ON t.job = own.number
+    WHERE t.status = 'active' AND t.result IS NOT NULL;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.own_task_states(text, text, oid, text) IS
+    'What was noted of the tasks of a role''s jobs with an id that are at work';
+
 CREATE FUNCTION fhir_bulk_internal.cancel_jobs(kind text, id text, role oid, subject text)
 RETURNS SETOF bigint LANGUAGE sql
 BEGIN ATOMIC

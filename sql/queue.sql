@@ -44,7 +44,7 @@ COMMENT ON FUNCTION fhir_bulk_internal.open_tasks(boolean) IS
 CREATE FUNCTION fhir_bulk_internal.begin_task(
     INOUT job bigint, INOUT number integer, worker integer, OUT kind text, OUT id text, OUT role bigint, OUT request jsonb,
     OUT settings jsonb, OUT input jsonb, OUT tasks integer, OUT starts integer, OUT total bigint, OUT lines bigint,
-    OUT stream_bytes bigint, OUT stream_checksum bigint
+    OUT stream_bytes bigint, OUT stream_checksum bigint, OUT result jsonb
 ) RETURNS SETOF record LANGUAGE sql
 BEGIN ATOMIC
     UPDATE fhir_bulk_internal.bulk_job_task t
@@ -60,7 +60,7 @@ BEGIN ATOMIC
     WHERE t.job = begin_task.job AND t.number = begin_task.number
     RETURNING t.job, t.number, j.kind, j.id, j.role::bigint, j.request, j.settings, t.input,
         (SELECT max(a.number) FROM fhir_bulk_internal.bulk_job_task a WHERE a.job = begin_task.job),
-        t.starts, t.total, t.lines, t.stream_bytes, t.stream_checksum;
+        t.starts, t.total, t.lines, t.stream_bytes, t.stream_checksum, t.result;
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.begin_task(bigint, integer, integer) IS
     'A worker (its process) takes a task over; no row when it is over, or somebody is about to end it';
@@ -115,6 +115,29 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION fhir_bulk_internal.finish_task(bigint, integer, bigint, jsonb) IS
     'A task is done, and came to this; NULL when it was over already';
+
+CREATE FUNCTION fhir_bulk_internal.note_task(job bigint, number integer, state jsonb) RETURNS boolean LANGUAGE sql
+BEGIN ATOMIC
+    UPDATE fhir_bulk_internal.bulk_job_task t
+    SET result = note_task.state, starts = 0, changed_at = clock_timestamp()
+    WHERE t.job = note_task.job AND t.number = note_task.number AND t.status = 'active'
+    RETURNING true;
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.note_task(bigint, integer, jsonb) IS
+    'What the next worker of a task must know; NULL when the task is over already';
+
+CREATE FUNCTION fhir_bulk_internal.mirror_task(
+    job bigint, number integer, total bigint, unchanged bigint, read_bytes bigint, all_bytes bigint, at_end boolean
+) RETURNS boolean LANGUAGE sql
+BEGIN ATOMIC
+    SELECT fhir_bulk_internal.advance_task(t.job, t.number, mirror_task.total - t.total,
+        mirror_task.unchanged - t.unchanged, t.lines, t.stream_bytes, t.stream_checksum, mirror_task.read_bytes,
+        mirror_task.all_bytes, mirror_task.at_end)
+    FROM fhir_bulk_internal.bulk_job_task t
+    WHERE t.job = mirror_task.job AND t.number = mirror_task.number AND t.status = 'active';
+END;
+COMMENT ON FUNCTION fhir_bulk_internal.mirror_task(bigint, integer, bigint, bigint, bigint, bigint, boolean) IS
+    'How far others are with a task, and whether that is all of it; NULL when the task is over already';
 
 CREATE FUNCTION fhir_bulk_internal.fail_task(job bigint, number integer, error text)
 RETURNS boolean LANGUAGE sql
@@ -185,9 +208,9 @@ COMMENT ON FUNCTION fhir_bulk_internal.close_jobs() IS
     'Ends the jobs whose tasks are all over and whose indexes are there, as failed when it had some and none was finished, or the last one failed';
 
 CREATE FUNCTION fhir_bulk_internal.left_behind()
-RETURNS TABLE (job bigint, number integer, kind text, input jsonb) LANGUAGE sql STABLE
+RETURNS TABLE (job bigint, number integer, kind text, role bigint, input jsonb, result jsonb) LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT t.job, t.number, j.kind, t.input
+    SELECT t.job, t.number, j.kind, j.role::bigint, t.input, t.result
     FROM fhir_bulk_internal.bulk_job_task t JOIN fhir_bulk_internal.bulk_job j ON j.number = t.job
     WHERE t.worker IS NOT NULL AND (t.status = 'failed' OR t.status = 'cancelled')
     ORDER BY t.job, t.number
@@ -211,6 +234,8 @@ BEGIN ATOMIC
         COALESCE((SELECT jsonb_agg(t.input) FROM fhir_bulk_internal.bulk_job_task t WHERE t.job = j.number), '[]')
     FROM fhir_bulk_internal.bulk_job j
     WHERE j.kind = expired_jobs.kind AND j.ended_at < clock_timestamp() - make_interval(mins => expired_jobs.minutes)
+      -- Who has asked for a part of a job asks for its result, too, as soon as it can.
+      AND (j.request -> 'part' IS NULL OR j.ended_at < clock_timestamp() - make_interval(days => 1))
     ORDER BY j.ended_at
     LIMIT 1000;
 END;

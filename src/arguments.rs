@@ -1,8 +1,9 @@
 //! Checks that all SQL functions make on their arguments.
 
+use fhir_bulk_codec::jsonb::text::{Spacing, TextWriter};
 use fhir_bulk_codec::rows::sql::write_identifier;
 use fhir_bulk_pg::catalog;
-use fhir_bulk_pg::datum;
+use fhir_bulk_pg::datum::{self, JsonbBytes};
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use serde_json::{Map, Value};
@@ -16,6 +17,21 @@ use std::ops::RangeInclusive;
 pub fn required<T>(argument: Option<T>, name: &str) -> Result<T> {
     argument.ok_or_else(|| {
         Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument {name} must not be NULL"))
+    })
+}
+
+/// Reads a jsonb argument that must not be NULL.
+///
+/// # Errors
+/// 22004 if it is NULL; 22023 if it is nested too deeply to be read.
+pub fn parsed(argument: Option<JsonbBytes<'_>>, name: &str) -> Result<Value> {
+    let JsonbBytes(bytes) = required(argument, name)?;
+    let mut text = Vec::new();
+    TextWriter::new(Spacing::Compact).write(bytes, &mut text);
+    // It is JSON, and serde_json's only limit is its depth.
+    serde_json::from_slice(&text).map_err(|_| {
+        Error::invalid_argument(format!("argument {name} is nested too deeply"))
+            .hint("Its objects and arrays nest 127 levels deep at most.")
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::arguments::required;
 use crate::settings::{self, VersionId};
-use crate::store::{Filter, Live, Reader, ResourceTable, ResourceType, Rows};
+use crate::store::{Beside, Filter, Live, Reader, ResourceTable, ResourceType, Rows};
 use crate::stream::{ChunkStream, LineStream, chunk_size};
 use fhir_bulk_codec::resource::{Form, Writer};
 use fhir_bulk_pg::cursor::Calling;
@@ -38,9 +38,9 @@ fn bulk_dump_chunks(
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    let reader = or_raise(open(resource_type, since, fhir, filter));
-    reader.close_with_statement(calling);
-    ChunkStream::new(reader, gzip, chunk_bytes).rows()
+    let lines = Beside::of(or_raise(open(resource_type, since, fhir, filter)));
+    lines.close_with_statement(calling);
+    ChunkStream::new(lines, gzip, chunk_bytes).rows()
 }
 
 fn open(

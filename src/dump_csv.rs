@@ -1,23 +1,23 @@
 //! `dump_csv` and `dump_csv_chunks`: return the live resources of one type as a CSV table, with a column for each path.
 
-use crate::arguments::{Options, required};
+use crate::arguments::{Options, parsed, required};
 use crate::dump;
 use crate::store::{Live, not_an_object};
 use crate::stream::{ChunkStream, LineStream, Lines, More, chunk_size};
 use fhir_bulk_codec::flat::{Columns, Problem, Table};
 use fhir_bulk_paths::item::Resource;
 use fhir_bulk_pg::cursor::Calling;
-use fhir_bulk_pg::datum::{Bytea, Text};
+use fhir_bulk_pg::datum::{Bytea, JsonbBytes, Text};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use pgrx::prelude::*;
-use pgrx::{JsonB, PgSqlErrorCode, default};
+use pgrx::{PgSqlErrorCode, default};
 use std::ops::ControlFlow;
 
 /// Returns the header, then one resource per row. A row with newlines in its values is one row too.
 #[pg_extern(stable, parallel_unsafe)]
 fn dump_csv(
     resource_type: Option<&str>,
-    options: default!(Option<JsonB>, "'{}'"),
+    options: default!(Option<JsonbBytes<'_>>, "'{}'"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
     LineStream::new(or_raise(open(resource_type, options, calling))).rows()
@@ -28,7 +28,7 @@ fn dump_csv(
 fn dump_csv_chunks(
     resource_type: Option<&str>,
     gzip: default!(Option<bool>, "false"),
-    options: default!(Option<JsonB>, "'{}'"),
+    options: default!(Option<JsonbBytes<'_>>, "'{}'"),
     chunk_bytes: default!(Option<i32>, "65536"),
     calling: Calling,
 ) -> SetOfIterator<'static, Bytea> {
@@ -37,9 +37,9 @@ fn dump_csv_chunks(
     ChunkStream::new(or_raise(open(resource_type, options, calling)), gzip, chunk_bytes).rows()
 }
 
-fn open(resource_type: Option<&str>, options: Option<JsonB>, calling: Calling) -> Result<Flat> {
+fn open(resource_type: Option<&str>, options: Option<JsonbBytes<'_>>, calling: Calling) -> Result<Flat> {
     let name = required(resource_type, "resource_type")?;
-    let mut options = Options::new(required(options, "options")?.0)?;
+    let mut options = Options::new(parsed(options, "options")?)?;
     let (since, filter) = (options.instant("since")?, options.string("filter")?);
     options.end("dump_csv", "since, filter")?;
     let live = dump::open_type(name, since, filter.as_deref())?;
@@ -91,7 +91,7 @@ fn refused(problem: Problem, resource: &Resource<'_>) -> Error {
     let at = format!("It was passed at {resource_type} \"{}\".", resource.id);
     let fewer = "Dump fewer resources at a time with option filter, or choose the columns with dump_sql().";
     match problem {
-        Problem::NotAnObject => not_an_object(resource),
+        Problem::NotAnObject => not_an_object(resource.resource_type, resource.id),
         Problem::TooManyColumns { limit } => Error::new(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("the {resource_type} resources have more than {limit} columns"),

@@ -1,5 +1,6 @@
 //! Looks up this extension in the database's catalogue.
 
+use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -25,6 +26,11 @@ pub fn schema() -> String {
     let query = c"SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
         WHERE e.extname = 'fhir_bulk'";
     spi::catalog_texts(query, &[]).pop().expect("one of its functions runs")
+}
+
+/// Whether the current role may change what is for everybody: it is a superuser, or owns the extension.
+pub fn is_administered() -> bool {
+    session::is_superuser() || session::role() == this_extension().owner
 }
 
 /// This extension, or `None` if it has been dropped: for background workers, which no function calls.

@@ -90,6 +90,8 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 /// PostgreSQL calls this when it loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    // With less the library works as well.
+    fhir_bulk_pg::reserve::hold();
     fhir_bulk_pg::session::hide_backtraces();
     fhir_bulk_pg::read_only::install();
     copy::install();
@@ -102,7 +104,10 @@ pub extern "C-unwind" fn _PG_init() {
 #[unsafe(no_mangle)]
 #[allow(unsafe_code, reason = "the server finds it by this name, which starts with the extension's")]
 pub extern "C-unwind" fn fhir_bulk_job_worker(database: pg_sys::Datum) {
-    jobs::work(pg_sys::Oid::from(database.value() as u32), &[import::KIND, export::KIND, submission::KIND]);
+    jobs::work(
+        pg_sys::Oid::from(database.value() as u32),
+        &[import::KIND, export::KIND, export::part::KIND, submission::KIND],
+    );
 }
 
 /// The main function of a parallel worker that helps with an export.

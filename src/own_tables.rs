@@ -7,7 +7,7 @@
 
 use fhir_bulk_pg::error::Error;
 use fhir_bulk_pg::memory::with_scratch;
-use fhir_bulk_pg::spi::{self, Parameter};
+use fhir_bulk_pg::spi::{Parameter, kept};
 use fhir_bulk_pg::{replication, session};
 use pgrx::heap_tuple::PgHeapTupleError;
 use pgrx::prelude::*;
@@ -23,7 +23,9 @@ thread_local! {
 
 /// Calls a function of schema `fhir_bulk_internal` as the extension's owner, such as `delete_job($1)`.
 pub fn call(owner: pg_sys::Oid, function: &str, parameters: impl FnOnce() -> Vec<Parameter>) {
-    ours(owner, || with_scratch(|| spi::execute(&sql(format!("SELECT fhir_bulk_internal.{function}")), &parameters())));
+    ours(owner, || {
+        with_scratch(|| kept::execute(&sql(format!("SELECT fhir_bulk_internal.{function}")), &parameters()))
+    });
 }
 
 /// As [`call`], and returns the function's result: rows with columns by name, or values. NULLs are left out.
@@ -33,14 +35,14 @@ pub fn rows<T: DeserializeOwned>(
     parameters: impl FnOnce() -> Vec<Parameter>,
 ) -> Vec<T> {
     let query = sql(format!("SELECT to_jsonb(r) FROM fhir_bulk_internal.{function} AS r"));
-    let texts = ours(owner, || with_scratch(|| spi::texts(&query, &parameters())));
+    let texts = ours(owner, || with_scratch(|| kept::texts(&query, &parameters())));
     texts.iter().map(|text| serde_json::from_str(text).expect("the shape that the function has")).collect()
 }
 
 /// As [`call`], and returns the function's result: values of type bytea, without NULLs.
 pub fn bytes(owner: pg_sys::Oid, function: &str, parameters: impl FnOnce() -> Vec<Parameter>) -> Vec<Vec<u8>> {
     let query = sql(format!("SELECT r FROM fhir_bulk_internal.{function} AS r"));
-    ours(owner, || with_scratch(|| spi::byteas(&query, &parameters())))
+    ours(owner, || with_scratch(|| kept::byteas(&query, &parameters())))
 }
 
 fn ours<T>(owner: pg_sys::Oid, work: impl FnOnce() -> T) -> T {

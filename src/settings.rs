@@ -1,7 +1,12 @@
 //! Defines the settings `fhir_bulk.…`. Each description says what the setting does and why to change it.
 
+pub mod dumps;
 pub mod export;
+mod nodes;
 pub mod s3;
+pub mod submissions;
+
+pub use nodes::{UseNodes, use_nodes};
 
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_pg::error::{Error, Result};
@@ -72,9 +77,8 @@ static WRITE_PATH: GucSetting<WritePath> = GucSetting::<WritePath>::new(WritePat
 static IDENTIFIER_INDEX: GucSetting<bool> = GucSetting::<bool>::new(false);
 static DISTRIBUTE_TABLES: GucSetting<bool> = GucSetting::<bool>::new(false);
 static IMPORT_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
-static IMPORT_COMMIT_ROWS: GucSetting<i32> = GucSetting::<i32>::new(50_000);
+static IMPORT_COMMIT_ROWS: GucSetting<i32> = GucSetting::<i32>::new(200_000);
 static JOB_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
-static MOST_SUBMISSIONS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static LAUNCHER_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static LAUNCHER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_NEW_TABLES: GucSetting<i32> = GucSetting::<i32>::new(100);
@@ -249,16 +253,6 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::UNIT_MIN,
     );
-    GucRegistry::define_int_guc(
-        c"fhir_bulk.max_submissions_per_role",
-        c"How many unfinished submissions a role may have; 0 means no limit.",
-        c"If tokens have a sub (request.jwt.claims), each sub has this limit for itself.",
-        &MOST_SUBMISSIONS,
-        0,
-        i32::MAX,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
     GucRegistry::define_string_guc(
         c"fhir_bulk.launcher_databases",
         c"The databases, comma-separated, in which jobs continue by themselves when the server starts.",
@@ -277,8 +271,11 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    nodes::define();
     s3::define();
     export::define();
+    dumps::define();
+    submissions::define();
     guc::reserve_prefix(c"fhir_bulk");
 }
 
@@ -409,11 +406,6 @@ pub fn import_commit_rows() -> u64 {
 /// `fhir_bulk.job_retention`.
 pub fn job_retention_minutes() -> i32 {
     JOB_RETENTION.get()
-}
-
-/// `fhir_bulk.max_submissions_per_role`.
-pub fn most_submissions_per_role() -> u32 {
-    MOST_SUBMISSIONS.get().unsigned_abs()
 }
 
 /// The names in `fhir_bulk.launcher_databases`.

@@ -20,5 +20,6 @@ pub mod ndjson;
 pub mod resource;
 mod reuse;
 pub mod rows;
+pub mod share;
 
 pub use error::{LineError, Reason};

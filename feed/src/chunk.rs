@@ -1,8 +1,8 @@
 //! Chunks: the rows and refusals that lines became, in the order of the lines.
 
-use fhir_bulk_codec::LineError;
 use fhir_bulk_codec::ndjson::Position;
 use fhir_bulk_codec::resource::Encoded;
+use fhir_bulk_codec::{LineError, Reason};
 use std::ops::Range;
 
 /// A chunk is passed on when it has this many bytes or items.
@@ -14,7 +14,9 @@ const REFUSED_BYTES: usize = 64 << 10;
 /// The results of consecutive lines.
 #[derive(Debug, Default)]
 pub struct Chunk {
+    /// Resources and refused lines.
     bytes: Vec<u8>,
+    ids: String,
     types: Vec<String>,
     items: Vec<(Position, Kept)>,
 }
@@ -75,6 +77,13 @@ pub enum Refusal {
     InvalidCreatedAt(String),
 }
 
+impl Refusal {
+    /// Whether the machine is to blame and not the line, so that it must not be passed over.
+    pub fn is_lack_of_memory(&self) -> bool {
+        matches!(self, Refusal::Bad(LineError { reason: Reason::OutOfMemory, .. }))
+    }
+}
+
 impl Chunk {
     /// The item at an index, and the position in the stream after its line.
     pub fn get(&self, at: usize) -> Option<(Position, Item<'_>)> {
@@ -82,8 +91,7 @@ impl Chunk {
         let item = match kept {
             Kept::Row { resource_type, id, resource, created_at } => Item::Row(Row {
                 resource_type: &self.types[*resource_type],
-                // It is valid UTF-8: it was pushed as a str.
-                id: str::from_utf8(&self.bytes[id.clone()]).unwrap_or_default(),
+                id: &self.ids[id.clone()],
                 resource: &self.bytes[resource.clone()],
                 created_at: *created_at,
             }),
@@ -94,8 +102,30 @@ impl Chunk {
         Some((*position, item))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// The position in the stream after the line of the item at an index.
+    pub fn position(&self, at: usize) -> Option<Position> {
+        self.items.get(at).map(|(position, _)| *position)
+    }
+
+    /// Forgets the results, but keeps the memory, unless a huge resource has used more than others will.
+    pub(crate) fn clear(&mut self) {
+        if self.bytes.capacity() > 2 * FULL_BYTES {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.ids.clear();
+        self.types.clear();
+        self.items.clear();
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -103,7 +133,7 @@ impl Chunk {
     }
 
     /// # Errors
-    /// The jsonb would be too large; then nothing is added.
+    /// The jsonb would be too large, or there is no memory for it; then nothing is added.
     pub(crate) fn push_row(
         &mut self,
         position: Position,
@@ -111,21 +141,23 @@ impl Chunk {
         encoded: &Encoded<'_>,
         created_at: Option<i64>,
     ) -> Result<(), LineError> {
-        // Large enough that most chunks need not grow.
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve(FULL_BYTES + FULL_BYTES / 4);
-        }
+        // At first large enough that most chunks need not grow.
+        let more = if self.bytes.capacity() == 0 { FULL_BYTES + FULL_BYTES / 4 } else { 4 };
+        let no_memory = |_| LineError { reason: Reason::OutOfMemory, offset: 0 };
+        self.bytes.try_reserve(more).map_err(no_memory)?;
+        self.ids.try_reserve(encoded.id().len()).map_err(no_memory)?;
         let before = self.bytes.len();
-        self.bytes.extend_from_slice(encoded.id().as_bytes());
-        let id = before..self.bytes.len();
         // jsonb must start at a multiple of 4.
-        let start = id.end.next_multiple_of(4);
+        let start = before.next_multiple_of(4);
         self.bytes.resize(start, 0);
         if let Err(error) = encoded.write(&mut self.bytes) {
             self.bytes.truncate(before);
             return Err(error);
         }
         let resource = start..self.bytes.len();
+        let before = self.ids.len();
+        self.ids.push_str(encoded.id());
+        let id = before..self.ids.len();
         let resource_type = self.place_of(resource_type);
         self.items.push((position, Kept::Row { resource_type, id, resource, created_at }));
         Ok(())
@@ -133,7 +165,11 @@ impl Chunk {
 
     pub(crate) fn push_refused(&mut self, position: Position, refused: Refused<'_>) {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(Chunk::kept_of(refused.line));
+        let kept = Chunk::kept_of(refused.line);
+        // Without memory the refusal is kept, but not the line.
+        if self.bytes.try_reserve(kept.len()).is_ok() {
+            self.bytes.extend_from_slice(kept);
+        }
         let line = start..self.bytes.len();
         self.items.push((position, Kept::Refused { why: refused.why.clone(), offset: refused.offset, line }));
     }

@@ -70,6 +70,8 @@ pub struct Feed {
     /// Whether no more blocks are needed.
     at_end: bool,
     pace: Pace,
+    /// Chunks whose lines the backend has taken, for their memory: new memory costs more than what is written to it.
+    used: SyncSender<Chunk>,
     thread: Thread<Event>,
 }
 
@@ -90,10 +92,11 @@ impl Feed {
     pub fn start(plan: Plan, source: Source) -> io::Result<Feed> {
         let at_end = !matches!(source, Source::Given);
         let (given, to_read) = sync_channel(BLOCKS);
+        let (used, unused) = sync_channel(CHUNKS);
         let pace = Pace::default();
         let pace_of_thread = pace.clone();
         let thread = Thread::start("fhir_bulk feed", CHUNKS, move |hand| {
-            let outlet = Rc::new(Outlet { chunk: RefCell::default(), hand, pace: pace_of_thread });
+            let outlet = Rc::new(Outlet { chunk: RefCell::default(), unused, hand, pace: pace_of_thread });
             let arriving = |blocks: Box<dyn Blocks>| Arriving::new(blocks, outlet.clone());
             let source: Box<dyn Read> = match source {
                 Source::Reader(reader) => reader,
@@ -109,7 +112,7 @@ impl Feed {
             };
             outlet.hand.over(last);
         })?;
-        Ok(Feed { given: Some(given), held: None, at_end, pace, thread })
+        Ok(Feed { given: Some(given), held: None, at_end, pace, used, thread })
     }
 
     /// Controls how far the thread runs ahead.
@@ -140,6 +143,12 @@ impl Feed {
         self.at_end = true;
         self.held = Some(Given::Rest(rest));
         self.has_room();
+    }
+
+    /// Gives back a chunk whose lines are taken.
+    pub fn reuse(&self, chunk: Chunk) {
+        // One more than are in use is not kept.
+        let _ = self.used.try_send(chunk);
     }
 
     /// Becomes readable when [`Feed::take`] may have an event, or [`Feed::has_room`] may have become true.
@@ -184,6 +193,8 @@ fn run(plan: Plan, source: Box<dyn Read>, outlet: &Outlet) -> Result<Position, F
 struct Outlet {
     /// The chunk that has not been passed on yet.
     chunk: RefCell<Chunk>,
+    /// Chunks that come back.
+    unused: Receiver<Chunk>,
     hand: Hand<Event>,
     pace: Pace,
 }
@@ -191,10 +202,12 @@ struct Outlet {
 impl Outlet {
     /// Passes on the chunk when there is room. Returns false if the feed was dropped.
     fn flush(&self) -> bool {
-        let chunk = self.chunk.take();
-        if chunk.is_empty() {
+        if self.chunk.borrow().is_empty() {
             return true;
         }
+        let mut next = self.unused.try_recv().unwrap_or_default();
+        next.clear();
+        let chunk = self.chunk.replace(next);
         self.pace.answer();
         self.hand.over(Event::Lines(chunk))
     }

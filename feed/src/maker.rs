@@ -5,7 +5,10 @@ use crate::failure::Failure;
 use fhir_bulk_codec::instant;
 use fhir_bulk_codec::ndjson::{Line, Lines, Position, ReadError};
 use fhir_bulk_codec::resource::Encoder;
+use fhir_bulk_codec::share::Share;
+use fhir_bulk_codec::{LineError, Reason};
 use std::cell::RefCell;
+use std::collections::TryReserveError;
 use std::io::Read;
 
 /// How to make rows of a source's lines.
@@ -24,6 +27,8 @@ pub struct Plan {
     pub skip: bool,
     /// The length of the longest line that is accepted.
     pub max_line_bytes: usize,
+    /// The lines to make rows of; `None` for all. Others are read, and passed over.
+    pub share: Option<Share>,
     /// Where to start. An earlier load of the same source has stored the lines before it.
     pub start: Position,
 }
@@ -61,7 +66,14 @@ impl<R: Read> Maker<R> {
     /// The failure that ends the source early.
     pub fn take_line(&mut self, chunk: &RefCell<Chunk>) -> Result<bool, Failure> {
         let Maker { plan, lines, merged } = self;
-        let line = match lines.next_line() {
+        // Those of other shares that can be told apart now.
+        let line = loop {
+            match lines.next_line() {
+                Ok(Some(line)) if plan.share.as_ref().is_some_and(|own| own.has_line(line.bytes) == Some(false)) => {}
+                next => break next,
+            }
+        };
+        let line = match line {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(false),
             Err(ReadError::LineTooLong(limit)) if plan.skip => {
@@ -89,9 +101,13 @@ fn store(
     merged: &mut Vec<u8>,
     chunk: &mut Chunk,
 ) -> Result<(), Refusal> {
-    let (bytes, end_of_line) = merge(line.bytes, &plan.merge, merged);
+    let no_memory = |_| Refusal::Bad(LineError { reason: Reason::OutOfMemory, offset: 0 });
+    let (bytes, end_of_line) = merge(line.bytes, &plan.merge, merged).map_err(no_memory)?;
     plan.encoder.strip_nulls_before(if plan.strip_nulls { end_of_line } else { 0 });
     let encoded = plan.encoder.encode(bytes).map_err(Refusal::Bad)?;
+    if plan.share.as_ref().is_some_and(|own| !own.has(encoded.id().as_bytes())) {
+        return Ok(());
+    }
     let resource_type = match (encoded.resource_type(), plan.resource_type.as_deref()) {
         (Some(given), Some(expected)) if given != expected => return Err(Refusal::ForeignType(given.to_owned())),
         (Some(given), None) if !(plan.is_type)(given) => return Err(Refusal::InvalidType(given.to_owned())),
@@ -109,15 +125,16 @@ fn store(
 
 /// The line with `members` inserted before its last brace, so that they come last and win, and where the line's own part
 /// ends. A line that is not an object stays unchanged: the parser will refuse it.
-fn merge<'a>(line: &'a [u8], members: &str, merged: &'a mut Vec<u8>) -> (&'a [u8], usize) {
+fn merge<'a>(line: &'a [u8], members: &str, merged: &'a mut Vec<u8>) -> Result<(&'a [u8], usize), TryReserveError> {
     let inner = line.trim_ascii_end().strip_suffix(b"}").map(<[u8]>::trim_ascii_end);
-    let (false, Some(inner)) = (members.is_empty(), inner) else { return (line, line.len()) };
+    let (false, Some(inner)) = (members.is_empty(), inner) else { return Ok((line, line.len())) };
     merged.clear();
+    merged.try_reserve(inner.len() + members.len() + 2)?;
     merged.extend_from_slice(inner);
     if !inner.ends_with(b"{") {
         merged.push(b',');
     }
     merged.extend_from_slice(members.as_bytes());
     merged.push(b'}');
-    (merged, inner.len())
+    Ok((merged, inner.len()))
 }

@@ -19,6 +19,7 @@ fn plan() -> Plan {
         strip_nulls: false,
         skip: false,
         max_line_bytes: 1 << 20,
+        share: None,
         start: Position::default(),
     }
 }

@@ -86,7 +86,7 @@ impl Decimal {
         if other.whole() == 0 {
             return None;
         }
-        let shift = u32::from(QUOTIENT_SCALE + other.scale).checked_sub(self.scale.into())?;
+        let shift = (u32::from(QUOTIENT_SCALE) + u32::from(other.scale)).checked_sub(self.scale.into())?;
         let dividend = self.whole().checked_mul(10i128.checked_pow(shift)?)?;
         let (quotient, rest) = (dividend.checked_div(other.whole())?, dividend % other.whole());
         let away = if (dividend < 0) == (other.whole() < 0) { 1 } else { -1 };
@@ -194,6 +194,8 @@ mod tests {
         assert_eq!(Decimal::parse(&"9".repeat(40)), None);
         assert_eq!(Decimal::new(i128::MIN, 0).negated(), None);
         assert_eq!(Decimal::new(i128::MIN, 0).divided_by(number("-1")), None);
+        // A literal with as many digits as an expression may have.
+        assert_eq!(number("1").divided_by(number(&format!("0.{}1", "0".repeat(65_534)))), None);
     }
 
     #[test]

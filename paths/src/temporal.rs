@@ -101,6 +101,9 @@ impl Temporal {
                 None => (part, &b""[..]),
             };
             let value = number(part, 2, 0, *[23, 59, 60].get(at)?)?;
+            if !fraction.iter().all(u8::is_ascii_digit) {
+                return None;
+            }
             let digit = |at: usize| fraction.get(at).map_or(0, |digit| i64::from(digit - b'0'));
             let micros = (0..6).fold(0, |micros, at| micros * 10 + digit(at));
             self.parts[HOUR + at] = if at == 2 { value * 1_000_000 + micros } else { value };
@@ -261,6 +264,8 @@ mod tests {
             "-",
             "2020-01-01-01",
             "12:60",
+            "12:00:00.5.1",
+            "2020-01-01T12:00:00.5.Z",
         ] {
             assert_eq!(Temporal::parse(text.as_bytes()), None, "{text}");
         }

@@ -1,11 +1,13 @@
 //! Tests inside a server: what the safe wrappers of `fhir_bulk_pg` promise when an error or an interrupt comes in the
-//! middle, and in a subtransaction that is rolled back. `scripts/test-in-server.sh` runs them.
+//! middle, and in a subtransaction that is rolled back; and the codec's jsonb beside PostgreSQL's. `scripts/test-in-server.sh` runs them.
 #![cfg(feature = "pg_test")]
 
 use pgrx::{pg_guard, pg_module_magic, pg_sys};
 
 mod copying;
+mod documents;
 mod errors;
+mod jsonb;
 mod memory;
 mod processes;
 mod reading;
@@ -53,6 +55,14 @@ pub mod pg_test {
 
     /// Lines of the server's configuration: tests run at once, and some need processes of their own.
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec!["fsync = off", "autovacuum = off", "max_worker_processes = 64", "max_parallel_workers = 64"]
+        let mut options =
+            vec!["fsync = off", "autovacuum = off", "max_worker_processes = 64", "max_parallel_workers = 64"];
+        // How many random documents, and which: the server does not have our environment.
+        for (name, setting) in [("FHIR_BULK_FUZZ_SEED", "fuzz.seed"), ("FHIR_BULK_FUZZ_HUNDREDS", "fuzz.hundreds")] {
+            if let Some(number) = std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok()) {
+                options.push(format!("{setting} = '{number}'").leak());
+            }
+        }
+        options
     }
 }

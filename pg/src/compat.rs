@@ -1,6 +1,7 @@
 //! The differences between PostgreSQL versions. No other file has `cfg(feature = "pg…")`.
 
 use pgrx::pg_sys;
+use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int};
 
 /// A range table entry, and the privileges and columns to check for it.
@@ -407,5 +408,29 @@ pub fn has_buffered_bytes() -> bool {
         return pq_buffer_has_data();
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         return pq_buffer_remaining_data() > 0;
+    }
+}
+
+/// Adds up to `count` pages to a table, at least one, and puts them behind `pinned`, pinned but not locked. They are zero, and
+/// other sessions may find them.
+///
+/// # Safety
+/// The table is open, locked for writing, and not temporary.
+pub unsafe fn add_pages(table: pg_sys::Relation, count: usize, pinned: &mut VecDeque<pg_sys::Buffer>) {
+    // SAFETY: the caller's.
+    #[cfg(feature = "pg15")]
+    unsafe {
+        super::extend::add_pages(table, count, pinned);
+    }
+    // SAFETY: the caller's; the array has room for as many buffers.
+    #[cfg(not(feature = "pg15"))]
+    unsafe {
+        let strategy = pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKWRITE);
+        let (mut buffers, mut added) = (vec![0; count], 0);
+        let of = pg_sys::BufferManagerRelation { rel: table, ..Default::default() };
+        let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
+        pg_sys::ExtendBufferedRelBy(of, fork, strategy, 0, count as u32, buffers.as_mut_ptr(), &mut added);
+        pg_sys::FreeAccessStrategy(strategy);
+        pinned.extend(&buffers[..added as usize]);
     }
 }

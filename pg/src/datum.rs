@@ -7,6 +7,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::{IntoDatum, PgSqlErrorCode, PgTryBuilder, pg_sys, pgrx_resolved_type};
+use std::collections::TryReserveError;
 use std::ffi::CStr;
 
 /// Defines the type of an SQL result that is already a datum, in the memory context in which it was made.
@@ -202,11 +203,22 @@ pub struct Values {
     bytes: Vec<u8>,
 }
 
-/// A value in [`Values`].
-#[derive(Clone, Copy, Debug)]
+/// A value in [`Values`]. Later values are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value(usize);
 
+/// A number whose order is that of the first 16 bytes.
+pub fn prefix(bytes: &[u8]) -> u128 {
+    let mut first = [0; 16];
+    let length = bytes.len().min(first.len());
+    first[..length].copy_from_slice(&bytes[..length]);
+    u128::from_be_bytes(first)
+}
+
 impl Values {
+    /// The most bytes that a value takes besides its own.
+    pub const HEAD_BYTES: usize = pg_sys::VARHDRSZ + 3;
+
     /// Appends a value whose bytes `write` appends. It starts at a multiple of 4, as jsonb needs.
     ///
     /// # Errors
@@ -243,6 +255,19 @@ impl Values {
     /// The size of the buffer in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The size of the memory that it has, in bytes.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Takes memory for so many more bytes.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), TryReserveError> {
+        self.bytes.try_reserve_exact(bytes)
     }
 
     /// Removes all values, and frees memory beyond `keep` bytes.

@@ -15,7 +15,7 @@ pub struct Error {
     hint: Option<String>,
     reason: Option<String>,
     position: Option<i32>,
-    /// Whether PostgreSQL or an extension raised it.
+    /// Whether PostgreSQL or an extension raised it, or another server.
     is_raised: bool,
 }
 
@@ -72,6 +72,11 @@ impl Error {
     /// An error for an argument that is not allowed (22023).
     pub fn invalid_argument(message: impl Into<String>) -> Error {
         Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
+    }
+
+    /// An error that another server has reported.
+    pub fn of_another_server(self) -> Error {
+        Error { is_raised: true, ..self }
     }
 
     /// The primary message.

@@ -1,8 +1,8 @@
 //! Finds rows of a plain heap table by key, without the executor.
 
 use super::compat;
-use super::datum::{text_bytes, varlena_equals};
-use super::insert::clear;
+use super::datum::{text_bytes, varlena_bytes, varlena_equals};
+use super::slot::clear;
 use pgrx::pg_sys;
 
 /// A snapshot of what other transactions have committed and this one has done; in REPEATABLE READ and SERIALIZABLE the
@@ -53,6 +53,17 @@ impl Old<'_> {
     pub fn get(&self, column: i16) -> Option<pg_sys::Datum> {
         let at = column as usize - 1;
         (!self.nulls[at]).then(|| self.values[at])
+    }
+
+    /// The bytes of a column of variable length, decompressed in the current memory context where needed; `None` for NULL and
+    /// for columns of fixed length.
+    pub fn bytes(&self, column: i16) -> Option<&[u8]> {
+        let value = self.get(column)?;
+        // SAFETY: as in `has_bytes`; callers reset the memory context when they are done with the row.
+        unsafe {
+            let is_varlena = (*compat::attribute(self.descriptor, column as usize - 1)).attlen == -1;
+            is_varlena.then(|| varlena_bytes(value))
+        }
     }
 
     /// Whether a column of variable length has a value with these bytes.
@@ -248,7 +259,7 @@ impl<'a, 'f> Finder<'a, 'f> {
 ///
 /// # Safety
 /// The table is open; the tuple is one of it, whose page is pinned.
-unsafe fn look<T>(
+pub(super) unsafe fn look<T>(
     table: pg_sys::Relation,
     tuple: pg_sys::HeapTuple,
     row: &mut (Vec<pg_sys::Datum>, Vec<bool>),

@@ -3,7 +3,11 @@
 use super::access::Access;
 use super::catalog::{Column, Table};
 use super::compat;
+use super::find::Place;
+use super::later_keys::LaterKeys;
 use super::memory::Scratch;
+use super::new_pages::NewPages;
+use super::slot::clear;
 use super::whole::call_for_client;
 use pgrx::pg_sys;
 
@@ -31,6 +35,8 @@ pub struct HeapInsert {
     /// A copy of the table's descriptor, which no resource owner tracks: slots made in a subtransaction outlive it.
     pub(super) descriptor: pg_sys::TupleDesc,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
+    /// Whole pages of rows, if the table can have them so.
+    new_pages: Option<NewPages>,
     pub(super) has_constraints: bool,
     scratch: Scratch,
 }
@@ -48,7 +54,8 @@ impl HeapInsert {
                 pgrx::PgBox::<pg_sys::ResultRelInfo>::alloc_node(pg_sys::NodeTag::T_ResultRelInfo).into_pg();
             pg_sys::ExecInitResultRelation(state, relation_info, 1);
             pg_sys::ExecOpenIndices(relation_info, false);
-            let descriptor = (*table.raw()).rd_att;
+            let has_constraints = !(*(*table.raw()).rd_att).constr.is_null();
+            let descriptor = pg_sys::CreateTupleDescCopy((*table.raw()).rd_att);
             HeapInsert {
                 table,
                 defaults: other_defaults(&access),
@@ -59,12 +66,19 @@ impl HeapInsert {
                 },
                 state,
                 relation_info,
-                descriptor: pg_sys::CreateTupleDescCopy(descriptor),
+                descriptor,
                 slots: Vec::new(),
-                has_constraints: !(*descriptor).constr.is_null(),
+                new_pages: NewPages::of(table.raw(), descriptor, space == Space::AtEnd),
+                has_constraints,
                 scratch: Scratch::default(),
             }
         }
+    }
+
+    /// For the entries of an index that are inserted later, if the table's indexes allow it: see [`LaterKeys`].
+    pub fn later_keys(&self, index: pg_sys::Oid) -> Option<LaterKeys> {
+        // SAFETY: the relation and its indexes are open as long as this value.
+        unsafe { LaterKeys::of(self.table.raw(), self.relation_info, index) }
     }
 
     /// Inserts `count` rows; `values(i, …)` appends the values of row `i`. Index entries are inserted in the order of
@@ -74,7 +88,47 @@ impl HeapInsert {
         &mut self,
         count: usize,
         by_key: impl IntoIterator<Item = usize>,
+        values: impl FnMut(usize, &mut Vec<pg_sys::Datum>),
+    ) {
+        self.store(count, values, |slots, relation_info, state| {
+            for at in by_key {
+                let slot = slots[at];
+                // SAFETY: the slot's row is stored, and is of this table.
+                unsafe { call_for_client(|| compat::insert_index_entries(relation_info, slot, state, None)) }
+            }
+        });
+    }
+
+    /// As [`HeapInsert::insert`], but the entries in the index of `later` are left to it: `key` is that of row `i`.
+    pub fn insert_but_key<'k>(
+        &mut self,
+        later: &mut LaterKeys,
+        count: usize,
+        values: impl FnMut(usize, &mut Vec<pg_sys::Datum>),
+        key: impl Fn(usize) -> &'k [u8],
+    ) {
+        self.store(count, values, |slots, relation_info, state| {
+            later.set_ready(false);
+            for (at, slot) in slots.iter().copied().enumerate() {
+                // SAFETY: as in `insert`; the slot has the row's place.
+                let place = unsafe {
+                    if later.has_others() {
+                        call_for_client(|| compat::insert_index_entries(relation_info, slot, state, None));
+                    }
+                    Place((*slot).tts_tid)
+                };
+                later.push(key(at), place);
+            }
+            later.set_ready(true);
+        });
+    }
+
+    /// Stores rows in the heap, then calls `index` with them.
+    fn store(
+        &mut self,
+        count: usize,
         mut values: impl FnMut(usize, &mut Vec<pg_sys::Datum>),
+        index: impl FnOnce(&[*mut pg_sys::TupleTableSlot], *mut pg_sys::ResultRelInfo, *mut pg_sys::EState),
     ) {
         while self.slots.len() < count {
             // SAFETY: the descriptor lives as long as the slots.
@@ -82,7 +136,17 @@ impl HeapInsert {
                 .push(unsafe { pg_sys::MakeSingleTupleTableSlot(self.descriptor, &raw const pg_sys::TTSOpsVirtual) });
         }
         let HeapInsert {
-            table, columns, options, defaults, state, relation_info, slots, has_constraints, scratch, ..
+            table,
+            columns,
+            options,
+            defaults,
+            state,
+            relation_info,
+            slots,
+            new_pages,
+            has_constraints,
+            scratch,
+            ..
         } = self;
         let slots = &mut slots[..count];
         let mut row = Vec::with_capacity(columns.len());
@@ -103,14 +167,17 @@ impl HeapInsert {
             // SAFETY: the slots are filled; the table is a locked heap. The insert sets each slot's tid, which the index
             // entries need. FreeBulkInsertState unpins the buffer of the bulk state.
             unsafe {
-                let bulk = pg_sys::GetBulkInsertState();
                 let command = pg_sys::GetCurrentCommandId(true);
-                pg_sys::heap_multi_insert(table.raw(), slots.as_mut_ptr(), count as i32, command, *options, bulk);
-                pg_sys::FreeBulkInsertState(bulk);
-                for at in by_key {
-                    let (info, slot, state) = (*relation_info, slots[at], *state);
-                    call_for_client(|| compat::insert_index_entries(info, slot, state, None));
+                match new_pages {
+                    Some(pages) if pages.are_for(slots) => pages.store(slots, command),
+                    _ => {
+                        let bulk = pg_sys::GetBulkInsertState();
+                        let (table, slots) = (table.raw(), slots.as_mut_ptr());
+                        pg_sys::heap_multi_insert(table, slots, count as i32, command, *options, bulk);
+                        pg_sys::FreeBulkInsertState(bulk);
+                    }
                 }
+                index(slots, *relation_info, *state);
                 compat::end_index_entries(*relation_info);
                 forget_expressions(*state);
             }
@@ -135,6 +202,9 @@ impl HeapInsert {
         unsafe {
             for slot in self.slots {
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
+            if let Some(pages) = self.new_pages {
+                pages.close();
             }
             pg_sys::FreeTupleDesc(self.descriptor);
             pg_sys::ExecCloseResultRelations(self.state);
@@ -208,17 +278,6 @@ pub(super) unsafe fn forget_expressions(state: *mut pg_sys::EState) {
         let context = (*state).es_per_tuple_exprcontext;
         if !context.is_null() {
             pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
-        }
-    }
-}
-
-/// # Safety
-/// `slot` is live.
-pub(super) unsafe fn clear(slot: *mut pg_sys::TupleTableSlot) {
-    // SAFETY: every slot kind has `clear`.
-    unsafe {
-        if let Some(clear) = (*(*slot).tts_ops).clear {
-            clear(slot);
         }
     }
 }

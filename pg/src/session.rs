@@ -1,7 +1,8 @@
 //! The session: its role, clock, time zone and database, whether it may write, and how it waits.
 
-use super::{compat, guc};
-use pgrx::pg_sys;
+use super::{compat, guc, reserve};
+use crate::error::Error;
+use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -241,9 +242,19 @@ pub fn wait_for_latch(time: Duration) {
     check_for_interrupts();
 }
 
-/// Handles a pending cancel, timeout or termination: it takes effect here.
+/// Handles a pending cancel, timeout or termination: it takes effect here. So does a lack of memory.
 pub fn check_for_interrupts() {
+    if reserve::is_short() {
+        out_of_memory();
+    }
     pgrx::check_for_interrupts!();
+}
+
+#[cold]
+fn out_of_memory() -> ! {
+    Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory")
+        .hint("The server's machine, or a limit of its processes, has no more. Fewer or smaller statements at once need less.")
+        .raise()
 }
 
 /// Makes the changes of this transaction so far visible to its next statements.

@@ -4,7 +4,9 @@ use super::guc::{self, Changes};
 use super::{datum, session, whole};
 use crate::error::Result;
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_char, c_int, c_long};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_long};
 
 unsafe extern "C-unwind" {
     // spi.h; not pgrx's wrapper, as `whole` asks: triggers and constraints have their say in it.
@@ -18,6 +20,14 @@ unsafe extern "C-unwind" {
         most: c_long,
     ) -> c_int;
     fn SPI_prepare(statement: *const c_char, count: c_int, types: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr;
+    fn SPI_keepplan(plan: pg_sys::SPIPlanPtr) -> c_int;
+    fn SPI_execute_plan(
+        plan: pg_sys::SPIPlanPtr,
+        values: *mut pg_sys::Datum,
+        nulls: *const c_char,
+        read_only: bool,
+        most: c_long,
+    ) -> c_int;
     fn SPI_execute_plan_with_paramlist(
         plan: pg_sys::SPIPlanPtr,
         parameters: pg_sys::ParamListInfo,
@@ -64,6 +74,11 @@ impl Parameter {
         Parameter { type_oid: pg_sys::OIDOID, value: Some(value.into()) }
     }
 
+    /// A NULL of type oid.
+    pub fn no_oid() -> Parameter {
+        Parameter { type_oid: pg_sys::OIDOID, value: None }
+    }
+
     /// A timestamptz, in microseconds since 2000-01-01T00:00:00Z.
     pub fn timestamptz(micros: i64) -> Parameter {
         Parameter { type_oid: pg_sys::TIMESTAMPTZOID, value: Some(pg_sys::Datum::from(micros)) }
@@ -106,6 +121,11 @@ impl Parameter {
     /// A bigint[].
     pub fn int8s(values: impl Iterator<Item = i64>) -> Parameter {
         array(pg_sys::INT8ARRAYOID, pg_sys::INT8OID, &mut values.map(pg_sys::Datum::from).collect::<Vec<_>>(), None)
+    }
+
+    /// An oid[].
+    pub fn oids(values: impl Iterator<Item = pg_sys::Oid>) -> Parameter {
+        array(pg_sys::OIDARRAYOID, pg_sys::OIDOID, &mut values.map(pg_sys::Datum::from).collect::<Vec<_>>(), None)
     }
 
     /// A text[] from UTF-8.
@@ -212,7 +232,7 @@ fn array(
 
 /// Runs a statement with the current role's rights. Returns how many rows it processed. PostgreSQL raises its errors.
 pub fn execute(statement: &CStr, parameters: &[Parameter]) -> u64 {
-    run(statement, parameters, false, |_| ())
+    run(statement, parameters, How::Once, |_| ())
 }
 
 /// As [`execute`], for large parameters on which the plan does not depend. Otherwise the plan has parameters as constants,
@@ -238,28 +258,7 @@ pub fn execute_large(statement: &CStr, parameters: &[Parameter]) -> u64 {
 
 /// Runs a query and returns its first column as text, without NULLs.
 pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
-    texts_of(query, parameters, false)
-}
-
-/// Runs a query and returns its first column, a bytea, without NULLs.
-pub fn byteas(query: &CStr, parameters: &[Parameter]) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
-    run(query, parameters, false, |rows| {
-        // SAFETY: SPI's result of `numvals` tuples, whose first column the query makes a bytea; it is detoasted in SPI's
-        // memory, and copied.
-        unsafe {
-            let columns = (*rows).tupdesc;
-            assert_eq!(pg_sys::SPI_gettypeid(columns, 1), pg_sys::BYTEAOID, "the column is no bytea");
-            for at in 0..(*rows).numvals as usize {
-                let mut is_null = false;
-                let value = pg_sys::SPI_getbinval(*(*rows).vals.add(at), columns, 1, &mut is_null);
-                if !is_null {
-                    found.push(datum::varlena_bytes(value).to_vec());
-                }
-            }
-        }
-    });
-    found
+    texts_of(query, parameters, How::Once)
 }
 
 /// As [`texts`], for a query on catalogues only, with the current role's rights: its names and operators are those of
@@ -270,12 +269,54 @@ pub fn catalog_texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
 
 /// As [`texts`], under the active snapshot instead of a new one.
 pub fn texts_in_snapshot(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
-    texts_of(query, parameters, true)
+    texts_of(query, parameters, How::InSnapshot)
 }
 
-fn texts_of(query: &CStr, parameters: &[Parameter], in_snapshot: bool) -> Vec<String> {
+/// Statements of the extension's own whose plans this session keeps, one for each text: planning one costs more than running
+/// it. They are few, and each has the same types of parameters each time.
+pub mod kept {
+    use super::{CStr, How, Parameter, datum, pg_sys, run, texts_of};
+
+    /// As [`super::execute`].
+    pub fn execute(statement: &CStr, parameters: &[Parameter]) -> u64 {
+        run(statement, parameters, How::Kept, |_| ())
+    }
+
+    /// As [`super::texts`].
+    pub fn texts(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
+        texts_of(query, parameters, How::Kept)
+    }
+
+    /// As [`super::texts_in_snapshot`].
+    pub fn texts_in_snapshot(query: &CStr, parameters: &[Parameter]) -> Vec<String> {
+        texts_of(query, parameters, How::KeptInSnapshot)
+    }
+
+    /// Runs a query and returns its first column, a bytea, without NULLs.
+    pub fn byteas(query: &CStr, parameters: &[Parameter]) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        run(query, parameters, How::Kept, |rows| {
+            // SAFETY: SPI's result of `numvals` tuples, whose first column the query makes a bytea; it is detoasted in SPI's
+            // memory, and copied.
+            unsafe {
+                let columns = (*rows).tupdesc;
+                assert_eq!(pg_sys::SPI_gettypeid(columns, 1), pg_sys::BYTEAOID, "the column is no bytea");
+                for at in 0..(*rows).numvals as usize {
+                    let mut is_null = false;
+                    let value = pg_sys::SPI_getbinval(*(*rows).vals.add(at), columns, 1, &mut is_null);
+                    if !is_null {
+                        found.push(datum::varlena_bytes(value).to_vec());
+                    }
+                }
+            }
+        });
+        found
+    }
+}
+
+fn texts_of(query: &CStr, parameters: &[Parameter], how: How) -> Vec<String> {
     let mut found = Vec::new();
-    run(query, parameters, in_snapshot, |rows| {
+    run(query, parameters, how, |rows| {
         // SAFETY: SPI's result of `numvals` tuples; SPI_getvalue makes a C string in SPI's memory, or null.
         unsafe {
             for at in 0..(*rows).numvals as usize {
@@ -289,23 +330,41 @@ fn texts_of(query: &CStr, parameters: &[Parameter], in_snapshot: bool) -> Vec<St
     found
 }
 
-fn run(
-    statement: &CStr,
-    parameters: &[Parameter],
-    read_only: bool,
-    rows: impl FnOnce(*mut pg_sys::SPITupleTable),
-) -> u64 {
+/// How a statement is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Planned with its parameters, under a new snapshot.
+    Once,
+    /// The same under the active snapshot.
+    InSnapshot,
+    /// By the plan that is kept of it, under a new snapshot.
+    Kept,
+    /// The same under the active snapshot.
+    KeptInSnapshot,
+}
+
+thread_local! {
+    /// The plans that this session keeps, by their statements. PostgreSQL makes them again when what they depend on changes.
+    static PLANS: RefCell<HashMap<CString, pg_sys::SPIPlanPtr>> = RefCell::default();
+}
+
+fn run(statement: &CStr, parameters: &[Parameter], how: How, rows: impl FnOnce(*mut pg_sys::SPITupleTable)) -> u64 {
     let mut arguments = Arguments::of(parameters);
-    // SAFETY: the arrays have `count` elements. An error skips SPI_finish; then the transaction's end cleans up.
+    // SAFETY: the arrays have `count` elements. An error skips SPI_finish; then the transaction's end cleans up, but not a plan
+    // that is kept.
     unsafe {
         pg_sys::SPI_connect();
         let Arguments { types, values, nulls } = &mut arguments;
         let (count, types, values, nulls) =
             (types.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr());
-        let status = whole::call_for_client(|| {
-            SPI_execute_with_args(statement.as_ptr(), count, types, values, nulls, read_only, 0)
+        let is_kept = matches!(how, How::Kept | How::KeptInSnapshot);
+        let in_snapshot = matches!(how, How::InSnapshot | How::KeptInSnapshot);
+        let plan = is_kept.then(|| plan_of(statement, count, types));
+        let status = whole::call_for_client(|| match plan {
+            Some(plan) => SPI_execute_plan(plan, values, nulls, in_snapshot, 0),
+            None => SPI_execute_with_args(statement.as_ptr(), count, types, values, nulls, in_snapshot, 0),
         });
-        assert!(status >= 0, "SPI_execute_with_args: {status}");
+        assert!(status >= 0, "a statement of SPI: {status}");
         if !pg_sys::SPI_tuptable.is_null() {
             rows(pg_sys::SPI_tuptable);
         }
@@ -313,4 +372,27 @@ fn run(
         pg_sys::SPI_finish();
         processed
     }
+}
+
+/// The plan that is kept of a statement.
+///
+/// # Safety
+/// SPI is connected; there are `count` types.
+unsafe fn plan_of(statement: &CStr, count: c_int, types: *mut pg_sys::Oid) -> pg_sys::SPIPlanPtr {
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(statement).copied()) {
+        return plan;
+    }
+    // SAFETY: the caller's.
+    let plan = unsafe {
+        whole::call_for_client(|| {
+            let plan = SPI_prepare(statement.as_ptr(), count, types);
+            if !plan.is_null() {
+                SPI_keepplan(plan);
+            }
+            plan
+        })
+    };
+    assert!(!plan.is_null(), "SPI_prepare");
+    PLANS.with_borrow_mut(|plans| plans.insert(statement.to_owned(), plan));
+    plan
 }

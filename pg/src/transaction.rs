@@ -118,9 +118,10 @@ fn commit() {
 }
 
 fn abort() {
-    // SAFETY: does nothing if the transaction has already ended.
+    // SAFETY: does nothing if the transaction has already ended. Out of subtransactions, too: the rollback of one may have failed,
+    // as Citus's does when one of its servers has ended.
     unsafe {
-        pg_sys::AbortCurrentTransaction();
+        pg_sys::AbortOutOfAnyTransaction();
         pg_sys::pgstat_report_stat(false);
     }
 }

@@ -3,8 +3,9 @@
 use super::access::Access;
 use super::compat::{self, IndexEntries};
 use super::find::{Finder, Found, IsSame, Old, Place, Snapshot, equals, fetch_row};
-use super::insert::{HeapInsert, check_constraints, clear, forget_expressions};
+use super::insert::{HeapInsert, check_constraints, forget_expressions};
 use super::memory::Scratch;
+use super::slot::clear;
 use super::whole::call_for_client;
 use pgrx::pg_sys;
 

@@ -4,6 +4,7 @@
 //! of table and constraint, the position in a query, and SQLSTATEs that it does not know. The author of a statement needs
 //! these.
 
+use crate::reserve;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 use std::cell::RefCell;
@@ -60,7 +61,7 @@ unsafe fn catch<T>(query: Option<&CStr>, call: impl FnOnce() -> T) -> T {
     // to the error; they run when the error is reported.
     unsafe {
         let (memory, exceptions) = (pg_sys::CurrentMemoryContext, pg_sys::PG_exception_stack);
-        let callbacks = (&raw mut pg_sys::error_context_stack).replace(std::ptr::null_mut());
+        let callbacks = (&raw mut pg_sys::error_context_stack).replace(reserve::relief());
         let mut result = MaybeUninit::uninit();
         let jumped = cee_scape::call_with_sigsetjmp(false, |buffer| {
             pg_sys::PG_exception_stack = std::ptr::from_ref(buffer).cast_mut().cast();
@@ -133,7 +134,7 @@ pub(super) fn forget() -> bool {
 /// panic, and that no other code of ours caught, is reported with all its fields.
 pub fn reporting<T>(work: impl FnOnce() -> T) -> T {
     MISSING.set(None);
-    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+    std::panic::catch_unwind(AssertUnwindSafe(|| reserve::relieved(work))).unwrap_or_else(|panic| {
         if MISSING.with_borrow(Option::is_some) {
             add_to_next_report();
         }

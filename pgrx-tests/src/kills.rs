@@ -18,13 +18,26 @@ impl Random {
             |seed| seed.parse().expect("FHIR_BULK_TEST_SEED is a number"),
         );
         println!("FHIR_BULK_TEST_SEED={seed}");
-        Random(seed | 1)
+        Random::new(seed)
+    }
+
+    /// From a seed that the caller shows.
+    pub fn new(seed: u64) -> Random {
+        let mut random = Random(seed | 1);
+        // Seeds that lie beside each other begin alike.
+        random.below(2);
+        random
     }
 
     /// A number from 0 to less than `most`.
     pub fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most
+    }
+
+    /// One of these.
+    pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len() as u64) as usize]
     }
 
     /// Sleeps for less than `most`.

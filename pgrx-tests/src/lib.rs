@@ -2,6 +2,7 @@
 //!
 //! PostgreSQL refuses to run as root: if the tests run as root, its programs run as user `postgres`.
 
+pub mod browser;
 pub mod proxy;
 
 use std::fs;
@@ -23,6 +24,7 @@ pub mod kills;
 pub mod memory;
 pub mod port;
 pub mod s3;
+pub mod support;
 pub mod tls;
 pub mod tools;
 mod without;
@@ -119,7 +121,9 @@ impl Cluster {
             self.port(),
             self.folder.display()
         );
-        for setting in settings {
+        // For all servers of a run, such as what only a server with assertions knows.
+        let of_run = std::env::var("FHIR_BULK_SERVER_SETTINGS").unwrap_or_default();
+        for setting in settings.iter().copied().chain(of_run.split(';')) {
             text.push_str(setting);
             text.push('\n');
         }
@@ -408,9 +412,11 @@ pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
 
 /// Polls until `state` holds; panics when it does not come.
 pub fn wait_for(what: &str, mut state: impl FnMut() -> bool) {
-    let start = Instant::now();
+    // Another one where a server is many times slower, as under valgrind.
+    let seconds = std::env::var("FHIR_BULK_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    let (start, patience) = (Instant::now(), seconds.map_or(PATIENCE, Duration::from_secs));
     while !state() {
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        assert!(start.elapsed() < patience, "waited {patience:?} for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,6 +1,7 @@
 //! The memory of a process of the server.
 
 use crate::{Client, SetAtEnd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,6 +10,17 @@ pub fn anonymous(pid: i64) -> Option<i64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     Some(line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024)
+}
+
+/// Lets a server's process have so many more bytes of address space than it has now, until it ends.
+pub fn limit(pid: i64, more: u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("it has a size");
+    let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+    let limit = format!("--as={}:unlimited", size * 1024 + more);
+    let mut prlimit = crate::as_server_user(Path::new("/usr/bin/prlimit"));
+    let done = prlimit.args(["--pid", &pid.to_string(), &limit]).status();
+    assert!(done.is_ok_and(|status| status.success()), "prlimit is in util-linux");
 }
 
 /// The most that the memory of a client's backend grows by while `work` runs, in bytes.

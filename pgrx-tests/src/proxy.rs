@@ -252,6 +252,25 @@ pub fn base64(bytes: &[u8], standard: bool) -> String {
     text
 }
 
+/// The bytes of base64 as standard has it.
+pub fn base64_decoded(text: &str) -> Vec<u8> {
+    let value = |digit: u8| match digit {
+        b'A'..=b'Z' => u32::from(digit - b'A'),
+        b'a'..=b'z' => u32::from(digit - b'a') + 26,
+        b'0'..=b'9' => u32::from(digit - b'0') + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => panic!("{:?} is no digit of base64", char::from(digit)),
+    };
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').collect();
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    for group in digits.chunks(4) {
+        let bits = group.iter().enumerate().fold(0, |bits, (at, digit)| bits | value(*digit) << (18 - 6 * at));
+        bytes.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
+    }
+    bytes
+}
+
 /// A request that has been sent.
 pub struct Exchange {
     reader: BufReader<TcpStream>,
@@ -369,12 +388,13 @@ impl Response {
 
 #[cfg(test)]
 mod tests {
-    use super::base64;
+    use super::{base64, base64_decoded};
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
         for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
             assert_eq!(base64(bytes.as_bytes(), true), text);
+            assert_eq!(base64_decoded(text), bytes.as_bytes());
             assert_eq!(base64(bytes.as_bytes(), false), text.trim_end_matches('='));
         }
         assert_eq!(base64(&[0xFB, 0xFF], true), "+/8=");

@@ -117,6 +117,11 @@ pub struct Config {
     #[arg(long, env = "FHIR_BULK_METADATA_ROLE", value_name = "ROLE")]
     pub metadata_role: Option<String>,
 
+    /// Whether there is a page at /ui, on which people see their jobs, start and end them
+    #[arg(long, env = "FHIR_BULK_UI", value_name = "on|off", default_value = "off",
+          num_args = 0..=1, default_missing_value = "on", require_equals = true)]
+    pub ui: Switch,
+
     /// The most requests of one role at the same time; further ones wait, then get 429
     #[arg(long, env = "FHIR_BULK_CONNECTIONS_PER_ROLE", value_name = "N", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..))]

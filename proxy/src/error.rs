@@ -221,6 +221,8 @@ fn status(code: &str, is_ours: bool, blame: Blame) -> StatusCode {
         // The role has too many jobs. For others' errors of this kind it is not known whether they are temporary.
         ("53400", Blame::Request) if is_ours => return StatusCode::TOO_MANY_REQUESTS,
         ("53400" | "54000", _) => return StatusCode::PAYLOAD_TOO_LARGE,
+        // More than the role may have stored, not a disk that is full.
+        ("53100", Blame::Request) if is_ours => return StatusCode::PAYLOAD_TOO_LARGE,
         // The server is not set up for it: it has no location for exports.
         ("55000", Blame::Request) if is_ours => return StatusCode::NOT_IMPLEMENTED,
         _ => {}

@@ -1,44 +1,15 @@
-//! `fhir_bulk_proxy`: an HTTP server for the SQL functions of fhir_bulk. It keeps database connections and no other state.
-//!
-//! | module | contents |
-//! |---|---|
-//! | [`routes`] | the endpoints; each calls one SQL function |
-//! | [`request`], [`response`] | reading requests; making responses |
-//! | [`caller`] | the caller of a request, and its address |
-//! | [`smart`] | clients that log in with signed assertions, their tokens and scopes |
-//! | [`jose`] | keys and signatures of tokens |
-//! | [`database`] | the request's transaction, on a connection of its role |
-//! | [`limits`] | limits of wrong passwords, used assertions, downloads, polls |
-//! | [`error`], [`observe`], [`metrics`] | errors for callers, the log, the metrics |
-//! | [`app`], [`config`], [`serve`] | shared state; settings; listening and stopping |
-//!
-//! Each module uses only those below it in this table. Within a module no two files use each other.
+//! The program: reads its settings, then serves.
 
 #![forbid(unsafe_code)]
-
-mod app;
-mod caller;
-mod config;
-mod database;
-mod error;
-mod jose;
-mod limits;
-mod metrics;
-mod observe;
-mod request;
-mod response;
-mod routes;
-mod serve;
-mod smart;
 
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use fhir_bulk_proxy::app::App;
+use fhir_bulk_proxy::config::{Config, LogFormat};
+use fhir_bulk_proxy::{routes, serve};
 use tracing_subscriber::EnvFilter;
-
-use app::App;
-use config::{Config, LogFormat};
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -48,8 +48,15 @@ pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Ne
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    // Responses may have health data, so no cache may store them.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Responses may have health data, so no cache may store them, unless they say that they have none.
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if record.app.config.ui == Switch::On {
+        // The page, which people give their passwords to, has the same origin as what others have stored, such as the HTML of a
+        // Binary. A browser that is shown it does nothing for it.
+        let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
+        response.headers_mut().entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     record.status = Some(response.status());
     // hyper does not poll an empty body, nor a body with a length after its last byte.
     record.is_whole = response.body().is_end_stream();

@@ -41,6 +41,14 @@ pub fn stream(call: &Call, content_type: &str, gzip: bool, pieces: Pieces) -> Re
     response
 }
 
+/// A row of the database without what is not known.
+pub fn without_nulls(mut row: Value) -> Value {
+    if let Some(members) = row.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    row
+}
+
 /// The `meta` member of the `/v1` endpoints.
 pub fn meta(id: &RequestId, status: StatusCode) -> Value {
     json!({"requestId": id.as_str(), "timestamp": timestamp(), "status": status.as_u16()})

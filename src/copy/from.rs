@@ -80,6 +80,7 @@ fn store(copy: &Copy<'_>, target: Target, source: Source, options: Options) -> R
         fhir: options.format == Format::Fhir,
         options: options.load,
         mistaken: Some(if skips { never_a_line } else { mistaken }),
+        share: None,
         start: Position::default(),
     };
     let mut load = Load::start(source, plan)?;

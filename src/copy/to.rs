@@ -6,7 +6,7 @@ use super::outlet::Outlet;
 use crate::extension;
 use crate::settings::{self, VersionId};
 use crate::sql_dump;
-use crate::store::{Filter, Reader, ResourceTable, Rows, type_of_table};
+use crate::store::{Beside, Filter, Reader, ResourceTable, Rows, type_of_table};
 use crate::stream::{ChunkStream, Lines, More};
 use fhir_bulk_codec::resource::{Form, Writer};
 use fhir_bulk_pg::copy::{Copy, Subject};
@@ -41,7 +41,7 @@ pub fn run(copy: &Copy<'_>, options: Options) -> Result<u64> {
                 return Err(Copy::unsupported("bulk_resource is for COPY FROM, and has no rows")
                     .hint("Copy the table of one type, or call bulk_export()."));
             }
-            write(copy, relation, resources(relation, form, options.since, options.filter)?, options.gzip)
+            write(copy, relation, Beside::of(resources(relation, form, options.since, options.filter)?), options.gzip)
         }
     }
 }

@@ -3,11 +3,12 @@
 use super::batches::{each_wanted, write_wanted};
 use super::exported::OfExported;
 use super::files::{Files, Format};
+use super::on_nodes::Nodes;
 use super::provenance::Linked;
 use super::target::{Counters, Target};
 use super::units::{self, Unit};
 use super::work::Work;
-use super::written::Written;
+use super::written::{Numbered, Written};
 use crate::extension::LIBRARY;
 use crate::settings;
 use crate::sink::Draft;
@@ -23,8 +24,6 @@ const HELP: Help = Help { library: LIBRARY, function: c"fhir_bulk_export_helper"
 
 /// A file with its resource type.
 pub type Typed = (String, Written);
-/// A file with its resource type and number.
-type Numbered = (String, usize, Written);
 
 /// The input of helpers.
 #[derive(Serialize, Deserialize)]
@@ -51,13 +50,23 @@ pub fn single_file(work: &Work, draft: &Draft, show: impl Fn(u64)) -> Result<Vec
     Ok(files.finish()?.into_iter().map(|file| (String::new(), file)).collect())
 }
 
-/// Writes files of each type, with helpers where the tables allow it. Returns them in the order of the request.
+/// Writes files of each type, with helpers where the tables allow it, and by the nodes of Citus. Returns them in the order of the request.
 ///
 /// # Errors
 /// The errors of the tables and of the sink.
-pub fn write(work: &Work, draft: &Draft, counters: &Counters, show: impl Fn(u64)) -> Result<Vec<Typed>> {
+pub fn write(
+    work: &Work,
+    draft: &Draft,
+    counters: &Counters,
+    nodes: Option<&Nodes<'_>>,
+    show: impl Fn(u64),
+) -> Result<Vec<Typed>> {
+    let begun = nodes.map(|nodes| nodes.begin(work)).transpose()?;
     let workers = settings::export::workers();
-    let (together, alone) = units::divide(&work.kickoff, workers)?;
+    let (together, mut alone) = units::divide(&work.kickoff, workers)?;
+    if let Some(begun) = &begun {
+        alone.retain(|unit| !begun.have(&unit.resource_type));
+    }
     let helpers = workers.min(together.len()).saturating_sub(1);
     let share = Share { work: work.clone(), units: together };
     let input = serde_json::to_vec(&share).expect("an object of texts and numbers");
@@ -77,6 +86,11 @@ pub fn write(work: &Work, draft: &Draft, counters: &Counters, show: impl Fn(u64)
         })?;
         let numbered = files.into_iter().enumerate();
         written.extend(numbered.map(|(before, file)| (unit.resource_type.clone(), unit.numbers.at(before), file)));
+    }
+    if let Some(begun) = begun {
+        let files = begun.finish(draft, |seen| show(total + seen))?;
+        work.target.check_budget(written.iter().chain(&files).map(|(_, _, file)| file))?;
+        written.extend(files);
     }
     written.sort_by_key(|(name, number, _)| (work.kickoff.types.iter().position(|known| known == name), *number));
     Ok(written.into_iter().map(|(name, _, file)| (name, file)).collect())

@@ -1,6 +1,6 @@
 //! `bulk_export_file` and `bulk_export_file_part`: return an exported file to a caller who has its signed URL.
 
-use super::signature::{SignedFile, VALID_SECONDS};
+use super::signature::{VALID_SECONDS, verify};
 use super::target::Target;
 use super::{NAME, signer};
 use crate::arguments::required;
@@ -11,6 +11,7 @@ use crate::sink::gone;
 use fhir_bulk_pg::datum::Bytea;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::{session, spi};
+use fhir_bulk_transfer::SignedFile;
 use pgrx::PgSqlErrorCode;
 use pgrx::prelude::*;
 use std::fs::File;
@@ -24,7 +25,7 @@ const MOST_BYTES: i32 = 64 << 20;
 /// Returns the bytes of a file in chunks.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_export_file(url: Option<&str>) -> SetOfIterator<'static, Bytea> {
-    let opened = required(url, "url").and_then(|url| open(&signer().verify(url, session::unix_time())?));
+    let opened = required(url, "url").and_then(|url| open(&verify(&signer(), url, session::unix_time())?));
     let mut file = or_raise(opened);
     let mut chunk = Vec::new();
     SetOfIterator::new(std::iter::from_fn(move || or_raise(next(&mut file, &mut chunk))))
@@ -68,7 +69,7 @@ fn part(url: &str, start: i64, length: i32) -> Result<(Vec<u8>, i64, String)> {
         return Err(Error::invalid_argument(format!("length is not a number of bytes from 1 to {MOST_BYTES}")));
     }
     let (signer, now) = (signer(), session::unix_time());
-    let signed = signer.verify(url, now)?;
+    let signed = verify(&signer, url, now)?;
     let mut file = open(&signed)?;
     let mut bytes = Vec::new();
     let mut read = || -> io::Result<u64> {

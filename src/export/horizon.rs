@@ -56,6 +56,43 @@ const QUERY: &CStr = c"SELECT pg_catalog.string_agg(pg_catalog.concat(kind, ' ',
     UNION ALL SELECT 'p', prepared, gid FROM pg_catalog.pg_prepared_xacts \
         WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()) AS t (kind, at, name)";
 
+/// How often to look for the process of a prepared transaction.
+const LOOKS: usize = 3;
+
+/// What all servers answer at about one moment.
+struct Look {
+    at: i64,
+    /// Each with its group; `None` for this server.
+    servers: Vec<(Option<i32>, OfServer)>,
+    unknown: Vec<String>,
+}
+
+impl Look {
+    fn now() -> Look {
+        let at = session::clock();
+        // The others first: a transaction of this server that is found prepared there has its process here, or has ended.
+        let (answers, unknown) = citus::ask_workers(QUERY);
+        // PostgreSQL caches what a session reads of others until its transaction ends.
+        spi::texts_in_snapshot(c"SELECT pg_stat_clear_snapshot()", &[]);
+        let here = OfServer::read(&spi::texts_in_snapshot(QUERY, &[]).concat());
+        let others = answers.iter().map(|(group, answer)| (Some(*group), OfServer::read(answer)));
+        Look { at, servers: others.chain([(None, here)]).collect(), unknown }
+    }
+
+    /// The prepared transactions whose processes no server has.
+    fn without_process(&self) -> Vec<String> {
+        let own = citus::group();
+        let is_alive = |name: &&String| {
+            citus::preparer(name).is_some_and(|(group, pid)| {
+                let is_of = |of: &Option<i32>| of.unwrap_or(own) == group;
+                self.servers.iter().any(|(of, server)| is_of(of) && server.pids.iter().any(|known| known == pid))
+            })
+        };
+        let prepared = self.servers.iter().flat_map(|(_, server)| &server.prepared);
+        prepared.filter(|name| !is_alive(name)).cloned().collect()
+    }
+}
+
 impl Open {
     /// Reads the transactions that are open now. It does not take the transaction's snapshot, so that it can run before
     /// that.
@@ -63,19 +100,21 @@ impl Open {
         // Not a function of the extension: its owner may no longer be a superuser and could replace it. All names are looked
         // up in pg_catalog.
         session::as_bootstrap_superuser(|| {
-            let at = session::clock();
-            // The others first: a transaction that is found prepared there has its process here, or has ended.
-            let (answers, unknown) = citus::ask_workers(QUERY);
-            // PostgreSQL caches what a session reads of others until its transaction ends.
-            spi::texts_in_snapshot(c"SELECT pg_stat_clear_snapshot()", &[]);
-            let here = OfServer::read(&spi::texts_in_snapshot(QUERY, &[]).concat());
-            let others: Vec<_> = answers.iter().map(|answer| OfServer::read(answer)).collect();
-            let prepared = others.iter().flat_map(|server| &server.prepared).chain(&here.prepared);
-            let has_prepared = prepared.into_iter().any(|name| !here.pids.iter().any(|pid| citus::prepares(pid, name)));
+            let first = Look::now();
+            let mut unknown_ends = first.without_process();
+            // A process may have begun between the look at its own node and that at another one: the next look finds it, or
+            // the transaction has ended.
+            for _ in 1..LOOKS {
+                if !unknown_ends.is_empty() {
+                    let again = Look::now().without_process();
+                    unknown_ends.retain(|name| again.contains(name));
+                }
+            }
             // The clock of this server's line is that of the worker's start.
-            let at = others.iter().filter_map(|server| server.clock).fold(at, i64::min);
-            let began = others.iter().chain([&here]).flat_map(|server| &server.began).copied().collect();
-            Open { at, began, has_prepared, unknown }
+            let at = first.servers.iter().filter(|(group, _)| group.is_some());
+            let at = at.filter_map(|(_, server)| server.clock).fold(first.at, i64::min);
+            let began = first.servers.iter().flat_map(|(_, server)| &server.began).copied().collect();
+            Open { at, began, has_prepared: !unknown_ends.is_empty(), unknown: first.unknown }
         })
     }
 

@@ -1,16 +1,16 @@
 //! `bulk_export_identifiers`: returns up to a hundred resources by their business identifiers.
 
 use super::request::{Request, missing};
-use crate::arguments::required;
+use crate::arguments::parsed;
 use crate::settings;
 use crate::store::{Reader, ResourceTable, ResourceType, Rows, unknown};
 use fhir_bulk_codec::fhir;
 use fhir_bulk_codec::jsonb::text::write_string;
 use fhir_bulk_codec::resource::{Form, Identifier, Selection, Writer, identifiers};
-use fhir_bulk_pg::datum::Jsonb;
+use fhir_bulk_pg::datum::{Jsonb, JsonbBytes};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
+use pgrx::PgSqlErrorCode;
 use pgrx::prelude::*;
-use pgrx::{JsonB, PgSqlErrorCode};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::ops::ControlFlow;
@@ -21,8 +21,8 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// Returns `total`, `successful`, `failed` and one item per identifier, in the request's order.
 #[pg_extern(stable, parallel_unsafe)]
-fn bulk_export_identifiers(request: Option<JsonB>) -> Jsonb {
-    or_raise(required(request, "request").and_then(|request| export(request.0)))
+fn bulk_export_identifiers(request: Option<JsonbBytes<'_>>) -> Jsonb {
+    or_raise(parsed(request, "request").and_then(export))
 }
 
 /// 1. check the request

@@ -20,7 +20,9 @@ mod ignored;
 mod kickoff;
 mod level;
 mod notes;
+mod on_nodes;
 mod outcome;
+pub mod part;
 mod provenance;
 mod request;
 mod run;
@@ -37,17 +39,18 @@ mod written;
 pub use by_patient::{help_to_sort, help_to_write};
 pub use by_type::help;
 
-use crate::arguments::required;
+use crate::arguments::{parsed, required};
 use crate::jobs::{self, Job, Kind, NewJob};
 use crate::{settings, store};
+use fhir_bulk_pg::datum::JsonbBytes;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::whole::reporting;
+use fhir_bulk_transfer::Signer;
 use kickoff::Kickoff;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode};
 use serde_json::{Value, json};
-use signature::Signer;
 use target::Target;
 
 const MICROS_PER_MINUTE: i64 = 60_000_000;
@@ -58,6 +61,7 @@ pub const KIND: Kind = Kind {
     name: NAME,
     run: run::run,
     forget: run::forget,
+    call_off: on_nodes::call_off,
     restore: |_| (),
     retention_minutes: settings::export::retention_minutes,
     expire: || (),
@@ -65,10 +69,10 @@ pub const KIND: Kind = Kind {
 
 /// Adds an export job, which starts when the transaction commits. Returns the job's id.
 #[pg_extern(volatile, parallel_unsafe)]
-fn bulk_export(request: Option<JsonB>) -> String {
+fn bulk_export(request: Option<JsonbBytes<'_>>) -> String {
     session::prevent_if_read_only(c"bulk_export()");
     // The query of a subject may be wrong, and its author needs to know where.
-    reporting(|| or_raise(required(request, "request").and_then(|request| export(request.0))))
+    reporting(|| or_raise(parsed(request, "request").and_then(export)))
 }
 
 /// Returns the progress of an export of the caller, and its manifest when it is complete.
@@ -99,6 +103,7 @@ fn export(request: Value) -> Result<String> {
         max_bytes: settings::export::max_bytes(),
         gzip: kickoff.gzip.then(settings::gzip_level),
         announces: kickoff.partial,
+        on_nodes: on_nodes::are_wanted(&settings::export::location()),
     };
     target.location()?;
     jobs::add(&NewJob { kind: NAME, id: &id, request: &json!(kickoff), inputs: &[json!(target)] })?;

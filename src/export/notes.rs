@@ -7,7 +7,9 @@ use super::ignored::Ignored;
 use super::kickoff::Kickoff;
 use super::written::Written;
 use crate::sink::Draft;
-use crate::store::{ResourceTable, ResourceType, Telling, foreign_code, hidden_types, may_read_history, telling};
+use crate::store::{
+    ResourceTable, ResourceType, Telling, foreign_code, foreign_code_of, hidden_types, may_read_history, telling,
+};
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::spi::{self, Parameter};
@@ -35,8 +37,14 @@ impl Note {
 /// 42P01 for a table that no longer exists; 3F000.
 pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     let (mut notes, mut left_out) = (Vec::new(), Vec::new());
-    for name in kickoff.types.iter().chain(&kickoff.extras).filter(|name| !kickoff.trusts(name)) {
-        if let Some(what) = foreign_code_of_type(&ResourceType::new(name)?)? {
+    let names = kickoff.types.iter().chain(&kickoff.extras).filter(|name| !kickoff.trusts(name));
+    let read = names.map(|name| Ok((name, Read::of(&ResourceType::new(name)?)?))).collect::<Result<Vec<_>>>()?;
+    // Mostly there is nothing, which one look at all of them tells.
+    if foreign_code_of(read.iter().flat_map(|(_, read)| read.tables())).is_none() {
+        return Ok(notes);
+    }
+    for (name, read) in read {
+        if let Some(what) = read.foreign_code() {
             let diagnostics = format!(
                 "{name} is left out: reading it would run code of another role with your rights ({what}). If you trust it, \
                  name {name} in _type."
@@ -51,14 +59,28 @@ pub fn leave_out(kickoff: &mut Kickoff) -> Result<Vec<Note>> {
     Ok(notes)
 }
 
-/// What of a type's table, or of its history table, would run code of other roles.
-fn foreign_code_of_type(resource_type: &ResourceType) -> Result<Option<String>> {
-    if let Some(what) = foreign_code(&ResourceTable::get(resource_type)?) {
-        return Ok(Some(what));
+/// What is read of a type.
+struct Read {
+    table: ResourceTable,
+    /// Its deletions are read, too, and all of it is planned when it is locked.
+    history: Option<ResourceTable>,
+}
+
+impl Read {
+    fn of(resource_type: &ResourceType) -> Result<Read> {
+        let table = ResourceTable::get(resource_type)?;
+        Ok(Read { table, history: ResourceTable::lock_history_to_read(resource_type)? })
     }
-    // Its deletions are read, too, and all of it is planned when it is locked.
-    let history = ResourceTable::lock_history_to_read(resource_type)?;
-    Ok(history.and_then(|history| Some(format!("in its history: {}", foreign_code(&history)?))))
+
+    fn tables(&self) -> impl Iterator<Item = &ResourceTable> {
+        std::iter::once(&self.table).chain(&self.history)
+    }
+
+    /// What of it would run code of other roles.
+    fn foreign_code(&self) -> Option<String> {
+        let of_history = |history| Some(format!("in its history: {}", foreign_code(history)?));
+        foreign_code(&self.table).or_else(|| self.history.as_ref().and_then(of_history))
+    }
 }
 
 /// Notes what a lenient request asked for in vain, and what means nothing in its queries.

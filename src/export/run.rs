@@ -5,6 +5,7 @@ use super::by_type::Typed;
 use super::horizon::Open;
 use super::kickoff::Kickoff;
 use super::notes::{self, Note};
+use super::on_nodes::Nodes;
 use super::outcome::Outcome;
 use super::subjects::Subjects;
 use super::target::{Counters, Target};
@@ -97,7 +98,7 @@ fn may_pass(error: &Error) -> bool {
     )
 }
 
-/// 1. begin a draft, and remove what an earlier attempt left, if nobody was told of it
+/// 1. end what an earlier attempt has nodes do, begin a draft, and remove what an earlier attempt left, if nobody was told of it
 /// 2. in one transaction: lock everything that will be read, leave out types whose reading would run code of other roles,
 ///    and read which transactions are open
 /// 3. under the transaction's snapshot: write the files of each type, of deletions, and of notes
@@ -105,9 +106,15 @@ fn may_pass(error: &Error) -> bool {
 /// 5. store the result
 fn export(task: &Task, work: &Work) -> Result<()> {
     let counters = Counters::default();
+    let nodes = Nodes::of(task, &work.target)?;
+    if nodes.is_some() {
+        Nodes::end_earlier(task)?;
+    }
     let draft = transaction::between(|| {
         Announced::check_none(&work.target)?;
-        work.target.location()?.begin(&work.target.folder)
+        let draft = work.target.location()?.begin(&work.target.folder)?;
+        nodes.as_ref().map_or(Ok(()), |nodes| nodes.admit(&draft))?;
+        Ok::<_, Error>(draft)
     })?;
     let announcing = work.target.draft(&draft, &counters);
     let draft = announcing.silent();
@@ -133,7 +140,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
             } else if work.kickoff.by_patient {
                 by_patient::write(&work, &announcing, &counters, show)?
             } else {
-                counted(by_type::write(&work, &announcing, &counters, show)?)
+                counted(by_type::write(&work, &announcing, &counters, nodes.as_ref(), show)?)
             };
             let (files, of_extras) = counted(extras::write(&work, &announcing)?);
             output.extend(files);
@@ -154,7 +161,7 @@ fn export(task: &Task, work: &Work) -> Result<()> {
     draft.publish()?;
     let result = serde_json::to_value(&outcome).expect("an object of texts and numbers");
     task.transaction(|| task.finish(total, &result))?;
-    if work.target.announces
+    if (work.target.announces || nodes.is_some())
         && let Err(error) = transaction::between(|| draft.remove_announcements())
     {
         // They are in nobody's way, and go with the files.

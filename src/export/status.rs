@@ -3,7 +3,7 @@
 use super::announced::Announced;
 use super::kickoff::Kickoff;
 use super::outcome::Outcome;
-use super::signature::{SignedFile, Signer, TABLE_VALID_SECONDS, VALID_SECONDS};
+use super::signature::{TABLE_VALID_SECONDS, VALID_SECONDS};
 use super::target::Target;
 use super::written::Written;
 use crate::jobs::Job;
@@ -12,6 +12,7 @@ use crate::sink::Tries;
 use fhir_bulk_codec::instant;
 use fhir_bulk_pg::error::Result;
 use fhir_bulk_pg::session;
+use fhir_bulk_transfer::{SignedFile, Signer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -31,6 +31,9 @@ pub struct Target {
     /// Whether a file is announced as soon as it is final.
     #[serde(default)]
     pub announces: bool,
+    /// Whether the nodes of Citus write what they have of it.
+    #[serde(default)]
+    pub on_nodes: bool,
 }
 
 /// What the processes of an export count together: bytes, and files that are announced.
@@ -58,6 +61,13 @@ impl Target {
     pub fn add<'w>([bytes, files]: &Counters, written: impl Iterator<Item = &'w Written> + Clone) {
         bytes.fetch_add(written.clone().filter_map(|file| file.bytes).sum(), Ordering::Relaxed);
         files.fetch_add(written.count() as u64, Ordering::Relaxed);
+    }
+
+    /// # Errors
+    /// 53100 if files have more bytes together than all may have.
+    pub fn check_budget<'w>(&self, written: impl Iterator<Item = &'w Written>) -> Result<()> {
+        let (total, spent) = (written.filter_map(|file| file.bytes).sum(), AtomicU64::new(0));
+        self.max_bytes.map_or(Ok(()), |most| Budget::new(most, &spent).spend(total))
     }
 
     /// The format of the files, if they have resources.

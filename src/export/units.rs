@@ -50,8 +50,7 @@ pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Uni
             None => alone.push(Unit::whole(name)),
         }
     }
-    let total: u64 = together.iter().map(|(_, bytes)| bytes).sum();
-    let most = (total / (processes as u64 * UNITS_EACH)).max(LEAST_BYTES);
+    let most = most_bytes(together.iter().map(|(_, bytes)| bytes).sum(), processes);
     // With a time range, an index on ts may find the rows. If each unit also had a range of blocks, it would search that
     // index again, or read all its blocks for a few rows.
     let is_divisible = processes > 1 && kickoff.since.is_none() && kickoff.until.is_none();
@@ -67,6 +66,11 @@ pub fn divide(kickoff: &Kickoff, processes: usize) -> Result<(Vec<Unit>, Vec<Uni
     // Stable: the units of a type stay in the order of their blocks.
     sized.sort_by_key(|(bytes, _)| Reverse(*bytes));
     Ok((sized.into_iter().map(|(_, unit)| unit).collect(), alone))
+}
+
+/// How many bytes a unit has at most, of so many that processes divide among them.
+pub fn most_bytes(total: u64, processes: usize) -> u64 {
+    (total / (processes as u64 * UNITS_EACH)).max(LEAST_BYTES)
 }
 
 fn is_found_by_index(kickoff: &Kickoff, name: &str) -> Result<bool> {

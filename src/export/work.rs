@@ -5,7 +5,7 @@ use super::span::Span;
 use super::target::Target;
 use super::units::Unit;
 use crate::settings;
-use crate::store::{Filter, Patients, Reader, ResourceTable, ResourceType, Rows, foreign_code};
+use crate::store::{Filter, Patients, Reader, ResourceTable, ResourceType, Rows, foreign_code_of};
 use fhir_bulk_codec::resource::{Form, Selection, Writer};
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
@@ -52,15 +52,46 @@ impl Work {
     /// # Errors
     /// As for [`Work::reader`].
     pub fn open(&self, name: &str, rows: Rows<'_>, filter: Option<Filter>) -> Result<Reader> {
-        let resource_type = ResourceType::new(name)?;
-        let table = ResourceTable::get(&resource_type)?;
-        // Another role may have created an index or a cast since. Then the export starts again and leaves the type out.
+        let table = ResourceTable::get(&ResourceType::new(name)?)?;
+        self.check_code(&[&table], name)?;
+        self.open_checked(&table, name, rows, filter)
+    }
+
+    /// Reads rows of a type in tables that have some of them, one after another. All are planned now, right after they were
+    /// looked at together.
+    ///
+    /// # Errors
+    /// As for [`Work::reader`].
+    pub fn open_all(
+        &self,
+        tables: &[&ResourceTable],
+        name: &str,
+        rows: Rows<'_>,
+        filter: impl Fn() -> Result<Option<Filter>>,
+    ) -> Result<Vec<Reader>> {
+        self.check_code(tables, name)?;
+        tables.iter().map(|table| self.open_checked(table, name, rows, filter()?)).collect()
+    }
+
+    /// Another role may have created an index or a cast since. Then the export starts again and leaves the type out.
+    fn check_code(&self, tables: &[&ResourceTable], name: &str) -> Result<()> {
         if !self.kickoff.trusts(name)
-            && let Some(what) = foreign_code(&table)
+            && let Some(what) = foreign_code_of(tables.iter().copied())
         {
             let message = format!("reading {name} would now run code of another role: {what}");
             return Err(Error::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message));
         }
+        Ok(())
+    }
+
+    fn open_checked(
+        &self,
+        table: &ResourceTable,
+        name: &str,
+        rows: Rows<'_>,
+        filter: Option<Filter>,
+    ) -> Result<Reader> {
+        let resource_type = ResourceType::new(name)?;
         let mut writer = Writer::new(Form::Fhir(settings::fhir_version()), &settings::created_at_url(), true);
         let elements = self.kickoff.elements_of(name);
         if !elements.is_empty() {
@@ -68,6 +99,6 @@ impl Work {
             let type_member = "resourceType";
             writer = writer.select(Selection { elements, id: true, meta: true, type_member, subsetted: true });
         }
-        Reader::open(&table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
+        Reader::open(table, resource_type.canonical(), rows, filter, writer)?.in_utc().of_one_moment()
     }
 }

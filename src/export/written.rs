@@ -16,6 +16,9 @@ pub struct Written {
     pub continues_in: Option<String>,
 }
 
+/// A file with its resource type and number.
+pub type Numbered = (String, usize, Written);
+
 impl Written {
     /// Its name up to the number: the type in files of one type.
     pub fn stem(&self) -> &str {

@@ -5,7 +5,7 @@
 //! ended: before a job ends, its indexes are there.
 
 use crate::jobs::{DroppedIndex, Task};
-use crate::store::{ResourceTable, ResourceType, make_index};
+use crate::store::{ResourceTable, ResourceType, SecondaryIndex, make_index};
 use fhir_bulk_pg::error::Result;
 
 /// Checks that the current role may disable the indexes of a type's table, if there is one.
@@ -25,13 +25,15 @@ pub fn disable(task: &Task, resource_type: &ResourceType) -> Result<()> {
     if task.holds_indexes(table.oid)? {
         return Ok(());
     }
-    table.drop_indexes(|index| task.note_dropped(table.oid, &index.name, &index.statements, &index.tablespace))?;
+    table.drop_indexes(|SecondaryIndex { name, before, statements, tablespace, .. }| {
+        task.note_dropped(table.oid, name, [before, statements], tablespace)
+    })?;
     task.hold_indexes(table.oid);
     Ok(())
 }
 
 /// Makes an index again.
 pub fn restore(index: &DroppedIndex) {
-    let DroppedIndex { relation, role, name, statements, tablespace, .. } = index;
-    make_index((*relation).into(), (*role).into(), name, statements, tablespace);
+    let DroppedIndex { relation, role, name, before, statements, tablespace, .. } = index;
+    make_index((*relation).into(), (*role).into(), name, [before, statements], tablespace);
 }

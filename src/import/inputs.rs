@@ -53,6 +53,11 @@ impl<'a> Inputs<'a> {
     /// of listing.
     pub fn add(&mut self, asked: &Asked) -> Result<()> {
         let Asked { resource_type, url } = asked;
+        if let Some(part) = &self.request.part {
+            // Whoever has asked for it has listed what there is.
+            let (resource_type, within) = (resource_type.clone(), part.within.clone());
+            return self.hold(None, Input { resource_type, url: url.clone(), within });
+        }
         let Some(mut listing) = Listing::start(url, &self.request.reach)? else {
             return self.hold(None, Input { resource_type: resource_type.clone(), url: url.clone(), within: None });
         };

@@ -7,11 +7,14 @@ use crate::load;
 use crate::settings::s3::Address;
 use crate::source::Reach;
 use crate::store::ResourceType;
+use fhir_bulk_codec::share::Share;
 use fhir_bulk_pg::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The name of imports in the queue of jobs.
+pub const NAME: &str = "import";
 /// The most inputs that a request names; what they mean may be more.
 const MAX_INPUTS: usize = 10_000;
 const MAX_RETRIES: u64 = 100;
@@ -19,7 +22,7 @@ const DEFAULT_RETRIES: u64 = 2;
 const MAX_ID_BYTES: usize = 255;
 const MAX_WORKERS: u64 = 1000;
 const KNOWN: &str = "id, inputFormat, contentEncoding, mode, update, skipUnchanged, onConflict, disableIndexes, \
-    allowedRetryCount, onlyNew, onlyTyped, order, workers, account and inputs";
+    allowedRetryCount, onlyNew, onlyTyped, order, workers, account, part and inputs";
 
 /// A checked request. The queue stores it as JSON.
 #[derive(Serialize, Deserialize)]
@@ -44,6 +47,9 @@ pub struct Request {
     /// The tables of the inputs have no secondary indexes meanwhile.
     #[serde(default)]
     pub disable_indexes: bool,
+    /// Which part of its inputs it has, if it is another server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     /// How often to retry a source that cannot be read.
     pub retries: u32,
     /// Where `s3://` is, if the request has an account.
@@ -67,6 +73,16 @@ pub struct Request {
     /// In order.
     #[serde(skip)]
     pub inputs: Vec<Asked>,
+}
+
+/// The part that a node has of an import whose server has asked it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// The lines whose ids have hashes in these ranges, both ends included.
+    pub hashes: Vec<(i32, i32)>,
+    /// The listed folder that the files must be in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
 }
 
 /// A source as the caller names it, or a folder, a prefix or a pattern, which mean many.
@@ -141,6 +157,12 @@ impl Request {
                 u16::try_from(count).ok()
             }
         };
+        let part = members.remove("part").map(Part::parse).transpose()?;
+        if part.is_some() && (transaction || disable_indexes || only_new) {
+            return Err(Error::invalid_argument(
+                "\"part\" of the request goes with neither mode \"transaction\" nor disableIndexes nor onlyNew",
+            ));
+        }
         let account = members.remove("account").map(account::parse).transpose()?;
         for Asked { url, .. } in &inputs {
             if account.is_some() && !url.starts_with("s3://") {
@@ -166,6 +188,7 @@ impl Request {
             skip_unchanged,
             refuse_known,
             disable_indexes,
+            part,
             retries,
             service: account.as_ref().map(|account| account.address.clone()),
             reach: Reach { retries, account },
@@ -197,11 +220,24 @@ impl Asked {
     }
 }
 
+impl Part {
+    fn parse(part: Value) -> Result<Part> {
+        serde_json::from_value(part).map_err(|_| wrong("part", "{\"hashes\": [[first, last], …], \"within\": …}"))
+    }
+}
+
 /// Whether an id needs no escape in a URL (RFC 3986, unreserved).
 fn is_id(id: &str) -> bool {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     // `.` and `..` are not names in a path.
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(unreserved) && !matches!(id, "." | "..")
+}
+
+impl Request {
+    /// The lines that it has of each input; `None` for all.
+    pub fn share(&self) -> Option<Share> {
+        self.part.as_ref().map(|part| Share::of(part.hashes.clone()))
+    }
 }
 
 /// Reads a [`Request`] or an [`Input`] that the queue has stored.

@@ -2,6 +2,7 @@
 
 use super::account;
 use super::indexes;
+use super::on_nodes;
 use super::request::{Input, Request, kept};
 use crate::jobs::{Committed, Reached, Task, Tries};
 use crate::load::{self, Load, Options, Pace, Plan, Position};
@@ -21,6 +22,9 @@ const LINES_PER_LOOK: u64 = 256;
 
 /// Imports a task's input. The error is shown in the job's status.
 pub fn run(task: &Task) -> std::result::Result<(), String> {
+    if let Some(result) = on_nodes::run(task) {
+        return result;
+    }
     let mut import = Import::of(task);
     let mut tries = Tries::default();
     loop {
@@ -103,7 +107,10 @@ impl<'a> Import<'a> {
         let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
         let start = Position { lines, bytes, checksum };
         let source = source::open_listed(&self.input.url, self.input.within.as_deref(), &self.reach()?)?;
-        Load::start(source, Plan { resource_type, table: None, fhir, options, mistaken: None, start })
+        Load::start(
+            source,
+            Plan { resource_type, table: None, fhir, options, mistaken: None, share: self.request.share(), start },
+        )
     }
 
     /// How the source is reached: with the key of the account, if the request has one.

@@ -18,9 +18,12 @@ pub fn of(id: &str, job: Job) -> Value {
         "time": {"start": time(job.created_at)},
         "status": job.status,
     });
-    match job.ended_at {
-        Some(at) => status["time"]["end"] = time(at).into(),
-        None => status["progress"] = progress(&job.sums),
+    if let Some(at) = job.ended_at {
+        status["time"]["end"] = time(at).into();
+    }
+    // Whoever has asked for a part is told how much it has read, however fast it was.
+    if job.ended_at.is_none() || request.part.is_some() {
+        status["progress"] = progress(&job.sums);
     }
     status["total"] = job.sums.total.into();
     if request.skip_unchanged {
@@ -55,10 +58,11 @@ fn input(task: TaskState, compares: bool) -> Value {
     input
 }
 
-/// The bytes read of all sources, and the rate since the first one started.
+/// The bytes read of all sources, the resources in them, those too that are not committed yet, and the rate since the first one
+/// started.
 fn progress(sums: &Sums) -> Value {
     let seconds = sums.started_at.map_or(0.0, |begun| (session::clock() - begun) as f64 / 1e6);
-    let mut progress = json!({"bytesRead": sums.read_bytes});
+    let mut progress = json!({"bytesRead": sums.read_bytes, "resources": sums.seen});
     if let Some(all) = sums.all_bytes {
         progress["bytesTotal"] = all.into();
     }

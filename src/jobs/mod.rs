@@ -10,6 +10,7 @@
 
 mod launcher;
 mod own_jobs;
+mod part;
 mod patience;
 mod queue;
 mod rows;
@@ -19,9 +20,13 @@ mod tries;
 mod worker;
 
 pub use launcher::{launch, start_launcher};
-pub use own_jobs::{cancel_job, check_limit, find, forget_expired, input, subject, wait_for_additions, withdraw_task};
+pub use own_jobs::{
+    cancel_job, check_limit, find, forget_expired, input, is_at_work, states, subject, wait_for_additions,
+    wait_for_end, withdraw_task,
+};
+pub use part::{Functions, Part, settings_elsewhere};
 pub use patience::Patience;
-pub use rows::{Committed, DroppedIndex, Job, NewJob, Reached, Sums, TaskState};
+pub use rows::{Committed, DroppedIndex, Elsewhere, EndedTask, Job, NewJob, Reached, Sums, TaskState};
 pub use task::Task;
 pub use tries::Tries;
 pub use worker::{Kind, start_worker, wake, wake_at_commit, work};

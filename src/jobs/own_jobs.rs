@@ -6,11 +6,17 @@ use super::rows::{CancelledTask, Job, NewJob};
 use super::settings_of_caller as caller;
 use crate::extension;
 use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::spi::Parameter;
 use fhir_bulk_pg::{guc, session, transaction, worker};
 use pgrx::PgSqlErrorCode;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
+/// How often somebody who waits for the end of a job looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often he looks at the tables, if somebody works on the job.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How many tasks of a job are shown at once, so that its status stays readable.
 const SHOWN_TASKS: i32 = 1000;
 
@@ -173,6 +179,60 @@ pub fn find(kind: &str, id: &str) -> Result<Option<Job>> {
 pub fn input(kind: &str, id: &str) -> Option<Value> {
     let parameters = || vec![Parameter::string(kind), Parameter::string(id)];
     Queue::of(extension::this_extension()).rows("first_input($1, $2)", parameters).into_iter().next()
+}
+
+/// What is noted of the tasks that are at work of a job of the current role ([`Task::note`](super::Task::note)).
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn states(kind: &str, id: &str) -> Result<Vec<Value>> {
+    let own = own(kind, id)?;
+    Ok(Queue::of(extension::this_extension()).rows("own_task_states($1, $2, $3, $4)", own))
+}
+
+/// Waits until a job of the current role has ended, at most so long. Returns at once if there is none.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn wait_for_end(kind: &str, id: &str, most: Duration) -> Result<()> {
+    let begun = Instant::now();
+    let wait = || match most.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        Some(left) => {
+            session::wait_for_latch(left.min(LOOK_EVERY));
+            session::check_for_interrupts();
+            true
+        }
+        None => false,
+    };
+    while begun.elapsed() < most {
+        // A job on whose first task somebody works has not ended. Locks are in memory, and looked at by no query.
+        let (tasks, looked) = (first_tasks(kind, id)?, Instant::now());
+        while looked.elapsed() < LOOK_AGAIN && tasks.iter().any(|task| !task.is_free()) {
+            if !wait() {
+                return Ok(());
+            }
+        }
+        if find(kind, id)?.is_none_or(|job| job.status != "active") || !wait() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process works on the first task of a job of the current role.
+///
+/// # Errors
+/// Those of [`subject`].
+pub fn is_at_work(kind: &str, id: &str) -> Result<bool> {
+    Ok(first_tasks(kind, id)?.iter().any(|task| !task.is_free()))
+}
+
+/// The locks of the first tasks of a job of the current role: who works on one has its lock.
+fn first_tasks(kind: &str, id: &str) -> Result<Vec<Key>> {
+    let own = own(kind, id)?;
+    let queue = Queue::of(extension::this_extension());
+    let numbers: Vec<i64> = queue.rows("own_jobs($1, $2, $3, $4)", own);
+    Ok(numbers.into_iter().map(|number| queue.task_lock((number, 1))).collect())
 }
 
 /// What [`cancel`] has ended.

@@ -1,6 +1,6 @@
 //! The tables of jobs and their tasks as workers use them. What is said to them stands in `sql/queue.sql`.
 
-use super::rows::{Committed, DroppedIndex, EndedTask, ExpiredJob, OpenTask, Reached, TaskRow};
+use super::rows::{Committed, DroppedIndex, Elsewhere, EndedTask, ExpiredJob, OpenTask, Reached, TaskRow};
 use crate::extension::Extension;
 use crate::own_tables;
 use crate::settings;
@@ -168,6 +168,21 @@ impl Queue {
     pub fn finish(&self, task: (i64, i32), total: u64, result: &Value) -> bool {
         self.is_done("finish_task($1, $2, $3, $4::jsonb)", || {
             of(task, [Parameter::int8(total as i64), Parameter::string(&result.to_string())])
+        })
+    }
+
+    /// Notes what the next worker of a task must know; false when the task was cancelled meanwhile.
+    pub fn note(&self, task: (i64, i32), state: &Value) -> bool {
+        self.is_done("note_task($1, $2, $3::jsonb)", || of(task, [Parameter::string(&state.to_string())]))
+    }
+
+    /// Notes how far others are with a task; false when it was cancelled meanwhile.
+    pub fn mirror(&self, task: (i64, i32), elsewhere: &Elsewhere) -> bool {
+        let Elsewhere { total, unchanged, read_bytes, all_bytes, at_end } = *elsewhere;
+        let count = |count: u64| Parameter::int8(count as i64);
+        self.is_done("mirror_task($1, $2, $3, $4, $5, $6, $7)", || {
+            let all_bytes = Parameter::int8_or_null(all_bytes.map(|bytes| bytes as i64));
+            of(task, [count(total), count(unchanged), count(read_bytes), all_bytes, Parameter::boolean(at_end)])
         })
     }
 

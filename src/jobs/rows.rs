@@ -82,6 +82,8 @@ pub struct DroppedIndex {
     /// The table's OID.
     pub relation: u32,
     pub name: String,
+    /// What makes those of its partitions again, then what makes it.
+    pub before: Vec<String>,
     pub statements: Vec<String>,
     pub tablespace: String,
 }
@@ -117,6 +119,9 @@ pub struct TaskRow {
     pub tasks: i32,
     /// How many processes have started it since its last commit, this one included.
     pub starts: i32,
+    /// What [`Task::note`](super::Task::note) has stored.
+    #[serde(default)]
+    pub result: Option<Value>,
     /// How much of it is committed.
     #[serde(flatten)]
     pub committed: Committed,
@@ -139,7 +144,10 @@ pub struct EndedTask {
     pub job: i64,
     pub number: i32,
     pub kind: String,
+    /// Its owner's OID.
+    pub role: u32,
     pub input: Value,
+    pub result: Option<Value>,
 }
 
 impl EndedTask {
@@ -160,6 +168,19 @@ pub struct CancelledTask {
 pub struct ExpiredJob {
     pub number: i64,
     pub inputs: Vec<Value>,
+}
+
+/// How far others have come with a task.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Elsewhere {
+    /// Resources that are committed, and how many of them were there already as they are.
+    pub total: u64,
+    pub unchanged: u64,
+    /// Bytes of the input read, compressed bytes if it is compressed.
+    pub read_bytes: u64,
+    pub all_bytes: Option<u64>,
+    /// Whether that is all of it.
+    pub at_end: bool,
 }
 
 /// The progress of a task in one transaction.

@@ -1,7 +1,7 @@
 //! A task that a worker runs.
 
 use super::queue::{self, Queue};
-use super::rows::{Committed, Reached, TaskRow};
+use super::rows::{Committed, Elsewhere, Reached, TaskRow};
 use super::settings_of_caller;
 use crate::extension;
 use fhir_bulk_pg::error::{Error, Result};
@@ -20,8 +20,8 @@ pub struct Task {
     /// The extension whose queue it is in. If the extension is dropped and created again, its OID changes, but job numbers
     /// may repeat.
     extension: pg_sys::Oid,
-    /// The lock of the worker's slot.
-    slot: Key,
+    /// The lock of the worker's slot, unless it has left it to others.
+    slot: Cell<Option<Key>>,
     /// Those of the task.
     locks: Vec<Key>,
     over: Cell<bool>,
@@ -29,7 +29,7 @@ pub struct Task {
 
 impl Task {
     pub(super) fn new(row: TaskRow, extension: pg_sys::Oid, slot: Key, locks: Vec<Key>) -> Task {
-        Task { row, extension, slot, locks, over: Cell::new(false) }
+        Task { row, extension, slot: Cell::new(Some(slot)), locks, over: Cell::new(false) }
     }
 
     /// The row that the worker took.
@@ -91,7 +91,7 @@ impl Task {
     /// Runs a transaction. If it fails, takes this worker's locks again, or notes that the worker has lost the task.
     fn keeping_locks<T>(&self, transaction: impl FnOnce() -> Result<T>) -> Result<T> {
         let result = transaction();
-        if result.is_err() && !self.locks.iter().chain([&self.slot]).all(|lock| lock.keep()) {
+        if result.is_err() && !self.locks.iter().copied().chain(self.slot.get()).all(Key::keep) {
             // Another worker has found the task without a lock and has taken it.
             self.over.set(true);
         }
@@ -131,6 +131,22 @@ impl Task {
         self.unless_cancelled(self.queue().is_some_and(|queue| queue.finish(self.key(), total, result)))
     }
 
+    /// Stores in the current transaction what the task's next worker must know.
+    ///
+    /// # Errors
+    /// As for [`Task::advance`].
+    pub fn note(&self, state: &Value) -> Result<()> {
+        self.unless_cancelled(self.queue().is_some_and(|queue| queue.note(self.key(), state)))
+    }
+
+    /// Stores in the current transaction how far others have come that have the task's work.
+    ///
+    /// # Errors
+    /// As for [`Task::advance`].
+    pub fn mirror(&self, elsewhere: &Elsewhere) -> Result<()> {
+        self.unless_cancelled(self.queue().is_some_and(|queue| queue.mirror(self.key(), elsewhere)))
+    }
+
     /// Whether the job keeps a table without its indexes already.
     ///
     /// # Errors
@@ -149,16 +165,19 @@ impl Task {
         }
     }
 
-    /// Notes what makes an index of a table again that the current transaction drops.
-    pub fn note_dropped(&self, table: pg_sys::Oid, name: &str, statements: &[String], tablespace: &str) {
+    /// Notes what makes an index of a table again that the current transaction drops: statements that come before it, and its
+    /// own.
+    pub fn note_dropped(&self, table: pg_sys::Oid, name: &str, made_by: [&[String]; 2], tablespace: &str) {
+        let [before, statements] = made_by.map(|statements| Value::from(statements.to_vec()).to_string());
         if let Some(queue) = self.queue() {
-            queue.call("add_dropped_index($1, $2, $3, $4, $5::jsonb, $6)", || {
+            queue.call("add_dropped_index($1, $2, $3, $4, $5::jsonb, $6::jsonb, $7)", || {
                 vec![
                     Parameter::string(&self.row.kind),
                     Parameter::oid(self.role()),
                     Parameter::oid(table),
                     Parameter::string(name),
-                    Parameter::string(&Value::from(statements.to_vec()).to_string()),
+                    Parameter::string(&before),
+                    Parameter::string(&statements),
                     Parameter::string(tablespace),
                 ]
             });
@@ -221,7 +240,15 @@ impl Task {
     /// first. Costs a look into shared memory.
     pub fn has_second_slot(&self) -> bool {
         let (free, taken): (Vec<Key>, Vec<Key>) = queue::slots(self.extension).partition(|slot| slot.is_free());
-        taken.iter().position(|slot| *slot == self.slot).is_some_and(|rank| rank < free.len())
+        taken.iter().position(|slot| Some(*slot) == self.slot.get()).is_some_and(|rank| rank < free.len())
+    }
+
+    /// Leaves the worker's slot to others for the rest of the task: it only watches what others do, some of which may wait for
+    /// a slot of this server. Whoever adds such tasks limits how many of them are worked on at once.
+    pub fn step_aside(&self) {
+        if let Some(slot) = self.slot.take() {
+            slot.release();
+        }
     }
 
     /// Releases the task, so that another worker can take it.

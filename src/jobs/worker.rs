@@ -1,7 +1,7 @@
 //! The background worker that runs jobs, and the code that starts it.
 
 use super::queue::{Queue, Which};
-use super::rows::{DroppedIndex, OpenTask};
+use super::rows::{DroppedIndex, EndedTask, OpenTask};
 use super::task::Task;
 use crate::extension::{self, Extension};
 use fhir_bulk_pg::error::{Error, Result};
@@ -23,6 +23,9 @@ pub struct Kind {
     /// when the job expires. It may wait. It may be called again for the same input, even after it succeeded. Returns false
     /// if it should be tried later.
     pub forget: fn(&Value) -> Result<bool>,
+    /// Ends what a task that has failed or was cancelled has others do. It may wait, and may be called again. Returns false if
+    /// it should be tried later.
+    pub call_off: fn(&EndedTask) -> Result<bool>,
     /// Makes an index again that a job has dropped, in a transaction, as the role that it chooses. PostgreSQL raises its errors.
     pub restore: fn(&DroppedIndex),
     /// How long jobs are kept after they end.
@@ -209,20 +212,19 @@ fn take_task(queue: &Queue, slots: &[Key], which: Which) -> Option<Task> {
     Some(task)
 }
 
-/// Takes the locks of a task: its own, and one of its job's if that has a limit. None if there is none.
+/// Takes the locks of a task: its own, and one of its job's if that has a limit. None if there is none. The job's comes first:
+/// a worker that held a task and waited for its turn in the job would make those that have one pass the task over.
 fn task_locks(queue: &Queue, task: &OpenTask) -> Option<Vec<Key>> {
+    let of_job = match task.workers {
+        Some(_) => Some(queue.job_slots(task).find(|slot| slot.try_take())?),
+        None => None,
+    };
     let own = queue.task_lock(task.key());
-    if !own.try_take() {
-        return None;
+    if own.try_take() {
+        return Some([own].into_iter().chain(of_job).collect());
     }
-    if task.workers.is_none() {
-        return Some(vec![own]);
-    }
-    let of_job = queue.job_slots(task).find(|slot| slot.try_take());
-    if of_job.is_none() {
-        own.release();
-    }
-    of_job.map(|slot| vec![own, slot])
+    of_job.iter().for_each(|slot| slot.release());
+    None
 }
 
 /// Makes one of the indexes again that jobs have dropped, if there is one to be made. Returns whether it has tried.
@@ -326,7 +328,11 @@ fn tidy(kinds: &[Kind]) -> Option<()> {
         })
     };
     for task in ended {
-        if kinds.iter().filter(|kind| kind.name == task.kind).all(|kind| forget(kind, &task.input)) {
+        if kinds
+            .iter()
+            .filter(|kind| kind.name == task.kind)
+            .all(|kind| call_off(kind, &task) && forget(kind, &task.input))
+        {
             note(&|queue| queue.forget_worker(task.key()))?;
         }
     }
@@ -338,6 +344,14 @@ fn tidy(kinds: &[Kind]) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Returns false if it must be tried again later.
+fn call_off(kind: &Kind, task: &EndedTask) -> bool {
+    transaction::between(|| (kind.call_off)(task)).unwrap_or_else(|error: Error| {
+        worker::log(&format!("fhir_bulk job worker: {}", error.message()));
+        false
+    })
 }
 
 /// Returns false if it must be tried again later.

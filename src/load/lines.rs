@@ -7,10 +7,12 @@ use crate::source::{Arriving, Bytes, Piece, Progress, Source};
 use crate::store::ResourceType;
 use fhir_bulk_codec::error::IdRule;
 use fhir_bulk_codec::resource::Encoder;
+use fhir_bulk_codec::share::Share;
 use fhir_bulk_feed::{self as feed, Chunk, Event, Feed, Item, Pace, Position};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session::{self, Waiting};
 use pgrx::PgSqlErrorCode;
+use std::mem::replace;
 
 /// The lines of a source, as rows that can be stored and lines that cannot.
 pub struct Lines {
@@ -37,6 +39,8 @@ pub struct Form<'a> {
     pub fhir: bool,
     /// Those of the load.
     pub options: &'a Options,
+    /// The lines that count; `None` for all.
+    pub share: Option<&'a Share>,
     /// Where to start. An earlier load of the same source has stored the lines before it.
     pub start: Position,
 }
@@ -88,9 +92,12 @@ impl Lines {
     /// Class 22 and 54 for a source that cannot be read to its end; 55000 if it has changed before `start`; the errors of its
     /// scheme.
     pub fn has_line(&mut self) -> Result<bool> {
-        while self.chunk.get(self.next).is_none() && !self.at_end {
+        while self.next == self.chunk.len() && !self.at_end {
             match self.wait()? {
-                Event::Lines(chunk) => (self.chunk, self.next) = (chunk, 0),
+                Event::Lines(chunk) => {
+                    self.feed.reuse(replace(&mut self.chunk, chunk));
+                    self.next = 0;
+                }
                 Event::End(position) => (self.position, self.at_end) = (position, true),
                 Event::Failed(failure) => return Err(refusals::of_source(&self.name, &failure, self.start)),
             }
@@ -105,7 +112,7 @@ impl Lines {
 
     /// Goes on to the next line.
     pub fn pass(&mut self) {
-        if let Some((reached, _)) = self.chunk.get(self.next) {
+        if let Some(reached) = self.chunk.position(self.next) {
             self.position = reached;
             self.next += 1;
         }
@@ -140,7 +147,7 @@ impl Lines {
 
 /// Collects what the feed needs to know. Its thread must not call PostgreSQL.
 fn plan(form: &Form<'_>) -> feed::Plan {
-    let Form { resource_type, fhir, options, start } = form;
+    let Form { resource_type, fhir, options, share, start } = form;
     let created_at_url = settings::created_at_url();
     let resource_type = resource_type.map(|resource_type| resource_type.as_str().to_owned());
     let encoder = if *fhir {
@@ -161,6 +168,7 @@ fn plan(form: &Form<'_>) -> feed::Plan {
         merge: options.merge.clone(),
         strip_nulls: options.strip_nulls,
         max_line_bytes: settings::max_line_bytes(),
+        share: share.cloned(),
         start: *start,
     }
 }

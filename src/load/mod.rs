@@ -13,9 +13,10 @@ pub use refusals::{of_line as refusal, of_source as unreadable};
 pub use run::{Batch, Load, Pace, Plan, Position, store};
 pub use tables::Tables;
 
-use crate::arguments::required;
+use crate::arguments::{parsed, required};
 use crate::source::{self, Reach};
 use crate::store::ResourceType;
+use fhir_bulk_pg::datum::JsonbBytes;
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
 use fhir_bulk_pg::whole::reporting;
@@ -31,7 +32,7 @@ fn bulk_load(
     source: Option<&str>,
     resource_type: default!(Option<&str>, "NULL"),
     fhir: default!(Option<bool>, "false"),
-    options: default!(Option<JsonB>, "'{}'"),
+    options: default!(Option<JsonbBytes<'_>>, "'{}'"),
 ) -> JsonB {
     JsonB(reporting(|| or_raise(load(source, resource_type, fhir, options))))
 }
@@ -43,18 +44,19 @@ fn load(
     source: Option<&str>,
     resource_type: Option<&str>,
     fhir: Option<bool>,
-    options: Option<JsonB>,
+    options: Option<JsonbBytes<'_>>,
 ) -> Result<Value> {
     session::prevent_if_read_only(c"bulk_load()");
     let (url, fhir) = (required(source, "source")?, required(fhir, "fhir")?);
-    let options = Options::parse(required(options, "options")?.0)?;
+    let options = Options::parse(parsed(options, "options")?)?;
     let resource_type = resource_type.map(ResourceType::new).transpose()?;
     let typed = resource_type.is_some();
 
     // No retries: the caller waits for the result, and can call again.
     let source = source::open(url, &Reach::default())?;
     let compares = options.known.skips_unchanged();
-    let plan = Plan { resource_type, table: None, fhir, options, mistaken: None, start: Position::default() };
+    let plan =
+        Plan { resource_type, table: None, fhir, options, mistaken: None, share: None, start: Position::default() };
     let mut load = Load::start(source, plan)?;
     let Batch { counts, unchanged, .. } = load.batch(|_, _| false)?;
     Ok(answer(&counts, typed, compares.then_some(unchanged), load.finish()))

@@ -7,6 +7,7 @@ use super::rejects::Rejects;
 use super::tables::Tables;
 use crate::source::{Progress, Source};
 use crate::store::{Known, ResourceTable, ResourceType, Stamp, make_sequence, next_txid};
+use fhir_bulk_codec::share::Share;
 use fhir_bulk_feed::{Item, Row};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::session;
@@ -28,6 +29,9 @@ pub struct Plan {
     pub options: Options,
     /// Checks a rejected line, with its number, for a mistake that ends the load even if lines may be skipped.
     pub mistaken: Option<Mistaken>,
+    /// The lines that the load has, if another one has the rest. It is a job's, alone in its transactions: rows whose shards
+    /// Citus has on this server go straight into these.
+    pub share: Option<Share>,
     /// Where to start. An earlier load of the same source has stored the lines before it.
     pub start: Position,
 }
@@ -42,6 +46,8 @@ pub struct Load {
     table: Option<ResourceTable>,
     mistaken: Option<Mistaken>,
     rule: Known,
+    /// Whether it has a share of its source only.
+    is_shared: bool,
     /// How many tables the load has created so far.
     created: usize,
     rejects: Option<Rejects>,
@@ -63,14 +69,16 @@ impl Load {
     /// # Errors
     /// 53000 when the thread cannot be started.
     pub fn start(source: Source, plan: Plan) -> Result<Load> {
-        let Plan { resource_type, table, fhir, options, mistaken, start } = plan;
+        let Plan { resource_type, table, fhir, options, mistaken, share, start } = plan;
         let rejects = match options.on_error {
             OnError::Abort => None,
             OnError::Skip { max_errors } => Some(Rejects::new(&source.name, max_errors)),
         };
-        let form = Form { resource_type: resource_type.as_ref(), fhir, options: &options, start };
+        let form =
+            Form { resource_type: resource_type.as_ref(), fhir, options: &options, share: share.as_ref(), start };
         let lines = Lines::start(source, &form)?;
-        Ok(Load { lines, resource_type, table, mistaken, rule: options.known, created: 0, rejects })
+        let (rule, is_shared) = (options.known, share.is_some());
+        Ok(Load { lines, resource_type, table, mistaken, rule, is_shared, created: 0, rejects })
     }
 
     /// Where the next batch begins.
@@ -116,6 +124,9 @@ impl Load {
     pub fn batch(&mut self, mut enough: impl FnMut(u64, bool) -> bool) -> Result<Batch> {
         let stamp = Stamp { txid: next_txid(self.table.as_ref())?, ts: session::transaction_start() };
         let mut tables = Tables::new(stamp, self.rule, self.created, self.table.clone());
+        if self.is_shared {
+            tables = tables.beside_shards();
+        }
         if let Some(expected) = &self.resource_type {
             tables.open(expected, true)?;
         }
@@ -182,10 +193,7 @@ impl Load {
                         Some((_, Item::Refused(_))) if self.rejects.as_ref().is_none_or(Rejects::has_room) => false,
                         _ => return Ok(false),
                     };
-                    self.take(|_, _, row| {
-                        rows.give(row.id, row.resource, row.created_at);
-                        Ok(())
-                    })?;
+                    self.take(|_, _, row| rows.take(row.id, row.resource, row.created_at))?;
                     *taken += 1;
                     if is_row {
                         return Ok(true);
@@ -210,7 +218,9 @@ impl Load {
                     return Err(error);
                 }
                 let error = refusals::of_line(lines.name(), reached.lines, refused.why, resource_type.as_ref());
-                let Some(rejects) = rejects else { return Err(error) };
+                let Some(rejects) = rejects.as_mut().filter(|_| !refused.why.is_lack_of_memory()) else {
+                    return Err(error);
+                };
                 rejects.take(error, reached.lines, refused.offset, refused.line)?;
             }
         }

@@ -1,7 +1,7 @@
 //! The resource tables that a load writes: opens them, and creates those that do not exist.
 
 use crate::settings;
-use crate::store::{Known, ResourceTable, ResourceType, Stamp, Stored, TableWriter, unknown};
+use crate::store::{Known, ResourceTable, ResourceType, Stamp, Stored, Writer, unknown};
 use fhir_bulk_pg::error::{Error, Result};
 use pgrx::PgSqlErrorCode;
 use std::collections::BTreeMap;
@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 /// The tables of a batch. Each is opened, and created if it does not exist, at its first line.
 pub struct Tables {
     /// Open writers by table name, each with the type as its lines spell it.
-    writers: BTreeMap<String, (String, TableWriter)>,
+    writers: BTreeMap<String, (String, Writer)>,
     /// Stored lines by type. The lines of an open writer are counted when it finishes.
     counts: BTreeMap<String, u64>,
     /// How many of them the tables had as they are.
     unchanged: u64,
     stamp: Stamp,
     rule: Known,
+    /// Whether rows go straight into shards of this server.
+    beside_shards: bool,
     /// The only table that lines may go to, if there is one.
     only: Option<ResourceTable>,
     /// How many tables the load has created, in this batch and earlier ones, for types that only lines name.
@@ -38,6 +40,7 @@ impl Tables {
             unchanged: 0,
             stamp,
             rule,
+            beside_shards: false,
             only,
             created,
             created_before: created,
@@ -45,6 +48,11 @@ impl Tables {
             keys_may_wait: rule != Known::Refuse,
             last: None,
         }
+    }
+
+    /// Has rows go straight into shards of this server: see [`Writer::beside_shards`].
+    pub fn beside_shards(self) -> Tables {
+        Tables { beside_shards: true, ..self }
     }
 
     /// How many tables the load has created, in this batch and earlier ones.
@@ -61,7 +69,7 @@ impl Tables {
     ///
     /// # Errors
     /// The errors of [`Tables::open`], with `place` as DETAIL.
-    pub fn of_type(&mut self, resource_type: &str, place: impl Fn() -> String) -> Result<&mut TableWriter> {
+    pub fn of_type(&mut self, resource_type: &str, place: impl Fn() -> String) -> Result<&mut Writer> {
         if self.last.as_ref().is_none_or(|(spelled, _)| spelled != resource_type) {
             let table = resource_type.to_ascii_lowercase();
             if self.writers.get(&table).is_none_or(|(spelled, _)| spelled != resource_type) {
@@ -81,7 +89,7 @@ impl Tables {
     }
 
     /// That writer, if it does.
-    pub fn streaming(&mut self, resource_type: &ResourceType) -> Option<&mut TableWriter> {
+    pub fn streaming(&mut self, resource_type: &ResourceType) -> Option<&mut Writer> {
         if !self.streams(resource_type) {
             return None;
         }
@@ -91,7 +99,7 @@ impl Tables {
     /// Opens the table of a type. The limit on new tables does not count a type that the caller asked for.
     ///
     /// # Errors
-    /// 54000 beyond `fhir_bulk.max_new_tables`; the errors of [`TableWriter::open`].
+    /// 54000 beyond `fhir_bulk.max_new_tables`; the errors of [`Writer::open`].
     pub fn open(&mut self, resource_type: &ResourceType, asked_for: bool) -> Result<()> {
         let name = resource_type.as_str().to_ascii_lowercase();
         if let Some(only) = self.only.as_ref().filter(|_| !asked_for) {
@@ -116,7 +124,10 @@ impl Tables {
                 (made.ok_or_else(|| unknown(resource_type.as_str()))?, keys)
             }
         };
-        let writer = TableWriter::open(&table, resource_type, self.stamp, self.rule, keys)?;
+        let mut writer = Writer::open(&table, resource_type, self.stamp, self.rule, keys)?;
+        if self.beside_shards {
+            writer = writer.beside_shards(&table)?;
+        }
         if self.keys_may_wait && writer.runs_others_code() {
             self.keys_may_wait = false;
             let lacking = self.writers.extract_if(.., |_, (_, writer)| writer.lacks_keys());

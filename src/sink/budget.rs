@@ -17,7 +17,10 @@ impl<'a> Budget<'a> {
     }
 
     /// Counts bytes that are about to be written.
-    pub(super) fn spend(&self, bytes: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// 53100 if all would be too many.
+    pub fn spend(&self, bytes: u64) -> Result<()> {
         if self.spent.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.most {
             return Ok(());
         }

@@ -106,6 +106,15 @@ impl Draft {
         Ok(Output { file: file.map_err(|error| failed("create", &path, &error))?, path })
     }
 
+    pub fn discard(&self, name: &str) -> Result<bool> {
+        let path = self.draft.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed("remove", &path, &error)),
+        }
+    }
+
     pub fn announce(&self, text: &str) -> Result<()> {
         let folder = self.draft.join(ANNOUNCED);
         make_folder(&folder)?;

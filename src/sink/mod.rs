@@ -180,6 +180,18 @@ impl Draft<'_> {
         Ok(Output { to, budget: self.budget })
     }
 
+    /// Removes a file that an earlier try of the same files may have left, and returns whether there was one. Objects are
+    /// replaced when they are written anew.
+    ///
+    /// # Errors
+    /// As for [`Location::begin`].
+    pub fn discard(&self, name: &str) -> Result<bool> {
+        match &*self.place {
+            Place::File(folder) => folder.discard(name),
+            Place::S3(_) => Ok(false),
+        }
+    }
+
     /// Announces something to those who ask [`Location::announced`], if this draft has announcements. `text` makes it with
     /// its number, from 1. It becomes a name: letters, digits, full stops, hyphens, commas.
     ///

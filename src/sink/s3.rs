@@ -189,7 +189,7 @@ impl Output {
 fn failed(to: &str, name: &str, error: &TransferError) -> Error {
     let code = match error {
         TransferError::BadUrl(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        TransferError::Refused(_) | TransferError::Status { code: 401 | 403, .. } => {
+        TransferError::Refused(_) | TransferError::NoToken(_) | TransferError::Status { code: 401 | 403, .. } => {
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
         }
         TransferError::Status { code: 404, .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,

@@ -5,7 +5,7 @@ use super::opened::{Bytes, Progress, Source, shown};
 use crate::settings;
 use fhir_bulk_feed as feed;
 use fhir_bulk_pg::error::{Error, Result};
-use fhir_bulk_transfer::{Client, Download, Event, Headers, Limits, Origin, Policy, TransferError, check_name};
+use fhir_bulk_transfer::{Client, Download, Event, Headers, Limits, Origin, Policy, Tokens, TransferError, check_name};
 use pgrx::PgSqlErrorCode;
 use std::io;
 use std::time::Duration;
@@ -24,12 +24,14 @@ pub fn open(url: &str, retries: u32) -> Result<Source> {
 }
 
 /// What requests for a URL take with them, and how far they may go.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Terms {
     /// Sent to the URL's server.
     pub headers: Headers,
     /// Beginnings of the only URLs that are read, of those that `fhir_bulk.allowed_sources` allows; `None` for all of them.
     pub within: Option<Vec<String>>,
+    /// Access tokens that its server wants.
+    pub tokens: Option<Tokens>,
     /// How often temporary failures are retried.
     pub retries: u32,
 }
@@ -58,7 +60,18 @@ impl Terms {
 pub fn open_under(url: &str, terms: &Terms) -> Result<Source> {
     let name = shown(url);
     let origin = Origin::url(url).map_err(|error| failure(&name, &error))?;
-    start_with(name, origin, client(terms.policy()?, terms.retries)?.with_headers(terms.headers.clone()))
+    let client = client(terms.policy()?, terms.retries)?;
+    start_with(name, origin, client.with_headers(terms.headers.clone()).with_tokens(terms.tokens.clone()))
+}
+
+/// As [`open_under`], for what only the URL itself may say: a redirect is an error.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_without_redirects(url: &str, terms: &Terms) -> Result<Source> {
+    let name = shown(url);
+    let origin = Origin::url(url).map_err(|error| failure(&name, &error))?;
+    start_with(name, origin, client_with(terms.policy()?, terms.retries, 0)?.with_headers(terms.headers.clone()))
 }
 
 /// Starts to download `origin` if `policy` allows it.
@@ -78,8 +91,11 @@ fn start_with(name: String, origin: Origin, client: Client) -> Result<Source> {
 
 /// A client with the limits of the settings.
 pub fn client(policy: Policy, retries: u32) -> Result<Client> {
-    let limits =
-        Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects: REDIRECTS, retries };
+    client_with(policy, retries, REDIRECTS)
+}
+
+fn client_with(policy: Policy, retries: u32, redirects: usize) -> Result<Client> {
+    let limits = Limits { connect: settings::connect_timeout(), idle: settings::idle_timeout(), redirects, retries };
     Ok(Client::new(policy, limits, settings::authorities()?))
 }
 
@@ -99,6 +115,9 @@ pub fn failure(name: &str, error: &TransferError) -> Error {
         }
         TransferError::UnknownAuthority => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE).hint(
             "If the authority is your own, a superuser can name a file with its certificate in fhir_bulk.ca_file.",
+        ),
+        TransferError::NoToken(_) => new(PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION).hint(
+            "A superuser sets credentials with bulk_set_source_credential(), and sees them in bulk_source_credentials.",
         ),
         TransferError::Network(_) => new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE),
         TransferError::Changed => new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)

@@ -15,7 +15,7 @@ mod scheme;
 mod walk;
 
 pub use found::Found;
-pub use http::{Terms, open_under};
+pub use http::{Terms, open_under, open_without_redirects};
 pub use listing::Listing;
 pub use opened::{Arriving, Bytes, Piece, Progress, Source, shown};
 pub use reach::Reach;

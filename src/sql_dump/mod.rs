@@ -10,20 +10,20 @@ mod sql;
 mod values;
 mod writer;
 
-use crate::arguments::{Options, required};
+use crate::arguments::{Options, parsed, required};
 use crate::parquet::{no_gzip, no_lines};
 use crate::stream::{ChunkStream, Divisible, Division, LineStream, Lines, More, chunk_size};
 use crate::views::Selection;
 use beside::Given;
 use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor::{Calling, Fetched};
-use fhir_bulk_pg::datum::{Bytea, Text};
+use fhir_bulk_pg::datum::{Bytea, JsonbBytes, Text};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::query::Query;
 use fhir_bulk_pg::whole::reporting;
 use format::Format;
 use pgrx::prelude::*;
-use pgrx::{JsonB, PgSqlErrorCode, default, pg_sys};
+use pgrx::{PgSqlErrorCode, default, pg_sys};
 use serde_json::{Map, Value};
 use std::ffi::CString;
 use std::ops::ControlFlow;
@@ -35,10 +35,10 @@ use writer::Writer;
 fn dump_sql(
     query: Option<&str>,
     format: default!(Option<&str>, "'csv'"),
-    options: default!(Option<JsonB>, "'{}'"),
+    options: default!(Option<JsonbBytes<'_>>, "'{}'"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
-    let asked = or_raise(parse(format, options));
+    let asked = or_raise(parsed(options, "options").and_then(|options| parse(format, options)));
     if !asked.format.has_lines() {
         or_raise(Err(no_lines("dump_sql_chunks")))
     }
@@ -53,13 +53,13 @@ fn dump_sql_chunks(
     query: Option<&str>,
     format: default!(Option<&str>, "'csv'"),
     gzip: default!(Option<bool>, "false"),
-    options: default!(Option<JsonB>, "'{}'"),
+    options: default!(Option<JsonbBytes<'_>>, "'{}'"),
     chunk_bytes: default!(Option<i32>, "65536"),
     calling: Calling,
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
-    let asked = or_raise(parse(format, options));
+    let asked = or_raise(parsed(options, "options").and_then(|options| parse(format, options)));
     if gzip && !asked.format.has_lines() {
         or_raise(Err(no_gzip()))
     }
@@ -75,9 +75,9 @@ struct Asked {
 }
 
 /// Checks the arguments `format` and `options`.
-fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Asked> {
+fn parse(format: Option<&str>, options: Value) -> Result<Asked> {
     let name = required(format, "format")?;
-    let mut options = Options::new(required(options, "options")?.0)?;
+    let mut options = Options::new(options)?;
     let format = Format::parse(name, &mut options)?;
     let given = Given::parse(&mut options)?;
     options.end(&format!("format {name}"), &format.known_options())?;
@@ -89,7 +89,7 @@ fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Asked> {
 /// # Errors
 /// Those of the arguments and of the query.
 pub fn open(query: &str, format: &str, options: Value) -> Result<Reader> {
-    start(Some(query), parse(Some(format), Some(JsonB(options)))?)
+    start(Some(query), parse(Some(format), options)?)
 }
 
 /// Locks what a query reads until the transaction ends, also what its views, and policies, read. Takes no snapshot.

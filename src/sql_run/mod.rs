@@ -3,22 +3,22 @@
 
 mod request;
 
-use crate::arguments::required;
+use crate::arguments::{parsed, required};
 use crate::parquet::no_gzip;
 use crate::stream::{ChunkStream, Lines as _, chunk_size};
 use crate::subject::{Body, Context};
 use fhir_bulk_pg::cursor::Calling;
-use fhir_bulk_pg::datum::Bytea;
+use fhir_bulk_pg::datum::{Bytea, JsonbBytes};
 use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::whole::reporting;
+use pgrx::default;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default};
 use request::Request;
 
 /// Returns the body in chunks.
 #[pg_extern(stable, parallel_unsafe)]
 fn bulk_sql_run(
-    request: Option<JsonB>,
+    request: Option<JsonbBytes<'_>>,
     gzip: default!(Option<bool>, "false"),
     chunk_bytes: default!(Option<i32>, "65536"),
     calling: Calling,
@@ -36,8 +36,8 @@ fn bulk_sql_run(
 /// 1. check the request
 /// 2. find the subject, and what it depends on
 /// 3. start to read, as the function for its kind does
-fn open(request: Option<JsonB>) -> Result<Body> {
-    let request = Request::parse(required(request, "request")?.0)?;
+fn open(request: Option<JsonbBytes<'_>>) -> Result<Body> {
+    let request = Request::parse(parsed(request, "request")?)?;
     let context = Context::new(&request.context)?;
     let subject = context.subject(&request.subject, request.parameters.as_ref())?.subject;
     context.is_used()?;

@@ -1,6 +1,7 @@
 //! Resource tables, with the layout of Aidbox and fhirbase: table `patient` has the Patients, `patient_history` their older
 //! versions. `id`, `resourceType` and the version in `meta` are columns; column `resource` has the rest.
 
+mod beside;
 mod changed;
 mod deleted;
 mod filter;
@@ -13,31 +14,40 @@ mod lookup;
 mod membership;
 mod moment;
 mod name;
+mod numbers;
 pub mod parameters;
 mod patients;
+mod placed;
 mod read;
 mod rejects;
+mod routed;
 mod secret;
+mod sizes;
 mod statement;
 mod table;
 mod types;
 mod write;
 
+pub use beside::Beside;
 pub use changed::Changed;
 pub use deleted::{Deletions, Telling, deleted, may_read_history, telling};
 pub use filter::Filter;
-pub use foreign_code::foreign_code;
-pub use indexes::make_index;
+pub use foreign_code::{foreign_code, foreign_code_of};
+pub use indexes::{SecondaryIndex, make_index};
 pub use live::{Blocks, Live, Rows};
 pub use lookup::{each_live, each_live_changed, ids_with};
 pub use membership::Membership;
 pub use moment::written_anew;
 pub use name::ResourceType;
+pub use numbers::{make_sequence, next_txid};
 pub use parameters::search_parameters;
 pub use patients::Patients;
+pub use placed::{Shard, distributed_in_schema, is_sharded, show_shards};
 pub use read::{Reader, not_an_object};
 pub use rejects::{Reject, add_rejects};
+pub use routed::Writer;
 pub use secret::secret;
-pub use table::{ResourceTable, make_sequence, next_txid, unknown};
+pub use sizes::{Size, count_live};
+pub use table::{ResourceTable, unknown};
 pub use types::{hidden_types, readable_types, type_of_table};
-pub use write::{Deletes, Known, Stamp, Stored, TableWriter, check, path_into};
+pub use write::{Deletes, Known, Stamp, Stored, check, path_into};

@@ -8,7 +8,7 @@ use fhir_bulk_paths::compile::{compile, compile_within};
 use fhir_bulk_paths::model::Model;
 use fhir_bulk_paths::search::{Component, Definition, Kind, Searched, find_parameter, usable_parameters};
 use fhir_bulk_pg::error::{self, Error, or_raise};
-use fhir_bulk_pg::{replication, session};
+use fhir_bulk_pg::replication;
 use pgrx::heap_tuple::PgHeapTupleError;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgSqlErrorCode};
@@ -86,7 +86,7 @@ CREATE FUNCTION fhir_bulk_internal.check_search_parameter() RETURNS trigger LANG
 fn check_search_parameter<'a>(
     trigger: &'a PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgHeapTupleError> {
-    if !may_write() {
+    if !extension::is_administered() {
         if replication::is_applying() {
             return Ok(None);
         }
@@ -99,15 +99,16 @@ fn check_search_parameter<'a>(
     }
     if let Some(row) = trigger.new() {
         let url = row.get_by_name::<String>("url").ok().flatten().unwrap_or_default();
-        let resource = row.get_by_name::<JsonB>("resource").ok().flatten();
+        // It is JSON; what cannot be read is too deep.
+        let read = error::caught(|| Ok(row.get_by_name::<JsonB>("resource").ok().flatten()));
+        let resource = or_raise(read.map_err(|_| {
+            Error::invalid_argument(format!("search parameter {url}: its resource is nested too deeply"))
+                .hint("Its objects and arrays nest 127 levels deep at most.")
+        }));
         // A row without a resource is refused by its column.
         or_raise(resource.map_or(Ok(()), |JsonB(resource)| check(&url, resource)));
     }
     Ok(trigger.new().or_else(|| trigger.old()))
-}
-
-fn may_write() -> bool {
-    session::is_superuser() || session::role() == extension::this_extension().owner
 }
 
 /// # Errors

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 /// Reads a table's live rows under one snapshot.
 pub struct Reader {
     live: Live,
-    writer: Writer,
+    pub(super) writer: Writer,
     last_updated: Instant,
     created_at: Instant,
     zone: Zone,
@@ -98,7 +98,7 @@ impl Lines for Reader {
 
 /// A resource in its row.
 pub struct Stored<'a> {
-    envelope: Envelope<'a>,
+    pub(super) envelope: Envelope<'a>,
     /// The resource.
     pub resource: Resource<'a>,
     writer: &'a Writer,
@@ -110,7 +110,8 @@ impl Stored<'_> {
     /// # Errors
     /// 22023 if it is not an object.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<()> {
-        self.writer.write(&self.envelope, self.resource.json, out).map_err(|_| not_an_object(&self.resource))
+        let Resource { id, resource_type, .. } = self.resource;
+        self.writer.write(&self.envelope, self.resource.json, out).map_err(|_| not_an_object(resource_type, id))
     }
 }
 
@@ -134,8 +135,7 @@ impl Instant {
 }
 
 /// The error for a resource that is not an object (22023).
-pub fn not_an_object(resource: &Resource<'_>) -> Error {
-    let Resource { id, resource_type, .. } = resource;
+pub fn not_an_object(resource_type: &str, id: &str) -> Error {
     Error::invalid_argument(format!("the resource of {resource_type} \"{id}\" is not a JSON object"))
         .hint("Correct or delete this row; a resource is an object.")
 }

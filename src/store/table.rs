@@ -3,11 +3,12 @@
 use super::ResourceType;
 use super::keys::Keys;
 use super::statement::{qualified, sql};
-use crate::citus;
-use crate::settings;
+use crate::citus::{self, Node};
+use crate::{extension, settings};
 use fhir_bulk_pg::catalog;
 use fhir_bulk_pg::cursor;
 use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::guc;
 use fhir_bulk_pg::lock::Key;
 use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -53,6 +54,11 @@ impl ResourceTable {
             .detail(format!("It has no column \"{column}\"."))
             .hint("A resource table has the columns id, txid, cts, ts, resource_type, status and resource.")),
         }
+    }
+
+    /// Its schema.
+    pub(super) fn schema(&self) -> &CStr {
+        &self.schema
     }
 
     /// Its name, without the schema.
@@ -198,6 +204,10 @@ impl ResourceTable {
         if ResourceTable::find(resource_type)?.is_some() {
             return Ok(None);
         }
+        if let Some(coordinator) = citus::coordinator_of_worker()? {
+            make_on(&coordinator, resource_type)?;
+            return Ok(None);
+        }
         // First what all tables share: so two sessions wait for each other in the same order.
         let schema = settings::data_schema()?;
         let schema_oid = schema_oid(&schema)?;
@@ -300,50 +310,6 @@ pub fn unknown(resource_type: &str) -> Error {
     .hint("Load resources of this type first, or set fhir_bulk.data_schema to the schema of your resource tables.")
 }
 
-/// The next number of the sequence that counts versions: the sequence of the table's schema if there is one, else that of
-/// `fhir_bulk.data_schema`, which is created if it does not exist.
-///
-/// # Errors
-/// 3F000. PostgreSQL raises its own errors.
-pub fn next_txid(table: Option<&ResourceTable>) -> Result<i64> {
-    let own = table.map(|table| &table.schema);
-    let sequence = match own.filter(|schema| schema_oid(schema).is_ok_and(has_sequence)) {
-        Some(schema) => qualified(schema, SEQUENCE),
-        None => get_or_create_sequence()?,
-    };
-    let literal = sequence.replace('\'', "''");
-    let found = spi::texts(&sql(format!("SELECT pg_catalog.nextval('{literal}'::pg_catalog.regclass)")), &[]);
-    Ok(found.first().and_then(|number| number.parse().ok()).expect("nextval gives a bigint"))
-}
-
-/// Creates the sequence that counts versions, if it does not exist.
-///
-/// # Errors
-/// 3F000. PostgreSQL raises its own errors.
-pub fn make_sequence() -> Result<()> {
-    get_or_create_sequence().map(|_| ())
-}
-
-const SEQUENCE: &CStr = c"transaction_id_seq";
-
-fn has_sequence(schema: pg_sys::Oid) -> bool {
-    catalog::relation(SEQUENCE, schema).is_some()
-}
-
-/// The sequence's name, quoted.
-fn get_or_create_sequence() -> Result<String> {
-    let schema = settings::data_schema()?;
-    let schema_oid = schema_oid(&schema)?;
-    let sequence = qualified(&schema, SEQUENCE);
-    if !has_sequence(schema_oid) {
-        wait_for_others(schema_oid, COMMON);
-        if !has_sequence(schema_oid) {
-            spi::execute(&sql(format!("CREATE SEQUENCE {sequence}")), &[]);
-        }
-    }
-    Ok(sequence)
-}
-
 pub(super) fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
     catalog::schema(schema).ok_or_else(|| {
         Error::new(
@@ -352,6 +318,25 @@ pub(super) fn schema_oid(schema: &CStr) -> Result<pg_sys::Oid> {
         )
         .hint("Setting fhir_bulk.data_schema names it. Create the schema or change the setting.")
     })
+}
+
+/// Has the coordinator of Citus make the tables of a type, which then are on all nodes, in a transaction of its own: a worker
+/// cannot distribute tables.
+fn make_on(coordinator: &Node, resource_type: &ResourceType) -> Result<()> {
+    if !settings::distribute_tables() {
+        return Err(unknown(resource_type.as_str())
+            .detail(format!(
+                "This is a worker of Citus. A table that it made would be here alone, and not on {coordinator}, the coordinator."
+            ))
+            .hint("Load resources of this type on the coordinator, or turn fhir_bulk.distribute_tables on here, too."));
+    }
+    let call = format!("{}.bulk_create_table({})", extension::schema(), citus::literal(resource_type.as_str()));
+    let given = |name: &CStr| (name.to_string_lossy().into_owned(), guc::get(name).unwrap_or_default());
+    let settings = [c"fhir_bulk.data_schema", c"fhir_bulk.distribute_tables", c"fhir_bulk.identifier_index"].map(given);
+    let settings = settings.map(|(name, value)| (name, value.to_string_lossy().into_owned()));
+    coordinator.ask(&settings, &call)?;
+    catalog::accept_changes();
+    Ok(())
 }
 
 const KEY: &str = ", PRIMARY KEY (id)";
@@ -415,13 +400,13 @@ fn type_exists(sql_name: &str) -> bool {
 }
 
 /// If two sessions want to create the same thing in a schema, the second waits here, and then finds that of the first.
-fn wait_for_others(schema: pg_sys::Oid, what: u32) {
+pub(super) fn wait_for_others(schema: pg_sys::Oid, what: u32) {
     Key { class: schema, object: what, part: 0 }.wait_in_transaction();
     catalog::accept_changes();
 }
 
 /// The number of what all tables of a schema share.
-const COMMON: u32 = 0;
+pub(super) const COMMON: u32 = 0;
 
 /// A number for a table, the same in all sessions, and never [`COMMON`].
 fn number_of(resource_type: &ResourceType) -> u32 {

@@ -1,5 +1,6 @@
 //! Applies a completed submission in a worker: all that is staged, in one transaction.
 
+use super::agreed;
 use super::kept::{self, Staged};
 use super::outcome;
 use super::stage::{Frame, Frames};
@@ -20,6 +21,8 @@ use std::rc::Rc;
 const ROWS_PER_LOOK: u64 = 256;
 /// The member of a task's result with the time of its transaction.
 pub const TIME: &str = "transactionTime";
+/// The member with how many resources were left as they are.
+pub const UNCHANGED: &str = "unchanged";
 
 /// Applies a submission. The error is shown in its status.
 pub fn run(task: &Task) -> std::result::Result<(), String> {
@@ -54,11 +57,11 @@ fn apply(task: &Task) -> Result<()> {
         let (deletions, resources): (Vec<_>, Vec<_>) = kept::staged(job)?.into_iter().partition(|file| file.deletes);
         let stamp = Stamp { txid: next_txid(None)?, ts: session::transaction_start() };
         let progress = Progress { task, read: Rc::default(), rows: Cell::new(0) };
-        store(job, &resources, stamp, &progress)?;
+        let unchanged = store(job, &resources, stamp, &progress)?;
         let deleted = delete(job, &deletions, stamp, &progress)?;
         kept::delete_pieces(job)?;
         let total = progress.rows.get();
-        task.finish(total, &json!({TIME: stamp.ts, "deleted": deleted}))
+        task.finish(total, &json!({TIME: stamp.ts, "deleted": deleted, UNCHANGED: unchanged}))
     })
 }
 
@@ -80,10 +83,21 @@ impl Progress<'_> {
     }
 }
 
-/// Stores resources as a load of all files, one after the other, does.
-fn store(job: i64, files: &[Staged], stamp: Stamp, progress: &Progress<'_>) -> Result<()> {
-    let mut tables = Tables::new(stamp, Known::default(), 0, None);
+/// Stores resources as a load of all files, one after the other, does; manifests with other options as another load, with
+/// its own `txid`. Returns how many were left as they are.
+fn store(job: i64, files: &[Staged], mut stamp: Stamp, progress: &Progress<'_>) -> Result<u64> {
+    let mut rule = files.first().map_or(Ok(Known::default()), |file| agreed::rule(&file.import))?;
+    let mut tables = Tables::new(stamp, rule, 0, None);
+    let mut unchanged = 0;
     for file in files {
+        let own = agreed::rule(&file.import)?;
+        if own != rule {
+            let created = tables.created();
+            unchanged += tables.finish().1;
+            stamp.txid = next_txid(None)?;
+            rule = own;
+            tables = Tables::new(stamp, rule, created, None);
+        }
         let name = format!("file {} of {}", file.file, shown(&file.url));
         let mut frames = Frames::new(Pieces::of(job, file, progress))?;
         while let Some(Frame { line, row }) = frames.next()? {
@@ -91,8 +105,7 @@ fn store(job: i64, files: &[Staged], stamp: Stamp, progress: &Progress<'_>) -> R
             progress.count();
         }
     }
-    tables.finish();
-    Ok(())
+    Ok(unchanged + tables.finish().1)
 }
 
 /// Marks resources as deleted. Returns how many there were.

@@ -1,7 +1,9 @@
 //! Fetches a manifest's files in a worker: their lines are checked, and wait until the submission is completed.
 
 use super::kept::{self, File};
+use super::key::Key;
 use super::manifest;
+use super::oauth;
 use super::outcome::{self, Head, Place};
 use super::request::Input;
 use super::stage::Staging;
@@ -51,14 +53,17 @@ pub fn run(task: &Task, input: &Input) -> std::result::Result<(), String> {
 fn fetch(task: &Task, input: &Input, tries: &mut Tries) -> Result<()> {
     let key = key(task);
     let gone = || Error::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, format!("{} was cancelled", task.title()));
-    let (kept, terms) = task.transaction(|| {
+    let (kept, [terms, with_token]) = task.transaction(|| {
         let kept = kept::manifest(key)?.ok_or_else(gone)?;
         let terms = input.terms(kept.headers.as_deref().unwrap_or_default())?;
-        Ok((kept, terms))
+        let submitter = Key::of(&task.row().request).submitter;
+        let tokens = input.token_endpoint.as_ref().map(|endpoint| oauth::tokens(&submitter, endpoint)).transpose()?;
+        let with_token = Terms { tokens, ..terms.clone() };
+        Ok((kept, [terms, with_token]))
     })?;
     let files = match kept.files {
         Some(files) => files,
-        None => manifest::read(task, &input.url, &terms)?,
+        None => manifest::read(task, &input.url, &with_token)?,
     };
     task.transaction(|| {
         task.hold(0, None)?;
@@ -69,10 +74,11 @@ fn fetch(task: &Task, input: &Input, tries: &mut Tries) -> Result<()> {
     for (file, number) in files.iter().zip(1..).skip(done) {
         let fetched =
             Fetched { task, input, file, number, staging: Staging::new(), pieces: 0, outcomes: Outcomes::new() };
+        let terms = if file.needs_token { &with_token } else { &terms };
         if file.deletes {
-            fetched.deletions(&terms)?
+            fetched.deletions(terms)?
         } else {
-            fetched.resources(&terms)?
+            fetched.resources(terms)?
         }
         tries.renew();
     }
@@ -144,6 +150,7 @@ impl Fetched<'_> {
                 resource_type: resource_type.as_ref(),
                 fhir: true,
                 options: &options,
+                share: None,
                 start: Position::default(),
             };
             Lines::start(source, &form)
@@ -200,6 +207,9 @@ impl Fetched<'_> {
             return Ok(());
         }
         let error = load::refusal(lines.name(), reached.lines, refused.why, resource_type);
+        if refused.why.is_lack_of_memory() {
+            return Err(error);
+        }
         let base = &self.input.base;
         let place = Place { base, file: lines.name(), line: reached.lines, offset: refused.offset };
         self.outcomes.add(&outcome::of_line(&place, &error, refused.line));
@@ -283,7 +293,7 @@ impl Fetched<'_> {
     /// Stores what is staged, in the current transaction.
     ///
     /// # Errors
-    /// 57014 if the manifest was taken back; 22023 for a file that ends early.
+    /// 57014 if the manifest was taken back; 22023 for a file that ends early; 53100 if too much is staged.
     fn commit(&mut self, reached: &Reached, at_end: bool, lines: u64, name: &str) -> Result<()> {
         if at_end && lines < self.file.count {
             let expected = self.file.count;
@@ -309,6 +319,7 @@ impl Fetched<'_> {
             kept::add_outcomes(key, self.number, *stored, *count, lines)?;
             self.outcomes = Outcomes { stored: self.outcomes.stored, ..Outcomes::new() };
         }
+        kept::check_staged(key.0)?;
         if at_end { kept::end_file(key, self.number) } else { Ok(()) }
     }
 }

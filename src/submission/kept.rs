@@ -1,5 +1,6 @@
 //! What the extension's own tables keep of submissions. What is said to them stands in `sql/submissions.sql`.
 
+use super::agreed::Agreed;
 use super::key::{Key, NAME};
 use crate::{extension, jobs, own_tables, settings};
 use fhir_bulk_pg::error::{Error, Result};
@@ -48,6 +49,9 @@ pub struct File {
     /// Whether lines that are Parameters only say whose resources come next.
     #[serde(default)]
     pub organized: bool,
+    /// Whether its server wants an access token.
+    #[serde(default)]
+    pub needs_token: bool,
     /// How many lines it has at least.
     #[serde(default)]
     pub count: u64,
@@ -56,6 +60,8 @@ pub struct File {
 /// A file that is staged.
 #[derive(Deserialize)]
 pub struct Staged {
+    /// That of its manifest.
+    pub import: Vec<Agreed>,
     pub manifest: i32,
     /// That of the manifest.
     pub url: String,
@@ -142,11 +148,13 @@ pub fn touch(job: i64) -> Result<()> {
     call("touch_submission($1)", || vec![Parameter::int8(job)])
 }
 
-/// Forgets submissions that have expired without having been completed. Does nothing without the extension.
+/// Forgets submissions that have expired without having been completed, and credentials of roles that were dropped. Does
+/// nothing without the extension.
 pub fn expire() {
     if let Ok(owner) = owner() {
         let minutes = || vec![Parameter::int4(settings::job_retention_minutes())];
         own_tables::call(owner, "expire_submissions($1)", minutes);
+        own_tables::call(owner, "forget_credentials_of_dropped_roles()", Vec::new);
     }
 }
 
@@ -200,6 +208,22 @@ pub fn set_files(key: (i64, i32), files: &[File]) -> Result<()> {
 /// Deletes what is staged of the files of a manifest after some, with their outcomes. The manifest's own outcomes have file 0.
 pub fn forget_files(key: (i64, i32), after: i32) -> Result<()> {
     call("forget_files($1, $2, $3)", || of(key, [Parameter::int4(after)]))
+}
+
+/// Checks how much is staged of a submission, outcomes too; others may be adding to it.
+///
+/// # Errors
+/// 53100 beyond `fhir_bulk.submission_max_bytes`.
+pub fn check_staged(job: i64) -> Result<()> {
+    let Some(most) = settings::submissions::max_bytes() else { return Ok(()) };
+    let staged: Vec<u64> = rows("staged_bytes($1)", || vec![Parameter::int8(job)])?;
+    if staged.first().is_none_or(|bytes| *bytes <= most) {
+        return Ok(());
+    }
+    let message = format!("more than {most} bytes of the submission would wait to be applied");
+    Err(Error::new(PgSqlErrorCode::ERRCODE_DISK_FULL, message)
+        .detail("Setting fhir_bulk.submission_max_bytes limits them.")
+        .hint("Complete it and go on in another one, or submit less. A superuser can raise the limit."))
 }
 
 /// Adds bytes to a file that is staged: its `number`-th piece.

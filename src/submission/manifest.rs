@@ -25,6 +25,7 @@ struct Page {
     transaction_time: Option<Value>,
     output_format: Option<String>,
     output_organized_by: Option<Value>,
+    requires_access_token: Option<Value>,
     output: Option<Vec<Item>>,
     deleted: Option<Vec<Item>>,
     #[serde(default)]
@@ -111,6 +112,7 @@ fn parse(url: &str, bytes: &[u8]) -> Result<(Vec<File>, Option<String>)> {
             .detail("Files are NDJSON, plain or gzip."));
     }
     let organized = page.output_organized_by.is_some();
+    let needs_token = page.requires_access_token == Some(Value::Bool(true));
     let file = |item: Item, deletes: bool| -> Result<File> {
         let in_file = |error: Error| error.about("a file of the manifest");
         let url = join(url, &item.url).map_err(|error| in_file(Error::invalid_argument(error.to_string())))?;
@@ -119,7 +121,7 @@ fn parse(url: &str, bytes: &[u8]) -> Result<(Vec<File>, Option<String>)> {
             ResourceType::new(name).map_err(in_file)?;
         }
         let count = if organized { None } else { item.count.and_then(|count| count.as_u64()) };
-        Ok(File { url, resource_type, deletes, organized, count: count.unwrap_or(0) })
+        Ok(File { url, resource_type, deletes, organized, needs_token, count: count.unwrap_or(0) })
     };
     let output = page.output.into_iter().flatten().map(|item| file(item, false));
     let deleted = page.deleted.into_iter().flatten().map(|item| file(item, true));

@@ -2,21 +2,25 @@
 //! submission has manifests; each is fetched in the background at once, and its lines are checked and staged. When the
 //! submission is completed, and all of its manifests are fetched, everything is applied in one transaction.
 
+mod agreed;
 mod apply;
+mod credentials;
 mod fetch;
 mod kept;
 mod key;
 mod manifest;
+mod oauth;
+mod object;
 mod outcome;
 mod parameters;
 mod request;
 mod stage;
 mod status;
 
-use crate::arguments::required;
+use crate::arguments::{parsed, required};
 use crate::jobs::{self, Kind, Task};
 use crate::settings;
-use fhir_bulk_pg::datum::Bytea;
+use fhir_bulk_pg::datum::{Bytea, JsonbBytes};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_pg::session;
 use kept::Submission;
@@ -33,6 +37,7 @@ pub const KIND: Kind = Kind {
     name: NAME,
     run,
     forget: |_| Ok(true),
+    call_off: |_| Ok(true),
     restore: |_| (),
     retention_minutes: settings::job_retention_minutes,
     expire: kept::expire,
@@ -42,15 +47,15 @@ const MOST_MANIFESTS: u64 = 900;
 
 /// Takes a request about a submission of the caller. Returns its status.
 #[pg_extern(volatile, parallel_unsafe)]
-fn bulk_submit(request: Option<JsonB>) -> JsonB {
+fn bulk_submit(request: Option<JsonbBytes<'_>>) -> JsonB {
     session::prevent_if_read_only(c"bulk_submit()");
-    JsonB(or_raise(required(request, "request").and_then(|request| submit(request.0))))
+    JsonB(or_raise(parsed(request, "request").and_then(submit)))
 }
 
 /// Returns the status of a submission of the caller.
 #[pg_extern(stable, parallel_unsafe)]
-fn bulk_submit_status(request: Option<JsonB>) -> JsonB {
-    JsonB(or_raise(required(request, "request").and_then(|request| wanted_status(request.0))))
+fn bulk_submit_status(request: Option<JsonbBytes<'_>>) -> JsonB {
+    JsonB(or_raise(parsed(request, "request").and_then(wanted_status)))
 }
 
 /// Deletes the request for a status, by the id that the status has: then this id is not found, and the next request gets
@@ -74,12 +79,18 @@ fn bulk_submit_outcomes(url: Option<&str>) -> SetOfIterator<'static, Bytea> {
 }
 
 /// 1. check the request
-/// 2. find the submission, or begin it
-/// 3. take back the manifest that another one replaces
-/// 4. add the manifest
-/// 5. complete or stop it
+/// 2. find the token endpoint of its source, if it names metadata
+/// 3. find the submission, or begin it
+/// 4. take back the manifest that another one replaces
+/// 5. add the manifest
+/// 6. complete or stop it
 fn submit(request: Value) -> Result<Value> {
-    let request = Request::parse(request)?;
+    let mut request = Request::parse(request)?;
+    // Nobody waits for a lock of this one's meanwhile.
+    if let Some(input) = request.manifest.as_mut().filter(|_| !request.metadata_urls.is_empty()) {
+        let terms = input.terms(&[])?;
+        input.token_endpoint = Some(oauth::endpoint(&request.key.submitter, &request.metadata_urls, &terms)?);
+    }
     let id = request.key.id();
     jobs::wait_for_additions()?;
     let job = match kept::lock(&id)? {
@@ -126,7 +137,7 @@ fn begin(request: &Request) -> Result<i64> {
     }
     // What has expired does not count.
     kept::expire();
-    jobs::check_limit(NAME, settings::most_submissions_per_role())?;
+    jobs::check_limit(NAME, settings::submissions::most_per_role())?;
     kept::add(&request.key)
 }
 
@@ -136,6 +147,7 @@ fn add(job: i64, input: &Input, headers: &[(String, String)]) -> Result<()> {
         return Err(Error::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, message)
             .detail("Each manifest of a submission has a URL of its own, also one that replaces another."));
     }
+    kept::check_staged(job)?;
     let number = kept::add_manifest(job, &json!(input), headers)?;
     // The first task is the one that applies the submission.
     if u64::from(number.unsigned_abs()) > MOST_MANIFESTS + 1 {

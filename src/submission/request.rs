@@ -1,20 +1,22 @@
 //! Reads the requests about submissions.
 
-use super::key::{Key, Submitter};
+use super::agreed::{self, Agreed};
+use super::key::Key;
+use super::object::{Object, missing, unknown, url, wrong};
 use super::parameters::members;
 use crate::settings;
 use crate::source::Terms;
 use fhir_bulk_codec::fhir::Version;
 use fhir_bulk_pg::error::{Error, Result};
-use fhir_bulk_transfer::{Headers, join};
+use fhir_bulk_transfer::Headers;
 use pgrx::PgSqlErrorCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// The longest text of a request: ids, URLs.
-const MOST_BYTES: usize = 4096;
 const STATUS_SYSTEM: &str = "http://hl7.org/fhir/event-status";
 const FORMATS: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "ndjson"];
+/// How many URLs of metadata a manifest may have.
+const MOST_METADATA: usize = 5;
 /// How often a source that cannot be read is asked again.
 const RETRIES: u32 = 2;
 
@@ -36,6 +38,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The URL of the manifest that it takes back.
     pub replaces: Option<String>,
+    /// URLs that tell where tokens for the manifest are got.
+    pub metadata_urls: Vec<String>,
     /// Members that mean nothing here.
     pub ignored: Vec<String>,
 }
@@ -49,17 +53,26 @@ pub struct Input {
     /// See [`Terms::within`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Vec<String>>,
+    /// The token endpoint of its source, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint: Option<String>,
+    /// What the submitter says of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<Agreed>,
+    /// How its resources are stored: see [`agreed::rule`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub import: Vec<Agreed>,
 }
 
 impl Input {
-    /// The terms of requests for its files.
+    /// The terms of requests for its files, without tokens.
     ///
     /// # Errors
     /// 22023 for a header that cannot be sent.
     pub fn terms(&self, headers: &[(String, String)]) -> Result<Terms> {
         let headers = Headers::new(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let headers = headers.map_err(|error| Error::invalid_argument(format!("fileRequestHeader: {error}")))?;
-        Ok(Terms { headers, within: self.within.clone(), retries: RETRIES })
+        Ok(Terms { headers, within: self.within.clone(), tokens: None, retries: RETRIES })
     }
 }
 
@@ -76,18 +89,21 @@ impl Request {
         if members.take("fileEncryptionKey").is_some() {
             return Err(unsupported("fileEncryptionKey", "encrypted files are not read"));
         }
-        if members.take("oauthMetadataUrl").is_some() {
-            let why = "there are no credentials for its token endpoint";
-            return Err(unsupported("oauthMetadataUrl", why)
-                .hint("Send credentials that the source accepts in fileRequestHeader."));
-        }
         let status = members.status()?;
         let (url, replaces) = (members.url("manifestUrl")?, members.url("replacesManifestUrl")?);
         let base = members.url("fhirBaseUrl")?;
         members.format("outputFormat")?;
         let headers = members.headers()?;
+        let metadata_urls = members.metadata_urls()?;
+        if !metadata_urls.is_empty() && headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+            let message = "\"fileRequestHeader\" of the request has Authorization, and so have access tokens";
+            return Err(Error::invalid_argument(message).hint("Leave out that header, or oauthMetadataUrl."));
+        }
         let within = members.sources()?;
-        let ignored = members.rest(&["metadata"])?;
+        let metadata = agreed::list("metadata", members.take("metadata"))?;
+        let (import, not_ours) = members.import()?;
+        let mut ignored = members.rest()?;
+        ignored.extend(not_ours);
         if status.is_none() && url.is_none() && replaces.is_none() {
             return Err(Error::invalid_argument("the request has neither \"submissionStatus\" nor \"manifestUrl\""));
         }
@@ -98,12 +114,15 @@ impl Request {
         let manifest = match (url, base) {
             (None, _) => None,
             (Some(_), None) => return Err(missing("fhirBaseUrl").hint("Each manifestUrl has one beside it.")),
-            (Some(url), Some(base)) => Some(Input { url, base: base.trim_end_matches('/').to_owned(), within }),
+            (Some(url), Some(base)) => {
+                let base = base.trim_end_matches('/').to_owned();
+                Some(Input { url, base, within, token_endpoint: None, metadata, import })
+            }
         };
         if let Some(input) = &manifest {
             input.terms(&headers)?.check(&input.url)?;
         }
-        Ok(Request { key, status, manifest, headers, replaces, ignored })
+        Ok(Request { key, status, manifest, headers, replaces, metadata_urls, ignored })
     }
 }
 
@@ -126,22 +145,20 @@ impl Wanted {
             Some(id) => Wanted::Id(id),
             None => Wanted::Key(members.key()?),
         };
-        members.rest(&[])?;
+        members.rest()?;
         Ok(wanted)
     }
 }
 
 struct Members {
-    members: Map<String, Value>,
+    members: Object,
     lenient: bool,
 }
 
 impl Members {
     fn of(request: Value) -> Result<Members> {
-        let mut members = members(request)?;
-        // A null counts as missing.
-        members.retain(|_, value| !value.is_null());
-        let lenient = match members.remove("lenient") {
+        let mut members = Object::new(members(request)?);
+        let lenient = match members.take("lenient") {
             None => false,
             Some(Value::Bool(lenient)) => lenient,
             Some(_) => return Err(wrong("lenient", "true or false")),
@@ -150,34 +167,19 @@ impl Members {
     }
 
     fn take(&mut self, name: &str) -> Option<Value> {
-        self.members.remove(name)
+        self.members.take(name)
     }
 
     fn text(&mut self, name: &str) -> Result<Option<String>> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(value) => text(name, value).map(Some),
-        }
+        self.members.text(name)
     }
 
     fn url(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(url) = self.text(name)? else { return Ok(None) };
-        match join(&url, "") {
-            Ok(_) => Ok(Some(url)),
-            Err(error) => Err(wrong(name, "an http or https URL").detail(format!("{error}."))),
-        }
+        self.members.url(name)
     }
 
     fn key(&mut self) -> Result<Key> {
-        let submitter = match self.take("submitter") {
-            None => return Err(missing("submitter")),
-            Some(Value::Object(mut identifier)) => {
-                let system = identifier.remove("system").map(|system| text("submitter.system", system)).transpose()?;
-                let value = identifier.remove("value").ok_or_else(|| missing("submitter.value"))?;
-                Submitter { system, value: text("submitter.value", value)? }
-            }
-            Some(_) => return Err(wrong("submitter", "an Identifier, an object with system and value")),
-        };
+        let submitter = self.members.submitter()?;
         let submission_id = self.text("submissionId")?.ok_or_else(|| missing("submissionId"))?;
         Ok(Key { submitter, submission_id })
     }
@@ -242,6 +244,19 @@ impl Members {
         Ok(headers)
     }
 
+    fn metadata_urls(&mut self) -> Result<Vec<String>> {
+        let name = "oauthMetadataUrl";
+        let given = match self.take(name) {
+            None => Vec::new(),
+            Some(Value::Array(given)) => given,
+            Some(one) => vec![one],
+        };
+        if given.len() > MOST_METADATA {
+            return Err(wrong(name, &format!("an array of up to {MOST_METADATA} URLs")));
+        }
+        given.into_iter().map(|value| url(name, value)).collect()
+    }
+
     fn sources(&mut self) -> Result<Option<Vec<String>>> {
         let name = "allowedSources";
         let Some(given) = self.take(name) else { return Ok(None) };
@@ -249,37 +264,24 @@ impl Members {
         Ok(Some(sources))
     }
 
-    /// The members that are left, if they may be ignored: some always, others in a lenient request.
-    fn rest(self, ignorable: &[&str]) -> Result<Vec<String>> {
-        let names: Vec<String> = self.members.into_iter().map(|(name, _)| name).collect();
-        match names.iter().find(|name| !self.lenient && !ignorable.contains(&name.as_str())) {
-            None => Ok(names),
-            Some(name) if name == "import" => {
-                Err(unsupported("import", "there are no options of imports that were agreed on"))
-            }
-            Some(name) => {
-                let shown: String = name.chars().take(80).collect();
-                Err(Error::invalid_argument(format!("the request has the unknown member \"{shown}\"")))
-            }
+    /// Options of how resources are stored, and what a lenient request ignores: the name, if there are others than ours.
+    fn import(&mut self) -> Result<(Vec<Agreed>, Option<String>)> {
+        let name = "import";
+        let given = agreed::list(name, self.take(name))?;
+        let is_kept = |option: &Agreed| !self.lenient || agreed::is_option(option);
+        let (ours, others): (Vec<_>, Vec<_>) = given.into_iter().partition(is_kept);
+        agreed::rule(&ours)?;
+        Ok((ours, (!others.is_empty()).then(|| name.to_owned())))
+    }
+
+    /// The members that are left, which a lenient request may have.
+    fn rest(self) -> Result<Vec<String>> {
+        let names = self.members.names();
+        match names.first() {
+            Some(name) if !self.lenient => Err(unknown(name)),
+            _ => Ok(names),
         }
     }
-}
-
-fn text(name: &str, value: Value) -> Result<String> {
-    match value {
-        Value::String(text) if !text.is_empty() && text.len() <= MOST_BYTES && !text.contains(char::is_control) => {
-            Ok(text)
-        }
-        _ => Err(wrong(name, &format!("a string of up to {MOST_BYTES} bytes, without control characters"))),
-    }
-}
-
-fn wrong(name: &str, expected: &str) -> Error {
-    Error::invalid_argument(format!("\"{name}\" of the request is not {expected}"))
-}
-
-fn missing(name: &str) -> Error {
-    Error::invalid_argument(format!("\"{name}\" of the request is missing"))
 }
 
 fn unsupported(name: &str, why: &str) -> Error {

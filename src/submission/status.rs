@@ -84,9 +84,16 @@ pub fn of(id: &str, submission: &Submission, job: &Job) -> Result<Value> {
     if let Some(task) = applying {
         let total = if status == "processing" { task.seen } else { task.total };
         answer["total"] = total.into();
+        if let Some(unchanged) = task.result.as_ref().and_then(|result| result[apply::UNCHANGED].as_u64()) {
+            answer[apply::UNCHANGED] = unchanged.into();
+        }
         if let Some(error) = &task.error {
             answer["error"] = error.as_str().into();
         }
+    }
+    let said: Vec<Value> = counted.iter().flat_map(|task| metadata(task)).collect();
+    if !said.is_empty() {
+        answer["metadata"] = said.into();
     }
     let outcome = kept::outcome_counts(submission.job)?.into_iter().map(|Counted { manifest, url, count }| {
         json!({
@@ -97,6 +104,15 @@ pub fn of(id: &str, submission: &Submission, job: &Job) -> Result<Value> {
     });
     answer["outcome"] = outcome.collect();
     Ok(answer)
+}
+
+/// What the submitter has said of a manifest.
+fn metadata(task: &TaskState) -> impl Iterator<Item = Value> {
+    let of_manifest = |said: &Value| {
+        json!({"manifestUrl": task.input["url"], "parameterUrl": said["parameterUrl"],
+            "parameterValue": said["parameterValue"]})
+    };
+    task.input["metadata"].as_array().into_iter().flatten().map(of_manifest)
 }
 
 fn is_left_out(task: &TaskState) -> bool {

@@ -6,7 +6,8 @@ use crate::store::{self, ResourceTable, ResourceType};
 use fhir_bulk_codec::rows::sql::write_identifier;
 use fhir_bulk_pg::datum::{JsonbBytes, Regclass};
 use fhir_bulk_pg::error::{Error, Result, or_raise};
-use fhir_bulk_pg::{session, spi};
+use fhir_bulk_pg::session;
+use fhir_bulk_pg::spi::{self, Parameter};
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode, default};
 use std::ffi::CString;
@@ -37,9 +38,8 @@ fn create(name: Option<&str>, view: Option<JsonbBytes<'_>>, materialized: Option
     let statement = format!("CREATE {kind} {name}{options} AS {}", select::query(&view, &text, &table)?);
     let statement = CString::new(statement).map_err(|_| Error::invalid_argument("the view has a NUL"))?;
     spi::execute(&statement, &[]);
-    let literal = name.replace('\'', "''");
-    let find = CString::new(format!("SELECT to_regclass('{literal}')::oid::text")).expect("made of names");
-    let oid = spi::catalog_texts(&find, &[]).first().and_then(|oid| oid.parse::<u32>().ok());
+    let found = spi::catalog_texts(c"SELECT to_regclass($1)::oid::text", &[Parameter::string(&name)]);
+    let oid = found.first().and_then(|oid| oid.parse::<u32>().ok());
     let oid = oid.ok_or_else(|| {
         let message = format!("{name} is not there after it was created");
         Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, message).hint("An event trigger may have changed it.")

@@ -12,7 +12,7 @@ mod select;
 mod source;
 mod sql_types;
 
-use crate::arguments::{Options, required};
+use crate::arguments::{Options, parsed, required};
 use crate::parquet::{no_gzip, no_lines};
 use crate::settings;
 use crate::stream::{ChunkStream, LineStream, chunk_size};
@@ -23,8 +23,8 @@ use fhir_bulk_pg::error::{Error, Result, or_raise};
 use fhir_bulk_views::View;
 use format::Format;
 pub use options::Selection;
+use pgrx::default;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default};
 pub use reader::Reader;
 pub use select::select;
 use serde_json::Value;
@@ -36,11 +36,11 @@ use std::rc::Rc;
 fn dump_view(
     view: Option<JsonbBytes<'_>>,
     format: default!(Option<&str>, "'csv'"),
-    options: default!(Option<JsonB>, "'{}'"),
+    options: default!(Option<JsonbBytes<'_>>, "'{}'"),
     calling: Calling,
 ) -> SetOfIterator<'static, Text> {
     let (view, _) = or_raise(compile(view));
-    let asked = or_raise(parse(format, options));
+    let asked = or_raise(parsed(options, "options").and_then(|options| parse(format, options)));
     if !asked.format.has_lines() {
         or_raise(Err(no_lines("dump_view_chunks")))
     }
@@ -55,14 +55,14 @@ fn dump_view_chunks(
     view: Option<JsonbBytes<'_>>,
     format: default!(Option<&str>, "'csv'"),
     gzip: default!(Option<bool>, "false"),
-    options: default!(Option<JsonB>, "'{}'"),
+    options: default!(Option<JsonbBytes<'_>>, "'{}'"),
     chunk_bytes: default!(Option<i32>, "65536"),
     calling: Calling,
 ) -> SetOfIterator<'static, Bytea> {
     let chunk_bytes = or_raise(chunk_size(chunk_bytes));
     let gzip = or_raise(required(gzip, "gzip"));
     let (view, _) = or_raise(compile(view));
-    let asked = or_raise(parse(format, options));
+    let asked = or_raise(parsed(options, "options").and_then(|options| parse(format, options)));
     if gzip && !asked.format.has_lines() {
         or_raise(Err(no_gzip()))
     }
@@ -77,7 +77,7 @@ fn dump_view_chunks(
 /// Those of the arguments, of the view and of the table.
 pub fn open(view: &Value, format: &str, options: Value) -> Result<Reader> {
     let view = View::compile(settings::fhir_version(), view).map_err(errors::invalid)?;
-    start(view, parse(Some(format), Some(JsonB(options)))?)
+    start(view, parse(Some(format), options)?)
 }
 
 /// What is asked of a view's rows.
@@ -87,8 +87,8 @@ struct Asked {
 }
 
 /// Checks the arguments `format` and `options`.
-fn parse(format: Option<&str>, options: Option<JsonB>) -> Result<Asked> {
-    let mut options = Options::new(required(options, "options")?.0)?;
+fn parse(format: Option<&str>, options: Value) -> Result<Asked> {
+    let mut options = Options::new(options)?;
     let format = Format::parse(required(format, "format")?, &mut options)?;
     let selection = Selection::parse(&mut options)?;
     options.end(&format!("format {} of a view", format.name()), &format.known_options())?;

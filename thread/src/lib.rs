@@ -7,6 +7,7 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use std::hint::black_box;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// As much as a backend's own stack.
 const STACK_BYTES: usize = 8 << 20;
+/// More than a thread takes before its work begins.
+const FIRST_BYTES: usize = 512 << 10;
 
 /// The owner's end. Dropped, it tells the thread that nobody wants more, and does not wait for it.
 pub struct Thread<E> {
@@ -41,8 +44,21 @@ impl<E: Send + 'static> Thread<E> {
         waker.set_nonblocking(true)?;
         // The new thread inherits the mask of the one that makes it.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        // glibc ends the process when there is no memory to note what a new thread frees at its end. So there is some, held
+        // back while the thread is made, and nobody else takes it before the thread has had its share.
+        let (begun, begins) = sync_channel::<()>(1);
+        let mut held = Vec::<u8>::new();
         let spawned =
-            Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(move || work(Hand { sender, waker }));
+            held.try_reserve_exact(FIRST_BYTES).map_err(|_| io::ErrorKind::OutOfMemory.into()).and_then(|()| {
+                black_box(&mut held);
+                Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(move || {
+                    drop(begun);
+                    work(Hand { sender, waker });
+                })
+            });
+        drop(held);
+        // An end of the channel, for nothing is sent.
+        let _ = begins.recv();
         mask.thread_set_mask()?;
         Ok(Thread { events, wake, thread: Some(spawned?) })
     }

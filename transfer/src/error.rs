@@ -22,12 +22,17 @@ pub enum TransferError {
     Network(String),
     /// After a break, the bytes that were read again were different.
     Changed,
+    /// There is no access token for the request; the text says why, and never has a token or a secret.
+    NoToken(String),
 }
 
 impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TransferError::BadUrl(why) | TransferError::Refused(why) | TransferError::Network(why) => f.write_str(why),
+            TransferError::BadUrl(why)
+            | TransferError::Refused(why)
+            | TransferError::Network(why)
+            | TransferError::NoToken(why) => f.write_str(why),
             TransferError::Status { code, reason } => write!(f, "{code}: {reason}"),
             TransferError::UnknownAuthority => {
                 f.write_str("the server's certificate is from an authority that is not trusted")

@@ -70,6 +70,11 @@ impl Failure {
         Failure { error: TransferError::Status { code: status.as_u16(), reason }, again }
     }
 
+    /// The same with another error.
+    pub fn explained(self, explain: impl FnOnce(TransferError) -> TransferError) -> Failure {
+        Failure { error: explain(self.error), ..self }
+    }
+
     /// How long to wait before the next attempt, after `retries` retries; `None` if it would fail, too.
     pub fn wait(&self, retries: u32) -> Option<Duration> {
         match self.again {

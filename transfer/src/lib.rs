@@ -4,8 +4,8 @@
 //! takes the bytes. [`Policy`] decides which servers its [`Client`] may use. It checks the address that is then connected,
 //! again at each redirect. Temporary failures are retried, and a broken body is continued where it broke. [`Upload`] writes
 //! an object of a [`Folder`] in the same way, and makes [`Upload::wake_fd`] readable when there is something new. A [`Call`]
-//! only waits for answers, and a
-//! [`Document`] is read whole.
+//! only waits for answers, and a [`Document`] is read whole. With [`Tokens`] a client logs in by OAuth 2.0. A [`Signer`]
+//! signs URLs that others serve.
 #![forbid(unsafe_code)]
 
 mod addresses;
@@ -24,7 +24,10 @@ mod origin;
 mod policy;
 mod request;
 mod s3;
+mod signed_url;
+mod signing_key;
 mod tls;
+mod tokens;
 mod upload;
 
 pub use call::Call;
@@ -39,5 +42,8 @@ pub use origin::{Event, Origin};
 pub use policy::{InvalidPolicy, Policy};
 pub use request::{Client, Limits, check_name, join};
 pub use s3::{Keys, Object, Service};
+pub use signed_url::{SignedFile, Signer, Unsigned};
+pub use signing_key::{InvalidKey, SigningKey};
 pub use tls::{Authorities, InvalidAuthorities};
+pub use tokens::{Grant, InvalidGrant, Proof, Tokens};
 pub use upload::{Piece, Upload};

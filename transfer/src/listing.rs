@@ -71,19 +71,31 @@ impl Prefix {
             action.with_continuation_token(from.as_str());
         }
         let document = asker.get(|| action.sign(SIGNED_FOR))?;
-        let failed = |why: String| Stop::Failed(TransferError::Network(why));
-        let listed = ListObjectsV2::parse_response(&document)
-            .map_err(|error| failed(format!("the service's answer cannot be read as S3's: {error}")))?;
+        Page::read(&document, &self.prefix, from.as_deref()).map_err(Stop::Failed)
+    }
+}
+
+impl Page {
+    /// Reads a service's answer to the request for the keys below `prefix`, for the page that begins where `from` told.
+    ///
+    /// # Errors
+    /// The answer is not S3's, lists something else, or leads back to the same page.
+    pub fn read(document: &str, prefix: &str, from: Option<&str>) -> Result<Page, TransferError> {
+        let failed = |why: String| Err(TransferError::Network(why));
+        let listed = match ListObjectsV2::parse_response(document) {
+            Ok(listed) => listed,
+            Err(error) => return failed(format!("the service's answer cannot be read as S3's: {error}")),
+        };
         // Whoever may read, or deletes, what is below a prefix means nothing else: some services ignore prefixes.
-        if let Some(other) = listed.contents.iter().find(|found| !found.key.starts_with(&self.prefix)) {
-            let (prefix, key) = (&self.prefix, &other.key);
-            return Err(failed(format!(
-                "the service lists \"{key}\", which is not below the requested prefix \"{prefix}\""
-            )));
+        if let Some(other) = listed.contents.iter().find(|found| !found.key.starts_with(prefix)) {
+            return failed(format!(
+                "the service lists \"{}\", which is not below the requested prefix \"{prefix}\"",
+                other.key
+            ));
         }
         let next = listed.next_continuation_token;
-        if next.is_some() && next == from {
-            return Err(failed("the service lists the same page again and again".into()));
+        if next.is_some() && next.as_deref() == from {
+            return failed("the service lists the same page again and again".into());
         }
         let objects = listed.contents.into_iter();
         Ok(Page {

@@ -110,8 +110,13 @@ impl Policy {
         self
     }
 
+    /// Whether a URL is one of those that the policy was narrowed to.
+    pub(crate) fn is_within(&self, url: &Url) -> bool {
+        self.within.as_ref().is_none_or(|within| within.iter().any(|rule| rule.names(url)))
+    }
+
     pub(crate) fn by_name(&self, url: &Url) -> ByName {
-        if self.within.as_ref().is_some_and(|within| !within.iter().any(|rule| rule.names(url))) {
+        if !self.is_within(url) {
             return ByName::Nowhere;
         }
         if self.rules.is_empty() {

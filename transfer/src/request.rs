@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::headers::Headers;
 use crate::policy::{Policy, host_text};
 use crate::tls::Authorities;
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,19 @@ pub struct Limits {
     pub retries: u32,
 }
 
+/// Who has access tokens for requests.
+pub(crate) trait Bearer: fmt::Debug + Send + Sync {
+    /// Whether a token may be sent to a URL.
+    fn is_for(&self, url: &Url) -> bool;
+
+    /// The error for a URL that needs a token and may have none.
+    fn not_for(&self, url: &str) -> TransferError;
+
+    /// The header with a token that is valid now, and other than one that a server has refused. A client like this one asks
+    /// for it.
+    fn header(&self, refused: Option<&HeaderValue>, client: &Client) -> Result<(HeaderName, HeaderValue), Failure>;
+}
+
 /// Sends requests to servers. Clones share one client.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -42,6 +56,7 @@ pub struct Client {
     policy: Policy,
     authorities: Authorities,
     headers: Headers,
+    bearer: Option<Arc<dyn Bearer>>,
     pub(crate) limits: Limits,
 }
 
@@ -64,12 +79,22 @@ impl Client {
             .build();
         let pinned = Pinned::default();
         let agent = Agent::with_parts(config, DefaultConnector::default().chain(Strict), pinned.clone());
-        Client { agent, pinned, policy, authorities, headers: Headers::default(), limits }
+        Client { agent, pinned, policy, authorities, headers: Headers::default(), bearer: None, limits }
     }
 
     /// Also sends these headers, to the server of each URL that it reads, but not to another one that this redirects to.
     pub fn with_headers(self, headers: Headers) -> Client {
         Client { headers, ..self }
+    }
+
+    /// Also sends an access token, as these headers.
+    pub(crate) fn with_bearer(self, bearer: Option<Arc<dyn Bearer>>) -> Client {
+        Client { bearer, ..self }
+    }
+
+    /// The same client under another policy, with nothing that it was given to send.
+    pub(crate) fn under(&self, policy: &Policy) -> Client {
+        Client { policy: policy.clone(), headers: Headers::default(), bearer: None, ..self.clone() }
     }
 
     /// Ends the running requests of all threads, and lets further ones fail.
@@ -79,7 +104,9 @@ impl Client {
 
     /// Another client with the same rules, for cleaning up after this one is shut down.
     pub fn renewed(&self) -> Client {
-        Client::new(self.policy.clone(), self.limits, self.authorities.clone()).with_headers(self.headers.clone())
+        Client::new(self.policy.clone(), self.limits, self.authorities.clone())
+            .with_headers(self.headers.clone())
+            .with_bearer(self.bearer.clone())
     }
 
     /// Tries until an attempt succeeds or a retry would not help. `wait` gets the time to wait before the next attempt.
@@ -113,16 +140,43 @@ impl Client {
     pub(crate) fn get(&self, url: &Url, headers: &[(HeaderName, HeaderValue)]) -> Result<Response, Failure> {
         let with_given = [headers, self.headers.all()].concat();
         let origin = url.origin();
+        if let Some(bearer) = self.bearer.as_ref().filter(|bearer| !bearer.is_for(url)) {
+            return Err(bearer.not_for(&shown(url)).into());
+        }
         let mut url = url.clone();
         for _ in 0..=self.limits.redirects {
-            let sent = if url.origin() == origin { &with_given } else { headers };
-            let response = self.send(Method::GET, &url, sent, None)?;
+            let is_there = url.origin() == origin;
+            let sent = if is_there { &with_given } else { headers };
+            let bearer = self.bearer.as_deref().filter(|bearer| is_there && bearer.is_for(&url));
+            let response = self.get_with(bearer, &url, sent)?;
             match redirect(&url, response.status(), response.headers())? {
                 Some(next) => url = next,
                 None => return Ok(response),
             }
         }
-        Err(TransferError::Network(format!("more than {} redirects", self.limits.redirects)).into())
+        Err(TransferError::Network(match self.limits.redirects {
+            0 => "it was redirected, which is not followed".to_owned(),
+            most => format!("more than {most} redirects"),
+        })
+        .into())
+    }
+
+    /// Requests a URL with a token, if there are tokens for it, and once more with another one after a 401.
+    fn get_with(
+        &self,
+        bearer: Option<&dyn Bearer>,
+        url: &Url,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Response, Failure> {
+        let Some(bearer) = bearer else { return self.send(Method::GET, url, headers, None) };
+        let token = bearer.header(None, self)?;
+        let response = self.send(Method::GET, url, &[headers, std::slice::from_ref(&token)].concat(), None)?;
+        if response.status() != Status::UNAUTHORIZED {
+            return Ok(response);
+        }
+        drop(response);
+        let other = bearer.header(Some(&token.1), self)?;
+        self.send(Method::GET, url, &[headers, &[other]].concat(), None)
     }
 
     /// The allowed addresses of a URL's host.
@@ -188,10 +242,14 @@ pub(crate) fn parse(url: &str) -> Result<Url, TransferError> {
     Ok(url)
 }
 
+/// A URL as messages may show it: without user, password and query.
+fn shown(url: &Url) -> String {
+    format!("{}{}", &url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath])
+}
+
 /// The error for a URL that a policy does not allow.
 fn refused(url: &Url) -> TransferError {
-    let shown = format!("{}{}", &url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath]);
-    TransferError::Refused(format!("{shown} is not among the allowed sources"))
+    TransferError::Refused(format!("{} is not among the allowed sources", shown(url)))
 }
 
 /// Checks a URL by its names, without resolving its host.

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
+use super::cpu;
 use super::options::Options;
 use fhir_bulk_sample::{ResourceType, Sample};
 use fhir_bulk_tests::citus::Nodes;
@@ -40,10 +41,21 @@ impl Error for Missing {}
 pub struct Row {
     pub name: &'static str,
     pub baseline: &'static str,
-    /// The contract's: operation over baseline, at most.
-    pub bound: f64,
+    /// The contract's.
+    pub bound: Bound,
     pub run: fn(&mut Bench) -> Outcome<f64>,
     pub run_baseline: fn(&mut Bench) -> Outcome<f64>,
+}
+
+/// The seconds of an operation over those of its baseline, at most.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    Ratio(f64),
+    /// Twice as many processes: this ratio, or if the baseline waits for other things than the CPU, what is 1.15 times of its
+    /// CPU seconds on two processors.
+    OfCpu(f64),
+    /// None: it says how near something comes to what it cannot pass.
+    None,
 }
 
 /// The server and the data of a measurement.
@@ -59,11 +71,15 @@ pub struct Bench {
     pub proxy: OnceCell<Proxy>,
     /// The same.
     pub citus: OnceCell<Nodes>,
+    /// The same: a server whose log is decoded.
+    pub decoded: OnceCell<Cluster>,
     /// The table's rows as COPY's text format writes them.
     pub prepared: PathBuf,
     pub resources: i64,
     /// As in [`Options`].
     pub data: Option<PathBuf>,
+    /// CPU seconds of the server in the last operation that says so.
+    pub cpu: f64,
 }
 
 impl Bench {
@@ -89,9 +105,11 @@ impl Bench {
             source_bytes,
             proxy: OnceCell::new(),
             citus: OnceCell::new(),
+            decoded: OnceCell::new(),
             prepared,
             resources: 0,
             data,
+            cpu: 0.0,
         };
         bench.load()?;
         let table = bench.table();
@@ -131,6 +149,16 @@ impl Bench {
             let flags = ["--listen", "127.0.0.1:0", "--anonymous-role", "postgres", "--database", &database];
             Proxy::spawn(Command::new(proxy::program(true)).args(flags))
         })
+    }
+
+    /// Has `work` measured in seconds, and in CPU seconds of the server besides.
+    pub fn with_cpu(&mut self, work: impl FnOnce(&mut Bench) -> Outcome<f64>) -> Outcome<f64> {
+        let backend: i32 = self.client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+        let cpu = || cpu::of_server(backend).ok_or("the server is gone");
+        let before = cpu()?;
+        let seconds = work(self)?;
+        self.cpu = cpu()? - before;
+        Ok(seconds)
     }
 
     pub fn file_url(&self) -> String {
@@ -196,6 +224,18 @@ fn unpack_largest(data: &Path, folder: &Path) -> Outcome<(String, PathBuf)> {
     plain.flush()?;
     readable(&path)?;
     Ok((resource_type, path))
+}
+
+/// Writes a line of Synthea or of the sample, whose resource gets another id: that of a copy. It differs at the end, so that ids
+/// come in no order, as those of the source do.
+pub fn write_copy(line: &[u8], copy: usize, to: &mut impl Write) -> io::Result<()> {
+    const ID: &[u8] = b"\"id\":\"";
+    let id = line.windows(ID.len()).position(|piece| piece == ID).map(|at| at + ID.len());
+    let end = id.and_then(|id| Some(id + line[id..].iter().position(|byte| *byte == b'"')?));
+    let Some(end) = end else { return to.write_all(line) };
+    to.write_all(&line[..end])?;
+    write!(to, "-{copy}")?;
+    to.write_all(&line[end..])
 }
 
 /// The server may run as another user.

@@ -12,7 +12,8 @@ pub(super) struct Bar {
     /// Of both, as medians.
     pub(super) seconds: [f64; 2],
     pub(super) ratio: f64,
-    pub(super) bound: f64,
+    /// None for what has none.
+    pub(super) bound: Option<f64>,
 }
 
 const LABELS: f64 = 372.0;
@@ -20,6 +21,8 @@ const BARS: f64 = 288.0;
 const FIGURES: f64 = 160.0;
 const ROW: f64 = 36.0;
 const TOP: f64 = 64.0;
+/// Longer bars end here; their figure says how long they are.
+const MOST: f64 = 2.0;
 
 /// The colours of a picture.
 struct Theme {
@@ -55,8 +58,8 @@ pub(super) fn draw(title: &str, bars: &[Bar], folder: &Path, name: &str) -> io::
 /// The title stands in two lines, of which the machine is the second.
 fn svg(title: &str, bars: &[Bar], theme: &Theme) -> String {
     let Theme { ground, text, faint, good, over, .. } = theme;
-    let most = bars.iter().flat_map(|bar| [bar.ratio, bar.bound]).fold(1.0, f64::max);
-    let x = |ratio: f64| LABELS + ratio / most * BARS;
+    let most = bars.iter().flat_map(|bar| [Some(bar.ratio), bar.bound]).flatten().fold(1.0, f64::max).min(MOST);
+    let x = |ratio: f64| LABELS + ratio.min(most) / most * BARS;
     let (width, height) = (LABELS + BARS + FIGURES, TOP + ROW * bars.len() as f64 + 28.0);
     let (what, machine) = title.rsplit_once("; ").unwrap_or((title, ""));
     let mut lines = vec![
@@ -76,8 +79,12 @@ fn svg(title: &str, bars: &[Bar], theme: &Theme) -> String {
     ));
     for (at, bar) in bars.iter().enumerate() {
         let y = TOP + ROW * at as f64;
-        let colour = if bar.ratio <= bar.bound { good } else { over };
-        let (end, bound) = (x(bar.ratio), x(bar.bound));
+        let colour = match bar.bound {
+            Some(bound) if bar.ratio > bound => over,
+            Some(_) => good,
+            None => faint,
+        };
+        let end = x(bar.ratio);
         let ([ours, baseline], label) = (bar.seconds, LABELS - 10.0);
         let (operation, versus) = (escape(&bar.operation), escape(&bar.baseline));
         lines.extend([
@@ -92,17 +99,19 @@ fn svg(title: &str, bars: &[Bar], theme: &Theme) -> String {
                 end - LABELS
             ),
             format!(
-                "<line x1=\"{bound:.1}\" y1=\"{}\" x2=\"{bound:.1}\" y2=\"{}\" stroke=\"{text}\" stroke-width=\"2\"/>",
-                y + 2.0,
-                y + 24.0
-            ),
-            format!(
                 "<text x=\"{}\" y=\"{}\">{:.2}<tspan dx=\"10\" fill=\"{faint}\">{ours:.2} s of {baseline:.2} s</tspan></text>",
                 LABELS + BARS + 14.0,
                 y + 17.0,
                 bar.ratio
             ),
         ]);
+        lines.extend(bar.bound.map(x).map(|bound| {
+            format!(
+                "<line x1=\"{bound:.1}\" y1=\"{}\" x2=\"{bound:.1}\" y2=\"{}\" stroke=\"{text}\" stroke-width=\"2\"/>",
+                y + 2.0,
+                y + 24.0
+            )
+        }));
     }
     lines.push(format!(
         "<text x=\"{one:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"{faint}\">dashes: the baseline's time; tick: at most so much of it</text>",
@@ -127,7 +136,7 @@ mod tests {
             baseline: "b".into(),
             seconds: [ratio, 1.0],
             ratio,
-            bound: 0.5,
+            bound: Some(0.5),
         };
         for theme in &THEMES {
             let text = svg("t; m", &[bar("a <b> & c", 0.4), bar("d", 0.6)], theme);

@@ -3,6 +3,7 @@
 
 mod bench;
 mod chart;
+mod cpu;
 mod machine;
 mod memory;
 mod options;
@@ -15,7 +16,7 @@ pub use bench::Outcome;
 pub use options::Options;
 pub use page::draw;
 
-use bench::{Bench, Missing, Row};
+use bench::{Bench, Bound, Missing, Row};
 use report::{Measured, Report};
 
 /// Measures every row and writes the report.
@@ -55,10 +56,16 @@ pub fn run(options: &Options) -> Outcome<()> {
 
 /// The operation and its baseline in turn.
 fn measure(row: &Row, bench: &mut Bench, runs: usize) -> Outcome<Measured> {
-    let (mut ours, mut baseline) = (Vec::new(), Vec::new());
+    let (mut ours, mut baseline, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
         ours.push((row.run)(bench)?);
+        let of_ours = bench.cpu;
         baseline.push((row.run_baseline)(bench)?);
+        cpu.push([of_ours, bench.cpu]);
     }
-    Ok(Measured::new(row.name, row.baseline, row.bound, ours, baseline))
+    Ok(match row.bound {
+        Bound::Ratio(bound) => Measured::new(row.name, row.baseline, Some(bound), ours, baseline),
+        Bound::None => Measured::new(row.name, row.baseline, None, ours, baseline),
+        Bound::OfCpu(least) => Measured::of_cpu(row.name, row.baseline, least, ours, baseline, &cpu),
+    })
 }

@@ -7,14 +7,15 @@ use super::bench::Outcome;
 use super::chart::{self, Bar};
 
 /// Draws what the first measurement of a page says of operations beside PostgreSQL's own, as `NAME-light.svg` and
-/// `NAME-dark.svg`, where the page is `NAME.md`.
+/// `NAME-dark.svg`, where the page is `NAME.md`, and all of it as `NAME-all-light.svg` and `NAME-all-dark.svg`.
 ///
 /// # Errors
 /// Those of files, and of a page that has no such measurement.
 pub fn draw(page: &Path, folder: &Path) -> Outcome<()> {
     let (title, mut bars) = figures(&fs::read_to_string(page)?).ok_or("the page has no measurement")?;
-    bars.retain(is_beside_postgresql);
     let name = page.file_stem().unwrap_or_default().to_string_lossy();
+    chart::draw(&title, &bars, folder, &format!("{name}-all"))?;
+    bars.retain(is_beside_postgresql);
     Ok(chart::draw(&title, &bars, folder, &name)?)
 }
 
@@ -23,7 +24,7 @@ fn is_beside_postgresql(bar: &Bar) -> bool {
     ["COPY", "INSERT", "SQL"].iter().any(|word| bar.baseline.contains(word)) && !bar.baseline.contains("bulk_")
 }
 
-/// The title of the first measurement, and those of its rows that have a ratio and a bound.
+/// The title of the first measurement, and those of its rows that have seconds and a ratio.
 fn figures(page: &str) -> Option<(String, Vec<Bar>)> {
     let title = page.lines().find(|line| line.contains("medians of") && line.contains("PostgreSQL"))?;
     let title = title.rsplit_once(": ").map_or(title, |(_, title)| title).trim_end_matches('.');
@@ -41,7 +42,7 @@ fn bar(row: &str) -> Option<Bar> {
         baseline: baseline.to_owned(),
         seconds: [median(ours)?, median(baselines)?],
         ratio: ratio.parse().ok()?,
-        bound: bound.parse().ok()?,
+        bound: bound.parse().ok(),
     })
 }
 
@@ -54,15 +55,18 @@ mod tests {
     }
 
     #[test]
-    fn the_pictures_of_the_readme_are_drawn_of_the_figures_in_the_docs() {
+    fn the_pictures_are_drawn_of_the_figures_in_the_docs() {
         let folder = std::env::temp_dir().join(format!("fhir_bulk_picture_{}", std::process::id()));
         draw(&root().join("docs/speed.md"), &folder).unwrap();
-        let readme = fs::read_to_string(root().join("README.md")).unwrap();
-        for name in ["speed-light.svg", "speed-dark.svg"] {
-            let (drawn, path) = (fs::read_to_string(folder.join(name)).unwrap(), format!("docs/images/{name}"));
-            let committed = fs::read_to_string(root().join(&path)).unwrap();
-            assert!(drawn == committed, "{path} is not what `make picture` draws of docs/speed.md");
-            assert!(readme.contains(&format!("\"{path}\"")), "{path}");
+        for (page, images, name) in [("README.md", "docs/images", "speed"), ("docs/speed.md", "images", "speed-all")] {
+            let page = fs::read_to_string(root().join(page)).unwrap();
+            for theme in ["light", "dark"] {
+                let file = format!("{name}-{theme}.svg");
+                let drawn = fs::read_to_string(folder.join(&file)).unwrap();
+                let committed = fs::read_to_string(root().join("docs/images").join(&file)).unwrap();
+                assert!(drawn == committed, "{file} is not what `make picture` draws of docs/speed.md");
+                assert!(page.contains(&format!("\"{images}/{file}\"")), "{file}");
+            }
         }
         fs::remove_dir_all(folder).unwrap();
     }
@@ -87,18 +91,19 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_seconds_or_a_bound_and_those_beside_the_extension_itself_are_not_drawn() {
+    fn rows_without_seconds_and_those_beside_the_extension_itself_are_not_drawn() {
         let page = "## A\n\n`make bench` on x: 5 resources; medians of 9 runs; PostgreSQL 15, 2 cores.\n\n\
             | operation | baseline | s | s | ratio | at most |  |\n|---|---|---|---|---|---|---|\n\
             | dump: a | COPY (SELECT 1) | 0.15 (0.10–0.20) | 0.30 (0.3–0.3) | 0.50 | 0.60 | PASS |\n\
             | dump: b | bulk_dump through COPY | 0.15 (0.1–0.2) | 0.30 (0.3–0.3) | 0.50 | 0.60 | PASS |\n\
+            | codec: c | memcpy | 0.15 (0.1–0.2) | 0.01 (0.0–0.0) | 15.00 |  |  |\n\
             | memory: c | COPY |  |  | +17 MB | 64 MB | PASS |\n\n\
             | dump: d | COPY | 0.15 (0.1–0.2) | 0.30 (0.3–0.3) | 0.50 | 0.60 | PASS |\n";
         let (title, bars) = figures(page).unwrap();
         assert_eq!(title, "5 resources; medians of 9 runs; PostgreSQL 15, 2 cores");
         let drawn: Vec<_> =
             bars.iter().filter(|bar| is_beside_postgresql(bar)).map(|bar| bar.operation.as_str()).collect();
-        assert_eq!((bars.len(), drawn), (2, vec!["dump: a"]));
-        assert_eq!((bars[0].seconds, bars[0].ratio, bars[0].bound), ([0.15, 0.3], 0.5, 0.6));
+        assert_eq!((bars.len(), drawn, bars[2].bound), (3, vec!["dump: a"], None));
+        assert_eq!((bars[0].seconds, bars[0].ratio, bars[0].bound), ([0.15, 0.3], 0.5, Some(0.6)));
     }
 }

@@ -13,12 +13,14 @@ use super::chart::{self, Bar};
 pub(super) struct Measured {
     name: &'static str,
     baseline: &'static str,
-    bound: f64,
+    bound: Option<f64>,
     /// Seconds, in the order of the runs.
     ours: Vec<f64>,
     baseline_runs: Vec<f64>,
     /// Of the medians.
     pub(super) ratio: f64,
+    /// CPU seconds of both, as medians, if the bound depends on them.
+    cpu: Option<[f64; 2]>,
 }
 
 /// How much a backend grew.
@@ -69,12 +71,31 @@ impl Measured {
     pub(super) fn new(
         name: &'static str,
         baseline: &'static str,
-        bound: f64,
+        bound: Option<f64>,
         ours: Vec<f64>,
         baseline_runs: Vec<f64>,
     ) -> Measured {
         let ratio = median(&ours) / median(&baseline_runs);
-        Measured { name, baseline, bound, ours, baseline_runs, ratio }
+        Measured { name, baseline, bound, ours, baseline_runs, ratio, cpu: None }
+    }
+
+    /// With a bound of [`Bound::OfCpu`](super::bench::Bound::OfCpu), from the CPU seconds of both in each run.
+    pub(super) fn of_cpu(
+        name: &'static str,
+        baseline: &'static str,
+        least: f64,
+        ours: Vec<f64>,
+        baseline_runs: Vec<f64>,
+        cpu: &[[f64; 2]],
+    ) -> Measured {
+        let of = |which: usize| median(&cpu.iter().map(|run| run[which]).collect::<Vec<_>>());
+        let cpu = [of(0), of(1)];
+        let bound = least.max(1.15 * cpu[1] / (2.0 * median(&baseline_runs)));
+        Measured { cpu: Some(cpu), ..Measured::new(name, baseline, Some(bound), ours, baseline_runs) }
+    }
+
+    fn passes(&self) -> Option<bool> {
+        self.bound.map(|bound| self.ratio <= bound)
     }
 
     fn bar(&self) -> Bar {
@@ -108,11 +129,11 @@ impl Report {
             rows.push([
                 row.name.into(),
                 row.baseline.into(),
-                spread(&row.ours),
-                spread(&row.baseline_runs),
+                spread(&row.ours) + &self.more(row, &row.ours, row.cpu.map(|cpu| cpu[0])),
+                spread(&row.baseline_runs) + &self.more(row, &row.baseline_runs, row.cpu.map(|cpu| cpu[1])),
                 format!("{:.2}", row.ratio),
-                format!("{:.2}", row.bound),
-                verdict(row.ratio <= row.bound).into(),
+                row.bound.map_or_else(String::new, |bound| format!("{bound:.2}")),
+                row.passes().map_or("", verdict).into(),
             ]);
         }
         for row in &self.memory {
@@ -160,6 +181,15 @@ impl Report {
         text
     }
 
+    /// What there is to say of runs besides their seconds.
+    fn more(&self, row: &Measured, runs: &[f64], cpu: Option<f64>) -> String {
+        match cpu {
+            Some(cpu) => format!(", {cpu:.2} of CPU"),
+            None if row.baseline.contains("memcpy") => format!(", {:.2} GB/s", self.bytes as f64 / 1e9 / median(runs)),
+            None => String::new(),
+        }
+    }
+
     fn title(&self) -> String {
         let Report { machine, resources, resource_type, runs, .. } = self;
         let mb = self.bytes as f64 / 1e6;
@@ -182,7 +212,7 @@ impl Report {
         let measured = self.measured.iter().map(|row| {
             json!({"name": row.name, "baseline": row.baseline, "seconds": row.ours,
                    "baselineSeconds": row.baseline_runs, "ratio": row.ratio, "bound": row.bound,
-                   "pass": row.ratio <= row.bound})
+                   "cpuSeconds": row.cpu, "pass": row.passes()})
         });
         let memory = self.memory.iter().map(|row| {
             json!({"name": row.name, "bytes": row.bytes, "growthMB": row.growth_mb, "boundMB": row.bound_mb,
@@ -225,11 +255,19 @@ mod tests {
     #[test]
     fn a_slower_operation_is_over_its_bound() {
         let mut report = Report::new(String::new(), "Patient", 1, 1, 3);
-        report.measured.push(Measured::new("a", "b", 0.5, vec![0.6, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
-        report.measured.push(Measured::new("c", "d", 0.5, vec![0.1, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
+        report.measured.push(Measured::new("a", "b", Some(0.5), vec![0.6, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
+        report.measured.push(Measured::new("c", "d", Some(0.5), vec![0.1, 9.0, 0.5], vec![1.0, 1.0, 1.0]));
         assert_eq!(report.json()["rows"][0]["pass"], false);
         assert_eq!(report.json()["rows"][1]["pass"], true);
         assert!(report.table().contains("over"));
+    }
+
+    #[test]
+    fn twice_as_many_processes_may_take_what_the_cpu_needs() {
+        let of = |cpu: f64| Measured::of_cpu("a", "b", 0.58, vec![0.6], vec![1.0], &[[0.9, cpu]]);
+        let bound = |cpu| of(cpu).bound.unwrap_or_default();
+        assert!((bound(0.9) - 0.58).abs() < 1e-9);
+        assert!((bound(1.2) - 0.69).abs() < 1e-9);
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Number {
         let digits = [integer, fraction].concat();
         let is_number = !integer.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && !mantissa.ends_with('.');
         let exponent: i64 = exponent.parse().map_err(|_| wrong())?;
-        if !is_number || exponent.abs() > 1000 {
+        if !is_number || exponent.unsigned_abs() > 1000 {
             return Err(wrong());
         }
         if digits.len() > MAX_DIGITS {

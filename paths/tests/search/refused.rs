@@ -108,6 +108,7 @@ fn what_is_invalid_names_the_parameter() {
             ("value-quantity=.5", Invalid, "value-quantity"),
             ("value-quantity=1e", Invalid, "value-quantity"),
             ("value-quantity=1e9999", Invalid, "value-quantity"),
+            ("value-quantity=1e-9223372036854775808", Invalid, "value-quantity"),
             ("value-quantity=0x10", Invalid, "value-quantity"),
             ("value-quantity=NaN", Invalid, "value-quantity"),
             ("value-quantity=--1", Invalid, "value-quantity"),

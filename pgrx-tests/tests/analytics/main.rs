@@ -10,11 +10,9 @@ mod queries;
 mod rights;
 mod runs;
 mod suite;
-#[allow(dead_code, reason = "a part of what all tests share is used here")]
-#[path = "../outside/support.rs"]
-mod support;
 
 use fhir_bulk_tests::Client;
+use fhir_bulk_tests::support;
 
 /// SQL's text of a call of `dump_view`.
 pub fn dump_view(view: &str, format: &str, options: &str) -> String {

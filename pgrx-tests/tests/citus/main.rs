@@ -11,6 +11,5 @@ mod exports;
 mod job;
 mod nodes;
 mod on_citus;
-#[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
-#[path = "../outside/support.rs"]
-mod support;
+
+use fhir_bulk_tests::support;

@@ -10,9 +10,8 @@ mod mistakes;
 mod options;
 mod rights;
 mod step;
-#[path = "../outside/support.rs"]
-#[allow(dead_code, reason = "shared with tests that use other parts of it")]
-mod support;
 mod tables;
 mod to;
 mod wire;
+
+use fhir_bulk_tests::support;

@@ -352,3 +352,26 @@ fn no_level_of_an_export_reads_a_table_that_nobody_named_and_that_runs_code_of_o
     done(&mut admin, &named);
     assert_ne!(value(&mut admin, "SELECT count(*) FROM public.sprung"), "0");
 }
+
+#[test]
+fn a_look_for_the_code_of_others_reads_what_belongs_to_the_tables_and_not_the_whole_catalogue() {
+    let (_database, mut client) = with_location();
+    let columns: Vec<_> = (1..=200).map(|number| format!("c{number} int DEFAULT 1")).collect();
+    let made: String = (1..=40).map(|number| format!("CREATE TABLE many_{number} ({});", columns.join(", "))).collect();
+    run(&mut client, &format!("SELECT bulk_create_table('Patient'), bulk_create_table('Observation'); {made}"));
+    run(&mut client, "INSERT INTO patient (id, txid, status, resource) VALUES ('1', 1, 'created', '{}')");
+    let mut rows_read = |types: &str| -> i64 {
+        let asked = export_sql(&json!({"level": "patient", "_type": types, "patient": ["Patient/1"]}));
+        // A session that knows the tables by now.
+        run(&mut client, &asked);
+        run(&mut client, "BEGIN");
+        run(&mut client, &asked);
+        let read = "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_sys_tables";
+        let read = value(&mut client, read).parse().unwrap();
+        run(&mut client, "ROLLBACK");
+        read
+    };
+    // The patients' table is read for both, and looked at only where it is not named.
+    let (with_look, without) = (rows_read("Observation"), rows_read("Observation,Patient"));
+    assert!(with_look - without < 1000, "{with_look} and {without} rows of the catalogue");
+}

@@ -26,8 +26,7 @@ mod rights;
 mod s3;
 mod snapshots;
 mod subjects;
-#[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
-#[path = "../outside/support.rs"]
-mod support;
 mod types;
 mod units;
+
+use fhir_bulk_tests::support;

@@ -34,6 +34,10 @@ fn exporting_is_granted_and_a_status_is_for_everyone() {
             // A caller who may not read the whole file may not read a part.
             "bulk_export_file_part|url text, start bigint, length integer|TABLE(bytes bytea, file_bytes bigint, next_url \
              text)|s|f|t|t",
+            // What a server of Citus asks another one for.
+            "bulk_export_part|request jsonb|text|v|f|f|t",
+            "bulk_export_part_cancel|id text|boolean|v|f|f|t",
+            "bulk_export_part_wait|id text, seconds integer|jsonb|v|f|t|t",
             "bulk_export_status|id text|jsonb|s|f|t|t"
         ]
     );

@@ -9,11 +9,12 @@ use graph::Crate;
 use std::path::Path;
 
 /// All crates but this one, with where their sources are.
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 14] = [
     "src",
     "bench/src",
     "codec/src",
     "feed/src",
+    "fuzz/src",
     "parquet/src",
     "paths/src",
     "pg/src",

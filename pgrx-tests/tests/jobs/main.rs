@@ -18,13 +18,13 @@ mod meanwhile;
 mod memory;
 mod new_files;
 mod ownership;
+mod partitioned_indexes;
 mod queue;
 mod requests;
 mod source;
 mod standby;
 mod status;
 mod submissions;
-#[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
-#[path = "../outside/support.rs"]
-mod support;
 mod survival;
+
+use fhir_bulk_tests::support;

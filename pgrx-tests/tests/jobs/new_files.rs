@@ -221,3 +221,21 @@ fn what_makes_no_sense_is_refused() {
     }
     assert_eq!(count(&mut client, "SELECT count(*) FROM bulk_jobs"), 0);
 }
+
+#[test]
+fn the_files_of_a_role_that_is_dropped_are_forgotten_and_those_of_others_stay() {
+    let (database, mut admin) = allowed();
+    let url = put(&database, "Patient.1.ndjson", &patients(1..=3));
+    for name in ["gone", "stays"] {
+        let role = importer(&database, &mut admin, name);
+        run(&mut admin, &format!("GRANT pg_read_server_files TO {role}"));
+        let mut client = database.connect_as(&role);
+        run(&mut client, &new_at("one", &url, json!({})));
+        assert_eq!(inputs(&finish(&mut client, "one")), ["finished 3"]);
+    }
+    run(&mut admin, &format!("DROP OWNED BY {0}_gone; DROP ROLE {0}_gone", database.name()));
+    let owners = "SELECT DISTINCT role::regrole FROM fhir_bulk_internal.bulk_file";
+    // A worker that comes by removes them.
+    run(&mut admin, &import_sql("other", &[("Patient", "file:///gone")], json!({})));
+    wait_for("them to be forgotten", || rows(&mut admin, owners) == [format!("{}_stays", database.name())]);
+}

@@ -1,7 +1,7 @@
 //! Input that cannot be loaded: the error says which line of which source and why, with a SQLSTATE of bad data or
 //! of a limit; nothing is loaded, no table is made, and the session goes on.
 
-use crate::support::{count, load, load_fails, patient, patients, relations, rows, run};
+use crate::support::{count, fails, load, load_fails, patient, patients, relations, rows, run};
 use fhir_bulk_tests::{Client, Database, DbError, gzip};
 
 /// The bad line comes after this many good ones: more than a batch, so that rows have been written already.
@@ -335,4 +335,43 @@ fn bad_lines_in_places_of_their_own_are_found_there() {
         let error = load_fails(&mut client, &url, "'Patient'");
         assert!(error.message().contains(&format!("line {line} of {url}")), "{name}: {error:?}");
     }
+}
+
+#[test]
+fn an_argument_that_is_nested_too_deeply_is_a_mistake_of_its_sender() {
+    let database = Database::new();
+    let mut client = database.connect();
+    let deep = r#"('{"a": ' || repeat('[', 200) || repeat(']', 200) || '}')::jsonb"#;
+    for call in [
+        "bulk_load('file:///x', options => $)",
+        "bulk_import($)",
+        "bulk_export($)",
+        "bulk_export_identifiers($)",
+        "bulk_export_part($)",
+        "bulk_sql_run($)",
+        "bulk_submit($)",
+        "bulk_submit_status($)",
+        "bulk_set_source_credential($)",
+        "bulk_remove_source_credential($)",
+        "dump_csv('Patient', $)",
+        "dump_csv_chunks('Patient', options => $)",
+        "dump_sql('SELECT 1', 'csv', $)",
+        "dump_sql_chunks('SELECT 1', options => $)",
+        "dump_view($)",
+        r#"dump_view('{"resource": "Patient", "select": [{"column": [{"name": "id", "path": "id"}]}]}', options => $)"#,
+        "dump_view_chunks($)",
+        "bulk_create_view('v', $)",
+    ] {
+        let call = format!("SELECT {}", call.replace('$', deep));
+        let error = fails(&mut client, &call);
+        assert_eq!(error.code().code(), "22023", "{call}: {error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("deep")), "{call}: {error:?}");
+    }
+    // Whoever may write search parameters hears it, too.
+    let error = fails(&mut client, &format!("INSERT INTO bulk_search_parameter VALUES ('urn:x', {deep})"));
+    assert_eq!(error.code().code(), "22023", "{error:?}");
+    // No function with such an argument is left out here.
+    let with = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname ~ '^(bulk|dump)_'
+                AND 'jsonb'::regtype = ANY (proargtypes) AND proname NOT IN ('bulk_view_rows', 'bulk_belongs_to')";
+    assert_eq!(count(&mut client, with), 17);
 }

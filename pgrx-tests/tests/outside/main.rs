@@ -5,7 +5,9 @@
 
 mod bad_input;
 mod concurrency;
+mod counts;
 mod crash;
+mod discarded;
 mod dump;
 mod fidelity;
 mod filter;
@@ -18,5 +20,6 @@ mod own_tables;
 mod read;
 mod rights;
 mod sql_dump;
-mod support;
 mod upgrade;
+
+use fhir_bulk_tests::support;

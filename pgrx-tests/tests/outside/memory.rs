@@ -2,7 +2,7 @@
 
 use crate::support::{count, fails, load_fails, load_sql, patient, patients, rows, run};
 use fhir_bulk_tests::memory::{self, growth};
-use fhir_bulk_tests::{Client, Database, gzip, is_without};
+use fhir_bulk_tests::{Client, Cluster, Database, gzip, is_without};
 use std::io::Read as _;
 
 /// How much a backend may grow.
@@ -186,4 +186,48 @@ fn a_thousand_dumps_that_end_early_in_one_transaction_leave_no_memory_behind() {
     dump(500);
     let kept = anonymous(pid) - before;
     assert!(kept < 8 << 20, "1,000 dumps left {} kB", kept >> 10);
+}
+
+#[test]
+fn a_session_that_gets_no_more_memory_has_an_error_and_the_others_go_on() {
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(&[])));
+    let database = cluster.database("no_memory");
+    let mut witness = database.connect();
+    run(&mut witness, "SELECT bulk_create_table('Patient')");
+    // Lines of two megabytes take more at once than is held back for what is small.
+    let filler = "Lorem ipsum dolor sit amet. ".repeat(75_000);
+    let large = (1..=4).map(|n| patient(&format!("p-{n}"), n).replace("1970-01-01", &filler) + "\n").collect();
+    for (lines, steps, step_kb) in [(patients(1..=3000), 64, 640), (large, 48, 2048)] {
+        let (url, number) = (database.file("patients", &lines), lines.lines().count() as i64);
+        let mut refused = 0;
+        // Wherever the memory ends: in the library's own first pages, its threads, a batch, PostgreSQL's contexts.
+        for more in (0..steps).map(|step| (step * step_kb) << 10) {
+            let mut client = database.connect();
+            // With it the library is there before the limit is.
+            run(&mut client, "SELECT count(*) FROM bulk_dump('Patient')");
+            memory::limit(count(&mut client, "SELECT pg_backend_pid()"), more);
+            // A line without memory is no bad one, which could be passed over.
+            let options = r#"'Patient', options => '{"on_error": "skip"}'"#;
+            match client.simple_query(&load_sql(&url, options)) {
+                Ok(_) => {
+                    assert_eq!(count(&mut witness, "SELECT count(*) FROM patient"), number, "with {more} bytes more");
+                    run(&mut witness, "TRUNCATE patient");
+                }
+                Err(error) => {
+                    refused += 1;
+                    let error = error
+                        .as_db_error()
+                        .unwrap_or_else(|| panic!("with {more} bytes more the session is gone: {}", cluster.log()));
+                    assert!(
+                        ["53200", "53000"].contains(&error.code().code()),
+                        "with {more} bytes more: {error:?}: {}",
+                        cluster.log()
+                    );
+                }
+            }
+            assert_eq!(count(&mut witness, "SELECT count(*) FROM patient"), 0, "with {more} bytes more");
+        }
+        assert!((1..steps).contains(&refused), "{refused} of {steps}");
+    }
+    cluster.stop_server("fast");
 }

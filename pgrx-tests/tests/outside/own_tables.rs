@@ -148,7 +148,7 @@ fn calls(admin: &mut Client) -> Vec<String> {
         "SELECT format('SELECT fhir_bulk_internal.%I(%s)', proname,
              (SELECT string_agg('NULL::' || t::regtype, ', ' ORDER BY n) FROM unnest(proargtypes) WITH ORDINALITY a (t, n)))
          FROM pg_proc WHERE pronamespace = 'fhir_bulk_internal'::regnamespace AND prorettype <> 'trigger'::regtype
-         AND proname NOT IN ('micros', 'this_database', 'search_parameters') ORDER BY 1",
+         AND proname NOT IN ('has_expired', 'micros', 'this_database', 'search_parameters') ORDER BY 1",
     );
     assert!(calls.len() > 20, "{calls:?}");
     calls

@@ -8,11 +8,11 @@ use crate::exports::{finished, kick_off, path};
 use crate::smart::{Signer, asking, line, token_of, with};
 use crate::support::{PASSWORD, Service, exporting, file, outcome, role, value};
 
-const SYSTEM: &str = "https://hub.example/orgs";
-const BASE: &str = "https://payer.example/fhir";
+pub const SYSTEM: &str = "https://hub.example/orgs";
+pub const BASE: &str = "https://payer.example/fhir";
 
 /// A service that takes submissions of `payer-7` by its client, from these sources.
-fn consumer(sources: &str) -> Service {
+pub fn consumer(sources: &str) -> Service {
     let line = |role: &str| format!("- {{system: '{SYSTEM}', value: payer-7, role: {role}, sources: {sources}}}\n");
     let service = Service::with(|database| {
         let lines = line(&format!("{}_client", database.name()));
@@ -34,11 +34,11 @@ fn parameters(id: &str, more: Value) -> String {
     json!({"resourceType": "Parameters", "parameter": all}).to_string()
 }
 
-fn manifest(url: &str) -> Vec<Value> {
+pub fn manifest(url: &str) -> Vec<Value> {
     vec![json!({"name": "manifestUrl", "valueUrl": url}), json!({"name": "fhirBaseUrl", "valueUrl": BASE})]
 }
 
-fn status_code(code: &str) -> Value {
+pub fn status_code(code: &str) -> Value {
     json!([{"name": "submissionStatus", "valueCoding": {"system": "http://hl7.org/fhir/event-status", "code": code}}])
 }
 
@@ -46,7 +46,7 @@ fn post(path: &str, body: &str) -> Request {
     Request::post(path, "application/fhir+json", body)
 }
 
-fn submit(service: &Service, id: &str, more: Value) -> Response {
+pub fn submit(service: &Service, id: &str, more: Value) -> Response {
     service.send(post("/fhir/$bulk-submit", &parameters(id, more)))
 }
 
@@ -55,7 +55,7 @@ fn ask(service: &Service, id: &str) -> Request {
 }
 
 /// The address of a submission's status.
-fn status_path(service: &Service, id: &str) -> String {
+pub fn status_path(service: &Service, id: &str) -> String {
     let response = service.proxy.send(&ask(service, id));
     assert_eq!(response.status, 202, "{}", response.text());
     path(response.header("content-location").unwrap()).to_owned()
@@ -204,7 +204,13 @@ fn a_wrong_request_says_what_is_wrong() {
         (json!([]), 400, "invalid", None),
         (json!([manifest(url)[0]]), 400, "invalid", Some("fhirBaseUrl")),
         (with(key), 501, "not-supported", Some("fileEncryptionKey")),
-        (with(string("oauthMetadataUrl")), 422, "not-supported", Some("oauthMetadataUrl")),
+        (
+            with(json!([{"name": "oauthMetadataUrl", "valueUrl": "https://payer.example/x"}])),
+            422,
+            "not-supported",
+            Some("oauthMetadataUrl"),
+        ),
+        (with(json!([{"name": "oauthMetadataUrl", "valueUrl": "x"}])), 400, "invalid", Some("oauthMetadataUrl")),
         (with(string("unknown")), 400, "not-supported", Some("unknown")),
         (with(string("outputFormat")), 400, "invalid", Some("outputFormat")),
         (status_code("completed"), 404, "not-found", None),

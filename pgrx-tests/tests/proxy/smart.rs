@@ -26,18 +26,28 @@ pub enum Signer {
 impl Signer {
     /// A new key for ES384.
     pub fn elliptic() -> Signer {
+        Signer::elliptic_with_pem().0
+    }
+
+    /// The same, and as PEM.
+    pub fn elliptic_with_pem() -> (Signer, String) {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, pkcs8.as_ref(), &random);
-        Signer::Elliptic(Box::new(pair.unwrap()))
+        (Signer::Elliptic(Box::new(pair.unwrap())), pem(pkcs8.as_ref()))
     }
 
     /// A new key for RS384.
     pub fn rsa() -> Signer {
+        Signer::rsa_with_pem().0
+    }
+
+    /// The same, and as PEM.
+    pub fn rsa_with_pem() -> (Signer, String) {
         let generate = "openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -outform DER 2>/dev/null | \
                         openssl pkcs8 -topk8 -nocrypt -inform DER -outform DER";
         let der = Command::new("sh").args(["-c", generate]).output().unwrap().stdout;
-        Signer::Rsa(Box::new(RsaKeyPair::from_pkcs8(&der).unwrap()))
+        (Signer::Rsa(Box::new(RsaKeyPair::from_pkcs8(&der).unwrap())), pem(&der))
     }
 
     /// The name of its algorithm.
@@ -88,6 +98,11 @@ impl Signer {
     pub fn assertion(&self, client: &str, key_id: &str) -> String {
         self.sign(&json!({"alg": self.algorithm(), "typ": "JWT", "kid": key_id}), &claims(client))
     }
+}
+
+/// A private key in PEM.
+fn pem(pkcs8: &[u8]) -> String {
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", base64(pkcs8, true))
 }
 
 /// Seconds since 1970.
@@ -157,6 +172,11 @@ pub fn service(lines: impl FnOnce(&str) -> String, flags: &[String]) -> Service 
 
 /// The same, with lines and flags that depend on the database.
 pub fn service_of(with: impl FnOnce(&Database, &str) -> (String, Vec<String>)) -> Service {
+    service_at(BASE, with)
+}
+
+/// The same, at another public URL.
+pub fn service_at(base: &str, with: impl FnOnce(&Database, &str) -> (String, Vec<String>)) -> Service {
     let service = Service::with(|database| {
         let (own, reader, nobody) = (role(database, "own"), role(database, "reader"), role(database, "nobody"));
         let setting = format!("fhir_bulk.export_location = 'file://{}'", database.path("exports").display());
@@ -170,7 +190,7 @@ pub fn service_of(with: impl FnOnce(&Database, &str) -> (String, Vec<String>)) -
         let (lines, flags) = with(database, &reader);
         let target = target(database, &format!("user={own} password='{PASSWORD}'"));
         let clients = file(database, "clients.yaml", &lines);
-        let own = ["--database", &target, "--clients-file", &clients, "--public-url", BASE];
+        let own = ["--database", &target, "--clients-file", &clients, "--public-url", base];
         own.map(str::to_owned).into_iter().chain(flags).collect()
     });
     aidbox_rows(&mut service.connect());

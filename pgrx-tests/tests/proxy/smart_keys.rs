@@ -60,7 +60,7 @@ fn keys_are_not_taken_from_elsewhere_nor_from_answers_that_are_too_long_or_late(
     let mut long = signer.jwks("k");
     long["padding"] = json!("x".repeat(66_000));
     for (what, answer, why) in [
-        ("a redirect", status("302 Found", &format!("Location: {other}\r\n")), "redirects"),
+        ("a redirect", status("302 Found", &format!("Location: {other}\r\n")), "redirected"),
         ("an error", status("500 Internal Server Error", ""), "500"),
         ("nothing", ok(""), "EOF"),
         ("no key", ok(r#"{"keys": []}"#), "no key for RS384 or ES384"),

@@ -150,6 +150,7 @@ fn a_token_of_all_scopes_opens_what_has_types_and_nothing_else() {
         "/$import",
         "/$load",
         "/BulkImportStatus/{id}",
+        "/caller",
         "/fhir/$export",
         "/fhir/$export-status/{id}",
         "/fhir/$export-v4",
@@ -169,6 +170,10 @@ fn a_token_of_all_scopes_opens_what_has_types_and_nothing_else() {
         "/fhir/ViewDefinition/{id}/$run",
         "/fhir/{type}/$load",
         "/fhir/{type}/{id}",
+        "/jobs",
+        "/jobs/{id}",
+        "/types",
+        "/types/{type}",
         "/v2/$import",
         "/v2/$import/{id}",
         "/v2/fhir/$import",
@@ -185,6 +190,8 @@ fn a_token_of_all_scopes_opens_what_has_types_and_nothing_else() {
         "/fhir/metadata",
         "/health",
         "/metrics",
+        "/ui",
+        "/ui/{file}",
     ];
     assert_eq!(public, BTreeSet::from(expected));
 }

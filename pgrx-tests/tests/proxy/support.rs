@@ -14,19 +14,21 @@ use serde_json::Value;
 /// The password of every role of these tests.
 pub const PASSWORD: &str = "correct horse: battery";
 
-/// Roles named `…trusting…` connect without a password; all others need theirs.
+/// The server that these tests share.
 fn server() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let cluster = Cluster::start(&["max_connections = 100", "TimeZone = 'UTC'"]);
-        let mut client = cluster.connect("postgres", "postgres");
-        client.batch_execute("CREATE ROLE trusting NOLOGIN").unwrap();
-        let rules =
-            "local all all trust\nhost all +trusting 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
-        fs::write(cluster.data().join("pg_hba.conf"), rules).unwrap();
-        client.batch_execute("SELECT pg_reload_conf()").unwrap();
-        cluster
-    })
+    SERVER.get_or_init(server_with_passwords)
+}
+
+/// Roles named `…trusting…` connect without a password; all others need theirs.
+fn server_with_passwords() -> Cluster {
+    let cluster = Cluster::start(&["max_connections = 100", "TimeZone = 'UTC'"]);
+    let mut client = cluster.connect("postgres", "postgres");
+    client.batch_execute("CREATE ROLE trusting NOLOGIN").unwrap();
+    let rules = "local all all trust\nhost all +trusting 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    fs::write(cluster.data().join("pg_hba.conf"), rules).unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").unwrap();
+    cluster
 }
 
 /// A database, a role `client` that owns its schema and may load, and a proxy.
@@ -47,8 +49,17 @@ impl Service {
 
     /// With flags, which may depend on the database and its roles.
     pub fn with(flags: impl FnOnce(&Database) -> Vec<String>) -> Service {
+        Service::on(server(), flags)
+    }
+
+    /// The same on a server of its own, which a test may stop and start.
+    pub fn alone(flags: impl FnOnce(&Database) -> Vec<String>) -> Service {
+        Service::on(Box::leak(Box::new(server_with_passwords())), flags)
+    }
+
+    fn on(server: &'static Cluster, flags: impl FnOnce(&Database) -> Vec<String>) -> Service {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let database = server().database(&format!("proxy_{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let database = server.database(&format!("proxy_{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let client = role(&database, "client");
         database
             .connect()

@@ -1,6 +1,6 @@
 //! Input that asks for more than a server has: errors, and the server goes on.
 
-use crate::support::{load, load_fails, patients, run, value};
+use crate::support::{fails, load, load_fails, patients, relations, run, value};
 use fhir_bulk_tests::{Client, Cluster, Database, gzip};
 use std::fs;
 use std::sync::OnceLock;
@@ -109,4 +109,24 @@ fn two_hundred_thousand_bad_lines_are_passed_over_in_flat_memory() {
     assert_eq!(load(&mut client, &url, skip), r#"{"total": 0, "errors": 200000}"#);
     let grown = peak_memory(&pid).saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes");
+}
+
+#[test]
+fn a_lock_table_that_is_full_is_an_error_that_leaves_nothing() {
+    let settings = ["max_locks_per_transaction = 10", "max_connections = 10", "max_worker_processes = 2"];
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(&settings)));
+    let database = cluster.database("locks");
+    let mut client = database.connect();
+    let lines = |types: usize| -> String {
+        (0..types).map(|n| format!("{{\"resourceType\":\"Type{n}\",\"id\":\"1\"}}\n")).collect()
+    };
+    let (many, few) = (database.file("many", lines(95)), database.file("few", lines(3)));
+    let before = relations(&mut client);
+    let error = fails(&mut client, &format!("SELECT bulk_load('{many}')"));
+    assert_eq!((error.code().code(), error.message()), ("53200", "out of shared memory"), "{error:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("max_locks_per_transaction")), "{error:?}");
+    assert_eq!(relations(&mut client), before);
+    assert_eq!(load(&mut client, &few, "NULL"), r#"{"Type0": 1, "Type1": 1, "Type2": 1}"#);
+    drop(client);
+    cluster.stop_server("fast");
 }

@@ -15,11 +15,12 @@ mod known;
 mod limits;
 mod on_far_servers;
 mod options;
+mod pages;
 mod paths;
 mod races;
 mod rejects;
 mod replication;
 mod servers;
-#[allow(dead_code, reason = "shared with tests/outside, where all of it is used")]
-#[path = "../outside/support.rs"]
-mod support;
+mod windows;
+
+use fhir_bulk_tests::support;

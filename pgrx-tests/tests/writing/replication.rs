@@ -1,5 +1,6 @@
 //! What loads write arrives on other servers, and is there after a crash.
 
+use crate::pages;
 use crate::races;
 use crate::servers;
 use crate::support::{aidbox_tables, load, patient, patients, rows, run, value};
@@ -20,6 +21,7 @@ fn loads(database: &Database, client: &mut Client) {
         patients(4000..=12_000).replace("Family", "Other") + &patient("p-5000", 3) + "\n" + &patient("p-11000", 4);
     load(client, &database.file("second", second), update);
     load(client, &database.file("third", patients(1..=100).replace("Family", "Third")), update);
+    load(client, &database.file("mixed", pages::mixed(3000).replace("p-", "m-")), "'Patient'");
     let large = patient("large", 1).replace("Family", &"large ".repeat(300_000));
     load(client, &database.file("large", large), "'Patient'");
     run(client, "BEGIN");
@@ -90,7 +92,7 @@ fn of_a_table_that_a_load_makes_no_row_is_decoded_that_does_not_stay() {
 #[test]
 fn a_standby_and_a_server_after_a_crash_hold_the_same_rows() {
     static PRIMARY: OnceLock<Cluster> = OnceLock::new();
-    let primary = PRIMARY.get_or_init(|| Cluster::start(&["wal_level = replica"]));
+    let primary = PRIMARY.get_or_init(|| Cluster::start(&["wal_level = replica", "wal_consistency_checking = all"]));
     let database = primary.database("physical");
     let mut client = database.connect();
     load(&mut client, &database.file("before", patients(1..=2000)), "'Patient'");

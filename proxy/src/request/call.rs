@@ -175,8 +175,8 @@ impl Call {
     }
 }
 
-/// One segment of a path. Characters with a meaning in URLs are escaped.
-fn encoded(part: &str) -> String {
+/// One segment of a path, or a value of a parameter. Characters with a meaning in URLs are escaped.
+pub fn encoded(part: &str) -> String {
     part.bytes().fold(String::new(), |mut text, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'$' => text.push(char::from(byte)),

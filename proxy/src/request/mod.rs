@@ -4,6 +4,7 @@ pub mod call;
 pub mod id;
 pub mod kick_off;
 pub mod need;
+pub mod page;
 pub mod parameters;
 pub mod parse;
 pub mod rpc;

@@ -1,20 +1,24 @@
 //! The endpoints. Each handler calls one SQL function, and does nothing that the function can do.
 
+mod callers;
 mod dumps;
 mod exports;
 mod files;
 mod import_statuses;
 mod imports;
+mod jobs;
 mod loads;
 mod manifests;
 mod pages;
 mod reads;
+mod rejects;
 mod rpc;
 mod runs;
 mod service;
 mod smart;
 mod sql_exports;
 mod submissions;
+mod ui;
 mod upload;
 
 use std::sync::Arc;
@@ -184,6 +188,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/bulk/export", Closed, post(exports::start_single))
         .route("/v1/bulk/jobs/{id}", Closed, get(exports::job))
         .route("/export/{job}/{file}", Open, get(files::file))
+        .route("/caller", OwnJob, get(callers::caller))
+        .route("/jobs", OwnJob, get(jobs::list))
+        .route("/jobs/{id}", OwnJob, get(jobs::one))
+        .route("/rejects", Closed, get(rejects::list))
+        .route("/types", OfSome(Permissions::READ_ALL), get(callers::types))
+        .route("/types/{type}", OfType(Permissions::READ_ALL), get(callers::count))
+        .route("/ui", Open, get(ui::page))
+        .route("/ui/{file}", Open, get(ui::file))
         .route("/health", Open, get(service::health))
         .route("/metrics", Open, get(service::metrics))
         .0

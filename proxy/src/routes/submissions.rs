@@ -195,6 +195,10 @@ fn located(problem: Problem) -> Problem {
     let (status, issue) = match (problem.status, parameter.as_deref()) {
         (StatusCode::NOT_IMPLEMENTED, None) if has_ended => (StatusCode::CONFLICT, None),
         (_, Some("fileEncryptionKey")) => (StatusCode::NOT_IMPLEMENTED, Some("not-supported")),
+        // That the value is none, and not what it leads to.
+        (status, Some("oauthMetadataUrl")) if problem.message.contains("\" of the request is not an ") => {
+            (status, problem.issue)
+        }
         (_, Some("oauthMetadataUrl")) => (StatusCode::UNPROCESSABLE_ENTITY, Some("not-supported")),
         (status, _) if unknown.is_some() => (status, Some("not-supported")),
         (status, _) => (status, problem.issue),
@@ -218,8 +222,12 @@ mod tests {
         assert_eq!(of(off, "fhir_bulk.export_location is not set"), (501, None, None));
         let unsupported = "\"fileEncryptionKey\" of the request is not supported: x";
         assert_eq!(of(bad, unsupported), (501, named("fileEncryptionKey"), Some("not-supported")));
-        let unsupported = "\"oauthMetadataUrl\" of the request is not supported: x";
-        assert_eq!(of(bad, unsupported), (422, named("oauthMetadataUrl"), Some("not-supported")));
+        for refused in ["leads to the token endpoint x, for which", "cannot be used: x", ": could not read x: 404"] {
+            let refused = format!("\"oauthMetadataUrl\" of the request {refused}");
+            assert_eq!(of(bad, &refused), (422, named("oauthMetadataUrl"), Some("not-supported")), "{refused}");
+        }
+        let wrong = "\"oauthMetadataUrl\" of the request is not an http or https URL";
+        assert_eq!(of(bad, wrong), (400, named("oauthMetadataUrl"), None));
         assert_eq!(of(bad, "\"fhirBaseUrl\" of the request is missing"), (400, named("fhirBaseUrl"), None));
         let unknown = "the request has the unknown member \"x\"";
         assert_eq!(of(bad, unknown), (400, named("x"), Some("not-supported")));

@@ -1,11 +1,26 @@
 //! Collects the resources that are written to a table together.
 
 use super::columns::Columns;
-use fhir_bulk_pg::datum::{self, Value, Values};
+use fhir_bulk_pg::datum::{self, Value, Values, prefix};
 use fhir_bulk_pg::find::Old;
 use fhir_bulk_pg::spi::Parameter;
 use pgrx::pg_sys;
+use std::cell::RefCell;
 use std::collections::{HashSet, TryReserveError};
+
+/// A batch for pages is full when it has this many rows or bytes.
+pub(super) const ROWS: usize = 4000;
+pub(super) const BYTES: usize = 2 << 20;
+
+/// What a batch of a shard's takes at once: what grows is copied each time.
+const FIRST_SPARE_BYTES: usize = 256 << 10;
+/// The most memory that is kept for batches to come, in a worker that writes shards.
+const MOST_SPARE_BYTES: usize = 64 << 20;
+
+thread_local! {
+    /// Memory of batches that have been written.
+    static SPARE: RefCell<Vec<(Values, Vec<Row>)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The values that all rows of a load share.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +54,7 @@ impl Batch {
     pub fn new(stamp: Stamp, resource_type: &str, status_created: pg_sys::Datum, has_cts: bool) -> Batch {
         let mut constants = Values::default();
         let resource_type = push_text(&mut constants, resource_type);
-        let (values, rows) = (Values::default(), Vec::new());
+        let (values, rows) = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         Batch { stamp, constants, resource_type, status_created, has_cts, values, rows }
     }
 
@@ -56,6 +71,25 @@ impl Batch {
         Ok(())
     }
 
+    /// Takes memory for the rows of a shard, if there is any: else it takes it later, bit by bit.
+    pub fn take_room(&mut self) {
+        if self.values.room() < FIRST_SPARE_BYTES {
+            let _ = self.values.reserve(FIRST_SPARE_BYTES);
+        }
+    }
+
+    /// Keeps its memory for the next ones. Those of the shards of Citus are many, and open for a transaction only: taking and
+    /// giving back their memory each time costs as much as filling it.
+    pub fn spare(mut self) {
+        self.clear(2 * BYTES);
+        SPARE.with_borrow_mut(|spare| {
+            let bytes: usize = spare.iter().map(|(values, _)| values.room()).sum();
+            if bytes + self.values.room() <= MOST_SPARE_BYTES {
+                spare.push((self.values, self.rows));
+            }
+        });
+    }
+
     /// What all rows share.
     pub fn stamp(&self) -> Stamp {
         self.stamp
@@ -67,6 +101,11 @@ impl Batch {
 
     pub fn bytes(&self) -> usize {
         self.values.size()
+    }
+
+    /// Whether its rows should be written, if they go into pages.
+    pub fn is_full(&self) -> bool {
+        self.len() >= ROWS || self.bytes() >= BYTES
     }
 
     /// Removes all rows, and frees the memory beyond `keep` bytes, which a huge resource may have used.
@@ -90,7 +129,7 @@ impl Batch {
         str::from_utf8(self.id_bytes(row)).unwrap_or_default()
     }
 
-    fn id_bytes(&self, row: usize) -> &[u8] {
+    pub fn id_bytes(&self, row: usize) -> &[u8] {
         self.values.bytes(self.rows[row].id)
     }
 
@@ -98,7 +137,7 @@ impl Batch {
     /// must wait for each other's rows in the same order.
     pub fn last_of_each_id(&self, rows: Vec<usize>) -> Vec<usize> {
         // The first bytes mostly decide; they are compared as one number.
-        let mut keyed: Vec<_> = rows.into_iter().map(|row| (first_bytes(self.id_bytes(row)), row)).collect();
+        let mut keyed: Vec<_> = rows.into_iter().map(|row| (prefix(self.id_bytes(row)), row)).collect();
         keyed.sort_unstable_by(|(a, at), (b, bt)| {
             a.cmp(b).then_with(|| self.id_bytes(*at).cmp(self.id_bytes(*bt))).then_with(|| at.cmp(bt))
         });
@@ -249,14 +288,6 @@ impl Statuses {
 /// An enum's value is an OID: only the lower 32 bits count.
 fn is_same_enum(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
     a.value() as u32 == b.value() as u32
-}
-
-/// A number whose order is that of the first 16 bytes.
-fn first_bytes(bytes: &[u8]) -> u128 {
-    let mut first = [0; 16];
-    let length = bytes.len().min(first.len());
-    first[..length].copy_from_slice(&bytes[..length]);
-    u128::from_be_bytes(first)
 }
 
 fn push_text(values: &mut Values, text: &str) -> Value {

@@ -3,11 +3,13 @@
 //! Conflicts between two sessions are left to PostgreSQL's statements: if another session changes a row meanwhile, or keeps
 //! inserting the same ids, [`Statements`] write these rows. They wait and resolve conflicts as `ON CONFLICT` does.
 
-use super::batch::{Batch, Statuses};
+use super::batch::{self, Batch, Statuses};
 use super::columns::Columns;
+use super::kept::out_of_memory;
 use super::known::{Known, check_repeated, taken};
-use super::path;
 use super::statements::Statements;
+use super::streamed::Next;
+use super::window::{Ended, Window};
 use fhir_bulk_pg::access::Access;
 use fhir_bulk_pg::catalog::Table;
 use fhir_bulk_pg::error::Result;
@@ -28,6 +30,8 @@ pub(super) struct Direct {
     rule: Known,
     /// Whether to look for known ids before inserting; otherwise the insert finds them.
     look_first: bool,
+    /// How rows are written as long as no id is known, if the table's indexes allow it.
+    window: Option<Window>,
 }
 
 impl Direct {
@@ -36,20 +40,22 @@ impl Direct {
     pub fn new(
         table: Table,
         columns: Columns,
+        id_index: Option<pg_sys::Oid>,
         statements: Statements,
         rule: Known,
     ) -> std::result::Result<Direct, Box<Statements>> {
-        let Some(index) = path::id_index(&table, &columns) else { return Err(Box::new(statements)) };
+        let Some(index) = id_index else { return Err(Box::new(statements)) };
         let access = Access::update(table, columns.updated(), columns.selected());
         let insert = HeapInsert::new(Access { inserted: columns.inserted(), ..access.clone() }, Space::Anywhere);
-        match HeapUpdate::new(&insert, &access, index.oid) {
+        match HeapUpdate::new(&insert, &access, index) {
             Some(update) => {
                 let mut known =
                     KnownRows { access, columns, update, statuses: None, may_replace: false, compares: false };
                 if rule.skips_unchanged() {
                     known.compare();
                 }
-                Ok(Direct { insert, known, statements, rule, look_first: true })
+                let window = Window::of(&insert, index);
+                Ok(Direct { insert, known, statements, rule, look_first: true, window })
             }
             None => {
                 insert.close();
@@ -95,6 +101,59 @@ impl Direct {
         Ok(same)
     }
 
+    /// Whether it inserts rows without a look for known ones before: its last batch had none.
+    pub fn expects_new(&self) -> bool {
+        !self.look_first
+    }
+
+    /// Has it do so.
+    pub fn expect_new(&mut self) {
+        self.look_first = false;
+    }
+
+    /// Whether rows may come while they are written: as far as is known, all of them are new.
+    pub fn streams(&self) -> bool {
+        self.window.is_some() && !self.look_first
+    }
+
+    /// Writes rows that come while they are written. If some are known, all are written by way of `batch`, which is empty.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// Those of `next`; 53200 if there is no memory.
+    pub fn stream(&mut self, batch: &mut Batch, next: &mut Next<'_>) -> Result<u64> {
+        // Batches by themselves take less.
+        if let Some(small) = self.window.take_if(|window| !window.has_memory()) {
+            small.close();
+        }
+        let Direct { insert, known, window, .. } = self;
+        let Some(window) = window else { return Ok(0) };
+        match window.fill(insert, &known.columns, batch, next)? {
+            Ended::Stored(lines) => Ok(lines),
+            Ended::Known(lines, kept) => {
+                self.look_first = true;
+                kept.each(|id, resource, cts| {
+                    batch.push(id, resource, cts).map_err(out_of_memory)?;
+                    if batch.is_full() {
+                        self.write_and_clear(batch)?;
+                    }
+                    Ok(())
+                })?;
+                self.write_and_clear(batch)?;
+                Ok(lines)
+            }
+        }
+    }
+
+    fn write_and_clear(&mut self, batch: &mut Batch) -> Result<()> {
+        session::check_for_interrupts();
+        if batch.len() > 0 {
+            self.write(batch)?;
+            batch.clear(2 * batch::BYTES);
+        }
+        Ok(())
+    }
+
     /// Replaces known rows.
     fn replace(&mut self, snapshot: &Snapshot, batch: &Batch, rows: Vec<(usize, Place)>) {
         let Direct { insert, known, statements, .. } = self;
@@ -119,6 +178,9 @@ impl Direct {
     /// Frees everything. After an error the transaction's end does that instead.
     pub fn close(self) {
         self.known.update.close();
+        if let Some(window) = self.window {
+            window.close();
+        }
         self.insert.close();
     }
 }

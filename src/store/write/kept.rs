@@ -8,7 +8,7 @@ use pgrx::PgSqlErrorCode;
 use std::collections::TryReserveError;
 
 /// The most bytes of a file: a statement that takes as many rows waits for its slowest shard seldom enough.
-const MOST_BYTES: u64 = 256 << 20;
+pub(super) const MOST_BYTES: u64 = 256 << 20;
 
 /// The rows of one statement.
 pub(super) struct Kept {
@@ -27,7 +27,12 @@ impl Kept {
 
     /// Whether there is room for this row, too.
     pub fn has_room(&self, id: &str, resource: &[u8]) -> bool {
-        self.bytes + (Head::BYTES + id.len() + resource.len()) as u64 <= self.most_bytes
+        self.bytes + Kept::bytes_of(id, resource) <= self.most_bytes
+    }
+
+    /// How many bytes a row takes.
+    pub fn bytes_of(id: &str, resource: &[u8]) -> u64 {
+        (Head::BYTES + id.len() + resource.len()) as u64
     }
 
     /// How many there are.
@@ -116,7 +121,7 @@ impl Head {
 }
 
 /// Not more than half of `temp_file_limit`, in kB: the session may have other files.
-fn most_bytes() -> u64 {
+pub(super) fn most_bytes() -> u64 {
     let limit = guc::get(c"temp_file_limit").and_then(|limit| limit.to_str().ok()?.parse::<u64>().ok());
     limit.map_or(MOST_BYTES, |kilobytes| (kilobytes << 10 >> 1).min(MOST_BYTES))
 }

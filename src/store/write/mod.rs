@@ -10,13 +10,15 @@ mod known;
 mod path;
 mod shards;
 mod statements;
+mod streamed;
 mod supplied;
+mod window;
 
 pub use batch::Stamp;
 pub use delete::Deletes;
 pub use known::Known;
 pub use path::Path;
-pub use shards::Given;
+pub use streamed::Next;
 
 use super::keys::Keys;
 use super::{ResourceTable, ResourceType};
@@ -31,13 +33,11 @@ use fhir_bulk_pg::error::{Result, or_raise};
 use fhir_bulk_pg::insert::{HeapInsert, Space};
 use fhir_bulk_pg::{session, spi};
 use history::History;
+use path::Facts;
 use shards::Shards;
 use statements::{Lock, StagedStatements, Statements, Target};
 use std::collections::TryReserveError;
 
-/// A batch is full when it has this many rows or bytes.
-const BATCH_ROWS: usize = 4000;
-const BATCH_BYTES: usize = 2 << 20;
 /// Each statement has a fixed cost, so batches for statements are larger.
 const STATEMENT_ROWS: usize = 8000;
 const STATEMENT_BYTES: usize = 8 << 20;
@@ -49,6 +49,8 @@ pub struct TableWriter {
     way: Way,
     rule: Known,
     stored: Stored,
+    /// Whether the table is a shard of Citus's, one of many.
+    is_shard: bool,
 }
 
 /// How much a writer has stored.
@@ -58,6 +60,14 @@ pub struct Stored {
     pub lines: u64,
     /// How many of them the table had as they are. Of lines with the same id in a batch only the last counts.
     pub unchanged: u64,
+}
+
+/// What a table is that is opened.
+enum Kind {
+    /// Any; it may lack these keys.
+    Table(Option<Keys>),
+    /// A shard of Citus's.
+    Shard,
 }
 
 /// A [`Path`] with its state.
@@ -90,7 +100,7 @@ enum Way {
 /// As for [`TableWriter::open`].
 pub fn path_into(table: &ResourceTable) -> Result<(Path, &'static str)> {
     let open = Table::open_for_insert(table.oid);
-    let chosen = Columns::of(&open).and_then(|columns| path::choose(&open, &columns));
+    let chosen = Columns::of(&open).and_then(|columns| path::choose(&open, &columns, &Facts::of(&open, &columns)));
     open.close();
     chosen
 }
@@ -120,23 +130,58 @@ impl TableWriter {
         rule: Known,
         keys: Option<Keys>,
     ) -> Result<TableWriter> {
+        let history = if rule.keeps_history() { Some(table.history()?) } else { None };
+        TableWriter::open_table(table, history.as_ref(), resource_type, stamp, rule, Kind::Table(keys))
+    }
+
+    /// As [`TableWriter::open`], of a shard of Citus's, with that of the history table if replaced versions are kept.
+    ///
+    /// # Errors
+    /// As for [`TableWriter::open`].
+    pub fn open_shard(
+        table: &ResourceTable,
+        history: Option<&ResourceTable>,
+        resource_type: &ResourceType,
+        stamp: Stamp,
+        rule: Known,
+    ) -> Result<TableWriter> {
+        TableWriter::open_table(table, history, resource_type, stamp, rule, Kind::Shard)
+    }
+
+    fn open_table(
+        table: &ResourceTable,
+        history: Option<&ResourceTable>,
+        resource_type: &ResourceType,
+        stamp: Stamp,
+        rule: Known,
+        kind: Kind,
+    ) -> Result<TableWriter> {
         let mut open = Table::open_for_insert(table.oid);
         let columns = Columns::of(&open)?;
+        let is_shard = matches!(kind, Kind::Shard);
+        let (mut facts, keys) = match kind {
+            Kind::Table(keys) => (Facts::of(&open, &columns), keys),
+            Kind::Shard => (Facts::of_shard(&open, &columns), None),
+        };
         let keys = match keys {
-            Some(keys) if !path::is_direct(&open, &columns)? => {
+            Some(keys) if !path::is_direct(&open, &columns, &facts)? => {
                 open.close();
                 keys.make(0);
                 open = Table::open_for_insert(table.oid);
+                facts = Facts::of(&open, &columns);
                 None
             }
             keys => keys,
         };
-        let history = if rule.keeps_history() { Some(History::of(table, &table.history()?)) } else { None };
+        let history = history.map(|history| History::of(table, history));
         // Check the privilege first, so that errors reveal nothing of the table.
         Access::insert(open, columns.inserted()).check();
         let (has_cts, status_type) = (columns.cts.is_some(), columns.status_type);
         let status_created = datum::input(status_type, c"created");
-        let batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
+        let mut batch = Batch::new(stamp, resource_type.as_str(), status_created, has_cts);
+        if is_shard {
+            batch.take_room();
+        }
         if let Some(keys) = keys {
             let insert = HeapInsert::new(Access::insert(open, columns.inserted()), Space::AtEnd);
             return Ok(TableWriter {
@@ -145,20 +190,20 @@ impl TableWriter {
                 way: Way::Fill { insert, keys },
                 rule,
                 stored: Stored::default(),
+                is_shard,
             });
         }
-        let (path, _) = path::choose(&open, &columns)?;
-        let lock = if path::is_distributed(&open) { Lock::Update } else { Lock::Select };
-        let conflict = path::id_index(&open, &columns).and_then(|index| index.conflict);
-        let target = Target::new(table, has_cts, conflict);
+        let (path, _) = path::choose(&open, &columns, &facts)?;
+        let lock = if facts.is_distributed { Lock::Update } else { Lock::Select };
+        let target = Target::new(table, has_cts, facts.conflict());
         let statements = || Statements::new(&target, history.as_ref(), lock);
         let way = match path {
-            Path::Direct => match Direct::new(open, columns, statements(), rule) {
+            Path::Direct => match Direct::new(open, columns, facts.index.map(|index| index.oid), statements(), rule) {
                 Ok(direct) => Way::Direct(Box::new(direct)),
                 Err(statements) => Way::Set(*statements),
             },
             Path::Set => Way::Set(statements()),
-            Path::Shards => Way::Shards(Shards::new(statements())),
+            Path::Shards => Way::Shards(Shards::new(statements(), &target)),
             Path::Staged if rule == Known::Refuse && open.has_row_security_for_me() => Way::Others(statements()),
             // Its only statement cannot leave rows as they are, nor refuse them.
             Path::Staged if rule != Known::default() => Way::Set(statements()),
@@ -171,7 +216,7 @@ impl TableWriter {
                 Way::Staged { stage, insert, statements }
             }
         };
-        Ok(TableWriter { table: open, batch, way, rule, stored: Stored::default() })
+        Ok(TableWriter { table: open, batch, way, rule, stored: Stored::default(), is_shard })
     }
 
     /// Whether writing may run code of other roles: triggers, rules, policies.
@@ -202,10 +247,15 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Whether rows may be asked for while a statement writes them: see [`TableWriter::stream`].
+    /// Whether rows may be asked for while others are written: see [`TableWriter::stream`].
     pub fn streams(&self) -> bool {
-        let may_replace = || self.rule != Known::Refuse && !self.rule.skips_unchanged();
-        matches!(&self.way, Way::Shards(shards) if shards.streams()) && self.batch.len() == 0 && may_replace()
+        let may_replace = self.rule != Known::Refuse && !self.rule.skips_unchanged();
+        let does = match &self.way {
+            Way::Shards(shards) => shards.streams(),
+            Way::Direct(direct) => direct.streams(),
+            _ => false,
+        };
+        does && self.batch.len() == 0 && may_replace
     }
 
     /// Writes the rows for which `next` is asked: it gives one, and returns true, or returns false after the last one. It may
@@ -213,12 +263,17 @@ impl TableWriter {
     ///
     /// # Errors
     /// Those of `next`. Errors of writing are raised.
-    pub fn stream(&mut self, next: &mut dyn FnMut(&mut Given<'_>) -> Result<bool>) -> Result<()> {
+    pub fn stream(&mut self, next: &mut Next<'_>) -> Result<()> {
         session::check_for_interrupts();
         let TableWriter { batch, way, stored, .. } = self;
-        let Way::Shards(shards) = way else { return Ok(()) };
-        let (lines, kept_out) = shards.stream(batch, next)?;
-        stored.lines += lines - kept_out;
+        stored.lines += match way {
+            Way::Shards(shards) => {
+                let (lines, kept_out) = shards.stream(batch, next)?;
+                lines - kept_out
+            }
+            Way::Direct(direct) => direct.stream(batch, next)?,
+            _ => 0,
+        };
         session::have_log_written();
         Ok(())
     }
@@ -227,9 +282,22 @@ impl TableWriter {
     fn batch_limits(&self) -> (usize, usize) {
         match &self.way {
             Way::Shards(shards) => shards.batch_limits(),
-            Way::Direct(_) | Way::Fill { .. } | Way::Staged { .. } => (BATCH_ROWS, BATCH_BYTES),
+            Way::Direct(_) | Way::Fill { .. } | Way::Staged { .. } => (batch::ROWS, batch::BYTES),
             Way::Set(_) | Way::Others(_) | Way::UpdateInsert { .. } => (STATEMENT_ROWS, STATEMENT_BYTES),
         }
+    }
+
+    /// Has it insert rows without a look for known ones before.
+    pub fn expect_new(&mut self) {
+        if let Way::Direct(direct) = &mut self.way {
+            direct.expect_new();
+        }
+    }
+
+    /// Writes the rows so far. Returns whether all have been new, as far as is known.
+    pub fn settle(&mut self) -> bool {
+        self.flush();
+        matches!(&self.way, Way::Direct(direct) if direct.expects_new())
     }
 
     /// Writes the last batch and closes the table.
@@ -251,6 +319,9 @@ impl TableWriter {
             Way::Set(_) | Way::Others(_) | Way::Shards(_) | Way::UpdateInsert { .. } => {}
         }
         self.table.close();
+        if self.is_shard {
+            self.batch.spare();
+        }
         if let Some(keys) = missing {
             session::advance_command();
             keys.make(self.stored.lines);

@@ -7,13 +7,15 @@ use crate::settings::{self, WritePath};
 use fhir_bulk_pg::catalog::{self, Table};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::spi::{self, Parameter};
-use pgrx::{PgSqlErrorCode, pg_sys};
+use fhir_bulk_pg::unique::UniqueIndex;
+use pgrx::PgSqlErrorCode;
 
 /// How rows are written into a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     /// Batches go directly into heap pages, then index entries are inserted. Each batch runs in a subtransaction. If an id
     /// is known, it is rolled back, known ids are looked up, and the batch is tried again. After that, `Set` writes it.
+    /// As long as all ids are new, many batches form a window, whose index entries on `id` are inserted together, sorted.
     /// There are no speculative insertions: no other session waits for a key that is then removed, and logical decoding sees
     /// none.
     Direct,
@@ -47,11 +49,11 @@ impl Path {
 ///
 /// # Errors
 /// 42809 if it is not a table; 42P10 for a table without a unique index on `id`, or that Citus distributes by another
-/// column; 0A000 on a worker of Citus.
-pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
-    let chosen = wanted(table, columns)?;
+/// column.
+pub(super) fn choose(table: &Table, columns: &Columns, facts: &Facts) -> Result<(Path, &'static str)> {
+    let chosen = wanted(table, columns, facts)?;
     // A foreign table has its keys on its own server.
-    if chosen.0 != Path::UpdateInsert && id_index(table, columns).is_none() {
+    if chosen.0 != Path::UpdateInsert && facts.index.is_none() {
         if let Some(column) = citus::distribution_column(table.oid()).filter(|column| column != "id") {
             return Err(distributed_by(table, &column));
         }
@@ -68,13 +70,13 @@ pub(super) fn choose(table: &Table, columns: &Columns) -> Result<(Path, &'static
 /// Whether the path is [`Path::Direct`], even if the index on `id` is missing.
 ///
 /// # Errors
-/// 42809 if it is not a table; 0A000 on a worker of Citus.
-pub(super) fn is_direct(table: &Table, columns: &Columns) -> Result<bool> {
-    Ok(wanted(table, columns)?.0 == Path::Direct)
+/// 42809 if it is not a table.
+pub(super) fn is_direct(table: &Table, columns: &Columns, facts: &Facts) -> Result<bool> {
+    Ok(wanted(table, columns, facts)?.0 == Path::Direct)
 }
 
-fn wanted(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
-    let chosen = natural(table, columns)?;
+fn wanted(table: &Table, columns: &Columns, facts: &Facts) -> Result<(Path, &'static str)> {
+    let chosen = natural(table, columns, facts)?;
     Ok(match (settings::write_path(), chosen) {
         (WritePath::Set, (Path::Direct | Path::Shards, _)) => (Path::Set, "fhir_bulk.write_path asks for it"),
         (WritePath::Staged, (Path::Direct | Path::Set | Path::Shards, _)) => {
@@ -84,12 +86,9 @@ fn wanted(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
     })
 }
 
-fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
-    if is_distributed(table) && citus::is_worker() {
-        return Err(on_worker(table));
-    }
+fn natural(table: &Table, columns: &Columns, facts: &Facts) -> Result<(Path, &'static str)> {
     Ok(match table.kind() {
-        b'r' | b'p' if is_distributed(table) => match () {
+        b'r' | b'p' if facts.is_distributed => match () {
             // COPY refuses tables with policies, and does not say how many rows triggers keep out.
             () if table.has_row_security_for_me() => (
                 Path::Staged,
@@ -103,7 +102,7 @@ fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
         b'r' | b'p' if table.has_rules() => (Path::UpdateInsert, "it has rules"),
         b'p' if has_foreign_partition(table) => (Path::UpdateInsert, "some of its partitions are foreign tables"),
         b'f' => (Path::UpdateInsert, "it is a foreign table"),
-        b'p' | b'r' if id_index(table, columns).is_some_and(|index| index.conflict.is_none()) => {
+        b'p' | b'r' if facts.index.is_some() && facts.conflict().is_none() => {
             (Path::UpdateInsert, "ON CONFLICT does not work with its deferrable key on id")
         }
         b'p' => (Path::Set, "it is partitioned"),
@@ -116,7 +115,7 @@ fn natural(table: &Table, columns: &Columns) -> Result<(Path, &'static str)> {
             (Path::Set, "it has columns of domain types")
         }
         b'r' if !catalog::is_enum(columns.status_type) => (Path::Set, "its status is not an enumerated type"),
-        b'r' if id_index(table, columns).is_some_and(|index| !index.is_exact) => {
+        b'r' if facts.index.as_ref().is_some_and(|index| !index.is_exact) => {
             (Path::Set, "its collation may treat different ids as equal")
         }
         b'r' => (Path::Direct, "it is a plain table"),
@@ -139,12 +138,6 @@ fn oid(table: &Table) -> Parameter {
     Parameter::oid(table.oid())
 }
 
-/// Whether Citus distributes the table. Then only a shell of it is here, and rows written directly into the shell would be
-/// lost.
-pub(super) fn is_distributed(table: &Table) -> bool {
-    citus::is_distributed(table.oid())
-}
-
 /// Citus has unique indexes only if they contain the distribution column: such a table cannot be unique by `id`.
 fn distributed_by(table: &Table, column: &str) -> Error {
     let name = table.name();
@@ -154,14 +147,6 @@ fn distributed_by(table: &Table, column: &str) -> Error {
         .hint(
             "SELECT undistribute_table(…); then add a primary key on id, and SELECT create_distributed_table(…, 'id');",
         )
-}
-
-/// Each server has its own sequence of versions, and the one that counts is the coordinator's.
-fn on_worker(table: &Table) -> Error {
-    let message = format!("cannot load into \"{}\" on a worker of Citus", table.name());
-    Error::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-        .detail("The sequence that counts versions is on the coordinator.")
-        .hint("Load on the coordinator.")
 }
 
 /// Whether a table has triggers other than those that PostgreSQL and Citus make for themselves.
@@ -185,35 +170,31 @@ pub(super) fn has_triggers(table: &Table) -> bool {
     table.has_triggers() || table.kind() == b'p' && !spi::catalog_texts(query, &[oid(table)]).is_empty()
 }
 
-/// A unique index on `id`, as `ON CONFLICT` needs it.
-pub(super) struct IdIndex {
-    pub oid: pg_sys::Oid,
-    /// Whether ids that are equal in it have the same bytes.
-    is_exact: bool,
-    /// The conflict target for `ON CONFLICT`, mostly `(id)`. If there is also a deferrable key on `id`, `(id)` would match
-    /// that key, too, and fail; then this is the constraint's name, or `None` if there is no constraint.
-    pub conflict: Option<String>,
+/// What else decides about a table's path, looked up once.
+pub(super) struct Facts {
+    /// A unique index on `id` alone.
+    pub index: Option<UniqueIndex>,
+    /// Whether Citus distributes the table. Then only a shell of it is here, and rows written directly into the shell would
+    /// be lost.
+    pub is_distributed: bool,
 }
 
-/// Finds a unique index on `id` alone.
-pub(super) fn id_index(table: &Table, columns: &Columns) -> Option<IdIndex> {
-    // The name is last, because it may contain any character.
-    let query = c"SELECT concat(i.indexrelid, ' ', coalesce(c.collisdeterministic, true), ' ', \
-            EXISTS (SELECT FROM pg_index d WHERE d.indrelid = i.indrelid \
-            AND d.indisunique AND NOT d.indimmediate AND d.indnkeyatts = 1 AND d.indkey[0] = i.indkey[0]), ' ', \
-            (SELECT quote_ident(k.conname) FROM pg_constraint k \
-            WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u') LIMIT 1)) \
-        FROM pg_index i LEFT JOIN pg_collation c ON c.oid = i.indcollation[0] \
-        WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL \
-        AND i.indnkeyatts = 1 AND i.indkey[0] = $2 \
-        ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1";
-    let found = spi::catalog_texts(query, &[oid(table), Parameter::int8(i64::from(columns.id))]);
-    let mut parts = found.first()?.splitn(4, ' ');
-    let (index, exact, has_rival, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let conflict = match (has_rival == "t", name) {
-        (false, _) => Some("(id)".to_owned()),
-        (true, "") => None,
-        (true, name) => Some(format!("ON CONSTRAINT {name}")),
-    };
-    Some(IdIndex { oid: index.parse::<u32>().ok()?.into(), is_exact: exact == "t", conflict })
+impl Facts {
+    pub fn of(table: &Table, columns: &Columns) -> Facts {
+        Facts { is_distributed: citus::is_distributed(table.oid()), ..Facts::of_shard(table, columns) }
+    }
+
+    /// Of a table that is a shard of Citus's.
+    pub fn of_shard(table: &Table, columns: &Columns) -> Facts {
+        Facts { index: UniqueIndex::on(*table, columns.id), is_distributed: false }
+    }
+
+    /// The conflict target for `ON CONFLICT`, mostly `(id)`. If there is also a deferrable key on `id`, `(id)` would match
+    /// that key, too, and fail; then this is the constraint's name, or `None` if there is no constraint.
+    pub fn conflict(&self) -> Option<String> {
+        match &self.index.as_ref()?.rival {
+            None => Some("(id)".to_owned()),
+            Some(rival) => rival.constraint.as_ref().map(|name| format!("ON CONSTRAINT {name}")),
+        }
+    }
 }

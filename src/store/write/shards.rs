@@ -6,13 +6,16 @@
 
 use super::batch::Batch;
 use super::kept::{Kept, out_of_memory};
-use super::statements::Statements;
-use super::supplied::SuppliedRow;
+use super::statements::{Statements, Target};
+use super::streamed::{Next, Taker};
+use super::supplied::{self, SuppliedRow};
 use fhir_bulk_pg::datum::{Jsonb, Text, Timestamptz};
 use fhir_bulk_pg::error::{Error, Result};
+use fhir_bulk_pg::memory::with_scratch;
 use fhir_bulk_pg::supply::Supply;
-use fhir_bulk_pg::{session, subtransaction};
+use fhir_bulk_pg::{session, spi, subtransaction};
 use pgrx::PgSqlErrorCode;
+use std::ffi::CString;
 
 /// A statement has a COPY for each shard, so its batches are larger than others.
 const ROWS: usize = 32_000;
@@ -28,31 +31,29 @@ const MAY_BE_TAKEN: [PgSqlErrorCode; 2] =
 /// Writes batches into one table.
 pub(super) struct Shards {
     statements: Statements,
+    /// See [`Target::insert_supplied`].
+    insert_supplied: CString,
     /// What is known of the ids that come.
     ids: Ids,
 }
 
-/// Gives a row; false if there is none.
-type Next<'n> = dyn FnMut(&mut Given<'_>) -> Result<bool> + 'n;
-
 /// Takes the row that a statement asks for.
-pub struct Given<'g> {
-    kept: &'g mut Kept,
+struct Asked<'a> {
+    kept: &'a mut Kept,
     ts: i64,
     row: Option<SuppliedRow>,
 }
 
-impl Given<'_> {
-    /// Whether the statement may take this row, too.
-    pub fn has_room(&self, id: &str, resource: &[u8]) -> bool {
+impl Taker for Asked<'_> {
+    fn has_room(&self, id: &str, resource: &[u8]) -> bool {
         self.kept.has_room(id, resource)
     }
 
-    /// The row's id, its resource as jsonb bytes without their length header, and its creation time.
-    pub fn give(&mut self, id: &str, resource: &[u8], created_at: Option<i64>) {
+    fn take(&mut self, id: &str, resource: &[u8], created_at: Option<i64>) -> Result<()> {
         self.kept.keep(id, resource, created_at);
         let cts = created_at.unwrap_or(self.ts);
         self.row = Some((Text::new(id.as_bytes()), Jsonb::new(resource), Timestamptz::new(cts)));
+        Ok(())
     }
 }
 
@@ -67,9 +68,9 @@ struct Coming<'c, 'n> {
 
 impl Supply<SuppliedRow> for Coming<'_, '_> {
     fn next(&mut self) -> Option<SuppliedRow> {
-        let mut given = Given { kept: &mut self.kept, ts: self.ts, row: None };
-        match (self.next)(&mut given) {
-            Ok(true) => given.row,
+        let mut asked = Asked { kept: &mut self.kept, ts: self.ts, row: None };
+        match (self.next)(&mut asked) {
+            Ok(true) => asked.row,
             Ok(false) => None,
             Err(error) => {
                 self.error = Some(error);
@@ -87,8 +88,8 @@ enum Ids {
 }
 
 impl Shards {
-    pub fn new(statements: Statements) -> Shards {
-        Shards { statements, ids: Ids::NotSeen }
+    pub fn new(statements: Statements, target: &Target) -> Shards {
+        Shards { statements, insert_supplied: target.insert_supplied(), ids: Ids::NotSeen }
     }
 
     /// How many rows and bytes make a batch full.
@@ -111,8 +112,8 @@ impl Shards {
     pub fn stream(&mut self, batch: &mut Batch, next: &mut Next<'_>) -> Result<(u64, u64)> {
         let (parameters, ts) = (batch.stamp_parameters(), batch.stamp().ts);
         let mut coming = Coming { kept: Kept::new(), next, ts, error: None };
-        let statements = &self.statements;
-        let inserted = subtransaction::unless(&MAY_BE_TAKEN, || statements.insert_supplied(&parameters, &mut coming));
+        let insert = || spi::execute_large(&self.insert_supplied, &parameters);
+        let inserted = subtransaction::unless(&MAY_BE_TAKEN, || with_scratch(|| supplied::offer(&mut coming, insert)));
         let Coming { kept, error, .. } = coming;
         if let Some(error) = error {
             return Err(error);
@@ -149,7 +150,7 @@ impl Shards {
 
     /// Writes rows of a batch, with different ids. Returns how many of them are not in the table afterwards.
     pub fn write(&mut self, batch: &Batch, rows: Vec<usize>) -> u64 {
-        let Shards { statements, ids } = self;
+        let Shards { statements, ids, .. } = self;
         if !matches!(ids, Ids::Mixed) {
             let inserted = subtransaction::unless(&MAY_BE_TAKEN, || statements.insert(batch, &rows));
             *ids = if inserted.is_some() { Ids::New } else { Ids::Mixed };

@@ -7,12 +7,11 @@
 
 use super::batch::Batch;
 use super::history::{History, Keep};
-use super::supplied::{self, SuppliedRow};
+use super::supplied;
 use crate::store::ResourceTable;
 use crate::store::statement::sql;
 use fhir_bulk_pg::memory::with_scratch;
 use fhir_bulk_pg::spi::{self, Parameter};
-use fhir_bulk_pg::supply::Supply;
 use std::collections::HashSet;
 use std::ffi::CString;
 
@@ -26,7 +25,7 @@ pub(super) struct Target {
     has_cts: bool,
     /// See [`ResourceTable::status`].
     status: String,
-    /// The conflict target: see [`super::path::IdIndex`].
+    /// The conflict target: see [`super::path::Facts::conflict`].
     conflict: String,
 }
 
@@ -35,6 +34,20 @@ impl Target {
         // If there is none, no statement with ON CONFLICT runs.
         let conflict = conflict.unwrap_or_else(|| "(id)".to_owned());
         Target { table: table.sql_name.clone(), has_cts, status: table.status("t."), conflict }
+    }
+
+    /// As [`Statements::insert`], of the rows that the statement asks for while it runs. Its parameters are
+    /// [`Batch::stamp_parameters`].
+    pub fn insert_supplied(&self) -> CString {
+        let Target { table, has_cts, .. } = self;
+        // Behind OFFSET the row of each call is one value, of which columns are taken.
+        let (cts, value) = if *has_cts { (", cts", ", (r.row).cts") } else { ("", "") };
+        let supplied = supplied::function();
+        sql(format!(
+            "INSERT INTO {table} AS t (id, txid, ts, resource_type, status, resource{cts}) \
+             SELECT (r.row).id, $1, $2, $3, 'created', (r.row).resource{value} \
+             FROM (SELECT {supplied} AS row OFFSET 0) AS r"
+        ))
     }
 }
 
@@ -46,7 +59,6 @@ pub(super) struct Statements {
     keep: Option<Box<Keep>>,
     update: CString,
     insert: CString,
-    insert_supplied: CString,
     insert_if_new: CString,
     insert_others: CString,
     upsert: CString,
@@ -77,13 +89,6 @@ impl Statements {
              pg_catalog.unnest(a.resources) AS resource, pg_catalog.unnest(a.times) AS cts \
              FROM (SELECT $1 AS ids, $2 AS resources, $6 AS times OFFSET 0) AS a) AS r"
         );
-        // Behind OFFSET the row of each call is one value, of which columns are taken.
-        let (supplied, value_supplied) = (supplied::function(), if *has_cts { ", (r.row).cts" } else { "" });
-        let insert_supplied = format!(
-            "INSERT INTO {table} AS t (id, txid, ts, resource_type, status, resource{cts}) \
-             SELECT (r.row).id, $1, $2, $3, 'created', (r.row).resource{value_supplied} \
-             FROM (SELECT {supplied} AS row OFFSET 0) AS r"
-        );
         let any = format!("{table} AS t WHERE t.id OPERATOR(pg_catalog.=) ANY ($1)");
         Statements {
             known: sql(format!("SELECT t.id FROM {any}")),
@@ -113,7 +118,6 @@ impl Statements {
             insert_others: sql(format!("{insert} ON CONFLICT {conflict} DO NOTHING")),
             upsert: sql(format!("{insert} {}{set_insert}", on_conflict(target))),
             insert: sql(insert),
-            insert_supplied: sql(insert_supplied),
         }
     }
 
@@ -176,12 +180,6 @@ impl Statements {
     /// Inserts rows that the table does not have. Raises the errors of the table's keys if it has one of them.
     pub fn insert(&self, batch: &Batch, rows: &[usize]) -> u64 {
         run_insert(&self.insert, batch, rows)
-    }
-
-    /// As [`Statements::insert`], of the rows that the statement asks for while it runs. `parameters` are
-    /// [`Batch::stamp_parameters`].
-    pub fn insert_supplied(&self, parameters: &[Parameter], supply: &mut dyn Supply<SuppliedRow>) -> u64 {
-        with_scratch(|| supplied::offer(supply, || spi::execute_large(&self.insert_supplied, parameters)))
     }
 
     /// As [`Statements::insert`], without the error: returns how many rows it inserted. Citus does not make a COPY of it, which

@@ -111,7 +111,9 @@ fn constant(object: &Map<String, Value>, element: &str, model: &Model) -> Result
 /// A number as JSON has it.
 fn decimal(text: &str) -> Option<Decimal> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok().filter(|power| power.abs() <= 38)?),
+        Some((mantissa, exponent)) => {
+            (mantissa, exponent.parse::<i32>().ok().filter(|power| power.unsigned_abs() <= 38)?)
+        }
         None => (text, 0),
     };
     let (negative, digits) = mantissa.strip_prefix('-').map_or((false, mantissa), |digits| (true, digits));

@@ -8,9 +8,9 @@ use fhir_bulk_tests::citus::{self, Nodes};
 
 use super::super::bench::{Bench, COLUMNS, Missing, Outcome, SETTINGS, readable};
 
-const DATABASE: &str = "bench";
+pub(super) const DATABASE: &str = "bench";
 
-fn nodes(bench: &Bench) -> Outcome<&Nodes> {
+pub(super) fn nodes(bench: &Bench) -> Outcome<&Nodes> {
     if !citus::is_here() {
         return Err(Missing("Citus is not installed for this PostgreSQL".into()).into());
     }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::super::bench::{Bench, Outcome};
+use super::export;
 
 fn chunks(bench: &Bench, fhir: bool, gzip: bool) -> String {
     let resource_type = &bench.resource_type;
@@ -60,4 +61,25 @@ pub(super) fn copy_piped_to_gzip(bench: &mut Bench) -> Outcome<f64> {
 /// The same lines as they are stored.
 pub(super) fn dump_unconverted(bench: &mut Bench) -> Outcome<f64> {
     bench.copy_out(&chunks(bench, false, false), &mut io::sink())
+}
+
+/// All types, written to nowhere.
+pub(super) fn all_types(bench: &mut Bench) -> Outcome<f64> {
+    export::tables(bench)?;
+    bench.client.batch_execute("SET fhir_bulk.data_schema = all_types")?;
+    let start = Instant::now();
+    bench.client.execute(
+        "SELECT sum(length(chunk)) FROM (SELECT bulk_dump_chunks(t, fhir => true) AS chunk FROM bulk_resource_types() t) c",
+        &[],
+    )?;
+    let seconds = start.elapsed().as_secs_f64();
+    bench.client.batch_execute("RESET fhir_bulk.data_schema")?;
+    Ok(seconds)
+}
+
+pub(super) fn all_types_by_a_worker(bench: &mut Bench) -> Outcome<f64> {
+    bench.client.batch_execute("SET fhir_bulk.dump_workers = 1")?;
+    let seconds = all_types(bench)?;
+    bench.client.batch_execute("RESET fhir_bulk.dump_workers")?;
+    Ok(seconds)
 }

@@ -13,7 +13,7 @@ use fhir_bulk_sample::{ResourceType, Sample};
 const SCHEMA: &str = "all_types";
 
 /// Loads all types once; their tables' names.
-fn tables(bench: &mut Bench) -> Outcome<Vec<String>> {
+pub(super) fn tables(bench: &mut Bench) -> Outcome<Vec<String>> {
     bench.client.batch_execute(&format!("SET fhir_bulk.data_schema = {SCHEMA}"))?;
     if bench.client.query_one("SELECT to_regnamespace($1::text) IS NULL", &[&SCHEMA])?.get(0) {
         bench.client.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
@@ -61,19 +61,23 @@ fn export(bench: &mut Bench, workers: u32, request: &str) -> Outcome<f64> {
     let settings =
         format!("SET fhir_bulk.export_location = '{location}'; SET fhir_bulk.export_workers = {workers}; CHECKPOINT");
     bench.client.batch_execute(&settings)?;
+    let seconds = bench.with_cpu(|bench| until_complete(bench, request))?;
+    bench.client.batch_execute("RESET fhir_bulk.data_schema")?;
+    Ok(seconds)
+}
+
+fn until_complete(bench: &mut Bench, request: &str) -> Outcome<f64> {
     let start = Instant::now();
     let id: String = bench.client.query_one("SELECT bulk_export($1::text::jsonb)", &[&request])?.get(0);
     let status = "SELECT s ->> 'status', s ->> 'error' FROM bulk_export_status($1) s";
-    let seconds = loop {
+    loop {
         let row = bench.client.query_one(status, &[&id])?;
         match row.get(0) {
-            "completed" => break start.elapsed().as_secs_f64(),
+            "completed" => return Ok(start.elapsed().as_secs_f64()),
             "failed" => return Err(row.get::<_, &str>(1).into()),
             _ => thread::sleep(Duration::from_millis(5)),
         }
-    };
-    bench.client.batch_execute("RESET fhir_bulk.data_schema")?;
-    Ok(seconds)
+    }
 }
 
 pub(super) fn one_worker(bench: &mut Bench) -> Outcome<f64> {

@@ -1,12 +1,12 @@
 //! Imports in the background against each other and against a load.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::super::bench::{Bench, Outcome, readable};
+use super::super::bench::{Bench, Outcome, readable, write_copy};
 use super::export::files as all_files;
 
 /// How often it is asked whether an import is done.
@@ -17,6 +17,9 @@ const SCHEMA: &str = "imported";
 
 /// The indexes of [`with_indexes`].
 const INDEXES: [&str; 3] = ["(resource)", "(resource jsonb_path_ops)", "((resource -> 'code') jsonb_path_ops)"];
+
+/// The size of [`large`].
+const LARGE: usize = 1 << 30;
 
 /// The type of the lines that [`of_two_types`] gives another one.
 const OTHER_TYPE: &str = "Flag";
@@ -52,6 +55,10 @@ fn timed(bench: &mut Bench, request: &str, workers: u32, fhir: bool) -> Outcome<
     }
     let setting = format!("fhir_bulk.import_workers = {workers}");
     bench.client.batch_execute(&format!("ALTER DATABASE bench SET {setting}; SET {setting}; CHECKPOINT"))?;
+    bench.with_cpu(|bench| until_finished(bench, request, fhir))
+}
+
+fn until_finished(bench: &mut Bench, request: &str, fhir: bool) -> Outcome<f64> {
     let ask = "SELECT bulk_import(($1::text)::jsonb, fhir => $2)";
     let id: String = bench.client.query_one(ask, &[&request, &fhir])?.get(0);
     // The job says when it ended; asking more often would take time from it.
@@ -96,9 +103,31 @@ pub(super) fn one_input(bench: &mut Bench) -> Outcome<f64> {
     import(bench, &source, 2, "bulk")
 }
 
-pub(super) fn one_input_by_one(bench: &mut Bench) -> Outcome<f64> {
-    let source = [bench.source.clone()];
+pub(super) fn large_input(bench: &mut Bench) -> Outcome<f64> {
+    let source = [large(bench)?];
+    import(bench, &source, 2, "bulk")
+}
+
+pub(super) fn large_input_by_one(bench: &mut Bench) -> Outcome<f64> {
+    let source = [large(bench)?];
     import(bench, &source, 1, "bulk")
+}
+
+/// The source's lines again and again, with other ids, until they are 1 GB.
+fn large(bench: &Bench) -> Outcome<PathBuf> {
+    let path = bench.source.with_extension("large.ndjson");
+    if !path.exists() {
+        let lines = fs::read(&bench.source)?;
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+        for copy in 0..LARGE.div_ceil(lines.len()) {
+            for line in lines.split_inclusive(|byte| *byte == b'\n') {
+                write_copy(line, copy, &mut file)?;
+            }
+        }
+        file.flush()?;
+        readable(&path)?;
+    }
+    Ok(path)
 }
 
 pub(super) fn one_input_in_one_transaction(bench: &mut Bench) -> Outcome<f64> {

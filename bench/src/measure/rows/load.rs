@@ -1,14 +1,53 @@
 //! Loads and what users run instead.
 
+use std::fs::File;
+use std::io;
 use std::time::Instant;
 
-use super::super::bench::{Bench, COLUMNS, Outcome};
+use super::super::bench::{Bench, COLUMNS, Outcome, SETTINGS, readable};
+use super::export;
+use fhir_bulk_tests::Cluster;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 pub(super) fn copy_prepared(bench: &mut Bench) -> Outcome<f64> {
     bench.empty_table()?;
     let copy = format!("COPY {} ({COLUMNS}) FROM '{}'", bench.table(), bench.prepared.display());
     let start = Instant::now();
     bench.client.batch_execute(&copy)?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// The schema of [`all_types`] and [`all_types_in_sql`].
+const SCHEMA: &str = "loaded";
+
+/// Each type's file into a table that the load makes.
+pub(super) fn all_types(bench: &mut Bench) -> Outcome<f64> {
+    let files = export::files(bench)?;
+    bench.client.batch_execute(&format!(
+        "DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; SET fhir_bulk.data_schema = {SCHEMA}; CHECKPOINT"
+    ))?;
+    let start = Instant::now();
+    for file in files {
+        bench.client.execute("SELECT bulk_load($1, NULL, true)", &[&format!("file://{}", file.display())])?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    bench.client.batch_execute("RESET fhir_bulk.data_schema")?;
+    Ok(seconds)
+}
+
+/// The same rows, which are in other tables already.
+pub(super) fn all_types_in_sql(bench: &mut Bench) -> Outcome<f64> {
+    let tables = export::tables(bench)?;
+    bench.client.batch_execute(&format!(
+        "RESET fhir_bulk.data_schema; DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; CHECKPOINT"
+    ))?;
+    let start = Instant::now();
+    for (number, table) in tables.iter().enumerate() {
+        bench.client.batch_execute(&format!(
+            "CREATE TABLE {SCHEMA}.t{number} AS TABLE {table}; ALTER TABLE {SCHEMA}.t{number} ADD PRIMARY KEY (id)"
+        ))?;
+    }
     Ok(start.elapsed().as_secs_f64())
 }
 
@@ -52,6 +91,43 @@ pub(super) fn load_in_new_session(bench: &mut Bench) -> Outcome<f64> {
 pub(super) fn load_http(bench: &mut Bench) -> Outcome<f64> {
     bench.empty_table()?;
     bench.load_from(&bench.http_url()?, true)
+}
+
+/// Of a file as `gzip -6` packs it: the thread that unpacks it also reads its lines.
+pub(super) fn load_gzip(bench: &mut Bench) -> Outcome<f64> {
+    let path = bench.source.with_extension("ndjson.gz");
+    if !path.exists() {
+        let mut packed = GzEncoder::new(File::create(&path)?, Compression::new(6));
+        io::copy(&mut File::open(&bench.source)?, &mut packed)?;
+        packed.finish()?;
+        readable(&path)?;
+    }
+    bench.empty_table()?;
+    bench.load_from(&format!("file://{}", path.display()), true)
+}
+
+/// Into a table that the load makes.
+pub(super) fn load_new(bench: &mut Bench) -> Outcome<f64> {
+    bench.client.batch_execute(&format!("DROP TABLE IF EXISTS {0}, {0}_history; CHECKPOINT", table_name(bench)))?;
+    bench.load_from(&bench.file_url(), true)
+}
+
+/// The same on a server with `wal_level = logical`.
+pub(super) fn load_new_decoded(bench: &mut Bench) -> Outcome<f64> {
+    let cluster = bench.decoded.get_or_init(|| Cluster::start(&[&SETTINGS[..], &["wal_level = logical"]].concat()));
+    let mut client = cluster.connect("postgres", "postgres");
+    client.batch_execute(&format!(
+        "CREATE EXTENSION IF NOT EXISTS fhir_bulk; DROP TABLE IF EXISTS {0}, {0}_history; CHECKPOINT",
+        table_name(bench)
+    ))?;
+    // Its source lies with the other server, which runs as the same user.
+    let start = Instant::now();
+    client.execute("SELECT bulk_load($1, $2, true)", &[&bench.file_url(), &bench.resource_type])?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn table_name(bench: &Bench) -> String {
+    bench.resource_type.to_lowercase()
 }
 
 /// A table that has every id of the source, and nothing left over from before.

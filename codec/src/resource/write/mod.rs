@@ -104,6 +104,16 @@ impl Writer {
         }
     }
 
+    /// Another one that writes the same, for another thread.
+    pub fn another(&self) -> Writer {
+        let url = str::from_utf8(&self.created_at_url).unwrap_or_default();
+        let another = Writer::new(self.form, url, self.version_id_is_string);
+        match &self.selection {
+            Some(selection) => another.select(selection.clone()),
+            None => another,
+        }
+    }
+
     /// Writes a part of each resource from now on.
     pub fn select(mut self, selection: Selection) -> Writer {
         self.names.resource_type = Literal::name(selection.type_member, self.spacing);

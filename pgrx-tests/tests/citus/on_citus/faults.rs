@@ -86,8 +86,11 @@ fn an_import_goes_on_when_a_worker_that_was_down_is_back() {
     nodes.workers[0].kill_server();
     drop(holder);
     let port = nodes.workers[0].port().to_string();
-    wait_for("the import to have met the failure", || logged(&nodes, &["begins again", &id, &port]));
-    assert_eq!(status(&mut client, &id)["status"], "active");
+    wait_for("the import to have met the failure", || {
+        let shown = status(&mut client, &id);
+        assert_eq!(shown["status"], "active", "{shown}");
+        logged(&nodes, &["begins again", &id, &port])
+    });
     nodes.workers[0].start_server();
     assert_eq!(inputs(&finish(&mut client, &id)), ["finished 30000"]);
     wait_for_recovery(&nodes, &database);

@@ -1,6 +1,6 @@
 //! What loads refuse on Citus, instead of losing rows or counting versions wrong.
 
-use crate::nodes::{database, shared, with_patients, without_citus};
+use crate::nodes::{database, with_patients, without_citus};
 use crate::support::{aidbox_tables, assert_error_with_hint, count, fails, load_fails, patients, run, value};
 
 #[test]
@@ -33,19 +33,6 @@ fn a_table_distributed_by_another_column_than_id_is_refused_with_what_to_do() {
     }
     assert_eq!(value(&mut client, &format!("SELECT bulk_load('{url}', 'Patient')")), r#"{"total": 3}"#);
     assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 3);
-}
-
-#[test]
-fn a_load_on_a_worker_is_refused_since_versions_are_counted_on_the_coordinator() {
-    let (database, mut client) = with_patients();
-    let url = database.file("patients", patients(1..=3));
-    let mut worker = shared().on_worker(0, &database);
-    for arguments in ["'Patient'", "'Patient', options => '{\"update\": true}'", ""] {
-        assert_error_with_hint(&load_fails(&mut worker, &url, arguments), "0A000", &["\"patient\"", "worker"]);
-    }
-    assert_eq!(count(&mut client, "SELECT count(*) FROM patient"), 0);
-    let sequence = "SELECT count(*) FROM pg_class WHERE relname = 'transaction_id_seq'";
-    assert_eq!(count(&mut worker, sequence), 0);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Submissions: what is fetched, what of it is stored, and what stays of what was taken back.
 
+mod agreed;
+mod credentials;
 mod kills;
+mod oauth;
 mod refused;
 mod sources;
 mod staged;

@@ -56,8 +56,12 @@ fn a_request_that_is_wrong_is_refused_and_changes_nothing() {
         (manifest(json!({"outputFormat": "text/csv"})), "22023", "outputFormat"),
         (manifest(json!({"outputFormat": "application/fhir+ndjson;fhirVersion=5.0"})), "22023", "fhirVersion"),
         (manifest(json!({"unknown": 1})), "22023", "unknown member \"unknown\""),
-        (manifest(json!({"import": [{"parameterUrl": "u"}]})), "0A000", "import"),
-        (manifest(json!({"oauthMetadataUrl": ["https://h/.well-known"]})), "0A000", "oauthMetadataUrl"),
+        (manifest(json!({"import": [{"parameterUrl": "u"}]})), "22023", "import.parameterValue"),
+        (manifest(json!({"import": {"parameterUrl": "u", "parameterValue": "v"}})), "22023", "import"),
+        (manifest(json!({"import": [{"parameterUrl": "urn:u", "parameterValue": "v"}]})), "0A000", "urn:u"),
+        (manifest(json!({"metadata": ["x"]})), "22023", "metadata"),
+        (manifest(json!({"oauthMetadataUrl": [url]})), "42704", "\"oauthMetadataUrl\""),
+        (manifest(json!({"oauthMetadataUrl": ["file:///etc/passwd"]})), "22023", "\"oauthMetadataUrl\""),
         (manifest(json!({"fileEncryptionKey": {"value": "k"}})), "0A000", "fileEncryptionKey"),
         (manifest(json!({"fileRequestHeader": {}})), "22023", "fileRequestHeader"),
         (manifest(json!({"fileRequestHeader": [{"headerName": "x"}]})), "22023", "fileRequestHeader"),
@@ -91,8 +95,13 @@ fn a_request_that_is_wrong_is_refused_and_changes_nothing() {
     run(&mut client, "ROLLBACK");
     assert_eq!(rows(&mut client, "SELECT * FROM bulk_jobs"), [""; 0]);
     // A lenient request ignores what it may.
-    let lenient = submit(&mut client, "s", manifest(json!({"unknown": 1, "import": [], "lenient": true})));
-    assert_eq!(lenient["ignored"], json!(["import", "unknown"]));
+    let lenient = submit(
+        &mut client,
+        "s",
+        manifest(json!({"unknown": 1, "import": [{"parameterUrl": "u", "parameterValue": "v"}],
+        "lenient": true})),
+    );
+    assert_eq!(lenient["ignored"], json!(["unknown", "import"]));
     let twice = fails(&mut client, &sql("s", manifest(json!({}))));
     assert_error(&twice, "42710", &["manifestUrl"]);
     let other = json!({"replacesManifestUrl": source.url("/other")});

@@ -8,3 +8,4 @@ mod stream;
 mod tables;
 mod time;
 mod waits;
+mod workers;

@@ -1,6 +1,6 @@
 //! Short helpers for tests of a server.
 
-use fhir_bulk_tests::{Client, DbError, error};
+use crate::{Client, DbError, error};
 use postgres::SimpleQueryMessage;
 
 /// The rows of the last statements, columns as psql prints them, joined by `|`; NULL is `∅`.
@@ -125,7 +125,7 @@ pub fn relations(client: &mut Client) -> Vec<String> {
 
 /// The folder with more real data; says so where the checkout has none beside it, also when tests print nothing else.
 pub fn shared_data_or_say_so(what: &str) -> Option<std::path::PathBuf> {
-    let folder = fhir_bulk_tests::shared_data();
+    let folder = crate::shared_data();
     if folder.is_none() {
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "skipped: no folder with {what} beside the checkout");

@@ -1,0 +1,4 @@
+//! libFuzzer on [`fhir_bulk_fuzz::arithmetic`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fhir_bulk_fuzz::arithmetic::check(data));
