@@ -109,7 +109,7 @@ install_npm_package() { # FOLDER PACKAGE
   rm -rf "$folder"
   mkdir -p "$folder"
   # No scripts of packages run.
-  npm install --prefix "$folder" --ignore-scripts --no-audit --no-fund --silent "$2"
+  npm install --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error "$2" >/dev/null
   printf '%s\n' "$2" >"$folder/tools"
 }
 

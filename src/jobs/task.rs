@@ -88,9 +88,14 @@ impl Task {
         result
     }
 
-    /// Runs a transaction. If it fails, takes this worker's locks again, or notes that the worker has lost the task.
+    /// Runs a transaction. If it fails, takes this worker's locks again, or notes that the worker has lost the task; ends the
+    /// worker if the server has ended.
     fn keeping_locks<T>(&self, transaction: impl FnOnce() -> Result<T>) -> Result<T> {
         let result = transaction();
+        if result.is_err() {
+            // Extensions may raise an error then, as Citus does: it is none of the task's.
+            worker::end_without_server();
+        }
         if result.is_err() && !self.locks.iter().copied().chain(self.slot.get()).all(Key::keep) {
             // Another worker has found the task without a lock and has taken it.
             self.over.set(true);

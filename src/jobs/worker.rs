@@ -177,6 +177,8 @@ fn take_all_slots(queue: &Queue) -> Option<Vec<Key>> {
 fn in_queue<T>(work: impl Fn(&Queue) -> T) -> Option<T> {
     let mut wait = FIRST_WAIT;
     for tried in 1.. {
+        // What failed because the server has ended is no failure of a job.
+        worker::end_without_server();
         worker::reload_if_asked();
         let found: Result<Option<T>> =
             transaction::run(|| Ok(extension::find_this_extension().map(|extension| work(&Queue::of(extension)))));

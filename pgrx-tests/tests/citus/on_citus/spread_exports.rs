@@ -249,6 +249,25 @@ fn a_cancel_ends_the_parts_and_removes_the_files() {
 }
 
 #[test]
+fn a_coordinator_that_ends_while_it_waits_for_a_node_has_not_failed_the_export() {
+    let nodes = fragile();
+    let (database, _) = fragile_place(&nodes);
+    let mut client = set(&database, "fhir_bulk.use_nodes = files");
+    load(&mut client, &database.file("all", patients(1..=1000)), "'Patient'");
+    let mut busy = keep_busy(&nodes, &database);
+    let id = export(&mut client, &json!({"_type": "Patient"}));
+    wait_for("the other node to have written its files", || parts(&nodes, &database)[0] > 0);
+    // Its worker is told by Citus, which raises an error.
+    nodes.coordinator.kill_postmaster();
+    nodes.coordinator.start_server();
+    let mut client = database.connect();
+    assert_eq!(value(&mut busy, "SELECT bulk_import_cancel('busy')"), "t");
+    let status = finish(&mut client, &id);
+    assert_eq!(status["status"], "completed", "{status}");
+    assert_eq!(ids(&mut client, &status, "Patient").len(), 1000);
+}
+
+#[test]
 fn exports_beside_moves_have_every_resource_once() {
     let (database, mut client) = spread();
     let expected = count(&mut client, "SELECT count(*) FROM patient WHERE status <> 'deleted'");
