@@ -82,6 +82,7 @@ fn store(copy: &Copy<'_>, target: Target, source: Source, options: Options) -> R
         mistaken: Some(if skips { never_a_line } else { mistaken }),
         share: None,
         start: Position::default(),
+        txid: None,
     };
     let mut load = Load::start(source, plan)?;
     let work = Work::Copy { relation, through: end::through(copy.end()) };

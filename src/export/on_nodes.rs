@@ -340,22 +340,20 @@ fn end_all(prefix: &str, settings: &[(String, String)]) -> Result<bool> {
         part::NAME,
         literal(&format!("{prefix}%"))
     );
-    let cancel = format!(
-        "(SELECT pg_catalog.count({schema}.bulk_export_part_cancel(j.id)) {own} \
-         AND j.status OPERATOR(pg_catalog.=) 'active')"
-    );
+    // One that is ended now may be at work still, which the next look tells. Both by one connection.
     let at_work = format!(
-        "(SELECT pg_catalog.count(*) {own} AND ({schema}.bulk_export_part_wait(j.id, 0) \
+        "(SELECT pg_catalog.count({schema}.bulk_export_part_cancel(j.id)) {own} \
+         AND j.status OPERATOR(pg_catalog.=) 'active') \
+         OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) {own} AND ({schema}.bulk_export_part_wait(j.id, 0) \
          OPERATOR(pg_catalog.->>) 'atWork')::pg_catalog.bool)"
     );
     let mut at_rest = true;
     for node in citus::nodes() {
-        match node.ask(settings, &cancel) {
+        at_rest &= match node.ask(settings, &at_work) {
             // Who may not call it there has nothing there.
-            Err(error) if error.code() == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => continue,
-            ended => ended?,
+            Err(error) if error.code() == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => true,
+            count => count? == "0",
         };
-        at_rest &= node.ask(settings, &at_work)? == "0";
     }
     Ok(at_rest)
 }

@@ -12,7 +12,7 @@ use super::request::{Input, NAME, Part as PartOfInput, Request, kept};
 use crate::citus::{self, Node};
 use crate::jobs::{self, Elsewhere, EndedTask, Functions, Part, Task, Tries, settings_elsewhere};
 use crate::settings::{self, UseNodes};
-use crate::store::{ResourceTable, ResourceType, distributed_in_schema, is_sharded, make_sequence};
+use crate::store::{ResourceTable, ResourceType, distributed_in_schema, is_sharded, make_sequence, next_txid};
 use fhir_bulk_pg::error::{Error, Result};
 use fhir_bulk_pg::{session, transaction, worker};
 use pgrx::PgSqlErrorCode;
@@ -192,20 +192,24 @@ impl Watch<'_> {
     fn begin(&mut self, at: usize) -> Result<()> {
         let Watch { task, request, input, parts } = self;
         let of = &mut parts[at];
-        let part = PartOfInput { hashes: of.hashes.clone(), within: input.within.clone() };
+        let mut part = PartOfInput { hashes: of.hashes.clone(), within: input.within.clone(), txid: None };
         let mut asked = json!({
             "id": of.part.id,
             "update": request.update,
             "skipUnchanged": request.skip_unchanged,
             "allowedRetryCount": request.retries,
             "inputs": [{"resourceType": input.resource_type, "url": input.url}],
-            "part": part,
         });
         if request.refuse_known {
             asked["onConflict"] = "error".into();
         }
-        let call = format!("bulk_import({}::pg_catalog.jsonb, {})", citus::literal(&asked.to_string()), request.fhir);
-        task.transaction(|| of.part.begin(&FUNCTIONS, &settings_elsewhere(&task.row().settings), &call))
+        task.transaction(|| {
+            part.txid = Some(next_txid(None)?);
+            asked["part"] = json!(part);
+            let asked = citus::literal(&asked.to_string());
+            let call = format!("bulk_import({asked}::pg_catalog.jsonb, {})", request.fhir);
+            of.part.begin(&FUNCTIONS, &settings_elsewhere(&task.row().settings), &call)
+        })
     }
 
     /// Asks the nodes how far they are.

@@ -83,6 +83,9 @@ pub struct Part {
     /// The listed folder that the files must be in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
+    /// The number of the rows that it stores first, which whoever asks has taken: the node would have to ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txid: Option<i64>,
 }
 
 /// A source as the caller names it, or a folder, a prefix or a pattern, which mean many.

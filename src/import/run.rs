@@ -106,10 +106,21 @@ impl<'a> Import<'a> {
         let fhir = self.request.fhir;
         let Committed { lines, stream_bytes: bytes, stream_checksum: checksum, .. } = self.committed;
         let start = Position { lines, bytes, checksum };
+        // Rows that are stored have it already.
+        let txid = self.request.part.as_ref().filter(|_| lines == 0).and_then(|part| part.txid);
         let source = source::open_listed(&self.input.url, self.input.within.as_deref(), &self.reach()?)?;
         Load::start(
             source,
-            Plan { resource_type, table: None, fhir, options, mistaken: None, share: self.request.share(), start },
+            Plan {
+                resource_type,
+                table: None,
+                fhir,
+                options,
+                mistaken: None,
+                share: self.request.share(),
+                start,
+                txid,
+            },
         )
     }
 

@@ -55,8 +55,8 @@ fn load(
     // No retries: the caller waits for the result, and can call again.
     let source = source::open(url, &Reach::default())?;
     let compares = options.known.skips_unchanged();
-    let plan =
-        Plan { resource_type, table: None, fhir, options, mistaken: None, share: None, start: Position::default() };
+    let (share, start, txid) = (None, Position::default(), None);
+    let plan = Plan { resource_type, table: None, fhir, options, mistaken: None, share, start, txid };
     let mut load = Load::start(source, plan)?;
     let Batch { counts, unchanged, .. } = load.batch(|_, _| false)?;
     Ok(answer(&counts, typed, compares.then_some(unchanged), load.finish()))

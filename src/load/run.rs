@@ -34,6 +34,8 @@ pub struct Plan {
     pub share: Option<Share>,
     /// Where to start. An earlier load of the same source has stored the lines before it.
     pub start: Position,
+    /// The number that was taken for the first batch; `None` if it takes its own, as all later ones do.
+    pub txid: Option<i64>,
 }
 
 /// See [`Plan::mistaken`].
@@ -51,6 +53,8 @@ pub struct Load {
     /// How many tables the load has created so far.
     created: usize,
     rejects: Option<Rejects>,
+    /// See [`Plan::txid`].
+    txid: Option<i64>,
 }
 
 /// The result of a batch.
@@ -69,7 +73,7 @@ impl Load {
     /// # Errors
     /// 53000 when the thread cannot be started.
     pub fn start(source: Source, plan: Plan) -> Result<Load> {
-        let Plan { resource_type, table, fhir, options, mistaken, share, start } = plan;
+        let Plan { resource_type, table, fhir, options, mistaken, share, start, txid } = plan;
         let rejects = match options.on_error {
             OnError::Abort => None,
             OnError::Skip { max_errors } => Some(Rejects::new(&source.name, max_errors)),
@@ -78,7 +82,7 @@ impl Load {
             Form { resource_type: resource_type.as_ref(), fhir, options: &options, share: share.as_ref(), start };
         let lines = Lines::start(source, &form)?;
         let (rule, is_shared) = (options.known, share.is_some());
-        Ok(Load { lines, resource_type, table, mistaken, rule, is_shared, created: 0, rejects })
+        Ok(Load { lines, resource_type, table, mistaken, rule, is_shared, created: 0, rejects, txid })
     }
 
     /// Where the next batch begins.
@@ -114,7 +118,7 @@ impl Load {
     /// Stores lines in the current transaction until the source ends or `enough` returns true. `enough` gets the number of
     /// lines that this batch has taken, and whether it has created tables. After an error the load cannot go on.
     ///
-    /// 1. take the batch's number
+    /// 1. take the batch's number, if it has none
     /// 2. take each row that the feed has made of a line; its type decides the table
     /// 3. write the rows that the tables' writers still buffer
     ///
@@ -122,7 +126,8 @@ impl Load {
     /// Class 22 for lines that cannot be loaded and class 54 for limits, both with source and line; the errors of reading
     /// the source; 55000 if the source has changed before `start`. PostgreSQL's own errors (42501, 23…) are raised.
     pub fn batch(&mut self, mut enough: impl FnMut(u64, bool) -> bool) -> Result<Batch> {
-        let stamp = Stamp { txid: next_txid(self.table.as_ref())?, ts: session::transaction_start() };
+        let txid = self.txid.take().map_or_else(|| next_txid(self.table.as_ref()), Ok)?;
+        let stamp = Stamp { txid, ts: session::transaction_start() };
         let mut tables = Tables::new(stamp, self.rule, self.created, self.table.clone());
         if self.is_shared {
             tables = tables.beside_shards();
