@@ -20,6 +20,9 @@ use super::export::files;
 const POLL: Duration = Duration::from_millis(500);
 /// What a server still does after a job: it writes, and tidies up.
 const REST: Duration = Duration::from_secs(2);
+/// Exports after each import, of which the median counts: where the system has to find memory for the files, that alone may take
+/// as long as the export.
+const EXPORTS: usize = 3;
 const INPUTS: usize = 8;
 const BYTES: usize = 1 << 30;
 thread_local! {
@@ -190,9 +193,6 @@ fn export(bench: &Bench, on_nodes: bool) -> Outcome<f64> {
             node.connect("postgres", DATABASE).batch_execute("CHECKPOINT")?;
         }
     }
-    let seconds = measured(bench, on_nodes, &mut client, "SELECT bulk_export('{}')")?;
-    client
-        .batch_execute("SELECT bulk_export_cancel(id) FROM bulk_jobs WHERE kind = 'export' AND status = 'finished'")?;
     let is_left = || {
         fs::read_dir(&folder).is_ok_and(|mut owners| {
             owners.any(|owner| {
@@ -200,11 +200,22 @@ fn export(bench: &Bench, on_nodes: bool) -> Outcome<f64> {
             })
         })
     };
-    while is_left() {
-        thread::sleep(POLL);
+    let mut exports = Vec::new();
+    for _ in 0..EXPORTS {
+        let seconds = measured(bench, on_nodes, &mut client, "SELECT bulk_export('{}')")?;
+        exports.push((seconds, LAST.get()));
+        client.batch_execute(
+            "SELECT bulk_export_cancel(id) FROM bulk_jobs WHERE kind = 'export' AND status = 'finished'",
+        )?;
+        while is_left() {
+            thread::sleep(POLL);
+        }
     }
     drop(client);
     tidy(bench, on_nodes)?;
+    exports.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let (seconds, last) = exports[EXPORTS / 2];
+    LAST.set(last);
     Ok(seconds)
 }
 
