@@ -13,8 +13,8 @@ const STAND_IN: &str = "
     SET allow_system_table_mods = on;
     CREATE FUNCTION pg_catalog.bt_index_check(index regclass, heapallindexed boolean) RETURNS void STABLE LANGUAGE plpgsql
         AS 'BEGIN END';
-    CREATE FUNCTION pg_catalog.verify_heapam(relation regclass, OUT msg text) RETURNS SETOF text STABLE LANGUAGE sql
-        AS 'SELECT NULL::text WHERE false'";
+    CREATE FUNCTION pg_catalog.verify_heapam(relation regclass, check_toast boolean DEFAULT false, OUT msg text)
+        RETURNS SETOF text STABLE LANGUAGE sql AS 'SELECT NULL::text WHERE false'";
 
 /// Creates `amcheck` in a database, with which tests look at the pages that a load has written.
 pub(crate) fn create_amcheck(client: &mut Client) {
