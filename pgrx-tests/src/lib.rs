@@ -187,16 +187,21 @@ impl Cluster {
 
     /// Runs a command of the shell that ends the server, and waits for its processes.
     fn end_server(&self, command: &str) {
-        // All of them work in its data directory, those too that are just being started.
+        // All of them work in its data directory, those too that are just being started. A thread may outlive its process's first
+        // one, and keeps the shared memory so long.
         let data = fs::canonicalize(self.data().parent().unwrap()).unwrap().join(self.data().file_name().unwrap());
-        let is_of_server = |process: &Path| {
-            let state = fs::read_to_string(process.join("stat")).unwrap_or_default();
-            !state.contains(") Z ") && fs::read_link(process.join("cwd")).is_ok_and(|folder| folder == data)
+        let is_of_server = |thread: &Path| {
+            let state = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+            !state.contains(") Z ") && fs::read_link(thread.join("cwd")).is_ok_and(|folder| folder == data)
+        };
+        let has_threads = |process: &Path| {
+            fs::read_dir(process.join("task"))
+                .is_ok_and(|threads| threads.flatten().any(|thread| is_of_server(&thread.path())))
         };
         // kill complains about a process that has ended meanwhile; the check below finds whether all have ended.
         as_server_user(Path::new("/bin/sh")).args(["-c", command]).output().unwrap();
         wait_for("the server's processes to be gone", || {
-            !fs::read_dir("/proc").unwrap().flatten().any(|process| is_of_server(&process.path()))
+            !fs::read_dir("/proc").unwrap().flatten().any(|process| has_threads(&process.path()))
         });
         // If no process reaps dead children, a new server thinks that the old one's pid still runs.
         let socket = self.folder.join(format!(".s.PGSQL.{}.lock", self.port()));
