@@ -40,6 +40,16 @@ pub fn kill_while(
     killed
 }
 
+/// So many patients are there, and each version of them that so many rounds of imports have replaced, once.
+pub fn assert_versions(client: &mut Client, patients: usize, rounds: usize, killed: usize) {
+    assert_patients(client, patients);
+    assert_eq!(
+        value(client, "SELECT count(*), count(DISTINCT (id, txid)) FROM patient_history"),
+        format!("{0}|{0}", (rounds - 1) * patients),
+        "after {killed} kills"
+    );
+}
+
 #[test]
 fn an_import_survives_kills_of_each_server_at_random_moments() {
     let mut random = Random::from_environment();
@@ -62,11 +72,6 @@ fn an_import_survives_kills_of_each_server_at_random_moments() {
         let ended = finish(&mut client, &id);
         assert_eq!(inputs(&ended), [format!("finished {NUMBER}")], "after {killed} kills: {ended}");
         wait_for_recovery(&nodes, &database);
-        assert_patients(&mut client, NUMBER);
-        assert_eq!(
-            value(&mut client, "SELECT count(*), count(DISTINCT (id, txid)) FROM patient_history"),
-            format!("{0}|{0}", (rounds - 1) * NUMBER),
-            "after {killed} kills"
-        );
+        assert_versions(&mut client, NUMBER, rounds, killed);
     }
 }

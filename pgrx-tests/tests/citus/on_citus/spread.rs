@@ -2,7 +2,7 @@
 
 use super::faults::{fragile, place};
 use super::importing::assert_patients;
-use super::kills::kill_while;
+use super::kills::{assert_versions, kill_while};
 use crate::job::{finish, import, import_with, inputs, set, status, wait_for_status, wait_for_total, writer};
 use crate::nodes::{database, distributed, shared, wait_for_recovery};
 use crate::support::{count, load, patients, rows, run, value};
@@ -351,12 +351,7 @@ fn kills_of_each_server_at_random_moments_lose_and_double_nothing() {
         let half = format!("finished {}", NUMBER / 2);
         assert_eq!(inputs(&ended), [half.clone(), half], "after {killed} kills: {ended}");
         wait_for_recovery(&nodes, &database);
-        assert_patients(&mut client, NUMBER);
-        assert_eq!(
-            value(&mut client, "SELECT count(*), count(DISTINCT (id, txid)) FROM patient_history"),
-            format!("{0}|{0}", (rounds - 1) * NUMBER),
-            "after {killed} kills"
-        );
+        assert_versions(&mut client, NUMBER, rounds, killed);
     }
     // Some kills came while the nodes were at work.
     assert!(stored(&nodes, &database).iter().all(|of_node| *of_node > 0));
